@@ -1,0 +1,202 @@
+"""Batches of token windows from a text corpus."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from zoo.datamodules.corpora import Corpus, StdlibCorpus
+from zoo.datamodules.token_cache import SPLITS, TokenCache
+from zoo.datamodules.tokenizers import TokenizerSource, TrainedBPE
+from zoo.errors import ZooError
+
+
+class TextDataModule(L.LightningDataModule):
+    """Next-token prediction on a corpus that is tokenized once and memory-mapped.
+
+    A batch is a function of (seed, step, rank) and of nothing else: resuming is exact, ranks never see the same
+    window, and any number of ranks sees the same global batches.
+
+    Args:
+        corpus: Source of documents. By default Python's standard library, which needs no download.
+        tokenizer: Source of the tokenizer. By default BPE with 4,096 tokens trained on the corpus.
+        context_length: Tokens per sequence T.
+        batch_size: Sequences per batch over all devices together; with gradient accumulation, per accumulated part.
+        val_fraction: Share of documents held out for validation.
+        test_fraction: Share of documents held out for testing.
+        seed: Order of the training windows.
+        prompts: Texts for `predict` to continue.
+        cache_dir: Folder of the token caches. Default $ZOO_CACHE or ~/.cache/superposition-zoo.
+
+    Raises:
+        ZooError: If an argument is out of range, or the corpus, tokenizer or cache is unusable.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus | None = None,
+        tokenizer: TokenizerSource | None = None,
+        context_length: int = 256,
+        batch_size: int = 16,
+        val_fraction: float = 0.05,
+        test_fraction: float = 0.05,
+        seed: int = 0,
+        prompts: list[str] = ["import "],  # noqa: B006 - shown by --help, never mutated
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("context_length", context_length), ("batch_size", batch_size)):
+            if value < 1:
+                raise ZooError(f"{name} is {value}; it must be at least 1")
+        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
+            raise ZooError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave a split empty")
+        self.source = tokenizer or TrainedBPE()
+        self.context_length, self.batch_size = context_length, batch_size
+        self.seed, self.prompts = seed, prompts
+        root = Path(cache_dir or os.environ.get("ZOO_CACHE") or "~/.cache/superposition-zoo").expanduser()
+        self.cache = TokenCache(root, corpus or StdlibCorpus(), self.source, val_fraction, test_fraction)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens V, known before any text is read."""
+        return self.source.vocab_size
+
+    def prepare_data(self) -> None:
+        """Tokenize the corpus, or check the cache of an earlier run."""
+        self.cache.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the cache."""
+        meta = self.cache.meta
+        self.corpus_fingerprint: str = meta["corpus_fingerprint"]
+        self.bytes_per_token = {s: meta["splits"][s]["bytes"] / meta["splits"][s]["tokens"] for s in SPLITS}
+        self.token_counts = torch.from_numpy(self.cache.token_counts())  # (V,) int64, training split
+        self.tokenizer: Tokenizer = self.cache.tokenizer()
+        self.token_strings = [self.tokenizer.decode([i], skip_special_tokens=False) for i in range(self.vocab_size)]
+
+    def train_dataloader(self) -> "TokenLoader":
+        """Shuffled windows; each pass over the corpus cuts it at other places."""
+        rank, world_size = self._ranks()
+        tokens = self.cache.tokens("train")
+        need = (self.batch_size + 2) * self.context_length
+        if len(tokens) < need:
+            raise ZooError(
+                f"the training split has {len(tokens)} tokens, and one batch of {self.batch_size} x "
+                f"{self.context_length} needs {need}; lower batch_size or context_length"
+            )
+        return TokenLoader(tokens, self.context_length, self.batch_size, self.seed, rank, world_size)
+
+    def val_dataloader(self) -> "EvaluationLoader":
+        """Every token of the validation split once, windows in a fixed random order."""
+        return EvaluationLoader(self.cache.tokens("val"), self.context_length, self.batch_size, *self._ranks())
+
+    def test_dataloader(self) -> "EvaluationLoader":
+        """Every token of the test split once, windows in a fixed random order."""
+        return EvaluationLoader(self.cache.tokens("test"), self.context_length, self.batch_size, *self._ranks())
+
+    def predict_dataloader(self) -> list[dict[str, Tensor]]:
+        """One prompt per batch, (1, T)."""
+        if not all(self.prompts):
+            raise ZooError("a prompt is empty; write at least one character")
+        ids = (self.tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in self.prompts)
+        return [{"input_ids": torch.tensor([i])} for i in ids]
+
+    def _ranks(self) -> tuple[int, int]:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.batch_size % world_size:
+            raise ZooError(f"batch_size {self.batch_size} (over all devices) does not divide by {world_size} devices")
+        return rank, world_size
+
+
+class TokenLoader:
+    """Endless training batches, one epoch per iteration; its state is the number of batches drawn.
+
+    Args:
+        tokens: Token ids (N,).
+        context_length: Tokens per window T.
+        batch_size: Windows per global batch.
+        seed: Names the order.
+        rank: This process.
+        world_size: Number of processes; each gets batch_size / world_size windows of every global batch.
+    """
+
+    def __init__(
+        self, tokens: np.ndarray, context_length: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.tokens, self.context_length, self.batch_size, self.seed = tokens, context_length, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.n_windows = (len(tokens) - 1) // context_length - 1  # one less leaves room for an offset below T
+        self.position = 0
+        self._order: tuple[int, np.ndarray, int] = (-1, np.empty(0), 0)
+
+    def __len__(self) -> int:
+        return self.n_windows // self.batch_size
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """This rank's part of global batch `step`: `input_ids` and `targets`, (B / world_size, T) int64."""
+        epoch, index = divmod(step, len(self))
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            self._order = (epoch, rng.permutation(self.n_windows), int(rng.integers(self.context_length)))
+        _, order, offset = self._order
+        share = self.batch_size // self.world_size
+        first = index * self.batch_size + self.rank * share
+        starts = order[first : first + share] * self.context_length + offset
+        windows = np.stack([self.tokens[s : s + self.context_length + 1] for s in starts]).astype(np.int64)
+        return {"input_ids": torch.from_numpy(windows[:, :-1]), "targets": torch.from_numpy(windows[:, 1:])}
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        end = (self.position // len(self) + 1) * len(self)
+        while self.position < end:
+            batch = self.batch(self.position)
+            self.position += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches drawn so far, the same on every rank."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batches drawn before."""
+        self.position = state["position"]
+
+
+class EvaluationLoader:
+    """Every next-token prediction of a split once, in windows of T; ranks share the windows, padding has target -100.
+
+    The windows come in a fixed random order, so that the first few batches are a sample of the whole split.
+
+    Args:
+        tokens: Token ids (N,).
+        context_length: Tokens per window T.
+        batch_size: Windows per global batch.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, tokens: np.ndarray, context_length: int, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.tokens, self.context_length, self.batch_size = tokens, context_length, batch_size
+        self.rank, self.world_size = rank, world_size
+        self.n_windows = -(-(len(tokens) - 1) // context_length)
+
+    def __len__(self) -> int:
+        return -(-self.n_windows // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        T, share = self.context_length, self.batch_size // self.world_size
+        order = np.random.default_rng(0).permutation(self.n_windows)
+        for first in range(0, self.n_windows, self.batch_size):
+            input_ids, targets = np.zeros((share, T), np.int64), np.full((share, T), -100, np.int64)
+            mine = order[first : first + self.batch_size][self.rank * share : (self.rank + 1) * share]
+            for row, window in enumerate(mine):
+                tokens = self.tokens[window * T : (window + 1) * T + 1]
+                input_ids[row, : len(tokens) - 1] = tokens[:-1]
+                targets[row, : len(tokens) - 1] = tokens[1:]
+            yield {"input_ids": torch.from_numpy(input_ids), "targets": torch.from_numpy(targets)}

@@ -1,0 +1,134 @@
+"""Where a tokenizer comes from: trained on the corpus, a file, or the hub."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from zoo.errors import ZooError
+
+END_OF_TEXT = "<|endoftext|>"
+END_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "[SEP]", "<eos>")
+
+
+class TokenizerSource:
+    """Recipe for a tokenizer whose vocabulary size is known before any text is read."""
+
+    vocab_size: int
+
+    def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
+        """The tokenizer; `training_texts` are read only by sources that train one.
+
+        Raises:
+            ZooError: If it cannot be made or loaded.
+        """
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """A name that changes whenever the tokenizer would."""
+        raise NotImplementedError
+
+
+class TrainedBPE(TokenizerSource):
+    """Byte-level BPE, as GPT-2's, trained on the training documents. Any text can be encoded, byte by byte at worst.
+
+    Args:
+        vocab_size: Size of the vocabulary V: 256 bytes, the end-of-text token (id 0) and merges.
+        sample_megabytes: Text that training looks at, from the corpus's start.
+    """
+
+    def __init__(self, vocab_size: int = 4096, sample_megabytes: int = 64) -> None:
+        if vocab_size < 257:
+            raise ZooError(f"vocab_size is {vocab_size}; 256 bytes and the end-of-text token need at least 257")
+        self.vocab_size, self.sample_megabytes = vocab_size, sample_megabytes
+
+    def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
+        """See `TokenizerSource.tokenizer`."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(self._sample(training_texts), trainer)
+        reached = tokenizer.get_vocab_size()
+        if reached < self.vocab_size:
+            raise ZooError(f"the corpus is too small for vocab_size {self.vocab_size}: BPE training ends at {reached}")
+        return tokenizer
+
+    def fingerprint(self) -> str:
+        """See `TokenizerSource.fingerprint`."""
+        return f"byte-level BPE {self.vocab_size} {self.sample_megabytes}"
+
+    def _sample(self, texts: Iterable[str]) -> Iterable[str]:
+        left = self.sample_megabytes * 2**20
+        for text in texts:
+            yield text
+            left -= len(text)
+            if left <= 0:
+                return
+
+
+class TokenizerFile(TokenizerSource):
+    """A `tokenizer.json` of the tokenizers library.
+
+    Args:
+        path: The file, or a folder that holds one under that name.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        file = Path(path).expanduser()
+        self._file = file / "tokenizer.json" if file.is_dir() else file
+        try:
+            self._json = self._file.read_text("utf-8")
+            self._tokenizer = Tokenizer.from_str(self._json)
+        except FileNotFoundError:
+            raise ZooError(f"tokenizer file {self._file} does not exist") from None
+        except Exception as error:
+            raise ZooError(f"{self._file} is not a tokenizer.json of the tokenizers library: {error}") from None
+        self.vocab_size = self._tokenizer.get_vocab_size()
+
+    def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
+        """See `TokenizerSource.tokenizer`."""
+        return self._tokenizer
+
+    def fingerprint(self) -> str:
+        """See `TokenizerSource.fingerprint`."""
+        return json.dumps(json.loads(self._json), sort_keys=True)
+
+
+class HubTokenizer(TokenizerFile):
+    """The `tokenizer.json` of a repository on the Hugging Face hub.
+
+    Args:
+        name: Repository, such as openai-community/gpt2.
+        revision: Branch, tag or commit.
+    """
+
+    def __init__(self, name: str, revision: str | None = None) -> None:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            path = hf_hub_download(name, "tokenizer.json", revision=revision)
+        except Exception as error:
+            first_line = str(error).partition("\n")[0]
+            raise ZooError(f"tokenizer.json of {name!r} cannot be had from the hub: {first_line}") from error
+        super().__init__(path)
+        self.name, self.revision = name, revision
+
+
+def end_of_text_id(tokenizer: Tokenizer) -> int:
+    """Id of the token that ends a document.
+
+    Raises:
+        ZooError: If the tokenizer has none.
+    """
+    for name in END_NAMES:
+        if (token_id := tokenizer.token_to_id(name)) is not None:
+            return token_id
+    raise ZooError(f"the tokenizer has no token that ends a document; looked for {', '.join(END_NAMES)}")

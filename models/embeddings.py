@@ -1,0 +1,154 @@
+"""What a GPT-2's token embedding starts from: random rows of several kinds, or rows derived from another model's."""
+
+import torch
+from torch import Tensor
+
+from zoo import null_models
+from zoo.errors import ZooError
+from zoo.sources import embedding
+
+
+class Embedding:
+    """Recipe for a token embedding's initial rows.
+
+    Args:
+        seed: Names the draw. By default rows follow the run's own seed.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = seed
+
+    def rows(self, vocab_size: int, d_model: int) -> Tensor:
+        """The initial embedding, (vocab_size, d_model) float32.
+
+        Raises:
+            ZooError: If rows of this shape cannot be made.
+        """
+        raise NotImplementedError
+
+    def _generator(self) -> torch.Generator | None:
+        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
+
+
+class GaussianEmbedding(Embedding):
+    """Independent N(0, std²) coordinates, which is also GPT-2's own initialisation.
+
+    Args:
+        std: Standard deviation of every coordinate.
+        seed: Names the draw. By default rows follow the run's own seed.
+    """
+
+    def __init__(self, std: float = 0.02, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.std = std
+
+    def rows(self, vocab_size: int, d_model: int) -> Tensor:
+        """See `Embedding.rows`."""
+        return null_models.gaussian(vocab_size, d_model, self._generator(), self.std)
+
+
+class LowCoherenceEmbedding(Embedding):
+    """Random rows of equal length, redrawn until no two have |cosine| above a bound.
+
+    Args:
+        max_cosine: The bound. Plain random rows reach about sqrt(4 ln(V) / D).
+        std: Sets the rows' length to std * sqrt(D), that of Gaussian rows with this standard deviation.
+        seed: Names the draw. By default rows follow the run's own seed.
+    """
+
+    def __init__(self, max_cosine: float, std: float = 0.02, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.max_cosine, self.std = max_cosine, std
+        self.reached: float | None = None
+
+    def rows(self, vocab_size: int, d_model: int) -> Tensor:
+        """See `Embedding.rows`; leaves the largest |cosine| found in `self.reached`."""
+        rows, self.reached = null_models.low_coherence(vocab_size, d_model, self.max_cosine, self._generator())
+        return rows * self.std * d_model**0.5
+
+
+class CopiedEmbedding(Embedding):
+    """Another checkpoint's embedding as it is.
+
+    Args:
+        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[@revision].
+        step: Training step, for a source that holds several.
+    """
+
+    def __init__(self, source: str, step: int | None = None) -> None:
+        super().__init__()
+        self.source, self.step = source, step
+
+    def rows(self, vocab_size: int, d_model: int) -> Tensor:
+        """See `Embedding.rows`."""
+        W = embedding(self.source, step=self.step)
+        if W.shape != (vocab_size, d_model):
+            raise ZooError(
+                f"the embedding of {self.source} is {W.shape[0]} x {W.shape[1]}, and the model's is "
+                f"{vocab_size} x {d_model} (vocab_size x d_model)"
+            )
+        return W
+
+
+class _DerivedEmbedding(CopiedEmbedding):
+    """Random rows that keep one property of another checkpoint's embedding.
+
+    Args:
+        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[@revision].
+        step: Training step, for a source that holds several.
+        seed: Names the draw. By default rows follow the run's own seed.
+    """
+
+    def __init__(self, source: str, step: int | None = None, seed: int | None = None) -> None:
+        super().__init__(source, step)
+        self.seed = seed
+
+
+class NormMatchedEmbedding(_DerivedEmbedding):
+    """Isotropic random directions with the row norms of another checkpoint's embedding, token by token."""
+
+    def rows(self, vocab_size: int, d_model: int) -> Tensor:
+        """See `Embedding.rows`."""
+        return null_models.norm_matched(super().rows(vocab_size, d_model), self._generator())
+
+
+class CovarianceMatchedEmbedding(_DerivedEmbedding):
+    """Gaussian rows with the mean and covariance of another checkpoint's embedding."""
+
+    def rows(self, vocab_size: int, d_model: int) -> Tensor:
+        """See `Embedding.rows`."""
+        return null_models.covariance_matched(super().rows(vocab_size, d_model), self._generator())
+
+
+class PermutedEmbedding(_DerivedEmbedding):
+    """Another checkpoint's embedding with its rows dealt out to the tokens at random."""
+
+    def rows(self, vocab_size: int, d_model: int) -> Tensor:
+        """See `Embedding.rows`."""
+        return null_models.permuted_rows(super().rows(vocab_size, d_model), self._generator())
+
+
+def row_mask(rows: str | list[int], vocab_size: int) -> Tensor:
+    """Which embedding rows a description names, (vocab_size,) bool.
+
+    Args:
+        rows: "all", "none", a list of token ids, or ids and ranges such as "0:256,300,512:".
+        vocab_size: Number of rows V.
+
+    Raises:
+        ZooError: If the description cannot be read or names a row that is not there.
+    """
+    mask = torch.zeros(vocab_size, dtype=torch.bool)
+    if rows in ("all", "none"):
+        return mask.fill_(rows == "all")
+    parts = [str(i) for i in rows] if isinstance(rows, list) else rows.split(",")
+    for part in parts:
+        try:
+            first, colon, last = part.strip().partition(":")
+            start, stop = (int(first or 0), int(last or vocab_size)) if colon else (int(first), int(first) + 1)
+        except ValueError:
+            raise ZooError(f"rows {rows!r}: {part!r} is not a token id, a range 0:256, 'all' or 'none'") from None
+        if not 0 <= start < stop <= vocab_size:
+            raise ZooError(f"rows {rows!r}: {part!r} is not within the vocabulary's 0:{vocab_size}")
+        mask[start:stop] = True
+    return mask

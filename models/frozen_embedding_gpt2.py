@@ -1,0 +1,189 @@
+"""GPT-2 trained with all, some or none of its embedding rows frozen."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from zoo.errors import ZooError
+from zoo.models.embeddings import Embedding, GaussianEmbedding, row_mask
+from zoo.models.gpt2 import GPT2
+from zoo.models.optimizers import AdamWCosine
+from zoo.models.zoo_module import ZooModule
+from zoo.sources import load
+
+
+class FrozenEmbeddingGPT2(ZooModule):
+    """Next-token training of a GPT-2 whose token embedding is, by default, random and never updated.
+
+    Minimises the mean cross-entropy in nats per token. Batches are dicts with `input_ids` and `targets`, both
+    (B, T) int64; targets of -100 are left out.
+
+    Args:
+        vocab_size: Number of tokens V. On the command line it follows the tokenizer.
+        context_length: Longest sequence T. On the command line it follows the data.
+        d_model: Width D of the residual stream. Default 256, or that of `init_from`.
+        n_layers: Number of layers. Default 4, or that of `init_from`.
+        n_heads: Attention heads per layer. Default 4, or that of `init_from`.
+        dropout: Dropout probability. Default 0.
+        tied: Whether the unembedding is the embedding matrix. A frozen tied embedding is a frozen output layer too.
+            Default true, or that of `init_from`.
+        embedding: Initial embedding rows. By default Gaussian with standard deviation 0.02, or those of `init_from`.
+        frozen_rows: Embedding rows that never move: "all", "none", token ids, or ranges such as "0:256,300".
+        trained_rows: The rows that do move, all others being frozen; leave `frozen_rows` alone when this is given.
+        init_from: Weights to start from: a zoo name, folder, Lightning .ckpt or hf:org/repo[@revision].
+        optimizer: Optimizer and learning-rate schedule.
+        compile: Compile the network with torch.compile.
+        max_new_tokens: Tokens that `predict` adds to a prompt.
+        temperature: Sampling temperature of `predict`; 0 takes the most likely token.
+
+    Raises:
+        ZooError: If sizes contradict each other or `init_from`, or if the embedding cannot be made.
+    """
+
+    net: GPT2
+    frozen: Tensor  # (V,) bool
+
+    def __init__(
+        self,
+        vocab_size: int = 4096,
+        context_length: int = 256,
+        d_model: int | None = None,
+        n_layers: int | None = None,
+        n_heads: int | None = None,
+        dropout: float = 0.0,
+        tied: bool | None = None,
+        embedding: Embedding | None = None,
+        frozen_rows: str | list[int] = "all",
+        trained_rows: str | list[int] | None = None,
+        init_from: str | None = None,
+        optimizer: AdamWCosine = AdamWCosine(),  # noqa: B008 - a default that --help can show, never mutated
+        compile: bool = False,
+        max_new_tokens: int = 64,
+        temperature: float = 0.8,
+    ) -> None:
+        super().__init__()
+        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.save_plain_hyperparameters(**arguments)
+        sizes = {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads, "tied": tied}
+        if init_from is None:
+            defaults = {"d_model": 256, "n_layers": 4, "n_heads": 4, "tied": True}
+            chosen = {k: defaults[k] if v is None else v for k, v in sizes.items()}
+            self.net = GPT2(vocab_size, context_length, dropout=dropout, **chosen)  # type: ignore[arg-type]
+            embedding = embedding or GaussianEmbedding()
+        else:
+            self.net = _load_gpt2(init_from, vocab_size, context_length, dropout, sizes)
+        if embedding is not None:
+            with torch.no_grad():
+                self.net.W_E.copy_(embedding.rows(*self.net.W_E.shape))
+        if (reached := getattr(embedding, "reached", None)) is not None:
+            rank_zero_info(f"low-coherence embedding: the largest |cosine| between two rows is {reached:.4f}")
+
+        if trained_rows is not None and frozen_rows not in ("all", None):
+            raise ZooError("give frozen_rows or trained_rows, not both")
+        frozen = row_mask(frozen_rows, vocab_size) if trained_rows is None else ~row_mask(trained_rows, vocab_size)
+        self.register_buffer("frozen", frozen, persistent=False)
+        self.net.W_E.requires_grad_(not frozen.all())
+        self.partly_frozen = bool(frozen.any() and not frozen.all())
+        if self.partly_frozen:
+            self.net.W_E.register_hook(lambda grad: grad.masked_fill(self.frozen.unsqueeze(1), 0.0))
+
+        self.optimizer, self.compile_net = optimizer, compile
+        self.max_new_tokens, self.temperature = max_new_tokens, temperature
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+
+    def embedding_rows(self) -> dict[str, Tensor]:
+        """`W_E` (V, D), and `W_U` (V, D) when it is a matrix of its own."""
+        return {"W_E": self.net.W_E} if self.net.tied else {"W_E": self.net.W_E, "W_U": self.net.W_U}
+
+    def tokens_per_batch(self, batch: dict[str, Tensor]) -> int:
+        """Tokens predicted on this rank."""
+        return batch["targets"].numel()
+
+    def configure_model(self) -> None:
+        """Compile in place, which leaves the names in the state dict alone."""
+        if self.compile_net:
+            self.net.compile()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; embeddings and positions are exempt from matrix decay."""
+        embeddings = {"transformer.wte.weight", "transformer.wpe.weight"}
+        return self.optimizer.configure(self.net, embeddings, self.trainer.estimated_stepping_batches)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Optimizer | LightningOptimizer, optimizer_closure: Any = None
+    ) -> None:
+        """Step; frozen rows are put back bit by bit, which undoes even weight decay."""
+        if not self.partly_frozen:
+            return super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        rows = self.net.W_E.detach()[self.frozen]
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        with torch.no_grad():
+            self.net.W_E[self.frozen] = rows
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Mean cross-entropy of the next token, nats."""
+        loss, _ = self._loss(batch)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Accumulate the loss, each token weighing the same on every rank."""
+        self.val_loss.update(*self._loss(batch))
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Accumulate the loss, each token weighing the same on every rank."""
+        self.test_loss.update(*self._loss(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss, perplexity and bits per byte over all ranks."""
+        self._log_losses("val", self.val_loss)
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss, perplexity and bits per byte over all ranks."""
+        self._log_losses("test", self.test_loss)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Continue the prompts, (B, T) -> (B, T + max_new_tokens)."""
+        return self.net.generate(batch["input_ids"], self.max_new_tokens, self.temperature)
+
+    def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy, nats, and the number of tokens it is over."""
+        targets = batch["targets"].flatten()
+        logits = self.net(batch["input_ids"])
+        n_tokens = (targets != -100).sum()
+        loss = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=-100, reduction="sum")
+        return loss / n_tokens.clamp(min=1), n_tokens
+
+    def _log_losses(self, stage: str, metric: MeanMetric) -> None:
+        loss = metric.compute()
+        metric.reset()
+        self.log(f"{stage}/loss", loss, prog_bar=True)
+        self.log(f"{stage}/perplexity", loss.exp())
+        bytes_per_token = getattr(getattr(self.trainer, "datamodule", None), "bytes_per_token", None)
+        if bytes_per_token:
+            self.log(f"{stage}/bits_per_byte", loss / (math.log(2) * bytes_per_token[stage]))
+
+
+def _load_gpt2(
+    source: str, vocab_size: int, context_length: int, dropout: float, sizes: dict[str, int | bool | None]
+) -> GPT2:
+    net = load(source)
+    if not isinstance(net, GPT2):
+        raise ZooError(f"init_from {source} is a {type(net).__name__}, not a GPT2")
+    for name, value in {"vocab_size": vocab_size, **sizes}.items():
+        if value is not None and value != net.config[name]:
+            raise ZooError(f"{name} is {value}, and the checkpoint init_from {source} has {net.config[name]}")
+    if context_length > net.context_length:
+        raise ZooError(
+            f"context_length is {context_length}, more than the {net.context_length} positions of init_from {source}"
+        )
+    state, net = net.state_dict(), GPT2(**{**net.config, "dropout": dropout})
+    net.load_state_dict(state)
+    return net.train()

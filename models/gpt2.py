@@ -1,0 +1,285 @@
+"""GPT-2, with the residual stream within reach and Hugging Face's tensor names and layout."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+
+
+class Conv1D(nn.Module):
+    """Affine map `x W + b` with `weight` stored (d_in, d_out), the layout of GPT-2's published checkpoints."""
+
+    def __init__(self, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(d_in, d_out))
+        self.bias = nn.Parameter(torch.zeros(d_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., d_in) to (..., d_out)."""
+        y = torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight)
+        return y.view(*x.shape[:-1], -1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention."""
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.c_attn = Conv1D(d_model, 3 * d_model)
+        self.c_proj = Conv1D(d_model, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        B, T, D = x.shape
+        q, k, v = self.c_attn(x).view(B, T, 3, self.n_heads, D // self.n_heads).permute(2, 0, 3, 1, 4)
+        z = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0
+        )  # (B, H, T, D / H)
+        z = self.c_proj(z.transpose(1, 2).reshape(B, T, D))
+        return F.dropout(z, self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    """Two affine maps around the tanh approximation of GELU, which is the one GPT-2 was trained with."""
+
+    def __init__(self, d_model: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.c_fc = Conv1D(d_model, 4 * d_model)
+        self.c_proj = Conv1D(4 * d_model, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        x = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return F.dropout(x, self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer: resid_pre (B, T, D) -> resid_post (B, T, D)."""
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(d_model, eps=1e-5)
+        self.attn = Attention(d_model, n_heads, dropout)
+        self.ln_2 = nn.LayerNorm(d_model, eps=1e-5)
+        self.mlp = MLP(d_model, dropout)
+
+    def forward(self, resid_pre: Tensor) -> Tensor:
+        """Add attention's and then the MLP's output to the residual stream."""
+        resid_mid = resid_pre + self.attn(self.ln_1(resid_pre))
+        return resid_mid + self.mlp(self.ln_2(resid_mid))
+
+
+class _Transformer(nn.Module):
+    """Everything but the unembedding; exists so that tensor names start with `transformer.`."""
+
+    def __init__(self, vocab_size: int, context_length: int, d_model: int, n_layers: int, n_heads: int, dropout: float):
+        super().__init__()
+        self.wte = nn.Embedding(vocab_size, d_model)
+        self.wpe = nn.Embedding(context_length, d_model)
+        self.h = nn.ModuleList(Block(d_model, n_heads, dropout) for _ in range(n_layers))
+        self.ln_f = nn.LayerNorm(d_model, eps=1e-5)
+
+
+class GPT2(nn.Module):
+    """GPT-2 (Radford et al. 2019), `logits = model(input_ids)`.
+
+    The state dict carries Hugging Face's names and layout, so weights move between the two without conversion. The
+    forward pass is the composition of three public pieces, and cutting it anywhere gives the residual stream::
+
+        resid_pre = model.blocks(model.embed(input_ids), stop=layer)    # (B, T, D)
+        logits = model.unembed(model.blocks(edit(resid_pre), start=layer))  # (B, T, V)
+
+    Args:
+        vocab_size: Number of tokens V.
+        context_length: Longest sequence, the number of learned positions.
+        d_model: Width D of the residual stream, a multiple of `n_heads`.
+        n_layers: Number of transformer layers L.
+        n_heads: Attention heads per layer.
+        dropout: Probability, applied where GPT-2 applies it.
+        tied: Whether the unembedding is the embedding matrix.
+
+    Raises:
+        ZooError: If a size is not positive or `d_model` is not a multiple of `n_heads`.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 50257,
+        context_length: int = 1024,
+        d_model: int = 768,
+        n_layers: int = 12,
+        n_heads: int = 12,
+        dropout: float = 0.0,
+        tied: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = {"vocab_size": vocab_size, "context_length": context_length, "d_model": d_model, "n_heads": n_heads}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ZooError(f"{name} is {size}; it must be at least 1")
+        if n_layers < 0:
+            raise ZooError(f"n_layers is {n_layers}; it must not be negative")
+        if d_model % n_heads:
+            raise ZooError(f"d_model {d_model} is not a multiple of n_heads {n_heads}")
+        if not 0 <= dropout < 1:
+            raise ZooError(f"dropout is {dropout}; it must be at least 0 and below 1")
+        self.config: dict[str, Any] = {**sizes, "n_layers": n_layers, "dropout": dropout, "tied": tied}
+        self.context_length, self.dropout, self.tied = context_length, dropout, tied
+        self.transformer = _Transformer(vocab_size, context_length, d_model, n_layers, n_heads, dropout)
+        self.lm_head = nn.Linear(d_model, vocab_size, bias=False)
+        self._initialise(n_layers)
+        if tied:
+            self.lm_head.weight = self.transformer.wte.weight
+
+    def _initialise(self, n_layers: int) -> None:
+        """GPT-2's initialisation: N(0, 0.02²), the maps into the residual stream scaled by 1 / sqrt(2 L)."""
+        for name, p in self.named_parameters():
+            if name.endswith("c_proj.weight"):
+                nn.init.normal_(p, std=0.02 / (2 * n_layers) ** 0.5)
+            elif p.ndim == 2:
+                nn.init.normal_(p, std=0.02)
+
+    @property
+    def W_E(self) -> Tensor:
+        """The token embedding, (V, D), one row per token."""
+        return self.transformer.wte.weight
+
+    @property
+    def W_U(self) -> Tensor:
+        """The unembedding, (V, D), one row per token; `W_E` itself when tied."""
+        return self.lm_head.weight
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Residual stream before layer 0: token plus position embedding, (B, T) int64 -> (B, T, D).
+
+        Raises:
+            ZooError: If T exceeds `context_length`.
+        """
+        T = input_ids.shape[-1]
+        if self.context_length < T:
+            raise ZooError(f"the input has {T} tokens, more than the context length {self.context_length}")
+        resid = self.transformer.wte(input_ids) + self.transformer.wpe.weight[:T]
+        return F.dropout(resid, self.dropout, self.training)
+
+    def blocks(self, resid: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run layers `start` to `stop` - 1 (all that follow by default), (B, T, D) -> (B, T, D)."""
+        for block in self.transformer.h[start:stop]:
+            resid = block(resid)
+        return resid
+
+    def unembed(self, resid: Tensor) -> Tensor:
+        """Final layer norm and unembedding, (B, T, D) -> logits (B, T, V)."""
+        return self.lm_head(self.transformer.ln_f(resid))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Next-token logits, (B, T) int64 -> (B, T, V)."""
+        return self.unembed(self.blocks(self.embed(input_ids)))
+
+    def residual_stream(self, input_ids: Tensor) -> Tensor:
+        """Every layer's resid_pre, then the last resid_post: (B, T) -> (L + 1, B, T, D)."""
+        stream = [self.embed(input_ids)]
+        for block in self.transformer.h:
+            stream.append(block(stream[-1]))
+        return torch.stack(stream)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Continue sequences, (B, T) -> (B, T + max_new_tokens).
+
+        Args:
+            input_ids: At least one token per sequence; only the last `context_length` are seen.
+            max_new_tokens: Tokens to add.
+            temperature: Divides the logits; 0 takes the most likely token.
+            generator: Source of randomness; torch's global one by default.
+        """
+        for _ in range(max_new_tokens):
+            logits = self(input_ids[:, -self.context_length :])[:, -1]  # (B, V)
+            if temperature == 0:
+                token = logits.argmax(-1, keepdim=True)
+            else:
+                token = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+            input_ids = torch.cat([input_ids, token], 1)
+        return input_ids
+
+    def hf_config(self) -> dict[str, Any]:
+        """The keys of a Hugging Face `config.json` with which `GPT2LMHeadModel` loads this model's weights."""
+        c = self.config
+        return {
+            "model_type": "gpt2",
+            "architectures": ["GPT2LMHeadModel"],
+            "activation_function": "gelu_new",
+            "vocab_size": c["vocab_size"],
+            "n_positions": c["context_length"],
+            "n_embd": c["d_model"],
+            "n_layer": c["n_layers"],
+            "n_head": c["n_heads"],
+            "attn_pdrop": c["dropout"],
+            "embd_pdrop": c["dropout"],
+            "resid_pdrop": c["dropout"],
+            "layer_norm_epsilon": 1e-5,
+            "tie_word_embeddings": c["tied"],
+            "bos_token_id": None,
+            "eos_token_id": None,
+        }
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "GPT2":
+        """Build a model from a Hugging Face GPT-2 `config.json` and its tensors.
+
+        Names with and without the `transformer.` prefix are understood; the attention-mask buffers that old files
+        carry are ignored; every other tensor must be there, in its shape, and nothing else.
+
+        Raises:
+            ZooError: If the configuration is not GPT-2's or asks for a variant that GPT-2 itself does not use.
+            RuntimeError: If tensors are missing, unexpected or of the wrong shape.
+        """
+        _check_hf_config(config)
+        tensors = {
+            name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": tensor
+            for name, tensor in tensors.items()
+            if not name.endswith((".attn.bias", ".attn.masked_bias"))
+        }
+        model = cls(
+            vocab_size=config["vocab_size"],
+            context_length=config.get("n_positions", 1024),
+            d_model=config["n_embd"],
+            n_layers=config["n_layer"],
+            n_heads=config["n_head"],
+            dropout=config.get("resid_pdrop", 0.1),
+            tied=config.get("tie_word_embeddings", True),
+        )
+        if model.tied and "transformer.wte.weight" in tensors:
+            tensors["lm_head.weight"] = tensors["transformer.wte.weight"]
+        model.load_state_dict(tensors)
+        return model
+
+
+def _check_hf_config(config: Mapping[str, Any]) -> None:
+    if config.get("model_type") != "gpt2":
+        raise ZooError(f"model_type is {config.get('model_type')!r}; only 'gpt2' can be loaded as GPT2")
+    expected = {
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "n_inner": (None, 4 * config["n_embd"]),
+    }
+    for key, value in expected.items():
+        allowed = value if isinstance(value, tuple) else (value,)
+        if key in config and config[key] not in allowed:
+            raise ZooError(f"{key} is {config[key]!r}, and GPT2 supports only {allowed[-1]!r}")
+    pdrops = {config.get(key, 0.1) for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
+    if len(pdrops) > 1:
+        raise ZooError(f"resid_pdrop, embd_pdrop and attn_pdrop differ ({sorted(pdrops)}); GPT2 has one dropout")

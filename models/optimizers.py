@@ -1,0 +1,68 @@
+"""AdamW with decay groups, warm-up and cosine decay: the optimizer shared by the zoo's models."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass
+class AdamWCosine:
+    """AdamW (Loshchilov & Hutter 2019) under linear warm-up and cosine decay.
+
+    Args:
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled weight decay of matrices; vectors (biases, layer norms) never decay.
+        embedding_weight_decay: Decay of embedding rows. Decay alone makes rows drift, so it is 0 by default.
+        beta1: Decay rate of the first moment.
+        beta2: Decay rate of the second moment.
+        warmup_steps: Optimizer steps of linear warm-up.
+        decay_steps: Step at which the cosine ends; by default the end of the run.
+        final_ratio: Learning rate at the end of the cosine, as a share of the peak.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    embedding_weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    warmup_steps: int = 100
+    decay_steps: int | None = None
+    final_ratio: float = 0.1
+
+    def factor(self, step: int, total_steps: float) -> float:
+        """Learning rate at optimizer step `step`, as a share of the peak."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        end = self.decay_steps or total_steps
+        if math.isinf(end):
+            return 1.0
+        progress = min(1.0, (step - self.warmup_steps) / max(1, end - self.warmup_steps))
+        return self.final_ratio + (1 - self.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def configure(self, net: nn.Module, embeddings: Collection[str], total_steps: float) -> dict[str, Any]:
+        """Optimizer and per-step schedule in the form `configure_optimizers` returns.
+
+        Args:
+            net: Its parameters that require gradients are optimized.
+            embeddings: Names of parameters that get `embedding_weight_decay`.
+            total_steps: Optimizer steps in the run; infinite for a run without an end, which then never decays.
+        """
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, p in net.named_parameters():
+            if p.requires_grad:
+                matrix_decay = self.weight_decay if p.ndim >= 2 else 0.0
+                decay = self.embedding_weight_decay if name in embeddings else matrix_decay
+                groups.setdefault(decay, []).append(p)
+        optimizer = AdamW(
+            [{"params": params, "weight_decay": decay} for decay, params in groups.items()],
+            lr=self.learning_rate,
+            betas=(self.beta1, self.beta2),
+            fused=True,
+        )
+        schedule = LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,67 @@
+"""What every LightningModule of the zoo offers to callbacks, checkpoints and the command line."""
+
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+
+class ZooModule(L.LightningModule):
+    """A thin LightningModule around `self.net`, the nn.Module that is trained, saved and loaded.
+
+    `self.net.config` holds the plain arguments that rebuild `net`. Callbacks work through two abilities, either of
+    which a module may lack: `embedding_rows()` and `reconstruct(x)`.
+    """
+
+    net: Any  # an nn.Module with `config`
+
+    def embedding_rows(self) -> dict[str, Tensor]:
+        """Matrices whose rows are tracked for drift, name -> (rows, D), sharing memory with the parameters."""
+        return {}
+
+    def tokens_per_batch(self, batch: Any) -> int:
+        """Tokens (or examples) that a training batch holds on this rank, for throughput; 0 if not counted."""
+        return 0
+
+    def save_plain_hyperparameters(self, **init_args: Any) -> None:
+        """Record `__init__` arguments as plain values, so that checkpoints hold no objects and rebuild the module."""
+        cls = type(self)
+        self.save_hyperparameters(
+            {
+                "_class_path": f"{cls.__module__}.{cls.__qualname__}",
+                "_instantiator": "lightning.pytorch.cli.instantiate_module",
+                **{name: _plain(value) for name, value in init_args.items()},
+            },
+            logger=False,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds `net` without this module."""
+        checkpoint.setdefault("zoo", {}).update(
+            {"class": type(self.net).__name__, "init_args": dict(self.net.config), "step": self.global_step}
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by global norm, also under mixed precision with a fused optimizer, and log the norm before clipping."""
+        if gradient_clip_algorithm == "value" and gradient_clip_val:
+            nn.utils.clip_grad_value_(self.net.parameters(), gradient_clip_val)
+        elif gradient_clip_val:
+            norm = nn.utils.clip_grad_norm_(self.net.parameters(), gradient_clip_val)
+            self.log("train/grad_norm", norm)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if value is None or isinstance(value, (bool, int, float, str, list, dict)):
+        return value
+    cls = type(value)
+    arguments = {k: _plain(v) for k, v in vars(value).items() if k in cls.__init__.__code__.co_varnames}
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}

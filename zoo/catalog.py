@@ -1,0 +1,93 @@
+"""Which checkpoints there are: the shipped ones by name, others by folder. Imports nothing heavy.
+
+A checkpoint with several training steps is a folder of folders, `step-000000`, `step-000512`, ..., each one a complete
+checkpoint.
+"""
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+def names() -> list[str]:
+    """Names of the shipped checkpoints, sorted."""
+    return sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir()) if PRETRAINED.is_dir() else []
+
+
+def folder(source: str, step: int | None = None) -> Path:
+    """The folder of a zoo name or path, at a training step (the last by default).
+
+    Raises:
+        ZooError: If there is no such checkpoint or step.
+    """
+    path = PRETRAINED / source if source in names() else Path(source).expanduser()
+    if not path.is_dir():
+        if path.exists():
+            raise ZooError(f"{source} is a file that is neither a .ckpt, .safetensors nor .npy")
+        close = difflib.get_close_matches(source, names(), 1)
+        hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
+        raise ZooError(f"no checkpoint {source!r}: it is neither a zoo name nor a folder; {hint}")
+    found = steps(path)
+    if not found:
+        if step is not None and _config(path).get("step") != step:
+            raise ZooError(f"{source} holds step {_config(path).get('step')} only, not step {step}")
+        return path
+    chosen = max(found) if step is None else step
+    if chosen not in found:
+        raise ZooError(f"{source} has no step {step}; it has {', '.join(map(str, found))}")
+    return path / step_folder(chosen)
+
+
+def step_folder(step: int) -> str:
+    """Name of the folder that holds a training step."""
+    return f"step-{step:06d}"
+
+
+def steps(path: Path) -> list[int]:
+    """Training steps of a checkpoint with several, ascending; empty for a plain one."""
+    matches = (re.fullmatch(r"step-(\d+)", p.name) for p in path.iterdir() if p.is_dir())
+    return sorted(int(m[1]) for m in matches if m)
+
+
+def entries(pattern_names: list[str]) -> list[dict[str, Any]]:
+    """What `python -m zoo list` shows of each name: family, parameters' bytes, steps and metrics."""
+    rows = []
+    for name in pattern_names:
+        config = _config(folder(name))
+        weights = folder(name) / "model.safetensors"
+        rows.append(
+            {
+                "name": name,
+                "family": config.get("class"),
+                "megabytes": round(weights.stat().st_size / 1e6, 2),
+                "steps": steps(PRETRAINED / name) or [int(config.get("step", 0))],
+                "metrics": config.get("provenance", {}).get("metrics", {}),
+            }
+        )
+    return rows
+
+
+def card(name: str) -> str:
+    """The model card, in Markdown.
+
+    Raises:
+        ZooError: If there is no such checkpoint or it has no card.
+    """
+    path = folder(name)
+    for readme in (path.parent / "README.md", path / "README.md"):
+        if readme.is_file() and (readme.parent == path or steps(path.parent)):
+            return readme.read_text("utf-8")
+    raise ZooError(f"{name} has no model card (README.md)")
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / "config.json").read_text("utf-8"))["zoo"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ZooError(f"{path / 'config.json'} is not the config of a zoo checkpoint") from None

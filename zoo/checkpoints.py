@@ -1,0 +1,258 @@
+"""The zoo checkpoint: a folder with weights, everything that rebuilds the model, and where it came from.
+
+====================  ================================================================================================
+`model.safetensors`   the tensors; a tied copy is left out
+`config.json`         under "zoo": format version, class name, plain init arguments, training step, SHA-256 of every
+                      tensor and file, provenance. Beside it the keys of a Hugging Face config, if the class has any,
+                      so that `transformers` loads the same folder
+`tokenizer.json`      the tokenizer, if the model reads text
+`README.md`           the model card
+====================  ================================================================================================
+
+Nothing in it is executable, and nothing is unpickled. Classes are known here by name only.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+
+
+def save(
+    model: nn.Module,
+    folder: str | Path,
+    step: int = 0,
+    provenance: dict[str, Any] | None = None,
+    tokenizer_json: str | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write a model as a zoo checkpoint; an older checkpoint there is replaced only once the new one is complete.
+
+    Args:
+        model: A network of `zoo.models`; its `config` holds the init arguments.
+        folder: Where to write.
+        step: Training step of the weights.
+        provenance: Plain-JSON account of the run: its config, seed, corpus fingerprint, versions, metrics.
+        tokenizer_json: The tokenizer, serialised.
+        card: Text of the model card; by default made from the rest.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ZooError: If something that is not a zoo checkpoint is in the way.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
+        raise ZooError(f"{folder} is not empty and holds no checkpoint; choose another folder")
+    seen: set[int] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            tensors[name] = tensor.detach().cpu().contiguous()
+    zoo_config: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "class": type(model).__name__,
+        "init_args": model.config,
+        "step": step,
+        "tensors": {name: _tensor_digest(tensor) for name, tensor in tensors.items()},
+        "files": {},
+        "provenance": provenance or {},
+    }
+    with _replacing(folder) as new:
+        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        if tokenizer_json is not None:
+            (new / TOKENIZER).write_text(tokenizer_json, "utf-8")
+            zoo_config["files"][TOKENIZER] = hashlib.sha256(tokenizer_json.encode()).hexdigest()
+        hf_config: dict[str, Any] = getattr(model, "hf_config", lambda: {})()
+        (new / "config.json").write_text(json.dumps({**hf_config, "zoo": zoo_config}, indent=1) + "\n", "utf-8")
+        (new / "README.md").write_text(card or default_card(folder.name, zoo_config), "utf-8")
+    return folder
+
+
+def load(folder: Path) -> nn.Module:
+    """Read a zoo checkpoint: every tensor checked against its hash, strict names and shapes, eval mode.
+
+    Raises:
+        ZooError: If the checkpoint is damaged, incomplete, of a newer format or of an unknown class.
+    """
+    config = read_config(folder)
+    tensors = read_tensors(folder / WEIGHTS)
+    for name, digest in config["tensors"].items():
+        if name not in tensors or _tensor_digest(tensors[name]) != digest:
+            raise ZooError(f"checkpoint {folder} is damaged: tensor {name} is not the one that was saved")
+    for name, digest in config["files"].items():
+        if Path(name).name != name or not (folder / name).is_file() or _file_digest(folder / name) != digest:
+            raise ZooError(f"checkpoint {folder} is damaged: {name} is not the file that was saved")
+    return build(config["class"], config["init_args"], tensors, folder)
+
+
+def build(class_name: str, init_args: dict[str, Any], tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
+    """Make a `zoo.models` network and give it weights, strictly, except that a tied copy may be missing.
+
+    Raises:
+        ZooError: If the class is unknown or its tensors are not exactly these.
+    """
+    cls = model_class(class_name, source)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = cls(**init_args)
+    except (TypeError, ValueError) as error:
+        raise ZooError(f"checkpoint {source}: {class_name} cannot be built: {error}") from error
+    load_strictly(model, tensors, source)
+    return model.eval().requires_grad_(False)
+
+
+def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
+    """Load tensors into a model, naming what is missing, unexpected or of another shape.
+
+    Raises:
+        ZooError: If the tensors are not exactly the model's; a tensor tied to one that is there may be missing.
+    """
+    state = model.state_dict()
+    owner = {state[name].data_ptr(): name for name in tensors if name in state}
+    complete = {name: tensors.get(name, tensors.get(owner.get(own.data_ptr(), ""))) for name, own in state.items()}
+    missing = [name for name, tensor in complete.items() if tensor is None]
+    unexpected = [name for name in tensors if name not in state]
+    if missing or unexpected:
+        what = f"tensor {missing[0]} is missing" if missing else f"tensor {unexpected[0]} does not belong to it"
+        raise ZooError(f"checkpoint {source} does not fit {type(model).__name__}: {what}")
+    for name, tensor in complete.items():
+        assert tensor is not None
+        if tensor.shape != state[name].shape:
+            found, expected = list(tensor.shape), list(state[name].shape)
+            raise ZooError(f"checkpoint {source}: tensor {name} has shape {found}; its config says {expected}")
+    model.load_state_dict(complete)
+
+
+def model_class(name: str, source: str | Path) -> Any:
+    """The network class of that name in `zoo.models`.
+
+    Raises:
+        ZooError: If there is none.
+    """
+    models = importlib.import_module("zoo.models")
+    cls = getattr(models, name, None) if name in models.__all__ else None
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise ZooError(f"checkpoint {source} names class {name!r}, which this version of the zoo does not have")
+    return cls
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The "zoo" part of a checkpoint's config.json.
+
+    Raises:
+        ZooError: If it cannot be read, or is of a newer format.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))["zoo"]
+        version = config["format_version"]
+        for key in ("class", "init_args", "step", "tensors", "files", "provenance"):
+            config[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ZooError(f"{path} is not the config of a zoo checkpoint ({type(error).__name__}: {error})") from None
+    if version != FORMAT_VERSION:
+        raise ZooError(f"{path} has format version {version}; this version of the zoo reads {FORMAT_VERSION}")
+    return config
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        ZooError: If the file is missing or damaged.
+    """
+    with open_tensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def verify_tensor(config: dict[str, Any], name: str, tensor: Tensor, source: str | Path) -> None:
+    """Check one tensor of a zoo checkpoint against its hash.
+
+    Raises:
+        ZooError: If it is not the tensor that was saved.
+    """
+    if config["tensors"].get(name) != _tensor_digest(tensor):
+        raise ZooError(f"checkpoint {source} is damaged: tensor {name} is not the one that was saved")
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """An open safetensors file; tensors are read when asked for.
+
+    Raises:
+        ZooError: If the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise ZooError(f"{path} does not exist") from None
+    except (SafetensorError, OSError) as error:
+        raise ZooError(f"{path} is damaged or no safetensors file: {error}") from None
+
+
+def default_card(name: str, config: dict[str, Any]) -> str:
+    """A model card in Markdown, from what the checkpoint knows of itself."""
+    provenance = config["provenance"]
+    arguments = ", ".join(f"{k}={v!r}" for k, v in config["init_args"].items())
+    lines = [f"# {name}", "", f"`{config['class']}({arguments})` after {config['step']} training steps.", ""]
+    if metrics := provenance.get("metrics"):
+        lines += ["| metric | value |", "|---|---|", *(f"| {k} | {v:.4f} |" for k, v in metrics.items()), ""]
+    if command := provenance.get("command"):
+        lines += ["Made by", "", f"    {command}", ""]
+    for key in ("seed", "corpus_fingerprint", "versions"):
+        if key in provenance:
+            lines.append(f"- {key.replace('_', ' ')}: `{provenance[key]}`")
+    lines += ["", "A small model for research on embeddings; its text is not meant to be used for anything."]
+    return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block ends well, and vanishes otherwise."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield new
+        new.chmod(0o755)
+        if folder.exists():
+            old = new.with_suffix(".old")
+            os.replace(folder, old)
+            os.replace(new, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _tensor_digest(tensor: Tensor) -> str:
+    """SHA-256 over dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
+    digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,0 +1,108 @@
+"""Random matrices that copy chosen properties of a real embedding, to compare a real one with.
+
+Every function takes a `torch.Generator`, so that a seed names a matrix, and returns float32 rows (V, D).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+
+
+def gaussian(n_rows: int, d_model: int, generator: torch.Generator | None = None, std: float = 1.0) -> Tensor:
+    """Rows with independent N(0, std²) coordinates, (n_rows, d_model)."""
+    return torch.randn(n_rows, d_model, generator=generator) * std
+
+
+def norm_matched(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Isotropic random directions with the row norms of `W` (V, D), row by row."""
+    rows = gaussian(len(W), W.shape[1], generator)
+    return rows * (W.float().norm(dim=1) / rows.norm(dim=1)).unsqueeze(1)
+
+
+def covariance_matched(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Gaussian rows with the mean and the covariance (over rows, unweighted) of `W` (V, D)."""
+    W = W.double()
+    mean = W.mean(0)
+    eigenvalues, eigenvectors = torch.linalg.eigh((W - mean).T @ (W - mean) / len(W))
+    root = eigenvectors * eigenvalues.clamp(min=0).sqrt() @ eigenvectors.T
+    return (gaussian(len(W), W.shape[1], generator).double() @ root + mean).float()
+
+
+def permuted_rows(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The rows of `W` (V, D) dealt out to the tokens at random."""
+    return W.float()[torch.randperm(len(W), generator=generator)]
+
+
+def welch_bound(n_rows: int, d_model: int) -> float:
+    """Least possible largest |cosine| among `n_rows` lines in `d_model` dimensions (Welch 1974, k = 1)."""
+    if n_rows <= d_model:
+        return 0.0
+    return math.sqrt((n_rows - d_model) / (d_model * (n_rows - 1)))
+
+
+def low_coherence(
+    n_rows: int,
+    d_model: int,
+    max_cosine: float,
+    generator: torch.Generator | None = None,
+    max_rejections: int = 100_000,
+) -> tuple[Tensor, float]:
+    """Random unit rows, no two of which have |cosine| above a bound, by rejection sampling.
+
+    Directions are drawn uniformly on the sphere one after the other; one that comes too close to a row kept before
+    is thrown away.
+
+    Args:
+        n_rows: Number of rows V.
+        d_model: Their dimension D.
+        max_cosine: Bound on |cosine| between two rows, between 0 and 1.
+        generator: Source of randomness.
+        max_rejections: Directions rejected in a row before giving up.
+
+    Returns:
+        The rows (V, D), of unit length, and the largest |cosine| among them.
+
+    Raises:
+        ZooError: If the bound is below Welch's, which no set of rows can beat, or if it was not met within
+            `max_rejections`; the message says how many rows fitted and which largest |cosine| plain random rows reach.
+    """
+    if not 0 < max_cosine <= 1:
+        raise ZooError(f"max_cosine is {max_cosine}; it must be above 0 and at most 1")
+    welch = welch_bound(n_rows, d_model)
+    if max_cosine < welch:
+        raise ZooError(
+            f"no {n_rows} rows in {d_model} dimensions have all |cosine| <= {max_cosine}: "
+            f"the Welch bound is {welch:.4f}"
+        )
+    rows = torch.empty(n_rows, d_model)
+    kept, rejected, reached = 0, 0, 0.0
+    while kept < n_rows:
+        batch = torch.randn(min(1024, max(64, n_rows)), d_model, generator=generator)
+        batch /= batch.norm(dim=1, keepdim=True)
+        to_kept = (batch @ rows[:kept].T).abs().amax(1) if kept else torch.zeros(len(batch))
+        among = (batch @ batch.T).abs()
+        accepted: list[int] = []
+        for i, cosine in enumerate(to_kept.tolist()):
+            if accepted:
+                cosine = max(cosine, among[i, accepted].max().item())
+            if cosine > max_cosine:
+                rejected += 1
+                continue
+            accepted.append(i)
+            rejected, reached = 0, max(reached, cosine)
+            if kept + len(accepted) == n_rows:
+                break
+        rows[kept : kept + len(accepted)] = batch[accepted]
+        kept += len(accepted)
+        if rejected > max_rejections:
+            plain = torch.nn.functional.normalize(gaussian(min(n_rows, 4096), d_model, generator))
+            typical = (plain @ plain.T).abs().fill_diagonal_(0).max().item()
+            raise ZooError(
+                f"only {kept} of {n_rows} random rows in {d_model} dimensions fit under |cosine| <= {max_cosine} "
+                f"(largest reached {reached:.4f}; {len(plain)} plain random rows reach {typical:.4f}); "
+                "raise max_cosine or d_model"
+            )
+    return rows, reached
