@@ -1,6 +1,7 @@
 """Where text comes from. A corpus yields documents in a fixed order and names its content by a fingerprint."""
 
 import hashlib
+import re
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +33,10 @@ class StdlibCorpus(Corpus):
     version. Tests, graphical programs and generated build files are left out, since some systems ship without them.
     """
 
-    SKIPPED_PREFIXES = ("site-", "dist-", "__pycache__", "test", "idlelib", "tkinter", "turtledemo", "ensurepip")
-    SKIPPED_PREFIXES += ("lib2to3", "distutils", "lib-dynload", "config-")
+    SKIPPED = re.compile(
+        "__pycache__|(site|dist)-packages|tests?|idlelib|tkinter|turtledemo|ensurepip|lib2to3|distutils"
+        "|lib-dynload|config-.*"
+    )
 
     def documents(self) -> Iterator[str]:
         """See `Corpus.documents`."""
@@ -50,7 +53,7 @@ class StdlibCorpus(Corpus):
             path
             for path in sorted(root.rglob("*.py"))
             if not path.name.startswith(("_sysconfigdata", "sitecustomize"))
-            and not any(part.startswith(self.SKIPPED_PREFIXES) for part in path.relative_to(root).parts[:-1])
+            and not any(self.SKIPPED.fullmatch(part) for part in path.relative_to(root).parts[:-1])
         ]
 
 

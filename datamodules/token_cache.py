@@ -73,9 +73,7 @@ class TokenCache:
         try:
             return json.loads((self.folder / "meta.json").read_text("utf-8"))
         except (OSError, ValueError):
-            raise ZooError(
-                f"token cache {self.folder} is damaged: meta.json; delete the folder to rebuild it"
-            ) from None
+            raise self._damaged("meta.json") from None
 
     def tokens(self, split: str) -> np.ndarray:
         """Memory-mapped token ids of a split, (N,) uint16 or uint32."""

@@ -7,6 +7,8 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+import zoo
+
 
 class ZooModule(L.LightningModule):
     """A thin LightningModule around `self.net`, the nn.Module that is trained, saved and loaded.
@@ -16,6 +18,11 @@ class ZooModule(L.LightningModule):
     """
 
     net: Any  # an nn.Module with `config`
+    provenance: dict[str, Any]  # how the run was started: its config, command and seed
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.provenance = {}
 
     def embedding_rows(self) -> dict[str, Tensor]:
         """Matrices whose rows are tracked for drift, name -> (rows, D), sharing memory with the parameters."""
@@ -37,11 +44,26 @@ class ZooModule(L.LightningModule):
             logger=False,
         )
 
+    def zoo_part(self) -> dict[str, Any]:
+        """What a checkpoint says about `net` beside its weights: plain values that rebuild it and tell its origin."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        tokenizer = getattr(datamodule, "tokenizer", None)
+        return {
+            "class": type(self.net).__name__,
+            "init_args": dict(self.net.config),
+            "step": self.global_step,
+            "tokenizer_json": tokenizer.to_str() if tokenizer else None,
+            "provenance": {
+                **self.provenance,
+                "corpus_fingerprint": getattr(datamodule, "corpus_fingerprint", None),
+                "metrics": {k: v.item() for k, v in self.trainer.callback_metrics.items() if v.isfinite()},
+                "versions": {m.__name__: m.__version__ for m in (torch, L, zoo)},
+            },
+        }
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds `net` without this module."""
-        checkpoint.setdefault("zoo", {}).update(
-            {"class": type(self.net).__name__, "init_args": dict(self.net.config), "step": self.global_step}
-        )
+        checkpoint["zoo"] = self.zoo_part()
 
     def configure_gradient_clipping(
         self,

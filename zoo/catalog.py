@@ -33,6 +33,8 @@ def folder(source: str, step: int | None = None) -> Path:
         close = difflib.get_close_matches(source, names(), 1)
         hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
         raise ZooError(f"no checkpoint {source!r}: it is neither a zoo name nor a folder; {hint}")
+    if not (path / "config.json").is_file() and (path / "steps").is_dir():  # a run's folder
+        path = path / "steps"
     found = steps(path)
     if not found:
         if step is not None and _config(path).get("step") != step:

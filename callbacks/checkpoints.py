@@ -1,0 +1,93 @@
+"""When a run is saved: the last state to resume from, and log-spaced steps to study."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from zoo.catalog import step_folder
+from zoo.checkpoints import save
+from zoo.errors import ZooError
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps `checkpoints/last.ckpt` in the run's folder, from which the run resumes exactly.
+
+    Args:
+        every_n_steps: Optimizer steps between two saves; the end of the run is always saved.
+    """
+
+    def __init__(self, every_n_steps: int = 200) -> None:
+        super().__init__(filename="last", every_n_train_steps=every_n_steps, enable_version_counter=False)
+
+    @property
+    def last_saved(self) -> str | None:
+        """Path of the checkpoint, once there is one."""
+        return self.best_model_path or None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Settle on the run's folder."""
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the end of the run."""
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class LogSpacedCheckpoints(L.Callback):
+    """Writes zoo checkpoints of the weights alone at log-spaced steps, `steps/step-000512` in the run's folder.
+
+    `zoo.load(run_folder, step=512)` and `zoo.embedding(run_folder, step=512)` read them.
+
+    Args:
+        pieces: Pairs [every, until]: save every so many steps until that step, one pair after the other, such as
+            [[10, 100], [50, 2000]]. By default powers of two. Steps 0 and 1 and the last step are always saved.
+    """
+
+    def __init__(self, pieces: list[list[int]] | None = None) -> None:
+        for piece in pieces or []:
+            if len(piece) != 2 or min(piece) < 1:
+                raise ZooError(f"pieces: {piece} is not a pair [every, until] of positive numbers")
+        self.pieces = pieces
+        self._last_step = -1
+
+    def due(self, step: int) -> bool:
+        """Whether the schedule has this step."""
+        if step <= 1:
+            return True
+        if self.pieces is None:
+            return math.log2(step).is_integer()
+        for every, until in self.pieces:
+            if step <= until:
+                return step % every == 0
+        return False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the initial weights."""
+        self._last_step = trainer.global_step
+        if trainer.global_step == 0:
+            self._save(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when a step of the schedule has just been done."""
+        if trainer.global_step != self._last_step and self.due(trainer.global_step):
+            self._save(trainer, pl_module)
+        self._last_step = trainer.global_step
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the last step."""
+        if not self.due(trainer.global_step):
+            self._save(trainer, pl_module)
+
+    def _save(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        part = pl_module.zoo_part()
+        folder = Path(trainer.default_root_dir) / "steps" / step_folder(part["step"])
+        save(pl_module.net, folder, part["step"], part["provenance"], part["tokenizer_json"])

@@ -1,0 +1,50 @@
+"""The picture of `EmbeddingDrift`."""
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+
+def draw_drift(
+    name: str,
+    relative: Tensor,
+    counts: Tensor | None,
+    groups: list[str],
+    history: list[list[float]],
+    decay_alone: float,
+) -> Figure:
+    """Drift of every row against its token's frequency, and the groups' medians over training.
+
+    Args:
+        name: The matrix.
+        relative: Distance from the start in units of the row's norm, (R,).
+        counts: How often each row's token occurs, (R,), if known.
+        groups: Labels of the frequency groups.
+        history: One entry per measurement: step, then the median of every group.
+        decay_alone: The drift that weight decay alone would have made.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    y = relative.numpy()
+    if counts is None:
+        left.hist(y, bins=60, color="C0")
+        left.set(xlabel="distance from the start / row norm", ylabel="rows")
+    else:
+        left.scatter(counts.numpy() + 1, y, s=4, alpha=0.35, linewidths=0, color="C0")
+        left.set(xscale="log", xlabel="occurrences of the token + 1", ylabel="distance from the start / row norm")
+    if decay_alone > 0:
+        line = left.axvline if counts is None else left.axhline
+        line(decay_alone, color="black", ls="--", lw=1, label="weight decay alone")
+        left.legend()
+    left.set_title(f"rows of {name}")
+    curves = np.array(history)  # (measurements, 1 + groups)
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(groups)))
+    for i, label in enumerate(groups):
+        right.plot(curves[:, 0], curves[:, i + 1], color=colors[i], marker=".", label=label)
+    right.set(xlabel="step", ylabel="median distance / row norm", title="by number of occurrences")
+    right.legend(fontsize="small")
+    for axes in (left, right):
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.2)
+    return figure

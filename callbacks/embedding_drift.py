@@ -1,0 +1,191 @@
+"""How far embedding rows move in training."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from zoo.callbacks.drift_picture import draw_drift
+from zoo.metrics import row_drift
+
+
+class EmbeddingDrift(L.Callback):
+    """Tracks every matrix in the module's `embedding_rows()`: distance and cosine of each row from where it began.
+
+    Every `every_n_steps` optimizer steps, and at the end, it logs summaries over all rows and over groups of rows by
+    their frequency (`token_counts` of the datamodule, if it has one entry per row), and draws a picture. With every
+    checkpoint and at the end it writes `embedding_drift/<matrix>.csv`, one line per row, beside the checkpoints, with
+    the drift since the last checkpoint as well.
+
+    Decoupled weight decay alone would shrink every row by the product of (1 - learning rate * decay) over the steps;
+    the drift this makes, `decay_alone`, is reported in the same unit, the row's norm at the start.
+
+    The rows at the start travel in the Lightning checkpoint, so a resumed run goes on measuring from the same place.
+    Rows are the same on every rank under DDP, and only rank 0 measures.
+
+    Args:
+        every_n_steps: Optimizer steps between two measurements. In between, the cost is one number per step.
+        top_rows: How many of the rows that moved most are named.
+    """
+
+    def __init__(self, every_n_steps: int = 100, top_rows: int = 10) -> None:
+        self.every_n_steps, self.top_rows = every_n_steps, top_rows
+        self.start: dict[str, Tensor] = {}
+        self.at_checkpoint: dict[str, Tensor] = {}
+        self.shrink: dict[str, float] = {}  # what decay alone has left of every row
+        self.history: dict[str, list[list[float]]] = {}  # step, then the median of every frequency group
+        self.latest: dict[str, dict[str, Tensor]] = {}
+        self._last_step = -1
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remember the rows, unless a checkpoint brought them along."""
+        rows = _rows(pl_module)
+        self.start = self.start or rows
+        self.at_checkpoint = rows
+        for name in rows:
+            self.shrink.setdefault(name, 1.0)
+            self.history.setdefault(name, [])
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """First point of the curves."""
+        self._measure(trainer, pl_module)
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        """Keep account of weight decay, at the learning rate this step uses."""
+        if not isinstance(optimizer, AdamW):
+            return
+        for name, rows in pl_module.embedding_rows().items():  # type: ignore[operator]
+            for group in optimizer.param_groups:
+                if any(p.data_ptr() == rows.data_ptr() for p in group["params"]):
+                    self.shrink[name] *= 1 - group["lr"] * group["weight_decay"]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure when it is time."""
+        if trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._last_step:
+            self._measure(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the table; from here on `since checkpoint` counts anew."""
+        self._write_tables(trainer, pl_module)
+        self.at_checkpoint = _rows(pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Last measurement and table."""
+        if trainer.global_step != self._last_step:
+            self._measure(trainer, pl_module)
+        self._write_tables(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the rows began, and the curves so far."""
+        return {"start": self.start, "shrink": self.shrink, "history": self.history}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from an earlier run."""
+        self.start, self.shrink, self.history = state["start"], state["shrink"], state["history"]
+
+    def summary(self) -> dict[str, str]:
+        """Lines for the table at the end of a run."""
+        lines = {}
+        for name, drift in self.latest.items():
+            relative = drift["relative_distance"]
+            moved = int((relative > 0).sum())
+            text = f"median {relative.median():.3g}, max {relative.max():.3g} of the row norm; {moved:,} rows moved"
+            lines[f"drift of {name}"] = text if moved else f"exactly 0 in all {len(relative):,} rows"
+        return lines
+
+    def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last_step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        for name, rows in _rows(pl_module).items():
+            drift = self.latest[name] = row_drift(rows, self.start[name])
+            relative, cosine = drift["relative_distance"], drift["cosine"]
+            groups = frequency_groups(_counts(trainer, len(rows)), len(rows))
+            medians = {label: relative[members].median().item() for label, members in groups.items()}
+            history = self.history[name]
+            history[:] = [point for point in history if point[0] < trainer.global_step]
+            history.append([float(trainer.global_step), *medians.values()])
+            scalars = {
+                "relative_mean": relative.mean().item(),
+                "relative_median": relative.median().item(),
+                "relative_max": relative.max().item(),
+                "cosine_mean": cosine.mean().item(),
+                "decay_alone": 1 - self.shrink[name],
+            } | {f"by_count/{label}": median for label, median in medians.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics({f"drift/{name}/{k}": v for k, v in scalars.items()}, trainer.global_step)
+                if isinstance(logger, TensorBoardLogger) and relative.any():
+                    self._show(logger, trainer, name, groups)
+
+    def _show(self, logger: TensorBoardLogger, trainer: L.Trainer, name: str, groups: dict[str, Tensor]) -> None:
+        relative, step = self.latest[name]["relative_distance"], trainer.global_step
+        figure = draw_drift(
+            name, relative, _counts(trainer, len(relative)), list(groups), self.history[name], 1 - self.shrink[name]
+        )
+        logger.experiment.add_figure(f"drift/{name}", figure, step)
+        tokens = _tokens(trainer, len(relative))
+        top = relative.topk(min(self.top_rows, len(relative))).indices.tolist()
+        lines = [f"| {i} | `{tokens[i]!r}` | {relative[i]:.3f} |" for i in top]
+        table = "\n".join(["| row | token | distance / norm |", "|---|---|---|", *lines])
+        logger.experiment.add_text(f"drift/{name}/moved_most", table, step)
+
+    def _write_tables(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir) / "embedding_drift"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, rows in _rows(pl_module).items():
+            since_start = row_drift(rows, self.start[name])
+            since_checkpoint = row_drift(rows, self.at_checkpoint[name])
+            counts = _counts(trainer, len(rows))
+            columns = {
+                "row": range(len(rows)),
+                "token": _tokens(trainer, len(rows)),
+                "count": counts.tolist() if counts is not None else [""] * len(rows),
+                "norm_at_start": self.start[name].float().norm(dim=1).tolist(),
+                "norm": rows.float().norm(dim=1).tolist(),
+                **{k: v.tolist() for k, v in since_start.items()},
+                **{f"{k}_since_checkpoint": v.tolist() for k, v in since_checkpoint.items()},
+            }
+            path, partial = folder / f"{name}.csv", folder / f"{name}.csv.partial"
+            with partial.open("w", newline="", encoding="utf-8") as f:
+                writer = csv.writer(f)
+                writer.writerow(columns)
+                writer.writerows(zip(*columns.values(), strict=True))
+            os.replace(partial, path)
+
+
+def frequency_groups(counts: Tensor | None, n_rows: int) -> dict[str, Tensor]:
+    """Row indices grouped by decade of their count: "0", "1-9", "10-99", ...; one group "all" without counts.
+
+    Args:
+        counts: How often each row's token occurs, (R,) int64.
+        n_rows: Number of rows R.
+    """
+    if counts is None:
+        return {"all": torch.arange(n_rows)}
+    decade = torch.where(counts > 0, counts.clamp(min=1).double().log10().floor().long() + 1, 0)
+    label = {d: "0" if d == 0 else f"{10 ** (d - 1)}-{10**d - 1}" for d in range(int(decade.max()) + 1)}
+    return {label[d]: members for d in label if len(members := (decade == d).nonzero().squeeze(1))}
+
+
+def _rows(pl_module: L.LightningModule) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().clone() for k, v in pl_module.embedding_rows().items()}  # type: ignore[operator]
+
+
+def _counts(trainer: L.Trainer, n_rows: int) -> Tensor | None:
+    counts = getattr(getattr(trainer, "datamodule", None), "token_counts", None)
+    return counts if counts is not None and len(counts) == n_rows else None
+
+
+def _tokens(trainer: L.Trainer, n_rows: int) -> list[str]:
+    tokens = getattr(getattr(trainer, "datamodule", None), "token_strings", None)
+    return tokens if tokens is not None and len(tokens) == n_rows else [""] * n_rows

@@ -1,0 +1,58 @@
+"""A run whose loss is no number ends, and what it had saved stays good."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+
+
+class FiniteLoss(L.Callback):
+    """Ends the run at the first NaN or infinite training loss, naming the step; no checkpoint is written after it.
+
+    On one CPU process the loss is looked at in every step. On an accelerator or with several processes the first bad
+    step is noted on the device and looked at every `log_every_n_steps` steps and before every checkpoint.
+
+    Raises:
+        ZooError: On the first loss or, when a checkpoint is due, the first weight that is not finite.
+    """
+
+    def __init__(self) -> None:
+        self._first_bad: Tensor | None = None  # step, or -1
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note a bad loss, and look at the note when that is cheap."""
+        loss = outputs["loss"].detach()
+        if self._first_bad is None:
+            self._first_bad = torch.tensor(-1, device=loss.device)
+        bad = (self._first_bad < 0) & ~loss.isfinite()
+        self._first_bad = torch.where(bad, trainer.global_step, self._first_bad)
+        cheap = loss.device.type == "cpu" and trainer.world_size == 1
+        if cheap or trainer.global_step % trainer.log_every_n_steps == 0:
+            self._check(trainer)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse to save what is not finite."""
+        self._check(trainer)
+        for name, parameter in pl_module.named_parameters():
+            if not parameter.isfinite().all():
+                raise ZooError(f"parameter {name} is not finite at step {trainer.global_step}; {_advice(trainer)}")
+
+    def _check(self, trainer: L.Trainer) -> None:
+        step = -1 if self._first_bad is None else int(self._first_bad)
+        bad = step >= 0
+        if trainer.world_size > 1:
+            bad = trainer.strategy.reduce_boolean_decision(bad, all=False)
+        if bad:
+            where = f"at step {step}" if step >= 0 else f"on another process by step {trainer.global_step}"
+            raise ZooError(f"the loss is not finite {where}; {_advice(trainer)}")
+
+
+def _advice(trainer: L.Trainer) -> str:
+    saved = [c.last_saved for c in trainer.checkpoint_callbacks if getattr(c, "last_saved", None)]
+    good = f"the last good checkpoint is {saved[0]}" if saved else "nothing was saved yet"
+    return f"{good}; a lower learning_rate, longer warmup_steps or gradient_clip_val may help"

@@ -1,0 +1,82 @@
+"""Ctrl-C and SIGTERM end a run between two steps, with a checkpoint."""
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+
+
+class RunStopped(Exception):
+    """A signal ended the run after a complete step.
+
+    Args:
+        signum: The signal.
+        step: Optimizer steps done.
+        checkpoint: Where the run was saved.
+    """
+
+    def __init__(self, signum: int, step: int, checkpoint: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}, saved in {checkpoint}")
+        self.signum, self.checkpoint = signum, checkpoint
+
+
+class GracefulStop(L.Callback):
+    """On the first SIGINT or SIGTERM finishes the optimizer step, saves `checkpoints/last.ckpt` and raises RunStopped.
+
+    A second Ctrl-C ends the run at once, leaving the last regular checkpoint. Several processes agree on the step to
+    stop at, within `AGREE_EVERY` steps.
+    """
+
+    AGREE_EVERY = 10
+
+    def __init__(self) -> None:
+        self._signum = 0
+        self._previous: dict[int, Any] = {}
+        self._last_step = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over the two signals."""
+        self._last_step = trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._receive)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop if a signal has come and the optimizer has just stepped."""
+        step = trainer.global_step
+        if step == self._last_step:  # in the midst of accumulating gradients
+            return
+        self._last_step = step
+        stop = self._signum != 0
+        if trainer.world_size > 1:
+            if step % self.AGREE_EVERY:
+                return
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+            trainer.save_checkpoint(path)
+            raise RunStopped(self._signum or signal.SIGTERM, step, path)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._restore()
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self._signum and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signum = signum
+        print("\nstopping after this step (Ctrl-C again: at once)", flush=True)
+
+    def _restore(self) -> None:
+        while self._previous:
+            signum, handler = self._previous.popitem()
+            signal.signal(signum, handler)

@@ -1,0 +1,41 @@
+"""The short table at the end of a run."""
+
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from rich.console import Console
+from rich.table import Table
+
+
+class RunSummary(L.Callback):
+    """Prints what came out of a run, where it lies, and what to try next.
+
+    Other callbacks add lines by a method `summary()` that returns label -> text.
+    """
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the table, once, on rank 0."""
+        if not trainer.is_global_zero or trainer.interrupted:
+            return
+        run = Path(trainer.default_root_dir)
+        checkpoint = run / "checkpoints" / "last.ckpt"
+        lines = {"steps": f"{trainer.global_step:,}"}
+        for name, value in sorted(trainer.callback_metrics.items()):
+            if name.startswith("val/"):
+                lines[name.replace("val/", "validation ").replace("_", " ")] = f"{value.item():.4f}"
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "summary"):
+                lines |= callback.summary()
+        if checkpoint.is_file():
+            lines["checkpoint"] = str(checkpoint)
+        if trainer.logger:
+            lines["curves"] = f"tensorboard --logdir {run}"
+        if checkpoint.is_file() and is_overridden("predict_step", pl_module):
+            lines["try next"] = f"python -m zoo predict --ckpt_path {checkpoint} --data.prompts '[\"class \"]'"
+        table = Table(title=run.name, show_header=False, title_justify="left")
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for label, text in lines.items():
+            table.add_row(label, text)
+        Console().print(table)

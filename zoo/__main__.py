@@ -1,0 +1,109 @@
+"""`python -m zoo`: commands without a trainer answer before Lightning is imported."""
+
+import argparse
+import json
+import sys
+
+from zoo.errors import ZooError
+
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code, 2 for a user's mistake."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if argv and argv[0] in TRAINER_COMMANDS:
+            from zoo.cli import run
+
+            return run(argv)
+        return _run_light(argv)
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo", description="Train, load and study models of the superposition zoo."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    fit = {
+        "fit": "train: fit --config cli_configs/quickstart.yaml",
+        "validate": "loss on the validation split: validate --ckpt_path runs/quickstart/checkpoints/last.ckpt",
+        "test": "loss on the test split",
+        "predict": "continue prompts",
+    }
+    for name, text in fit.items():
+        commands.add_parser(name, help=text)
+    listing = commands.add_parser("list", help="pretrained checkpoints")
+    listing.add_argument("pattern", nargs="?", default="*", help="shell pattern, such as 'gpt2*'")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    card = commands.add_parser("info", help="a checkpoint's model card")
+    card.add_argument("name", help="zoo name, or folder of a zoo checkpoint")
+    export = commands.add_parser("export", help="turn a Lightning .ckpt into a zoo checkpoint")
+    export.add_argument("ckpt", help="Lightning checkpoint, such as runs/quickstart/checkpoints/last.ckpt")
+    export.add_argument("folder", help="where to write")
+    study = commands.add_parser("study", help="answer a question by several runs: study frozen-embedding --out DIR")
+    study.add_argument("name", choices=["frozen-embedding"])
+    study.add_argument("--out", required=True, help="folder of the study; finished runs in it are kept")
+    study.add_argument("--config", default="cli_configs/gpt2/base.yaml", help="config that all runs build on")
+    study.add_argument("--seeds", type=int, default=3, help="runs per arm")
+    study.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    study.add_argument("extra", nargs="*", help="after --, further arguments for every fit")
+    return parser
+
+
+def _run_light(argv: list[str]) -> int:
+    parser = _parser()
+    parser.error = _one_line_error  # type: ignore[assignment, method-assign]
+    for action in parser._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr, attr-defined]
+        action.error = _one_line_error
+    arguments = parser.parse_args(argv)
+    if arguments.command == "list":
+        _list(arguments.pattern, arguments.json)
+    elif arguments.command == "info":
+        from zoo import catalog
+
+        print(catalog.card(arguments.name))
+    elif arguments.command == "export":
+        from zoo.export import export
+
+        print(f"wrote {export(arguments.ckpt, arguments.folder)}")
+    elif arguments.command == "study":
+        from pathlib import Path
+
+        from zoo.studies import frozen_embedding
+
+        a = arguments
+        frozen_embedding.run(a.config, Path(a.out), a.seeds, a.jobs, a.extra)
+    return 0
+
+
+def _list(pattern: str, as_json: bool) -> None:
+    import fnmatch
+
+    from zoo import catalog
+
+    rows = catalog.entries([name for name in catalog.names() if fnmatch.fnmatch(name, pattern)])
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "family", "MB a step", "steps", "metrics")
+    for row in rows:
+        steps = row["steps"]
+        span = str(steps[0]) if len(steps) == 1 else f"{steps[0]} ... {steps[-1]} ({len(steps)})"
+        metrics = ", ".join(f"{k} {v:.3f}" for k, v in row["metrics"].items() if k.startswith("val/"))
+        table.add_row(row["name"], row["family"], str(row["megabytes"]), span, metrics)
+    Console().print(table)
+
+
+def _one_line_error(message: str) -> None:
+    raise ZooError(f"{message} (python -m zoo --help)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""The LightningCLI of the zoo: links between data and model, short errors, run folders, exact resume."""
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+import zoo.datamodules
+import zoo.models  # noqa: F401
+from zoo import callbacks, run_folder
+from zoo.config_files import expand_configs
+from zoo.errors import ZooError
+from zoo.short_errors import explain_exception, explain_parse_error
+
+ALWAYS = (  # callbacks of every fit, in addition to those a config names
+    callbacks.RunProgress,
+    callbacks.Throughput,
+    callbacks.FiniteLoss,
+    callbacks.ExactResume,
+    callbacks.GracefulStop,
+    callbacks.LastCheckpoint,
+    callbacks.RunSummary,
+)
+LINKS = (("data.vocab_size", "model.init_args.vocab_size"), ("data.context_length", "model.init_args.context_length"))
+
+
+class ZooParser(LightningArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise the error as a ZooError."""
+        raise ZooError(explain_parse_error(message)) from ex
+
+    def instantiate_classes(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Make the configured objects; whatever their `__init__` objects to is the user's to mend."""
+        try:
+            return super().instantiate_classes(*args, **kwargs)
+        except ZooError:
+            raise
+        except Exception as error:
+            raise ZooError(explain_exception(error)) from error
+
+
+class ZooCLI(LightningCLI):
+    """`fit`, `validate`, `test` and `predict` for every model and datamodule of the zoo."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's folder and the links from data to model."""
+        parser.add_argument("--run_dir", type=str | None, help="Folder of the run. Default runs/NAME-OF-CONFIG.")
+        parser.add_argument("--base", type=str | None, help="In a config: another config that this one builds on.")
+        for source, target in LINKS:
+            parser.link_arguments(source, target, apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would put the checkpoint's hyper-parameters over the command line's, silently."""
+
+    def before_instantiate_classes(self) -> None:
+        """Settle the run's folder, its logger and its checkpoint; refuse to overwrite or to contradict a run."""
+        config = self.config[self.subcommand]
+        config.base = None
+        names = [Path(str(path)).stem for path in config.config or []]
+        run_dir = Path(config.run_dir or f"runs/{names[-1] if names else 'unnamed'}")
+        config.run_dir = str(run_dir)
+        config.trainer.default_root_dir = str(run_dir)
+        fitting = self.subcommand == "fit"
+        if config.trainer.logger in (None, True):
+            config.trainer.logger = (
+                Namespace(
+                    class_path="lightning.pytorch.loggers.TensorBoardLogger",
+                    init_args=Namespace(save_dir=str(run_dir), name="", version="", default_hp_metric=False),
+                )
+                if fitting
+                else False
+            )
+        if config.get("ckpt_path"):
+            config.ckpt_path = str(run_folder.find_checkpoint(config.ckpt_path, run_dir))
+        self.plain_config = run_folder.plain_config(self._parser(self.subcommand), config)
+        if fitting and not config.trainer.fast_dev_run:
+            run_folder.check(run_dir, config.get("ckpt_path"), self.plain_config)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Add the callbacks every run has, unless the config names its own."""
+        trainer_config = self._get(self.config_init, "trainer")
+        given = trainer_config.get("callbacks") or []
+        given = list(given) if isinstance(given, list) else [given]
+        if self.subcommand == "fit" and not trainer_config.get("fast_dev_run"):
+            wanted = [c for c in ALWAYS if not any(isinstance(g, c) for g in given)]
+            if trainer_config.get("enable_progress_bar") is False:
+                wanted.remove(callbacks.RunProgress)
+            if trainer_config.get("enable_checkpointing") is False:
+                wanted.remove(callbacks.LastCheckpoint)
+            given += [c() for c in wanted]
+        return super().instantiate_trainer(callbacks=given, use_distributed_sampler=False, **kwargs)
+
+    def before_fit(self) -> None:
+        """Tell the module where it comes from."""
+        self.model.provenance = {
+            "command": " ".join(["python -m zoo", *sys.argv[1:]]),
+            "seed": self.plain_config["seed_everything"],
+            "config": self.plain_config,
+        }
+
+    def after_predict(self) -> None:
+        """Print the continued prompts."""
+        tokenizer = getattr(self.datamodule, "tokenizer", None)
+        for batch in self.trainer.predict_loop.predictions if self.trainer.is_global_zero else []:
+            for row in batch:
+                print(tokenizer.decode(row.tolist()) if tokenizer else row)
+                print("---")
+
+
+def run(argv: list[str]) -> int:
+    """Run a trainer's command, returning the exit code."""
+    sys.argv[1:] = expand_configs(argv)  # which DDP's child processes see too
+    try:
+        ZooCLI(
+            parser_class=ZooParser,
+            parser_kwargs={"prog": "python -m zoo", "description": "Train, judge and sample the models of the zoo."},
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={"max_epochs": -1},
+        )
+    except callbacks.RunStopped as stop:
+        print(f"{stop}\nresume with: python -m zoo fit --ckpt_path {stop.checkpoint}", file=sys.stderr)
+        return 128 + stop.signum
+    return 0

@@ -1,0 +1,25 @@
+"""Measures that several rooms of the zoo share."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def row_drift(rows: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    """How far each row moved from a reference, all float32 (R,).
+
+    Args:
+        rows: The rows now, (R, D).
+        reference: The same rows earlier, (R, D).
+
+    Returns:
+        `distance` |w - w0|, `relative_distance` |w - w0| / |w0| (infinite for a zero row that moved, 0 for one that did
+        not), and `cosine` between w and w0. A row that did not move has distance exactly 0.
+    """
+    rows, reference = rows.float(), reference.float()
+    distance = (rows - reference).norm(dim=1)
+    relative = (distance / reference.norm(dim=1)).nan_to_num(nan=0.0, posinf=float("inf"))
+    return {
+        "distance": distance,
+        "relative_distance": relative,
+        "cosine": F.cosine_similarity(rows, reference, dim=1),
+    }

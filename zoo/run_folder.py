@@ -1,0 +1,81 @@
+"""The folder of a run: what lies in it, what may be resumed from it, and what must not be overwritten."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from zoo import sources
+from zoo.errors import ZooError
+
+# Settings that may change when a run is resumed, because its result does not depend on them, or says so itself.
+FREE_ON_RESUME = (
+    *("model.init_args.compile", "model.init_args.max_new_tokens", "model.init_args.temperature"),
+    *("data.init_args.prompts", "data.init_args.cache_dir"),
+)
+COMPARED_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision")
+
+
+def plain_config(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
+    """The whole configuration as plain values, without the paths of the files it came from."""
+    plain = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
+    plain.pop("config", None)
+    return plain
+
+
+def find_checkpoint(ckpt_path: str, run_dir: Path) -> Path:
+    """The checkpoint file that `--ckpt_path` names; "last" is the run's own.
+
+    Raises:
+        ZooError: If there is no such file.
+    """
+    path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    if not path.is_file():
+        raise ZooError(f"ckpt_path {str(path)!r} does not exist")
+    return path
+
+
+def check(run_dir: Path, ckpt_path: str | None, config: dict[str, Any]) -> None:
+    """Refuse to start over in the folder of an earlier run, or to resume a run under other settings.
+
+    Raises:
+        ZooError: If the folder holds a run that is not being resumed, or a setting contradicts the checkpoint.
+    """
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if ckpt_path is None:
+        if last.exists():
+            raise ZooError(
+                f"{run_dir} holds a run already; add --ckpt_path last to resume it or --run_dir OTHER for a new one"
+            )
+        return
+    _, part = sources.read_lightning(Path(ckpt_path))
+    saved = part.get("provenance", {}).get("config")
+    if saved is None:
+        return
+    for key, (old, new) in differences(_compared(saved), _compared(config)).items():
+        if key not in FREE_ON_RESUME:
+            raise ZooError(
+                f"{key} is {new!r}, and the checkpoint {ckpt_path} was made with {old!r}; "
+                "resume with the old value, or start a new run with init_from"
+            )
+
+
+def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ between two plain configurations, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: dict[str, tuple[Any, Any]] = {}
+        for name in sorted(old.keys() | new.keys()):
+            found |= differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+        return found
+    return {} if old == new else {key: (old, new)}
+
+
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    trainer = config.get("trainer", {})
+    return {
+        "model": config.get("model"),
+        "data": config.get("data"),
+        "seed_everything": config.get("seed_everything"),
+        "trainer": {k: trainer.get(k) for k in COMPARED_TRAINER_KEYS},
+    }

@@ -1,0 +1,1 @@
+"""One file per question: runs and their analysis, ending in a table and a picture."""

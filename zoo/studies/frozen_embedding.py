@@ -1,0 +1,201 @@
+"""How much worse does GPT-2 train when its embedding is random and never updated?
+
+Six arms, learned, frozen Gaussian and frozen low-coherence embedding, each with tied and untied unembedding, from the
+same seeds: runs of one seed share the initial weights of everything but the embedding, and the order of the data. So
+gaps to the learned arm are paired by seed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import Progress
+from scipy import stats
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from zoo.errors import ZooError
+
+ROWS = {
+    "learned": ["--model.frozen_rows", "none"],
+    "frozen Gaussian": ["--model.frozen_rows", "all"],
+    "frozen low-coherence": [
+        *("--model.frozen_rows", "all", "--model.embedding", "LowCoherenceEmbedding"),
+        *("--model.embedding.max_cosine", "0.3"),
+    ],
+}
+TIED = {"untied": "false", "tied": "true"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of the study.
+
+    Args:
+        rows: Kind of embedding, a key of `ROWS`.
+        tied: A key of `TIED`.
+        seed: Seed of weights, embedding and data order.
+    """
+
+    rows: str
+    tied: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        """Where the run lies."""
+        return out / f"{self.rows} {self.tied}".replace(" ", "-").lower() / f"seed-{self.seed}"
+
+    def command(self, config: str, out: Path, extra: list[str]) -> list[str]:
+        """The command that makes the run, or resumes it if it was interrupted."""
+        words = [sys.executable, "-m", "zoo", "fit", "--config", config, *ROWS[self.rows]]
+        words += ["--model.tied", TIED[self.tied], "--seed_everything", str(self.seed), *extra]
+        words += ["--run_dir", str(self.folder(out))]
+        if (self.folder(out) / "checkpoints" / "last.ckpt").exists():
+            words += ["--ckpt_path", "last"]
+        return words
+
+    def train(self, config: str, out: Path, extra: list[str], threads: int) -> None:
+        """Train unless it is done already."""
+        folder = self.folder(out)
+        if (folder / "done").exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("a") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+            words = self.command(config, out, extra)
+            code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+        if code:
+            raise ZooError(f"{' '.join(words)} ended with code {code}; see {folder / 'log.txt'}")
+        (folder / "done").touch()
+
+    def curve(self, out: Path) -> np.ndarray:
+        """Validation loss over training, (points, 2): optimizer step, nats per token."""
+        events = EventAccumulator(str(self.folder(out)), size_guidance={"scalars": 0}).Reload()
+        losses = {event.step: event.value for event in events.Scalars("val/loss")}
+        return np.array(sorted(losses.items()))
+
+
+def run(config: str, out: Path, seeds: int = 3, jobs: int = 1, extra: list[str] | None = None) -> dict:
+    """Train what is missing, then write `results.json`, `table.md` and `curves.png` into the folder.
+
+    Args:
+        config: Config the arms build on, such as cli_configs/gpt2/base.yaml.
+        out: Folder of the study; finished runs in it are not made again.
+        seeds: Runs per arm.
+        jobs: Runs at a time; the processor's cores are divided among them.
+        extra: Further arguments for every `fit`.
+
+    Returns:
+        What is in `results.json`.
+
+    Raises:
+        ZooError: If a run fails, or fewer than two seeds are asked for (no interval then).
+    """
+    if seeds < 2:
+        raise ZooError(f"seeds is {seeds}; an interval needs at least 2")
+    runs = [Run(rows, tied, seed) for seed in range(seeds) for tied in TIED for rows in ROWS]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with Progress() as progress, ThreadPoolExecutor(jobs) as pool:
+        list(
+            progress.track(
+                pool.map(lambda r: r.train(config, out, extra or [], threads), runs), len(runs), description="runs"
+            )
+        )
+    curves = {r: r.curve(out) for r in runs}
+    results = {
+        "config": config,
+        "extra": extra or [],
+        "seeds": seeds,
+        "arms": [_arm(rows, tied, curves, seeds) for tied in TIED for rows in ROWS],
+    }
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    (out / "table.md").write_text(table(results), "utf-8")
+    draw(curves, seeds).savefig(out / "curves.png", dpi=120)
+    Console().print(table(results), f"[wrote {out / 'table.md'}, results.json and curves.png]", markup=False)
+    return results
+
+
+def _arm(rows: str, tied: str, curves: dict[Run, np.ndarray], seeds: int) -> dict:
+    mine = [curves[Run(rows, tied, s)] for s in range(seeds)]
+    learned = [curves[Run("learned", tied, s)] for s in range(seeds)]
+    final = np.array([c[-1, 1] for c in mine])
+    gap = final - np.array([c[-1, 1] for c in learned])
+    return {
+        "rows": rows,
+        "tied": tied,
+        "steps": int(mine[0][-1, 0]),
+        "loss": interval(final),
+        "gap": None if rows == "learned" else interval(gap),
+        "share_of_training": None
+        if rows == "learned"
+        else interval(np.array([steps_to_reach(b, a[-1, 1]) / a[-1, 0] for a, b in zip(mine, learned, strict=True)])),
+        "final_losses": final.tolist(),
+    }
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> dict[str, float]:
+    """Mean of independent values and its Student t confidence interval."""
+    mean, error = float(values.mean()), float(stats.sem(values))
+    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * error
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def steps_to_reach(curve: np.ndarray, loss: float) -> float:
+    """Step at which a falling curve (points, 2) first reaches a loss, linear between points; infinite if never.
+
+    Before the first point the step is that of the first point, an upper bound.
+    """
+    reached = np.flatnonzero(curve[:, 1] <= loss)
+    if not len(reached):
+        return float("inf")
+    i = reached[0]
+    if i == 0:
+        return float(curve[0, 0])
+    (s0, l0), (s1, l1) = curve[i - 1], curve[i]
+    return float(s0 + (s1 - s0) * (l0 - loss) / (l0 - l1))
+
+
+def table(results: dict) -> str:
+    """The results as a Markdown table."""
+
+    def text(value: dict[str, float] | None, digits: int = 3) -> str:
+        if value is None:
+            return "-"
+        return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+    lines = [
+        "| unembedding | embedding | validation loss, nats | gap to learned, nats | learned run reaches that loss after |",
+        "|---|---|---|---|---|",
+    ]
+    for arm in results["arms"]:
+        share = arm["share_of_training"]
+        reach = "-" if share is None else f"{text(share, 2)} of the steps"
+        lines.append(f"| {arm['tied']} | {arm['rows']} | {text(arm['loss'])} | {text(arm['gap'])} | {reach} |")
+    steps, seeds = results["arms"][0]["steps"], results["seeds"]
+    lines += ["", f"{seeds} seeds, {steps} steps; brackets are 95 % Student t intervals; gaps are paired by seed."]
+    return "\n".join(lines) + "\n"
+
+
+def draw(curves: dict[Run, np.ndarray], seeds: int) -> Figure:
+    """Validation loss over training, one panel per unembedding, mean and range over seeds."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    colors = matplotlib.colormaps["tab10"]
+    for axes, tied in zip(panels, TIED, strict=True):
+        for i, rows in enumerate(ROWS):
+            stack = np.stack([curves[Run(rows, tied, s)] for s in range(seeds)])  # (seeds, points, 2)
+            steps, losses = stack[0, :, 0], stack[:, :, 1]
+            axes.plot(steps, losses.mean(0), color=colors(i), marker=".", label=rows)
+            axes.fill_between(steps, losses.min(0), losses.max(0), color=colors(i), alpha=0.25, lw=0)
+        axes.set(xlabel="optimizer step", title=f"{tied} unembedding")
+        axes.grid(alpha=0.2)
+    panels[0].set_ylabel("validation loss, nats per token")
+    panels[0].legend()
+    return figure
