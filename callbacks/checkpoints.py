@@ -22,11 +22,6 @@ class LastCheckpoint(ModelCheckpoint):
     def __init__(self, every_n_steps: int = 200) -> None:
         super().__init__(filename="last", every_n_train_steps=every_n_steps, enable_version_counter=False)
 
-    @property
-    def last_saved(self) -> str | None:
-        """Path of the checkpoint, once there is one."""
-        return self.best_model_path or None
-
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Settle on the run's folder."""
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")

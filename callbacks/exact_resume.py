@@ -38,12 +38,12 @@ class ExactResume(L.Callback):
 
 
 def _random_state() -> dict[str, Any]:
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "numpy": [kind, keys.tolist(), position, has_gauss, gauss],  # type: ignore[union-attr]
+        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
         "python": [version, list(internal), gauss_next],
     }
 

@@ -1,5 +1,6 @@
 """A run whose loss is no number ends, and what it had saved stays good."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -32,7 +33,7 @@ class FiniteLoss(L.Callback):
         bad = (self._first_bad < 0) & ~loss.isfinite()
         self._first_bad = torch.where(bad, trainer.global_step, self._first_bad)
         cheap = loss.device.type == "cpu" and trainer.world_size == 1
-        if cheap or trainer.global_step % trainer.log_every_n_steps == 0:
+        if cheap or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._check(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -53,6 +54,6 @@ class FiniteLoss(L.Callback):
 
 
 def _advice(trainer: L.Trainer) -> str:
-    saved = [c.last_saved for c in trainer.checkpoint_callbacks if getattr(c, "last_saved", None)]
-    good = f"the last good checkpoint is {saved[0]}" if saved else "nothing was saved yet"
+    last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    good = f"the last good checkpoint is {last}" if last.exists() else "nothing was saved yet"
     return f"{good}; a lower learning_rate, longer warmup_steps or gradient_clip_val may help"

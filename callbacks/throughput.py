@@ -40,7 +40,7 @@ class Throughput(L.Callback):
         self.tokens_seen += tokens
         self.tokens_timed += tokens
         step = trainer.global_step
-        if step == self._last_step or step % trainer.log_every_n_steps:
+        if step == self._last_step or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         self._last_step = step
         self._hold()

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run_light(argv: list[str]) -> int:
     parser = _parser()
     parser.error = _one_line_error  # type: ignore[assignment, method-assign]
-    for action in parser._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr, attr-defined]
+    for action in parser._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
         action.error = _one_line_error
     arguments = parser.parse_args(argv)
     if arguments.command == "list":

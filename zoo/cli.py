@@ -1,5 +1,6 @@
 """The LightningCLI of the zoo: links between data and model, short errors, run folders, exact resume."""
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +14,7 @@ import zoo.models  # noqa: F401
 from zoo import callbacks, run_folder
 from zoo.config_files import expand_configs
 from zoo.errors import ZooError
-from zoo.short_errors import explain_exception, explain_parse_error
+from zoo.short_errors import explain_parse_error, short_errors
 
 ALWAYS = (  # callbacks of every fit, in addition to those a config names
     callbacks.RunProgress,
@@ -24,24 +25,22 @@ ALWAYS = (  # callbacks of every fit, in addition to those a config names
     callbacks.LastCheckpoint,
     callbacks.RunSummary,
 )
-LINKS = (("data.vocab_size", "model.init_args.vocab_size"), ("data.context_length", "model.init_args.context_length"))
+LINKED = ("vocab_size", "context_length")  # the model's follow the data's
 
 
 class ZooParser(LightningArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the error as a ZooError."""
+        """Raise the error as a ZooError; parsers within parsers leave that to the outermost."""
+        if not self.exit_on_error:
+            super().error(message, ex)
         raise ZooError(explain_parse_error(message)) from ex
 
     def instantiate_classes(self, *args: Any, **kwargs: Any) -> Namespace:
         """Make the configured objects; whatever their `__init__` objects to is the user's to mend."""
-        try:
+        with short_errors():
             return super().instantiate_classes(*args, **kwargs)
-        except ZooError:
-            raise
-        except Exception as error:
-            raise ZooError(explain_exception(error)) from error
 
 
 class ZooCLI(LightningCLI):
@@ -51,8 +50,8 @@ class ZooCLI(LightningCLI):
         """Add the run's folder and the links from data to model."""
         parser.add_argument("--run_dir", type=str | None, help="Folder of the run. Default runs/NAME-OF-CONFIG.")
         parser.add_argument("--base", type=str | None, help="In a config: another config that this one builds on.")
-        for source, target in LINKS:
-            parser.link_arguments(source, target, apply_on="instantiate")
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would put the checkpoint's hyper-parameters over the command line's, silently."""
@@ -81,6 +80,16 @@ class ZooCLI(LightningCLI):
         if fitting and not config.trainer.fast_dev_run:
             run_folder.check(run_dir, config.get("ckpt_path"), self.plain_config)
 
+    def instantiate_classes(self) -> None:
+        """Make everything; a link must not quietly override what the user wrote for its target."""
+        super().instantiate_classes()
+        written = self._get(self.config, "model").get("init_args") or {}
+        defaults = inspect.signature(type(self.model)).parameters
+        for name in LINKED:
+            value, actual = written.get(name), getattr(self.datamodule, name, None)
+            if value not in (None, actual) and name in defaults and value != defaults[name].default:
+                raise ZooError(f"model.{name} is {value}, and the data's {name} is {actual}; change that of the data")
+
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Add the callbacks every run has, unless the config names its own."""
         trainer_config = self._get(self.config_init, "trainer")
@@ -93,7 +102,8 @@ class ZooCLI(LightningCLI):
             if trainer_config.get("enable_checkpointing") is False:
                 wanted.remove(callbacks.LastCheckpoint)
             given += [c() for c in wanted]
-        return super().instantiate_trainer(callbacks=given, use_distributed_sampler=False, **kwargs)
+        with short_errors():
+            return super().instantiate_trainer(callbacks=given, use_distributed_sampler=False, **kwargs)
 
     def before_fit(self) -> None:
         """Tell the module where it comes from."""

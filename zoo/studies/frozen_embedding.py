@@ -171,7 +171,7 @@ def table(results: dict) -> str:
         return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
     lines = [
-        "| unembedding | embedding | validation loss, nats | gap to learned, nats | learned run reaches that loss after |",
+        "| unembedding | embedding | validation loss, nats | gap to learned, nats | learned run gets there after |",
         "|---|---|---|---|---|",
     ]
     for arm in results["arms"]:
