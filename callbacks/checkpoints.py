@@ -27,8 +27,17 @@ class LastCheckpoint(ModelCheckpoint):
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Save when it is time, and at the last step that `max_steps` allows, from where the run can be prolonged."""
+        super().on_train_batch_end(trainer, pl_module, *args)
+        if trainer.global_step == trainer.max_steps:
+            self._save_unless_saved(trainer)
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end of the run."""
+        self._save_unless_saved(trainer)
+
+    def _save_unless_saved(self, trainer: L.Trainer) -> None:
         if self._last_global_step_saved != trainer.global_step:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 

@@ -19,9 +19,9 @@ class EmbeddingDrift(L.Callback):
     """Tracks every matrix in the module's `embedding_rows()`: distance and cosine of each row from where it began.
 
     Every `every_n_steps` optimizer steps, and at the end, it logs summaries over all rows and over groups of rows by
-    their frequency (`token_counts` of the datamodule, if it has one entry per row), and draws a picture. With every
-    checkpoint and at the end it writes `embedding_drift/<matrix>.csv`, one line per row, beside the checkpoints, with
-    the drift since the last checkpoint as well.
+    their frequency (`token_counts` of the datamodule, if it has one entry per row). With every checkpoint and at the
+    end it writes `embedding_drift/<matrix>.csv`, one line per row, beside the checkpoints, with the drift since the
+    last checkpoint as well, and draws a picture, `<matrix>.png`, which TensorBoard gets too.
 
     Decoupled weight decay alone would shrink every row by the product of (1 - learning rate * decay) over the steps;
     the drift this makes, `decay_alone`, is reported in the same unit, the row's norm at the start.
@@ -41,6 +41,7 @@ class EmbeddingDrift(L.Callback):
         self.shrink: dict[str, float] = {}  # what decay alone has left of every row
         self.history: dict[str, list[list[float]]] = {}  # step, then the median of every frequency group
         self.latest: dict[str, dict[str, Tensor]] = {}
+        self._decaying: dict[str, list[tuple[Optimizer, dict[str, Any]]]] = {}  # the optimizer groups that decay each matrix
         self._last_step = -1
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -53,17 +54,25 @@ class EmbeddingDrift(L.Callback):
             self.history.setdefault(name, [])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """First point of the curves."""
-        self._measure(trainer, pl_module)
+        """First point of the curves, unless the run is resumed between two of them."""
+        for name, rows in pl_module.embedding_rows().items():  # type: ignore[operator]
+            self._decaying[name] = [
+                (optimizer, group)
+                for optimizer in trainer.optimizers
+                if isinstance(optimizer, AdamW)
+                for group in optimizer.param_groups
+                if any(p.data_ptr() == rows.data_ptr() for p in group["params"])
+            ]
+        if trainer.global_step % self.every_n_steps == 0:
+            self._measure(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Keep account of weight decay, at the learning rate this step uses."""
-        if not isinstance(optimizer, AdamW):
-            return
-        for name, rows in pl_module.embedding_rows().items():  # type: ignore[operator]
-            for group in optimizer.param_groups:
-                if any(p.data_ptr() == rows.data_ptr() for p in group["params"]):
-                    self.shrink[name] *= 1 - group["lr"] * group["weight_decay"]
+        for name, groups in self._decaying.items():
+            for owner, group in groups:
+                if owner is not optimizer:
+                    continue
+                self.shrink[name] *= 1 - group["lr"] * group["weight_decay"]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -122,20 +131,19 @@ class EmbeddingDrift(L.Callback):
             } | {f"by_count/{label}": median for label, median in medians.items()}
             for logger in trainer.loggers:
                 logger.log_metrics({f"drift/{name}/{k}": v for k, v in scalars.items()}, trainer.global_step)
-                if isinstance(logger, TensorBoardLogger) and relative.any():
-                    self._show(logger, trainer, name, groups)
 
-    def _show(self, logger: TensorBoardLogger, trainer: L.Trainer, name: str, groups: dict[str, Tensor]) -> None:
-        relative, step = self.latest[name]["relative_distance"], trainer.global_step
-        figure = draw_drift(
-            name, relative, _counts(trainer, len(relative)), list(groups), self.history[name], 1 - self.shrink[name]
-        )
-        logger.experiment.add_figure(f"drift/{name}", figure, step)
-        tokens = _tokens(trainer, len(relative))
+    def _draw(self, trainer: L.Trainer, name: str, relative: Tensor, folder: Path) -> None:
+        counts, tokens = _counts(trainer, len(relative)), _tokens(trainer, len(relative))
+        groups = list(frequency_groups(counts, len(relative)))
+        figure = draw_drift(name, relative, counts, groups, self.history[name], 1 - self.shrink[name])
+        figure.savefig(folder / f"{name}.png", dpi=120)
         top = relative.topk(min(self.top_rows, len(relative))).indices.tolist()
         lines = [f"| {i} | `{tokens[i]!r}` | {relative[i]:.3f} |" for i in top]
         table = "\n".join(["| row | token | distance / norm |", "|---|---|---|", *lines])
-        logger.experiment.add_text(f"drift/{name}/moved_most", table, step)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure(f"drift/{name}", figure, trainer.global_step)
+                logger.experiment.add_text(f"drift/{name}/moved_most", table, trainer.global_step)
 
     def _write_tables(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -161,6 +169,8 @@ class EmbeddingDrift(L.Callback):
                 writer.writerow(columns)
                 writer.writerows(zip(*columns.values(), strict=True))
             os.replace(partial, path)
+            if since_start["distance"].any():
+                self._draw(trainer, name, since_start["relative_distance"], folder)
 
 
 def frequency_groups(counts: Tensor | None, n_rows: int) -> dict[str, Tensor]:

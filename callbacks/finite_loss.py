@@ -31,7 +31,7 @@ class FiniteLoss(L.Callback):
         if self._first_bad is None:
             self._first_bad = torch.tensor(-1, device=loss.device)
         bad = (self._first_bad < 0) & ~loss.isfinite()
-        self._first_bad = torch.where(bad, trainer.global_step, self._first_bad)
+        self._first_bad += bad * (trainer.global_step + 1)
         cheap = loss.device.type == "cpu" and trainer.world_size == 1
         if cheap or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._check(trainer)

@@ -1,19 +1,49 @@
 """The progress bar of a run."""
 
+from typing import Any
+
+import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 
 class RunProgress(RichProgressBar):
-    """Lightning's rich progress bar, ending where `max_steps` ends the run."""
+    """Lightning's rich progress bar, ending where `max_steps` ends the run.
+
+    It shows every metric named `.../loss`, renewed only when metrics are logged, so that an accelerator never waits for
+    the bar.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10)
+        self._losses: dict[str, str] = {}
 
     @property
     def total_train_batches(self) -> int | float:
         """Batches in this epoch, or fewer if the run ends within it."""
-        in_epoch, max_steps = super().total_train_batches, self.trainer.max_steps
+        in_epoch, max_steps = self.trainer.num_training_batches, self.trainer.max_steps
         if max_steps < 0:
             return in_epoch
         left = (max_steps - self.trainer.global_step) * self.trainer.accumulate_grad_batches
         return min(in_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready + left)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Renew the losses when they are logged."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._renew(trainer)
+        super().on_train_batch_end(trainer, *args)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Renew the losses after a validation."""
+        self._renew(trainer)
+        super().on_validation_end(trainer, pl_module)
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """What the bar shows beside the progress."""
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"} | self._losses
+
+    def _renew(self, trainer: L.Trainer) -> None:
+        losses = {k: v.item() for k, v in trainer.callback_metrics.items() if k.endswith("/loss")}
+        self._losses = {name: f"{loss:.3f}" for name, loss in losses.items()}
 
     def _get_train_description(self, current_epoch: int) -> str:
         max_epochs = self.trainer.max_epochs

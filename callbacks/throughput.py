@@ -9,8 +9,9 @@ import lightning as L
 class Throughput(L.Callback):
     """Counts the tokens of all ranks and the seconds of training, validation and the start left out.
 
-    Logs `tokens_seen` and `tokens_per_second` (since the last logged step) every `log_every_n_steps` steps. A module
-    says how many tokens a batch has by `tokens_per_batch(batch)`.
+    Logs `tokens_seen` and `tokens_per_second` (since the last logged step) every `log_every_n_steps` steps, at the
+    step counted from 0, as Lightning's own curves do. A module says how many tokens a batch has by
+    `tokens_per_batch(batch)`.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class Throughput(L.Callback):
         tokens, seconds = self.tokens_timed - self._logged[0], self.seconds - self._logged[1]
         self._logged = (self.tokens_timed, self.seconds)
         for logger in trainer.loggers:
-            logger.log_metrics({"tokens_seen": self.tokens_seen, "tokens_per_second": tokens / seconds}, step)
+            logger.log_metrics({"tokens_seen": self.tokens_seen, "tokens_per_second": tokens / seconds}, step - 1)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the clock."""

@@ -1,9 +1,11 @@
 """Where text comes from. A corpus yields documents in a fixed order and names its content by a fingerprint."""
 
+import glob
 import hashlib
 import re
 import sysconfig
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +77,11 @@ class LocalFiles(Corpus):
     def documents(self) -> Iterator[str]:
         """See `Corpus.documents`."""
         for path in self._files():
+            if path.stat().st_size == 0:
+                continue
             if path.suffix in (".jsonl", ".json", ".parquet"):
-                import datasets
-
-                builder = "parquet" if path.suffix == ".parquet" else "json"
-                rows = datasets.load_dataset(builder, data_files=str(path), split="train", streaming=True)
-                yield from _texts(rows, self.text_field, str(path))
+                builder, file = "parquet" if path.suffix == ".parquet" else "json", glob.escape(str(path))
+                yield from _texts(str(path), self.text_field, builder, data_files=file, split="train", streaming=True)
             else:
                 try:
                     text = path.read_text("utf-8")
@@ -90,18 +91,21 @@ class LocalFiles(Corpus):
 
     def fingerprint(self) -> str:
         """See `Corpus.fingerprint`."""
-        return f"{_hash_files(self._files())}:{self.separator!r}:{self.text_field}"
+        files = self._files()
+        endings = [p.suffix for p in files]
+        return f"{_hash_files(files)}:{endings}:{self.separator!r}:{self.text_field}"
 
     def _files(self) -> list[Path]:
         files: list[Path] = []
         for pattern in self.paths:
             path = Path(pattern).expanduser()
             if path.is_dir():
-                found = [p for p in sorted(path.rglob("*")) if p.suffix in self.ENDINGS]
+                found = [p for p in sorted(path.rglob("*")) if p.suffix in self.ENDINGS and p.is_file()]
             elif path.is_file():
                 found = [path]
             else:
-                found = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+                matches = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
+                found = sorted(p for p in matches if p.is_file())
             if not found:
                 raise ZooError(f"corpus path {pattern!r}: no such file, and no folder or pattern with text files")
             files += found
@@ -136,19 +140,9 @@ class HubDataset(Corpus):
 
     def documents(self) -> Iterator[str]:
         """See `Corpus.documents`."""
-        import datasets
-
-        try:
-            rows = datasets.load_dataset(
-                self.name, self.config, split=self.split, revision=self.revision, streaming=self.streaming
-            )
-        except Exception as error:
-            first_line = str(error).partition("\n")[0]
-            raise ZooError(f"data set {self.name!r} cannot be loaded: {first_line}") from error
-        for i, text in enumerate(_texts(rows, self.text_field, self.name)):
-            if i == self.max_documents:
-                return
-            yield text
+        options = {"split": self.split, "revision": self.revision, "streaming": self.streaming}
+        texts = _texts(f"data set {self.name!r}", self.text_field, self.name, self.config, **options)
+        yield from islice(texts, self.max_documents)
 
     def fingerprint(self) -> str:
         """See `Corpus.fingerprint`.
@@ -162,11 +156,20 @@ class HubDataset(Corpus):
         return f"{options!r}{content}"
 
 
-def _texts(rows: Any, field: str, source: str) -> Iterator[str]:
-    for row in rows:
-        if not isinstance(row.get(field), str):
-            raise ZooError(f"{source} has no text in field {field!r}; its fields are {sorted(row)}")
-        yield row[field]
+def _texts(source: str, field: str, *arguments: Any, **options: Any) -> Iterator[str]:
+    """One field of every row that `datasets.load_dataset` gives for the arguments."""
+    import datasets
+
+    try:
+        for row in datasets.load_dataset(*arguments, **options):
+            if not isinstance(row.get(field), str):
+                raise ZooError(f"{source} has no text in field {field!r}; its fields are {sorted(row)}")
+            yield row[field]
+    except ZooError:
+        raise
+    except Exception as error:
+        first_line = str(error).partition("\n")[0]
+        raise ZooError(f"{source} cannot be read: {first_line}") from error
 
 
 def _hash_files(paths: list[Path]) -> str:

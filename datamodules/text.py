@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from zoo.datamodules.corpora import Corpus, StdlibCorpus
 from zoo.datamodules.token_cache import SPLITS, TokenCache
@@ -99,12 +100,12 @@ class TextDataModule(L.LightningDataModule):
         """Every token of the test split once, windows in a fixed random order."""
         return EvaluationLoader(self.cache.tokens("test"), self.context_length, self.batch_size, *self._ranks())
 
-    def predict_dataloader(self) -> list[dict[str, Tensor]]:
+    def predict_dataloader(self) -> DataLoader:
         """One prompt per batch, (1, T)."""
         if not all(self.prompts):
             raise ZooError("a prompt is empty; write at least one character")
-        ids = (self.tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in self.prompts)
-        return [{"input_ids": torch.tensor([i])} for i in ids]
+        ids = [self.tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in self.prompts]
+        return DataLoader([{"input_ids": torch.tensor([i])} for i in ids], batch_size=None)  # type: ignore[arg-type]
 
     def _ranks(self) -> tuple[int, int]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -20,6 +20,7 @@ from zoo.datamodules.tokenizers import TokenizerSource, end_of_text_id
 from zoo.errors import ZooError
 
 SPLITS = ("train", "val", "test")
+FILES = (*(f"{split}.bin" for split in SPLITS), "token_counts.npy", "tokenizer.json")
 FORMAT = 1
 
 
@@ -71,8 +72,14 @@ class TokenCache:
     def meta(self) -> dict[str, Any]:
         """Token and byte counts of every split, and the files' hashes."""
         try:
-            return json.loads((self.folder / "meta.json").read_text("utf-8"))
-        except (OSError, ValueError):
+            meta = json.loads((self.folder / "meta.json").read_text("utf-8"))
+            for name in FILES:
+                meta["sha256"][name]
+            for split in SPLITS:
+                meta["splits"][split]["tokens"], meta["splits"][split]["bytes"]
+            meta["corpus_fingerprint"]
+            return meta
+        except (OSError, ValueError, KeyError, TypeError):
             raise self._damaged("meta.json") from None
 
     def tokens(self, split: str) -> np.ndarray:
@@ -117,12 +124,11 @@ class TokenCache:
                 )
         np.save(folder / "token_counts.npy", counts)
         tokenizer.save(str(folder / "tokenizer.json"))
-        names = [*(f"{split}.bin" for split in SPLITS), "token_counts.npy", "tokenizer.json"]
         meta = {
             "format": FORMAT,
             "corpus_fingerprint": self.corpus_fingerprint,
             "splits": stats,
-            "sha256": {name: _sha256(folder / name) for name in names},
+            "sha256": {name: _sha256(folder / name) for name in FILES},
         }
         (folder / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
 
@@ -151,9 +157,10 @@ class TokenCache:
         return stats, counts
 
     def _verify(self) -> None:
-        for name, digest in self.meta["sha256"].items():
+        digests = self.meta["sha256"]
+        for name in FILES:
             path = self.folder / name
-            if not path.is_file() or _sha256(path) != digest:
+            if not path.is_file() or _sha256(path) != digests[name]:
                 raise self._damaged(name)
 
     def _damaged(self, name: str) -> ZooError:

@@ -91,7 +91,7 @@ class TokenizerFile(TokenizerSource):
             raise ZooError(f"tokenizer file {self._file} does not exist") from None
         except Exception as error:
             raise ZooError(f"{self._file} is not a tokenizer.json of the tokenizers library: {error}") from None
-        self.vocab_size = self._tokenizer.get_vocab_size()
+        self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1  # ids may leave gaps
 
     def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
         """See `TokenizerSource.tokenizer`."""

@@ -132,7 +132,7 @@ def row_mask(rows: str | list[int], vocab_size: int) -> Tensor:
     """Which embedding rows a description names, (vocab_size,) bool.
 
     Args:
-        rows: "all", "none", a list of token ids, or ids and ranges such as "0:256,300,512:".
+        rows: "all", "none", a list of token ids, or ids and ranges such as "0-255,300,512-", ends included.
         vocab_size: Number of rows V.
 
     Raises:
@@ -144,11 +144,11 @@ def row_mask(rows: str | list[int], vocab_size: int) -> Tensor:
     parts = [str(i) for i in rows] if isinstance(rows, list) else rows.split(",")
     for part in parts:
         try:
-            first, colon, last = part.strip().partition(":")
-            start, stop = (int(first or 0), int(last or vocab_size)) if colon else (int(first), int(first) + 1)
+            first, dash, last = part.strip().partition("-")
+            start, stop = int(first), (int(last or vocab_size - 1) if dash else int(first)) + 1
         except ValueError:
-            raise ZooError(f"rows {rows!r}: {part!r} is not a token id, a range 0:256, 'all' or 'none'") from None
+            raise ZooError(f"rows {rows!r}: {part!r} is not a token id, a range 0-255, 'all' or 'none'") from None
         if not 0 <= start < stop <= vocab_size:
-            raise ZooError(f"rows {rows!r}: {part!r} is not within the vocabulary's 0:{vocab_size}")
+            raise ZooError(f"rows {rows!r}: {part!r} is not within the vocabulary's 0-{vocab_size - 1}")
         mask[start:stop] = True
     return mask

@@ -35,7 +35,7 @@ class FrozenEmbeddingGPT2(ZooModule):
         tied: Whether the unembedding is the embedding matrix. A frozen tied embedding is a frozen output layer too.
             Default true, or that of `init_from`.
         embedding: Initial embedding rows. By default Gaussian with standard deviation 0.02, or those of `init_from`.
-        frozen_rows: Embedding rows that never move: "all", "none", token ids, or ranges such as "0:256,300".
+        frozen_rows: Embedding rows that never move: "all", "none", token ids, or ranges such as "0-255,300".
         trained_rows: The rows that do move, all others being frozen; leave `frozen_rows` alone when this is given.
         init_from: Weights to start from: a zoo name, folder, Lightning .ckpt or hf:org/repo[@revision].
         optimizer: Optimizer and learning-rate schedule.
@@ -48,7 +48,7 @@ class FrozenEmbeddingGPT2(ZooModule):
     """
 
     net: GPT2
-    frozen: Tensor  # (V,) bool
+    frozen_ids: Tensor  # (frozen rows,) int64
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class FrozenEmbeddingGPT2(ZooModule):
         if trained_rows is not None and frozen_rows not in ("all", None):
             raise ZooError("give frozen_rows or trained_rows, not both")
         frozen = row_mask(frozen_rows, vocab_size) if trained_rows is None else ~row_mask(trained_rows, vocab_size)
-        self.register_buffer("frozen", frozen, persistent=False)
+        self.register_buffer("frozen_ids", frozen.nonzero().squeeze(1), persistent=False)
         self.net.W_E.requires_grad_(not frozen.all())
         self.partly_frozen = bool(frozen.any() and not frozen.all())
         if self.partly_frozen:
-            self.net.W_E.register_hook(lambda grad: grad.masked_fill(self.frozen.unsqueeze(1), 0.0))
+            self.net.W_E.register_hook(lambda grad: grad.index_fill(0, self.frozen_ids, 0.0))
 
         self.optimizer, self.compile_net = optimizer, compile
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
@@ -122,15 +122,15 @@ class FrozenEmbeddingGPT2(ZooModule):
         """Step; frozen rows are put back bit by bit, which undoes even weight decay."""
         if not self.partly_frozen:
             return super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        rows = self.net.W_E.detach()[self.frozen]
+        rows = self.net.W_E.detach().index_select(0, self.frozen_ids)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         with torch.no_grad():
-            self.net.W_E[self.frozen] = rows
+            self.net.W_E.index_copy_(0, self.frozen_ids, rows)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Mean cross-entropy of the next token, nats."""
         loss, _ = self._loss(batch)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -164,7 +164,7 @@ class FrozenEmbeddingGPT2(ZooModule):
     def _log_losses(self, stage: str, metric: MeanMetric) -> None:
         loss = metric.compute()
         metric.reset()
-        self.log(f"{stage}/loss", loss, prog_bar=True)
+        self.log(f"{stage}/loss", loss)
         self.log(f"{stage}/perplexity", loss.exp())
         bytes_per_token = getattr(getattr(self.trainer, "datamodule", None), "bytes_per_token", None)
         if bytes_per_token:

@@ -57,7 +57,7 @@ class ZooModule(L.LightningModule):
                 **self.provenance,
                 "corpus_fingerprint": getattr(datamodule, "corpus_fingerprint", None),
                 "metrics": {k: v.item() for k, v in self.trainer.callback_metrics.items() if v.isfinite()},
-                "versions": {m.__name__: m.__version__ for m in (torch, L, zoo)},
+                "versions": {m.__name__: str(m.__version__) for m in (torch, L, zoo)},
             },
         }
 

@@ -33,6 +33,7 @@ from zoo.errors import ZooError
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+CONFIG_KEYS = {"class": str, "init_args": dict, "step": int, "tensors": dict, "files": dict, "provenance": dict}
 
 
 def save(
@@ -60,8 +61,8 @@ def save(
         ZooError: If something that is not a zoo checkpoint is in the way.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
-        raise ZooError(f"{folder} is not empty and holds no checkpoint; choose another folder")
+    if folder.exists() and not _may_be_replaced(folder):
+        raise ZooError(f"{folder} is not empty and holds no zoo checkpoint; choose another folder")
     seen: set[int] = set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -96,9 +97,11 @@ def load(folder: Path) -> nn.Module:
     """
     config = read_config(folder)
     tensors = read_tensors(folder / WEIGHTS)
-    for name, digest in config["tensors"].items():
-        if name not in tensors or _tensor_digest(tensors[name]) != digest:
-            raise ZooError(f"checkpoint {folder} is damaged: tensor {name} is not the one that was saved")
+    for name in config["tensors"]:
+        if name not in tensors:
+            raise ZooError(f"checkpoint {folder} is damaged: tensor {name} is missing")
+    for name, tensor in tensors.items():
+        verify_tensor(config, name, tensor, folder)
     for name, digest in config["files"].items():
         if Path(name).name != name or not (folder / name).is_file() or _file_digest(folder / name) != digest:
             raise ZooError(f"checkpoint {folder} is damaged: {name} is not the file that was saved")
@@ -115,8 +118,9 @@ def build(class_name: str, init_args: dict[str, Any], tensors: dict[str, Tensor]
     try:
         with torch.random.fork_rng(devices=[]):
             model = cls(**init_args)
-    except (TypeError, ValueError) as error:
-        raise ZooError(f"checkpoint {source}: {class_name} cannot be built: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ZooError(f"checkpoint {source}: {class_name} cannot be built: {first_line}") from error
     load_strictly(model, tensors, source)
     return model.eval().requires_grad_(False)
 
@@ -166,8 +170,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))["zoo"]
         version = config["format_version"]
-        for key in ("class", "init_args", "step", "tensors", "files", "provenance"):
-            config[key]
+        for key, kind in CONFIG_KEYS.items():
+            if not isinstance(config[key], kind):
+                raise TypeError(f"{key!r} is no {kind.__name__}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ZooError(f"{path} is not the config of a zoo checkpoint ({type(error).__name__}: {error})") from None
     if version != FORMAT_VERSION:
@@ -236,7 +241,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
         yield new
         new.chmod(0o755)
         if folder.exists():
-            old = new.with_suffix(".old")
+            old = new.with_name(f"{new.name}.old")
             os.replace(folder, old)
             os.replace(new, folder)
             shutil.rmtree(old)
@@ -244,6 +249,16 @@ def _replacing(folder: Path) -> Iterator[Path]:
             os.replace(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    """Whether a folder is empty or a zoo checkpoint, damaged or not."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return folder.is_dir()
+    try:
+        return "zoo" in json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _tensor_digest(tensor: Tensor) -> str:

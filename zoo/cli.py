@@ -1,6 +1,7 @@
 """The LightningCLI of the zoo: links between data and model, short errors, run folders, exact resume."""
 
 import inspect
+import logging
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -8,6 +9,7 @@ from typing import Any, NoReturn
 import lightning as L
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
 
 import zoo.datamodules
 import zoo.models  # noqa: F401
@@ -43,6 +45,14 @@ class ZooParser(LightningArgumentParser):
             return super().instantiate_classes(*args, **kwargs)
 
 
+class _SaveFitConfig(SaveConfigCallback):
+    """Writes config.yaml into the folder of a run that trains; other commands leave it alone."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
 class ZooCLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict` for every model and datamodule of the zoo."""
 
@@ -64,21 +74,12 @@ class ZooCLI(LightningCLI):
         run_dir = Path(config.run_dir or f"runs/{names[-1] if names else 'unnamed'}")
         config.run_dir = str(run_dir)
         config.trainer.default_root_dir = str(run_dir)
-        fitting = self.subcommand == "fit"
-        if config.trainer.logger in (None, True):
-            config.trainer.logger = (
-                Namespace(
-                    class_path="lightning.pytorch.loggers.TensorBoardLogger",
-                    init_args=Namespace(save_dir=str(run_dir), name="", version="", default_hp_metric=False),
-                )
-                if fitting
-                else False
-            )
         if config.get("ckpt_path"):
             config.ckpt_path = str(run_folder.find_checkpoint(config.ckpt_path, run_dir))
         self.plain_config = run_folder.plain_config(self._parser(self.subcommand), config)
-        if fitting and not config.trainer.fast_dev_run:
-            run_folder.check(run_dir, config.get("ckpt_path"), self.plain_config)
+        self.first_step = 0
+        if self.subcommand == "fit" and not config.trainer.fast_dev_run:
+            self.first_step = run_folder.check(run_dir, config.get("ckpt_path"), self.plain_config)
 
     def instantiate_classes(self) -> None:
         """Make everything; a link must not quietly override what the user wrote for its target."""
@@ -91,7 +92,7 @@ class ZooCLI(LightningCLI):
                 raise ZooError(f"model.{name} is {value}, and the data's {name} is {actual}; change that of the data")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Add the callbacks every run has, unless the config names its own."""
+        """Add the callbacks and the logger every run has, unless the config names its own."""
         trainer_config = self._get(self.config_init, "trainer")
         given = trainer_config.get("callbacks") or []
         given = list(given) if isinstance(given, list) else [given]
@@ -102,6 +103,10 @@ class ZooCLI(LightningCLI):
             if trainer_config.get("enable_checkpointing") is False:
                 wanted.remove(callbacks.LastCheckpoint)
             given += [c() for c in wanted]
+        if trainer_config.get("logger") in (None, True):
+            kwargs["logger"] = self.subcommand == "fit" and TensorBoardLogger(
+                self._get(self.config, "run_dir"), name="", version="", purge_step=self.first_step
+            )
         with short_errors():
             return super().instantiate_trainer(callbacks=given, use_distributed_sampler=False, **kwargs)
 
@@ -124,12 +129,13 @@ class ZooCLI(LightningCLI):
 
 def run(argv: list[str]) -> int:
     """Run a trainer's command, returning the exit code."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip" not in r.getMessage())
     sys.argv[1:] = expand_configs(argv)  # which DDP's child processes see too
     try:
         ZooCLI(
             parser_class=ZooParser,
             parser_kwargs={"prog": "python -m zoo", "description": "Train, judge and sample the models of the zoo."},
-            save_config_callback=SaveConfigCallback,
+            save_config_callback=_SaveFitConfig,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             auto_configure_optimizers=False,

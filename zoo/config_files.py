@@ -29,8 +29,8 @@ def expand_configs(argv: list[str]) -> list[str]:
             continue
         given = True
         path = Path(value if equals else next(words, ""))
-        for config in _chain(path, ()):
-            arguments += ["--config", str(config)]
+        for file in _chain(path, ()):
+            arguments += ["--config", str(file)]
     if not given and (config := _config_of_run(argv)):
         arguments[1:1] = ["--config", str(config)]
     return arguments

@@ -36,8 +36,11 @@ def find_checkpoint(ckpt_path: str, run_dir: Path) -> Path:
     return path
 
 
-def check(run_dir: Path, ckpt_path: str | None, config: dict[str, Any]) -> None:
+def check(run_dir: Path, ckpt_path: str | None, config: dict[str, Any]) -> int:
     """Refuse to start over in the folder of an earlier run, or to resume a run under other settings.
+
+    Returns:
+        The optimizer step the run goes on from; 0 for a new one.
 
     Raises:
         ZooError: If the folder holds a run that is not being resumed, or a setting contradicts the checkpoint.
@@ -48,17 +51,21 @@ def check(run_dir: Path, ckpt_path: str | None, config: dict[str, Any]) -> None:
             raise ZooError(
                 f"{run_dir} holds a run already; add --ckpt_path last to resume it or --run_dir OTHER for a new one"
             )
-        return
+        return 0
     _, part = sources.read_lightning(Path(ckpt_path))
     saved = part.get("provenance", {}).get("config")
-    if saved is None:
-        return
+    if saved is None:  # trained from Python, so there are no settings to compare
+        return part["step"]
+    old, new = saved["trainer"]["max_steps"], config["trainer"]["max_steps"]
+    if old != new:
+        print(f"note: max_steps was {old} and is {new}; a learning rate that decays to the end of the run changes")
     for key, (old, new) in differences(_compared(saved), _compared(config)).items():
         if key not in FREE_ON_RESUME:
             raise ZooError(
                 f"{key} is {new!r}, and the checkpoint {ckpt_path} was made with {old!r}; "
                 "resume with the old value, or start a new run with init_from"
             )
+    return part["step"]
 
 
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:

@@ -21,6 +21,7 @@ W_E_NAMES = (
     "bert.embeddings.word_embeddings.weight",  # BERT and its kin
     "embeddings.word_embeddings.weight",
     "model.embed_tokens.weight",  # Llama and its kin
+    "embed_tokens.weight",
     "W_E",  # TransformerLens
 )
 SOURCES = "a zoo name (see `python -m zoo list`), a folder, a .ckpt file or hf:org/repo[@revision]"
@@ -47,15 +48,19 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
     name, get = _open_folder(source, step)
     config = _read_json(get("config.json"), name)
     if "zoo" in config:
-        return checkpoints.load(_require(get(checkpoints.WEIGHTS), name, checkpoints.WEIGHTS).parent)
+        folder = _require(get(checkpoints.WEIGHTS), name, checkpoints.WEIGHTS).parent
+        for file in checkpoints.read_config(folder)["files"]:
+            get(file)  # fetches what lies on the hub
+        return checkpoints.load(folder)
     if config.get("model_type") != "gpt2":
         raise ZooError(f"{name} is a model of type {config.get('model_type')!r}; load() reads zoo checkpoints and gpt2")
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(_weight_files(name, get).values())):
         tensors |= checkpoints.read_tensors(_require(get(file), name, file))
     try:
-        model = checkpoints.model_class("GPT2", name).from_hf(config, tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
+        with torch.random.fork_rng(devices=[]):
+            model = checkpoints.model_class("GPT2", name).from_hf(config, tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ZooError(f"{name} cannot be read as a GPT-2: {' '.join(str(error).split())}") from error
     return model.eval().requires_grad_(False)
 
@@ -109,7 +114,7 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except Exception as error:
         first_line = str(error).partition("\n")[0]
         raise ZooError(f"{path} is damaged or no plain Lightning checkpoint: {first_line}") from None
-    zoo_part = checkpoint.get("zoo") if isinstance(checkpoint, dict) else None
+    zoo_part = checkpoint.get("zoo") if isinstance(checkpoint, dict) and "state_dict" in checkpoint else None
     if not isinstance(zoo_part, dict) or not {"class", "init_args"} <= zoo_part.keys():
         raise ZooError(f"{path} was not written by a module of the zoo: it does not say which network it holds")
     prefix = "net."
@@ -152,7 +157,7 @@ def _open_folder(source: str | Path, step: int | None) -> tuple[str, Callable[[s
 
 
 def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo):
@@ -160,7 +165,7 @@ def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
     try:
         return Path(hf_hub_download(repo, name, revision=revision))
     except LocalEntryNotFoundError as error:
-        if error.__cause__ is None:  # known to be absent from the repository
+        if try_to_load_from_cache(repo, name, revision=revision) is _CACHED_NO_EXIST:  # known to be absent
             return None
         raise ZooError(f"hf:{repo}: {name} is not in the local cache and the hub cannot be reached") from error
     except EntryNotFoundError:
@@ -174,7 +179,10 @@ def _weight_files(name: str, get: Callable[[str], Path | None]) -> dict[str, str
     if get(checkpoints.WEIGHTS):
         return {"*": checkpoints.WEIGHTS}
     if index := get(f"{checkpoints.WEIGHTS}.index.json"):
-        return _read_json(index, name)["weight_map"]
+        files = _read_json(index, name).get("weight_map")
+        if not isinstance(files, dict) or any(f != Path(str(f)).name for f in files.values()):
+            raise ZooError(f"{index} is damaged: its weight_map does not name files beside it")
+        return files
     if get("pytorch_model.bin"):
         raise ZooError(f"{name} has only pytorch_model.bin, a pickle, which the zoo does not read; convert it first")
     raise ZooError(f"{name} has no {checkpoints.WEIGHTS}")
@@ -198,8 +206,8 @@ def _read_npy(path: Path) -> Tensor:
 
     try:
         return torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
-        raise ZooError(f"{path} cannot be read as a .npy matrix: {error}") from None
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise ZooError(f"{path} cannot be read as a .npy matrix: {' '.join(str(error).split())}") from None
 
 
 def _read_json(path: Path | None, name: str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Run:
     def curve(self, out: Path) -> np.ndarray:
         """Validation loss over training, (points, 2): optimizer step, nats per token."""
         events = EventAccumulator(str(self.folder(out)), size_guidance={"scalars": 0}).Reload()
-        losses = {event.step: event.value for event in events.Scalars("val/loss")}
+        losses = {event.step + 1: event.value for event in events.Scalars("val/loss")}
         return np.array(sorted(losses.items()))
 
 

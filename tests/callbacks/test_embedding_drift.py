@@ -1,0 +1,136 @@
+import csv
+import math
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from zoo.callbacks import EmbeddingDrift
+from zoo.callbacks.embedding_drift import frequency_groups
+from zoo.metrics import row_drift
+from zoo.models import AdamWCosine, FrozenEmbeddingGPT2, ZooModule
+
+TINY = {"vocab_size": 300, "context_length": 16, "d_model": 16, "n_layers": 1, "n_heads": 2}
+
+
+def read_table(tmp_path, name="W_E"):
+    with (tmp_path / "run" / "embedding_drift" / f"{name}.csv").open(encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def test_row_drift_of_known_rows():
+    start = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    now = torch.tensor([[3.0, 4.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    drift = row_drift(now, start)
+    assert drift["distance"].tolist() == pytest.approx([0, math.sqrt(2), 1, 0])
+    assert drift["relative_distance"].tolist() == pytest.approx([0, math.sqrt(2), 0.5, 0])
+    assert drift["cosine"][:3].tolist() == pytest.approx([1, 0, 1])
+
+
+def test_frequency_groups_are_decades_of_the_count():
+    groups = frequency_groups(torch.tensor([0, 1, 9, 10, 99, 100, 5000]), 7)
+    assert {k: v.tolist() for k, v in groups.items()} == {
+        "0": [0],
+        "1-9": [1, 2],
+        "10-99": [3, 4],
+        "100-999": [5],
+        "1000-9999": [6],
+    }
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_table_holds_every_rows_true_drift(tiny_data, make_trainer, tmp_path, devices):
+    m = FrozenEmbeddingGPT2(**TINY, frozen_rows="0-149", optimizer=AdamWCosine(learning_rate=0.01))
+    start = m.net.W_E.detach().clone()
+    make_trainer(devices=devices, callbacks=[EmbeddingDrift(2)]).fit(m, tiny_data)
+    table, now = read_table(tmp_path), m.net.W_E.detach()
+    assert [int(row["row"]) for row in table] == list(range(300))
+    assert [row["token"] for row in table] == tiny_data.token_strings
+    assert [int(row["count"]) for row in table] == tiny_data.token_counts.tolist()
+    distance = torch.tensor([float(row["distance"]) for row in table])
+    torch.testing.assert_close(distance, (now - start).norm(dim=1))
+    assert (distance[:150] == 0).all()
+    assert (distance[150:] > 0).any()
+
+
+def test_decay_alone_is_exactly_the_drift_of_a_row_without_gradient(tiny_data, make_trainer, tmp_path):
+    # An untied embedding row of a token that never occurs gets no gradient, so decay is all that moves it.
+    optimizer = AdamWCosine(learning_rate=0.05, embedding_weight_decay=0.3, warmup_steps=3)
+    m = FrozenEmbeddingGPT2(**TINY, tied=False, frozen_rows="none", optimizer=optimizer)
+    callback = EmbeddingDrift(2)
+    make_trainer(max_steps=8, accumulate_grad_batches=2, callbacks=[callback]).fit(m, tiny_data)
+    unseen = [row for row in read_table(tmp_path) if int(row["count"]) == 0]
+    assert unseen
+    alone = 1 - callback.shrink["W_E"]
+    assert 0.01 < alone < 0.2
+    assert [float(row["relative_distance"]) for row in unseen] == pytest.approx([alone] * len(unseen), rel=1e-4)
+
+
+def test_drift_since_the_last_checkpoint_starts_anew_with_each_checkpoint(tiny_data, make_trainer, tmp_path):
+    m = FrozenEmbeddingGPT2(**TINY, frozen_rows="none", optimizer=AdamWCosine(learning_rate=0.01))
+    trainer = make_trainer(callbacks=[EmbeddingDrift(100)], max_steps=6)
+    trainer.fit(m, tiny_data)
+    first = [float(row["distance_since_checkpoint"]) for row in read_table(tmp_path)]
+    assert first == [float(row["distance"]) for row in read_table(tmp_path)]
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    trainer.save_checkpoint(tmp_path / "b.ckpt")
+    table = read_table(tmp_path)
+    assert all(float(row["distance_since_checkpoint"]) == 0 for row in table)
+    assert any(float(row["distance"]) > 0 for row in table)
+
+
+def test_a_resumed_run_measures_from_the_first_start(tiny_data, make_trainer, tmp_path):
+    def fit(steps, ckpt=None):
+        torch.manual_seed(0)
+        m = FrozenEmbeddingGPT2(**TINY, frozen_rows="none", optimizer=AdamWCosine(decay_steps=8))
+        trainer = make_trainer(callbacks=[EmbeddingDrift(2)], max_steps=steps)
+        trainer.fit(m, tiny_data, ckpt_path=ckpt)
+        trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
+        return read_table(tmp_path), trainer.callbacks[0].history
+
+    whole = fit(8)
+    fit(4)
+    resumed = fit(8, tmp_path / "4.ckpt")
+    assert [r["distance"] for r in resumed[0]] == [r["distance"] for r in whole[0]]
+    assert resumed[1] == whole[1]
+
+
+def test_tensorboard_gets_scalars_and_a_picture(tiny_data, make_trainer, tmp_path):
+    m = FrozenEmbeddingGPT2(**TINY, frozen_rows="none")
+    make_trainer(callbacks=[EmbeddingDrift(2)], logger=True).fit(m, tiny_data)
+    [events] = (tmp_path / "run").rglob("events.*")
+    tags = EventAccumulator(str(events)).Reload().Tags()
+    assert "drift/W_E" in tags["images"]
+    wanted = {"relative_median", "relative_max", "cosine_mean", "decay_alone"}
+    assert {f"drift/W_E/{name}" for name in wanted} <= set(tags["scalars"])
+
+
+class TwoMatrices(ZooModule):
+    """Any module with `embedding_rows()`: here the columns of a toy's weight, and a matrix that stays."""
+
+    def __init__(self):
+        super().__init__()
+        self.W, self.still = torch.nn.Parameter(torch.ones(2, 5)), torch.nn.Parameter(torch.ones(3, 2))
+
+    def embedding_rows(self):
+        return {"columns": self.W.T, "still": self.still}
+
+    def training_step(self, batch, batch_idx):
+        return (self.W[:, :2] ** 2).sum() + 0 * self.still.sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.zeros(10, 1))
+
+    def on_save_checkpoint(self, checkpoint):
+        pass
+
+
+def test_any_module_with_embedding_rows_is_followed(make_trainer, tmp_path):
+    make_trainer(callbacks=[EmbeddingDrift(2)], max_steps=3).fit(TwoMatrices())
+    # Each step multiplies the first two columns by 0.8.
+    relative = [float(row["relative_distance"]) for row in read_table(tmp_path, "columns")]
+    assert relative == pytest.approx([1 - 0.8**3, 1 - 0.8**3, 0, 0, 0], abs=1e-6)
+    assert all(float(row["distance"]) == 0 for row in read_table(tmp_path, "still"))

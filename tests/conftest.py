@@ -1,0 +1,102 @@
+import hashlib
+import random
+import shutil
+from contextlib import contextmanager
+
+import lightning as L
+import pytest
+from huggingface_hub import constants
+
+from zoo import ZooError
+from zoo.datamodules import LocalFiles, TextDataModule, TrainedBPE
+
+SUBJECTS = ["the cat", "a naïve fox", "one old owl", "my neighbour", "the π-shaped robot", "every student"]
+VERBS = ["sees", "follows", "paints", "forgets", "measures", "explains to"]
+OBJECTS = ["the moon", "a red door", "two small dogs", "the angle θ", "its own shadow", "an empty café"]
+
+
+def document(number):
+    rng = random.Random(number)
+    sentences = [" ".join(map(rng.choice, (SUBJECTS, VERBS, OBJECTS))) for _ in range(rng.randint(6, 14))]
+    return f"Story {number}: " + ". ".join(sentences) + ".\n"
+
+
+@pytest.fixture
+def tiny_corpus(tmp_path):
+    """A folder of 60 different text documents, about 20 kB together."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number:02}.txt").write_text(document(number), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def tiny_data(tiny_corpus, tmp_path):
+    """A prepared data module over `tiny_corpus`: V = 300, T = 16, 4 windows a batch."""
+    data = TextDataModule(
+        LocalFiles([str(tiny_corpus)]),
+        TrainedBPE(300),
+        context_length=16,
+        batch_size=4,
+        val_fraction=0.15,
+        test_fraction=0.15,
+        prompts=["the cat "],
+        cache_dir=str(tmp_path / "cache"),
+    )
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+@pytest.fixture
+def refused():
+    """A context that demands a ZooError whose message is one line and matches."""
+
+    @contextmanager
+    def expect(match):
+        with pytest.raises(ZooError, match=match) as caught:
+            yield
+        assert "\n" not in str(caught.value)
+
+    return expect
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """Builds a quiet CPU Trainer whose run folder is `tmp_path / "run"`."""
+
+    def make(**kwargs):
+        kwargs = {"max_steps": 4, "max_epochs": -1, "accelerator": "cpu", "devices": 1, "logger": False} | kwargs
+        kwargs = {"enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0} | kwargs
+        kwargs = {"enable_checkpointing": False, "default_root_dir": str(tmp_path / "run")} | kwargs
+        if kwargs["devices"] > 1:
+            kwargs["strategy"] = "ddp_fork"
+        return L.Trainer(use_distributed_sampler=False, **kwargs)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    """Keep every test off the hub."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A function that puts a folder into an otherwise empty local cache of the hub."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+
+    def add(repo, folder, revision="main", absent=()):
+        """Cache `folder` as a revision of `repo`, with files known to be absent from it; returns the commit."""
+        commit = hashlib.sha1(f"{repo}@{revision}".encode()).hexdigest()
+        home = cache / f"models--{repo.replace('/', '--')}"
+        shutil.copytree(folder, home / "snapshots" / commit)
+        for name, text in {f"refs/{revision}": commit, **{f".no_exist/{commit}/{name}": "" for name in absent}}.items():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text(text)
+        return commit
+
+    return add

@@ -1,0 +1,100 @@
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import zoo
+from zoo.cli import run
+from zoo.models import GPT2
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "cli_configs").rglob("*.yaml"))
+FEW_STEPS = [
+    *("--trainer.max_steps", "2", "--trainer.limit_val_batches", "1", "--trainer.val_check_interval", "2"),
+    *(
+        "--trainer.accumulate_grad_batches",
+        "1",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.enable_progress_bar",
+        "false",
+    ),
+    *("--data.context_length", "16", "--data.batch_size", "2", "--model.compile", "false"),
+]
+TINY = ["--model.d_model", "16", "--model.n_layers", "1", "--model.n_heads", "2"]
+
+
+@pytest.fixture(scope="session")
+def stdlib_cache(tmp_path_factory):
+    """One token cache of the standard library for all configs."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def local_stand_ins(config, tmp_path, tiny_corpus):
+    """Arguments that point a config at local data of the same shape, where it names something to download or to bring."""
+    text = config.read_text()
+    if "init_from:" in text:
+        source = zoo.save(GPT2(300, 16, 16, 1, 2), tmp_path / "weights")
+        return ["--model.init_from", str(source), "--data.tokenizer", "TrainedBPE", "--data.tokenizer.vocab_size=300"]
+    args = list(TINY)
+    if "source: gpt2-stdlib.learned" in text:
+        np.save(tmp_path / "W_E.npy", np.random.default_rng(0).normal(size=(4096, 16)))
+        args += ["--model.embedding.source", str(tmp_path / "W_E.npy")]
+    if "LowCoherenceEmbedding" in text:
+        args += ["--model.embedding.max_cosine", "0.97"]
+    corpus = {"LocalFiles": ("paths", f"[{tiny_corpus}]"), "HubDataset": ("name", str(tiny_corpus))}
+    for name, (key, value) in corpus.items():
+        if name in text:
+            args += [f"--data.corpus.{key}", value, "--data.tokenizer", "TrainedBPE"]
+            args += ["--data.tokenizer.vocab_size", "300", "--data.val_fraction", "0.2", "--data.test_fraction", "0.2"]
+    return args
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda p: str(p.relative_to(ROOT / "cli_configs")))
+def test_every_config_trains_validates_and_resumes(config, tmp_path, tiny_corpus, stdlib_cache, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("ZOO_CACHE", str(stdlib_cache))
+    monkeypatch.setattr(sys, "argv", ["zoo"])
+    run_dir = tmp_path / "run"
+    args = [
+        "--config",
+        str(config),
+        *FEW_STEPS,
+        *local_stand_ins(config, tmp_path, tiny_corpus),
+        "--run_dir",
+        str(run_dir),
+    ]
+    assert run(["fit", *args]) == 0
+    shown = capsys.readouterr().out
+    assert "validation loss" in shown
+    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    before = zoo.load(checkpoint)
+    assert run(["validate", "--ckpt_path", str(checkpoint)]) == 0
+    assert run(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "3"]) == 0
+    after = zoo.load(checkpoint)
+    assert not torch.equal(before.transformer.wpe.weight, after.transformer.wpe.weight)
+    frozen = yaml.safe_load((run_dir / "config.yaml").read_text())["model"]["init_args"]["frozen_rows"] == "all"
+    assert torch.equal(before.W_E, after.W_E) == (frozen and "some_rows" not in config.name)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda p: str(p.relative_to(ROOT / "cli_configs")))
+def test_every_config_is_short_and_explains_every_value(config):
+    lines = config.read_text().splitlines()
+    assert len(lines) < 40
+    assert lines[0].startswith("# ")
+    values = [line for line in lines if ": " in line and not line.lstrip().startswith(("#", "base:", "class_path:"))]
+    plain = [line for line in values if "class_path" not in line and " # " not in line]
+    assert not plain, f"no word on {plain}"
+
+
+def test_a_base_is_found_beside_the_config_that_names_it(tmp_path, monkeypatch):
+    from zoo.config_files import expand_configs
+
+    folder = tmp_path / "deep"
+    shutil.copytree(ROOT / "cli_configs" / "gpt2", folder)
+    expanded = expand_configs(["fit", "--config", str(folder / "learned.yaml"), "--trainer.max_steps", "1"])
+    assert expanded[1:5] == ["--config", str(folder / "base.yaml"), "--config", str(folder / "learned.yaml")]
