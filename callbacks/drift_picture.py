@@ -2,6 +2,7 @@
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -24,7 +25,8 @@ def draw_drift(
         history: One entry per measurement: step, then the median of every group.
         decay_alone: The drift that weight decay alone would have made.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), dpi=120)
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.14, top=0.91, wspace=0.18)
     left, right = figure.subplots(1, 2)
     y = relative.numpy()
     if counts is None:
@@ -48,3 +50,10 @@ def draw_drift(
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.2)
     return figure
+
+
+def render(figure: Figure) -> np.ndarray:
+    """The figure's pixels, (height, width, 4) uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())

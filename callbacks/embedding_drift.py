@@ -8,10 +8,11 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.image import imsave
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from zoo.callbacks.drift_picture import draw_drift
+from zoo.callbacks.drift_picture import draw_drift, render
 from zoo.metrics import row_drift
 
 
@@ -41,8 +42,10 @@ class EmbeddingDrift(L.Callback):
         self.shrink: dict[str, float] = {}  # what decay alone has left of every row
         self.history: dict[str, list[list[float]]] = {}  # step, then the median of every frequency group
         self.latest: dict[str, dict[str, Tensor]] = {}
-        self._decaying: dict[str, list[tuple[Optimizer, dict[str, Any]]]] = {}  # the optimizer groups that decay each matrix
-        self._last_step = -1
+        self._decaying: dict[
+            str, list[tuple[Optimizer, dict[str, Any]]]
+        ] = {}  # the optimizer groups that decay each matrix
+        self._last_step = self._last_table = -1
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember the rows, unless a checkpoint brought them along."""
@@ -87,10 +90,11 @@ class EmbeddingDrift(L.Callback):
         self.at_checkpoint = _rows(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Last measurement and table."""
+        """Last measurement, and the table unless a checkpoint has just brought it."""
         if trainer.global_step != self._last_step:
             self._measure(trainer, pl_module)
-        self._write_tables(trainer, pl_module)
+        if trainer.global_step != self._last_table:
+            self._write_tables(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the rows began, and the curves so far."""
@@ -136,16 +140,18 @@ class EmbeddingDrift(L.Callback):
         counts, tokens = _counts(trainer, len(relative)), _tokens(trainer, len(relative))
         groups = list(frequency_groups(counts, len(relative)))
         figure = draw_drift(name, relative, counts, groups, self.history[name], 1 - self.shrink[name])
-        figure.savefig(folder / f"{name}.png", dpi=120)
+        picture = render(figure)
+        imsave(folder / f"{name}.png", picture)
         top = relative.topk(min(self.top_rows, len(relative))).indices.tolist()
         lines = [f"| {i} | `{tokens[i]!r}` | {relative[i]:.3f} |" for i in top]
         table = "\n".join(["| row | token | distance / norm |", "|---|---|---|", *lines])
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(f"drift/{name}", figure, trainer.global_step)
+                logger.experiment.add_image(f"drift/{name}", picture, trainer.global_step, dataformats="HWC")
                 logger.experiment.add_text(f"drift/{name}/moved_most", table, trainer.global_step)
 
     def _write_tables(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last_table = trainer.global_step
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / "embedding_drift"

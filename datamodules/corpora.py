@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import os
 import re
 import sysconfig
 from collections.abc import Iterator
@@ -50,13 +51,12 @@ class StdlibCorpus(Corpus):
         return _hash_files(self._paths())
 
     def _paths(self) -> list[Path]:
-        root = Path(sysconfig.get_path("stdlib"))
-        return [
-            path
-            for path in sorted(root.rglob("*.py"))
-            if not path.name.startswith(("_sysconfigdata", "sitecustomize"))
-            and not any(self.SKIPPED.fullmatch(part) for part in path.relative_to(root).parts[:-1])
-        ]
+        files: list[Path] = []
+        for folder, subfolders, names in os.walk(sysconfig.get_path("stdlib")):
+            subfolders[:] = [name for name in subfolders if not self.SKIPPED.fullmatch(name)]
+            generated = ("_sysconfigdata", "sitecustomize")
+            files += [Path(folder, n) for n in names if n.endswith(".py") and not n.startswith(generated)]
+        return sorted(files)
 
 
 class LocalFiles(Corpus):

@@ -341,7 +341,9 @@ def test_an_older_checkpoint_is_replaced_damaged_or_not(folder, tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("files", [{"thesis.txt": "!"}, {"config.json": "{}"}, {"config.json": "[]", "a": ""}])
+@pytest.mark.parametrize(
+    "files", [{"thesis.txt": "!"}, {"config.json": '{"model_type": "gpt2"}'}, {"config.json": "[]"}]
+)
 def test_a_folder_that_is_no_zoo_checkpoint_is_not_overwritten(tmp_path, refused, files):
     (tmp_path / "mine").mkdir()
     for name, text in files.items():

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +27,12 @@ ALWAYS = (  # callbacks of every fit, in addition to those a config names
     callbacks.GracefulStop,
     callbacks.LastCheckpoint,
     callbacks.RunSummary,
+)
+EXPECTED_WARNINGS = (  # of Lightning, about what is meant to be so
+    "Checkpoint directory .* exists and is not empty",  # resuming
+    "Be aware that when using `ckpt_path`",  # validating without the training's callbacks
+    ".*LeafSpec.* is deprecated",
+    ".*does not have many workers",  # prompts
 )
 LINKED = ("vocab_size", "context_length")  # the model's follow the data's
 
@@ -129,6 +136,8 @@ class ZooCLI(LightningCLI):
 
 def run(argv: list[str]) -> int:
     """Run a trainer's command, returning the exit code."""
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip" not in r.getMessage())
     sys.argv[1:] = expand_configs(argv)  # which DDP's child processes see too
     try:

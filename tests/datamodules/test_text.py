@@ -65,12 +65,12 @@ def test_epochs_cut_the_corpus_at_other_places():
     assert offsets == set(range(7))
 
 
-def test_the_smallest_corpus_that_is_let_through_gives_whole_windows():
-    for length in (1, 2, 5):
-        tokens = np.arange((4 + 2) * length)
-        smallest = TokenLoader(tokens, length, 4, seed=0)
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_every_corpus_of_at_least_one_batch_gives_whole_windows(length):
+    for n_tokens in range((4 + 2) * length, (4 + 5) * length):
+        small = TokenLoader(np.arange(n_tokens), length, 4, seed=0)
         for step in range(50):
-            assert smallest.batch(step)["targets"].shape == (4, length)
+            assert small.batch(step)["targets"].shape == (4, length)
 
 
 @pytest.mark.parametrize("drawn", [0, 5, 23, 30])

@@ -1,0 +1,133 @@
+import math
+
+import lightning as L
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import zoo
+from zoo.callbacks import ExactResume, FiniteLoss, LastCheckpoint, LogSpacedCheckpoints, Throughput
+from zoo.models import AdamWCosine, FrozenEmbeddingGPT2
+
+TINY = {"vocab_size": 300, "context_length": 16, "d_model": 16, "n_layers": 1, "n_heads": 2}
+
+
+def module(**kwargs):
+    L.seed_everything(0, verbose=False)
+    return FrozenEmbeddingGPT2(**(TINY | kwargs))
+
+
+class PoisonAt(L.Callback):
+    """Puts a NaN or infinity into the weights before a given step."""
+
+    def __init__(self, step, value):
+        self.step, self.value = step, value
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            pl_module.net.transformer.ln_f.bias.data[0] = self.value
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run_and_spares_the_last_good_checkpoint(
+    tiny_data, make_trainer, tmp_path, value, devices
+):
+    m = module()
+    watch = [PoisonAt(5, value), FiniteLoss(), LastCheckpoint(every_n_steps=2)]
+    trainer = make_trainer(
+        max_steps=20, devices=devices, callbacks=watch, enable_checkpointing=True, log_every_n_steps=50
+    )
+    with pytest.raises(Exception, match=r"not finite .*step 6.*last good checkpoint is .*last\.ckpt"):
+        trainer.fit(m, tiny_data)
+    good = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert good["global_step"] == 4
+    assert all(t.isfinite().all() for t in good["state_dict"].values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny_data, make_trainer, tmp_path, refused):
+    m = module()
+    trainer = make_trainer(callbacks=[FiniteLoss()])
+    trainer.fit(m, tiny_data)
+    m.net.transformer.ln_f.weight.data[0] = math.nan
+    with refused("net.transformer.ln_f.weight is not finite"):
+        trainer.save_checkpoint(tmp_path / "bad.ckpt")
+    assert not (tmp_path / "bad.ckpt").exists()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_dropout_resumes_exactly(tiny_data, make_trainer, tmp_path, devices):
+    def fit(steps, ckpt=None):
+        m = module(dropout=0.3, optimizer=AdamWCosine(decay_steps=9))
+        trainer = make_trainer(
+            max_steps=steps, devices=devices, callbacks=[ExactResume(), LastCheckpoint(100)], enable_checkpointing=True
+        )
+        if ckpt:
+            torch.manual_seed(99)
+        trainer.fit(m, tiny_data, ckpt_path=ckpt)
+        return m.net.state_dict()
+
+    whole = fit(9)
+    fit(4)
+    resumed = fit(9, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_run_over_several_epochs_resumes_exactly_from_any_step(tiny_data, make_trainer, tmp_path):
+    tiny_data.batch_size = 40
+    per_epoch = len(tiny_data.train_dataloader())
+    assert 3 < per_epoch < 20
+    total = 2 * per_epoch + 3
+
+    def fit(steps, ckpt=None):
+        m = module(optimizer=AdamWCosine(decay_steps=total), dropout=0.1)
+        callbacks = [ExactResume(), LastCheckpoint(10**6)]
+        trainer = make_trainer(max_steps=steps, callbacks=callbacks, enable_checkpointing=True, limit_val_batches=1)
+        trainer.fit(m, tiny_data, ckpt_path=ckpt)
+        return m.net.state_dict()
+
+    whole = fit(total)
+    for stop in (per_epoch - 1, per_epoch, per_epoch + 1):
+        fit(stop)
+        resumed = fit(total, tmp_path / "run" / "checkpoints" / "last.ckpt")
+        assert all(torch.equal(resumed[name], whole[name]) for name in whole), stop
+
+
+def test_log_spaced_checkpoints_are_written_and_load_at_their_step(tiny_data, make_trainer, tmp_path, refused):
+    m = module(frozen_rows="none")
+    start = m.net.W_E.detach().clone()
+    make_trainer(max_steps=11, callbacks=[LogSpacedCheckpoints()]).fit(m, tiny_data)
+    run = tmp_path / "run"
+    assert sorted(p.name for p in (run / "steps").iterdir()) == [f"step-{s:06d}" for s in (0, 1, 2, 4, 8, 11)]
+    assert torch.equal(zoo.embedding(run, step=0), start)
+    assert torch.equal(zoo.embedding(run), m.net.W_E)
+    assert torch.equal(zoo.load(run, step=11).W_E, m.net.W_E)
+    assert not torch.equal(zoo.embedding(run, step=4), zoo.embedding(run, step=8))
+    with refused("no step 3; it has 0, 1, 2, 4, 8, 11"):
+        zoo.load(run, step=3)
+
+
+def test_pieces_of_a_schedule_follow_one_another():
+    schedule = LogSpacedCheckpoints([[5, 20], [10, 50]])
+    assert [s for s in range(80) if schedule.due(s)] == [0, 1, 5, 10, 15, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_tokens_seen_count_all_ranks_and_go_on_after_a_resume(tiny_data, make_trainer, tmp_path, devices):
+    def fit(steps, ckpt=None):
+        callbacks = [Throughput(), LastCheckpoint(100)]
+        make_trainer(
+            max_steps=steps,
+            devices=devices,
+            callbacks=callbacks,
+            enable_checkpointing=True,
+            logger=True,
+            log_every_n_steps=2,
+            accumulate_grad_batches=3,
+        ).fit(module(), tiny_data, ckpt_path=ckpt)
+
+    fit(4)
+    fit(6, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    newest = max((tmp_path / "run").rglob("events.*"), key=lambda p: p.parent.name)
+    seen = EventAccumulator(str(newest)).Reload().Scalars("tokens_seen")
+    assert [(e.step, e.value) for e in seen] == [(5, 6 * 3 * 4 * 16)]

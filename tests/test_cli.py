@@ -1,0 +1,150 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import zoo
+from zoo.__main__ import main
+from zoo.models import GPT2
+
+ROOT = Path(__file__).parents[1]
+FIT = ["fit", "--config", "cli_configs/gpt2/base.yaml", "--trainer.max_steps", "1"]
+FIT += ["--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs `python -m zoo ...` in this process: exit code, standard output, the error's lines."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "argv", ["zoo"])
+
+    def call(*args):
+        code = main([*map(str, args), *(["--run_dir", str(tmp_path / "run")] if args[0] == "fit" else [])])
+        out, err = capsys.readouterr()
+        return code, out, [line for line in err.splitlines() if line.startswith("error: ")]
+
+    return call
+
+
+MISTAKES = {
+    "model.d_modle=64": "model (FrozenEmbeddingGPT2) has no setting 'd_modle'; did you mean 'd_model'?",
+    "model=FrozenEmbeddingGTP2": "there is no class 'FrozenEmbeddingGTP2'; did you mean 'FrozenEmbeddingGPT2'?",
+    "model.embedding=GausianEmbedding": "did you mean 'GaussianEmbedding'?",
+    "model.d_model=big": "model.d_model is 'big'; expected int",
+    "model.optimizer.learning_rate=fast": "model.optimizer.learning_rate is 'fast'; expected float",
+    "model.n_heads=3": "d_model 128 is not a multiple of n_heads 3",
+    "model.frozen_rows=9-5": "'9-5' is not within the vocabulary's 0-4095",
+    "model.vocab_size=999": "model.vocab_size is 999, and the data's vocab_size is 4096",
+    "model.init_from=nowhere": "no checkpoint 'nowhere'",
+    "trainer.max_stepz=3": "unknown argument --trainer.max_stepz; did you mean 'trainer.max_steps'?",
+    "trainer.accelerator=gpuu": "invalid accelerator name",
+    "data=TextDataModul": "did you mean 'TextDataModule'?",
+    "data.batch_size=0": "batch_size is 0; it must be at least 1",
+    "config=cli_configs/quikstart.yaml": "config 'cli_configs/quikstart.yaml' cannot be read",
+    "ckpt_path=nowhere.ckpt": "ckpt_path 'nowhere.ckpt' does not exist",
+}
+
+
+@pytest.mark.parametrize("argument", MISTAKES)
+def test_a_mistake_gets_one_line_and_exit_code_2(command, argument):
+    code, _, errors = command(*FIT, f"--{argument}")
+    assert code == 2
+    assert len(errors) == 1
+    assert MISTAKES[argument] in errors[0]
+
+
+def test_no_model_points_to_the_quickstart(command):
+    code, _, [error] = command("fit")
+    assert code == 2
+    assert "cli_configs/quickstart.yaml" in error
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "model: [", "", "base: self.yaml"])
+def test_a_config_that_is_no_config_gets_one_line(command, tmp_path, content):
+    (tmp_path / "self.yaml").write_text(content)
+    code, _, errors = command("fit", "--config", tmp_path / "self.yaml")
+    assert (code, len(errors)) == (2, 1)
+
+
+@pytest.fixture
+def trained(command, tiny_corpus, tmp_path):
+    """A run of one step in `tmp_path / "run"`."""
+    args = [*FIT, "--model.d_model", 16, "--model.n_layers", 1, "--data.context_length", 16, "--data.batch_size", 2]
+    args += ["--data.corpus", "LocalFiles", "--data.corpus.paths", f"[{tiny_corpus}]", "--data.val_fraction", 0.2]
+    args += ["--data.tokenizer", "TrainedBPE", "--data.tokenizer.vocab_size", 300, "--data.test_fraction", 0.2]
+    assert command(*args)[0] == 0
+    return args, tmp_path / "run" / "checkpoints" / "last.ckpt"
+
+
+def test_a_run_is_neither_overwritten_nor_contradicted(command, trained):
+    args, checkpoint = trained
+    code, _, [error] = command(*args)
+    assert code == 2
+    assert "holds a run already; add --ckpt_path last" in error
+    code, _, [error] = command(*args, "--ckpt_path", "last", "--model.optimizer.learning_rate", 0.5)
+    assert code == 2
+    assert "model.init_args.optimizer.learning_rate is 0.5" in error
+    assert "was made with 0.003" in error
+    code, _, [error] = command("fit", "--ckpt_path", checkpoint, "--data.batch_size", 4)
+    assert code == 2
+    assert "data.init_args.batch_size is 4" in error
+    assert "was made with 2" in error
+
+
+def test_predict_continues_every_prompt(command, trained):
+    _, checkpoint = trained
+    prompts = json.dumps(["the cat ", "a red"])
+    code, out, _ = command("predict", "--ckpt_path", checkpoint, "--data.prompts", prompts, "--model.temperature", 0)
+    assert code == 0
+    first, second, _ = out[out.index("the cat ") :].split("---\n")
+    assert len(first) > len("the cat ") + 10
+    assert second.startswith("a red")
+
+
+def test_test_and_validate_report_the_loss_of_their_own_split(command, trained):
+    _, checkpoint = trained
+    code, out, _ = command("test", "--ckpt_path", checkpoint)
+    assert code == 0
+    assert "test/loss" in out
+    assert "test/bits_per_byte" in out
+
+
+def test_a_damaged_token_cache_gets_one_line(command, trained, tmp_path):
+    _, checkpoint = trained
+    [tokens] = (tmp_path / "cache").rglob("val.bin")
+    tokens.write_bytes(tokens.read_bytes()[:-2])
+    code, _, [error] = command("validate", "--ckpt_path", checkpoint, "--trainer.limit_val_batches", 1)
+    assert code == 2
+    assert "is damaged: val.bin" in error
+
+
+def test_export_turns_a_lightning_checkpoint_into_one_that_transformers_reads(command, trained, tmp_path):
+    import transformers
+
+    _, checkpoint = trained
+    code, out, _ = command("export", checkpoint, tmp_path / "exported")
+    assert code == 0
+    assert str(tmp_path / "exported") in out
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "exported")
+    assert theirs.num_parameters() == sum(p.numel() for p in zoo.load(checkpoint).parameters())
+    code, out, _ = command("info", tmp_path / "exported")
+    assert code == 0
+    assert "after 1 training steps" in out
+
+
+def test_list_names_what_load_loads(command):
+    code, out, _ = command("list", "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert [row["name"] for row in rows] == zoo.list_models()
+    for row in rows:
+        assert isinstance(zoo.load(row["name"]), GPT2)
+
+
+@pytest.mark.parametrize("args", [["lst"], ["info", "gpt3"], ["export", "nowhere.ckpt", "x"], ["study", "x"], []])
+def test_mistakes_of_the_light_commands_get_one_line(command, args):
+    code, _, errors = command(*args) if args else (main([]), "", ["-"])
+    assert code == 2
+    assert len(errors) == 1
