@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
+    from zoo.catalog import info, list_models
     from zoo.checkpoints import save
-    from zoo.sources import embedding, info, list_models, load
+    from zoo.sources import embedding, load
 
 __version__ = "0.1.0"
 __all__ = ["ZooError", "embedding", "info", "list_models", "load", "save"]
 
 _HOMES = {
     "embedding": "zoo.sources",
-    "info": "zoo.sources",
-    "list_models": "zoo.sources",
+    "info": "zoo.catalog",
+    "list_models": "zoo.catalog",
     "load": "zoo.sources",
     "save": "zoo.checkpoints",
 }

@@ -68,7 +68,7 @@ def _run_light(argv: list[str]) -> int:
     elif arguments.command == "info":
         from zoo import catalog
 
-        print(catalog.card(arguments.name))
+        print(catalog.info(arguments.name))
     elif arguments.command == "export":
         from zoo.export import export
 
@@ -84,11 +84,9 @@ def _run_light(argv: list[str]) -> int:
 
 
 def _list(pattern: str, as_json: bool) -> None:
-    import fnmatch
-
     from zoo import catalog
 
-    rows = catalog.entries([name for name in catalog.names() if fnmatch.fnmatch(name, pattern)])
+    rows = catalog.entries(pattern)
     if as_json:
         print(json.dumps(rows, indent=1))
         return

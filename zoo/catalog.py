@@ -5,6 +5,7 @@ checkpoint.
 """
 
 import difflib
+import fnmatch
 import json
 import re
 from pathlib import Path
@@ -15,9 +16,10 @@ from zoo.errors import ZooError
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
-def names() -> list[str]:
-    """Names of the shipped checkpoints, sorted."""
-    return sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir()) if PRETRAINED.is_dir() else []
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the shipped checkpoints that match a shell pattern, sorted."""
+    names = sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir()) if PRETRAINED.is_dir() else []
+    return fnmatch.filter(names, pattern)
 
 
 def folder(source: str, step: int | None = None) -> Path:
@@ -26,11 +28,11 @@ def folder(source: str, step: int | None = None) -> Path:
     Raises:
         ZooError: If there is no such checkpoint or step.
     """
-    path = PRETRAINED / source if source in names() else Path(source).expanduser()
+    path = PRETRAINED / source if source in list_models() else Path(source).expanduser()
     if not path.is_dir():
         if path.exists():
             raise ZooError(f"{source} is a file that is neither a .ckpt, .safetensors nor .npy")
-        close = difflib.get_close_matches(source, names(), 1)
+        close = difflib.get_close_matches(source, list_models(), 1)
         hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
         raise ZooError(f"no checkpoint {source!r}: it is neither a zoo name nor a folder; {hint}")
     if not (path / "config.json").is_file() and (path / "steps").is_dir():  # a run's folder
@@ -57,10 +59,10 @@ def steps(path: Path) -> list[int]:
     return sorted(int(m[1]) for m in matches if m)
 
 
-def entries(pattern_names: list[str]) -> list[dict[str, Any]]:
-    """What `python -m zoo list` shows of each name: family, parameters' bytes, steps and metrics."""
+def entries(pattern: str = "*") -> list[dict[str, Any]]:
+    """What `python -m zoo list` shows: name, family, size of the weights, steps and metrics."""
     rows = []
-    for name in pattern_names:
+    for name in list_models(pattern):
         config = _config(folder(name))
         weights = folder(name) / "model.safetensors"
         rows.append(
@@ -75,8 +77,8 @@ def entries(pattern_names: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def card(name: str) -> str:
-    """The model card, in Markdown.
+def info(name: str) -> str:
+    """The model card of a shipped checkpoint or of a zoo checkpoint's folder, in Markdown.
 
     Raises:
         ZooError: If there is no such checkpoint or it has no card.

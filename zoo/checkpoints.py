@@ -155,7 +155,8 @@ def model_class(name: str, source: str | Path) -> Any:
     """
     models = importlib.import_module("zoo.models")
     cls = getattr(models, name, None) if name in models.__all__ else None
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+    is_network = isinstance(cls, type) and issubclass(cls, nn.Module) and not hasattr(cls, "training_step")
+    if not is_network:
         raise ZooError(f"checkpoint {source} names class {name!r}, which this version of the zoo does not have")
     return cls
 

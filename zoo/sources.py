@@ -1,6 +1,5 @@
 """From a name to a model: shipped checkpoints, folders, Lightning checkpoints, the Hugging Face hub."""
 
-import fnmatch
 import json
 import re
 from collections.abc import Callable
@@ -24,7 +23,6 @@ W_E_NAMES = (
     "embed_tokens.weight",
     "W_E",  # TransformerLens
 )
-SOURCES = "a zoo name (see `python -m zoo list`), a folder, a .ckpt file or hf:org/repo[@revision]"
 
 
 def load(source: str | Path, step: int | None = None) -> nn.Module:
@@ -107,6 +105,7 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         ZooError: If the file is missing, damaged, holds other things than plain data, or was not written by the zoo.
     """
+    path = path.expanduser()
     if not path.is_file():
         raise ZooError(f"{path} does not exist")
     try:
@@ -120,20 +119,6 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     prefix = "net."
     state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     return state, zoo_part
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of the shipped checkpoints that match a shell pattern."""
-    return [name for name in catalog.names() if fnmatch.fnmatch(name, pattern)]
-
-
-def info(name: str) -> str:
-    """The model card of a shipped checkpoint or of a zoo checkpoint's folder, in Markdown.
-
-    Raises:
-        ZooError: If there is no such checkpoint.
-    """
-    return catalog.card(name)
 
 
 def _embedding_file(source: str | Path, step: int | None, tensor: str | None) -> tuple[Path, dict[str, Any] | None]:
