@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import sysconfig
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,20 +14,20 @@ from typing import Any
 from zoo.errors import ZooError
 
 
-class Corpus:
+class Corpus(ABC):
     """Text as a sequence of documents."""
 
+    @abstractmethod
     def documents(self) -> Iterator[str]:
         """The documents, in an order that depends on nothing but the corpus.
 
         Raises:
             ZooError: If the corpus cannot be read.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def fingerprint(self) -> str:
         """A name for the content, which changes whenever the content does."""
-        raise NotImplementedError
 
 
 class StdlibCorpus(Corpus):

@@ -1,6 +1,7 @@
 """Where a tokenizer comes from: trained on the corpus, a file, or the hub."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,22 +13,22 @@ END_OF_TEXT = "<|endoftext|>"
 END_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "[SEP]", "<eos>")
 
 
-class TokenizerSource:
+class TokenizerSource(ABC):
     """Recipe for a tokenizer whose vocabulary size is known before any text is read."""
 
     vocab_size: int
 
+    @abstractmethod
     def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
         """The tokenizer; `training_texts` are read only by sources that train one.
 
         Raises:
             ZooError: If it cannot be made or loaded.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def fingerprint(self) -> str:
         """A name that changes whenever the tokenizer would."""
-        raise NotImplementedError
 
 
 class TrainedBPE(TokenizerSource):

@@ -1,5 +1,7 @@
 """What a GPT-2's token embedding starts from: random rows of several kinds, or rows derived from another model's."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from zoo.errors import ZooError
 from zoo.sources import embedding
 
 
-class Embedding:
+class Embedding(ABC):
     """Recipe for a token embedding's initial rows.
 
     Args:
@@ -18,13 +20,13 @@ class Embedding:
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
 
+    @abstractmethod
     def rows(self, vocab_size: int, d_model: int) -> Tensor:
         """The initial embedding, (vocab_size, d_model) float32.
 
         Raises:
             ZooError: If rows of this shape cannot be made.
         """
-        raise NotImplementedError
 
     def _generator(self) -> torch.Generator | None:
         return None if self.seed is None else torch.Generator().manual_seed(self.seed)

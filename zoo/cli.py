@@ -34,6 +34,12 @@ EXPECTED_WARNINGS = (  # of Lightning, about what is meant to be so
     ".*LeafSpec.* is deprecated",
     ".*does not have many workers",  # prompts
 )
+COMMANDS = {
+    "fit": "Train a model, or go on with a run: --ckpt_path runs/NAME/checkpoints/last.ckpt.",
+    "validate": "Judge a model on the validation split.",
+    "test": "Judge a model on the test split.",
+    "predict": "Let a model continue prompts: --data.prompts '[\"class \"]'.",
+}
 LINKED = ("vocab_size", "context_length")  # the model's follow the data's
 
 
@@ -134,6 +140,16 @@ class ZooCLI(LightningCLI):
                 print("---")
 
 
+def _help(command: str, text: str) -> dict[str, str]:
+    """Usage and description of a command's --help."""
+    return {
+        "usage": f"python -m zoo {command} --config FILE [--KEY VALUE ...]",
+        "description": f"{text} FILE is one of cli_configs/, or your own; every KEY below can stand in it or on the "
+        "command line, which wins. What a class takes: --model.help FrozenEmbeddingGPT2, --data.help TextDataModule, "
+        "--model FrozenEmbeddingGPT2 --model.embedding.help LowCoherenceEmbedding, --trainer.callbacks.help EmbeddingDrift.",
+    }
+
+
 def run(argv: list[str]) -> int:
     """Run a trainer's command, returning the exit code."""
     for message in EXPECTED_WARNINGS:
@@ -143,7 +159,7 @@ def run(argv: list[str]) -> int:
     try:
         ZooCLI(
             parser_class=ZooParser,
-            parser_kwargs={"prog": "python -m zoo", "description": "Train, judge and sample the models of the zoo."},
+            parser_kwargs={"prog": "python -m zoo", **{name: _help(name, text) for name, text in COMMANDS.items()}},
             save_config_callback=_SaveFitConfig,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
