@@ -146,7 +146,7 @@ def _help(command: str, text: str) -> dict[str, str]:
         "usage": f"python -m zoo {command} --config FILE [--KEY VALUE ...]",
         "description": f"{text} FILE is one of cli_configs/, or your own; every KEY below can stand in it or on the "
         "command line, which wins. What a class takes: --model.help FrozenEmbeddingGPT2, --data.help TextDataModule, "
-        "--model FrozenEmbeddingGPT2 --model.embedding.help LowCoherenceEmbedding, --trainer.callbacks.help EmbeddingDrift.",
+        "--trainer.callbacks.help EmbeddingDrift.",
     }
 
 
