@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -126,7 +127,7 @@ class ZooCLI(LightningCLI):
     def before_fit(self) -> None:
         """Tell the module where it comes from."""
         self.model.provenance = {
-            "command": " ".join(["python -m zoo", *sys.argv[1:]]),
+            "command": "python -m zoo " + shlex.join(sys.argv[1:]),
             "seed": self.plain_config["seed_everything"],
             "config": self.plain_config,
         }
