@@ -1,8 +1,9 @@
 """How much worse does GPT-2 train when its embedding is random and never updated?
 
-Eight arms: a learned embedding, and frozen ones that are Gaussian at GPT-2's own scale, Gaussian with rows of about unit
-length, or of low coherence; each with an unembedding of its own and with a tied one. Runs of one seed share the initial
-weights of everything but the embedding, and the order of the data, so gaps to the learned arm are paired by seed.
+Eight arms: a learned embedding, and frozen ones that are Gaussian at GPT-2's own scale, Gaussian with rows of about
+unit length, or of low coherence; each with an unembedding of its own and with a tied one. Runs of one seed share the
+initial weights of everything but the embedding, and the order of the data, so gaps to the learned arm are paired by
+seed.
 """
 
 import json
