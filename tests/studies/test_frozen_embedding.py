@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zoo.studies.frozen_embedding import ROWS, TIED, interval, run, steps_to_reach
+from zoo.studies.frozen_embedding import ARMS, ROWS, interval, run, steps_to_reach
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +51,7 @@ def test_the_study_runs_resumes_and_finds_that_a_frozen_tied_embedding_costs_mos
     monkeypatch.setitem(ROWS, "frozen low-coherence", [*ROWS["frozen low-coherence"][:-1], "0.97"])
     results = run(config, out, seeds=2, jobs=2, extra=extra)
     gaps = {(arm["rows"], arm["tied"]): arm["gap"] for arm in results["arms"]}
-    assert set(gaps) == {(rows, tied) for rows in ROWS for tied in TIED}
+    assert set(gaps) == set(ARMS)
     for rows in ("frozen Gaussian", "frozen low-coherence"):
         assert gaps[rows, "tied"]["mean"] > gaps[rows, "untied"]["mean"] > 0
     assert gaps["learned", "tied"] is None
