@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from zoo.callbacks.drift_picture import draw_drift, render
+from zoo.errors import ZooError
 from zoo.metrics import row_drift
 
 
@@ -36,6 +37,8 @@ class EmbeddingDrift(L.Callback):
     """
 
     def __init__(self, every_n_steps: int = 100, top_rows: int = 10) -> None:
+        if every_n_steps < 1:
+            raise ZooError(f"every_n_steps is {every_n_steps}; it must be at least 1")
         self.every_n_steps, self.top_rows = every_n_steps, top_rows
         self.start: dict[str, Tensor] = {}
         self.at_checkpoint: dict[str, Tensor] = {}
@@ -57,7 +60,7 @@ class EmbeddingDrift(L.Callback):
             self.history.setdefault(name, [])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """First point of the curves, unless the run is resumed between two of them."""
+        """First point of the curves, unless the run is resumed."""
         for name, rows in pl_module.embedding_rows().items():  # type: ignore[operator]
             self._decaying[name] = [
                 (optimizer, group)
@@ -66,7 +69,7 @@ class EmbeddingDrift(L.Callback):
                 for group in optimizer.param_groups
                 if any(p.data_ptr() == rows.data_ptr() for p in group["params"])
             ]
-        if trainer.global_step % self.every_n_steps == 0:
+        if trainer.global_step == 0:
             self._measure(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
@@ -134,7 +137,7 @@ class EmbeddingDrift(L.Callback):
                 "decay_alone": 1 - self.shrink[name],
             } | {f"by_count/{label}": median for label, median in medians.items()}
             for logger in trainer.loggers:
-                logger.log_metrics({f"drift/{name}/{k}": v for k, v in scalars.items()}, trainer.global_step)
+                logger.log_metrics({f"drift/{name}/{k}": v for k, v in scalars.items()}, _logged_step(trainer))
 
     def _draw(self, trainer: L.Trainer, name: str, relative: Tensor, folder: Path) -> None:
         counts, tokens = _counts(trainer, len(relative)), _tokens(trainer, len(relative))
@@ -147,8 +150,8 @@ class EmbeddingDrift(L.Callback):
         table = "\n".join(["| row | token | distance / norm |", "|---|---|---|", *lines])
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(f"drift/{name}", picture, trainer.global_step, dataformats="HWC")
-                logger.experiment.add_text(f"drift/{name}/moved_most", table, trainer.global_step)
+                logger.experiment.add_image(f"drift/{name}", picture, _logged_step(trainer), dataformats="HWC")
+                logger.experiment.add_text(f"drift/{name}/moved_most", table, _logged_step(trainer))
 
     def _write_tables(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._last_table = trainer.global_step
@@ -191,6 +194,11 @@ def frequency_groups(counts: Tensor | None, n_rows: int) -> dict[str, Tensor]:
     decade = torch.where(counts > 0, counts.clamp(min=1).double().log10().floor().long() + 1, 0)
     label = {d: "0" if d == 0 else f"{10 ** (d - 1)}-{10**d - 1}" for d in range(int(decade.max()) + 1)}
     return {label[d]: members for d in label if len(members := (decade == d).nonzero().squeeze(1))}
+
+
+def _logged_step(trainer: L.Trainer) -> int:
+    """The last step counted from 0, as in Lightning's own curves."""
+    return max(0, trainer.global_step - 1)
 
 
 def _rows(pl_module: L.LightningModule) -> dict[str, Tensor]:

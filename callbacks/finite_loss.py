@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from zoo.callbacks.progress import logging_is_due
 from zoo.errors import ZooError
 
 
@@ -33,7 +34,7 @@ class FiniteLoss(L.Callback):
         bad = (self._first_bad < 0) & ~loss.isfinite()
         self._first_bad += bad * (trainer.global_step + 1)
         cheap = loss.device.type == "cpu" and trainer.world_size == 1
-        if cheap or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if cheap or logging_is_due(trainer):
             self._check(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

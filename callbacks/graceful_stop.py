@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 
 
 class RunStopped(Exception):
@@ -34,12 +35,14 @@ class GracefulStop(L.Callback):
 
     def __init__(self) -> None:
         self._signum = 0
+        self._stopped: RunStopped | None = None
         self._previous: dict[int, Any] = {}
         self._last_step = -1
+        self._rank = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the two signals."""
-        self._last_step = trainer.global_step
+        self._last_step, self._rank = trainer.global_step, trainer.global_rank
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._previous[signum] = signal.signal(signum, self._receive)
@@ -47,20 +50,32 @@ class GracefulStop(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop if a signal has come and the optimizer has just stepped."""
+        """Save if a signal has come and the optimizer has just stepped; a last step ends the run by itself."""
         step = trainer.global_step
-        if step == self._last_step:  # in the midst of accumulating gradients
+        if step in (self._last_step, trainer.max_steps):  # in the midst of accumulating gradients, or at the end
             return
         self._last_step = step
-        stop = self._signum != 0
+        signum = self._signum
         if trainer.world_size > 1:
             if step % self.AGREE_EVERY:
                 return
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
+            signum = int(trainer.strategy.reduce(torch.tensor(signum, device=pl_module.device), reduce_op="max"))
+        if signum:
             path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-            trainer.save_checkpoint(path)
-            raise RunStopped(self._signum or signal.SIGTERM, step, path)
+            trainer.save_checkpoint(path, weights_only=False)
+            self._stopped = RunStopped(signum, step, path)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop, now that the step's metrics are logged."""
+        if self._stopped:
+            raise self._stopped
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop before a validation, which the resumed run makes up for."""
+        if self._stopped:
+            raise self._stopped
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back."""
@@ -74,7 +89,8 @@ class GracefulStop(L.Callback):
         if self._signum and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self._signum = signum
-        print("\nstopping after this step (Ctrl-C again: at once)", flush=True)
+        if self._rank == 0:
+            print("\nstopping after this step (Ctrl-C again: at once)", flush=True)
 
     def _restore(self) -> None:
         while self._previous:

@@ -6,6 +6,12 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 
+def logging_is_due(trainer: L.Trainer) -> bool:
+    """Whether the step just done is one whose metrics are logged."""
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and trainer.global_step % every == 0
+
+
 class RunProgress(RichProgressBar):
     """Lightning's rich progress bar, ending where `max_steps` ends the run.
 
@@ -28,7 +34,7 @@ class RunProgress(RichProgressBar):
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         """Renew the losses when they are logged."""
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if logging_is_due(trainer):
             self._renew(trainer)
         super().on_train_batch_end(trainer, *args)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +30,7 @@ class RunSummary(L.Callback):
                 lines |= callback.summary()
         if checkpoint.is_file():
             lines["checkpoint"] = str(checkpoint)
-        if trainer.logger:
+        if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
             lines["curves"] = f"tensorboard --logdir {run}"
         if checkpoint.is_file() and is_overridden("predict_step", pl_module):
             lines["try next"] = f"python -m zoo predict --ckpt_path {checkpoint} --data.prompts '[\"class \"]'"

@@ -5,9 +5,11 @@ from typing import Any
 
 import lightning as L
 
+from zoo.callbacks.progress import logging_is_due
+
 
 class Throughput(L.Callback):
-    """Counts the tokens of all ranks and the seconds of training, validation and the start left out.
+    """Counts the tokens of all ranks and the seconds of training, saving included, validation and the start left out.
 
     Logs `tokens_seen` and `tokens_per_second` (since the last logged step) every `log_every_n_steps` steps, at the
     step counted from 0, as Lightning's own curves do. A module says how many tokens a batch has by
@@ -41,7 +43,7 @@ class Throughput(L.Callback):
         self.tokens_seen += tokens
         self.tokens_timed += tokens
         step = trainer.global_step
-        if step == self._last_step or step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if step == self._last_step or not logging_is_due(trainer):
             return
         self._last_step = step
         self._hold()

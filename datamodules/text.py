@@ -56,6 +56,10 @@ class TextDataModule(L.LightningDataModule):
                 raise ZooError(f"{name} is {value}; it must be at least 1")
         if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
             raise ZooError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave a split empty")
+        if seed < 0:
+            raise ZooError(f"data.seed is {seed}; it must not be negative")
+        if not prompts or not all(prompts):
+            raise ZooError(f"prompts is {prompts}; give at least one text, and none that is empty")
         self.source = tokenizer or TrainedBPE()
         self.context_length, self.batch_size = context_length, batch_size
         self.seed, self.prompts = seed, prompts
@@ -75,6 +79,12 @@ class TextDataModule(L.LightningDataModule):
         """Open the cache."""
         meta = self.cache.meta
         self.corpus_fingerprint: str = meta["corpus_fingerprint"]
+        need, have = (self.batch_size + 2) * self.context_length, meta["splits"]["train"]["tokens"]
+        if have < need:
+            raise ZooError(
+                f"the training split has {have} tokens, and one batch of {self.batch_size} x {self.context_length} "
+                f"needs {need}; lower batch_size or context_length"
+            )
         self.bytes_per_token = {s: meta["splits"][s]["bytes"] / meta["splits"][s]["tokens"] for s in SPLITS}
         self.token_counts = torch.from_numpy(self.cache.token_counts())  # (V,) int64, training split
         self.tokenizer: Tokenizer = self.cache.tokenizer()
@@ -84,12 +94,6 @@ class TextDataModule(L.LightningDataModule):
         """Shuffled windows; each pass over the corpus cuts it at other places."""
         rank, world_size = self._ranks()
         tokens = self.cache.tokens("train")
-        need = (self.batch_size + 2) * self.context_length
-        if len(tokens) < need:
-            raise ZooError(
-                f"the training split has {len(tokens)} tokens, and one batch of {self.batch_size} x "
-                f"{self.context_length} needs {need}; lower batch_size or context_length"
-            )
         return TokenLoader(tokens, self.context_length, self.batch_size, self.seed, rank, world_size)
 
     def val_dataloader(self) -> "EvaluationLoader":
@@ -102,8 +106,6 @@ class TextDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """One prompt per batch, (1, T)."""
-        if not all(self.prompts):
-            raise ZooError("a prompt is empty; write at least one character")
         ids = [self.tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in self.prompts]
         return DataLoader([{"input_ids": torch.tensor([i])} for i in ids], batch_size=None)  # type: ignore[arg-type]
 

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -109,19 +110,17 @@ class TokenCache:
         with Progress(*columns, transient=True) as progress:
             training = progress.add_task("making the tokenizer: documents", total=None)
             documents = progress.track(self.corpus.documents(), task_id=training)
-            tokenizer = self.source.tokenizer(d for d in documents if self._split(d) == "train")
+            splits: Counter[str] = Counter()
+            try:
+                tokenizer = self.source.tokenizer(self._training_documents(documents, splits))
+            except ZooError:
+                self._check_splits(splits)
+                raise
             progress.remove_task(training)
             tokenizing = progress.add_task("tokenizing: documents", total=None)
             documents = progress.track(self.corpus.documents(), task_id=tokenizing)
             stats, counts = self._write_tokens(folder, documents, tokenizer)
-        for split in SPLITS:
-            if not stats[split]["documents"]:
-                total = sum(s["documents"] for s in stats.values())
-                raise ZooError(
-                    f"no document fell into the {split} split ({total} documents in all, val_fraction "
-                    f"{self.val_fraction}, test_fraction {self.test_fraction}); use more or smaller documents "
-                    "(LocalFiles has a separator) or larger fractions"
-                )
+        self._check_splits({split: stats[split]["documents"] for split in SPLITS})
         np.save(folder / "token_counts.npy", counts)
         tokenizer.save(str(folder / "tokenizer.json"))
         meta = {
@@ -131,6 +130,23 @@ class TokenCache:
             "sha256": {name: _sha256(folder / name) for name in FILES},
         }
         (folder / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
+
+    def _training_documents(self, documents: Iterable[str], splits: Counter[str]) -> Iterator[str]:
+        """The training split's documents; counts those of all splits on the way."""
+        for document in documents:
+            split = self._split(document)
+            splits[split] += 1
+            if split == "train":
+                yield document
+
+    def _check_splits(self, splits: Mapping[str, int]) -> None:
+        for split in SPLITS:
+            if not splits.get(split):
+                raise ZooError(
+                    f"no document fell into the {split} split ({sum(splits.values())} documents in all, val_fraction "
+                    f"{self.val_fraction}, test_fraction {self.test_fraction}); use more or smaller documents "
+                    "(LocalFiles has a separator) or larger fractions"
+                )
 
     def _write_tokens(
         self, folder: Path, documents: Iterable[str], tokenizer: Tokenizer

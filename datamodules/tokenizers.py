@@ -69,7 +69,7 @@ class TrainedBPE(TokenizerSource):
         left = self.sample_megabytes * 2**20
         for text in texts:
             yield text
-            left -= len(text)
+            left -= len(text.encode("utf-8", "surrogatepass"))
             if left <= 0:
                 return
 

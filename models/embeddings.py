@@ -42,6 +42,8 @@ class GaussianEmbedding(Embedding):
 
     def __init__(self, std: float = 0.02, seed: int | None = None) -> None:
         super().__init__(seed)
+        if std <= 0:
+            raise ZooError(f"std is {std}; it must be positive")
         self.std = std
 
     def rows(self, vocab_size: int, d_model: int) -> Tensor:

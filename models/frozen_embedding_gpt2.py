@@ -15,8 +15,8 @@ from zoo.errors import ZooError
 from zoo.models.embeddings import Embedding, GaussianEmbedding, row_mask
 from zoo.models.gpt2 import GPT2
 from zoo.models.optimizers import AdamWCosine
-from zoo.models.zoo_module import ZooModule
-from zoo.sources import load
+from zoo.models.zoo_module import RESTORED, ZooModule
+from zoo.sources import load, tokenizer_json
 
 
 class FrozenEmbeddingGPT2(ZooModule):
@@ -72,19 +72,29 @@ class FrozenEmbeddingGPT2(ZooModule):
         arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.save_plain_hyperparameters(**arguments)
         sizes = {"d_model": d_model, "n_layers": n_layers, "n_heads": n_heads, "tied": tied}
-        if init_from is None:
+        if (restored := RESTORED.get()) is not None:
+            self.net = _like(restored, "the checkpoint", vocab_size, context_length, dropout, sizes)
+            embedding = None
+        elif init_from is None:
             defaults = {"d_model": 256, "n_layers": 4, "n_heads": 4, "tied": True}
             chosen = {k: defaults[k] if v is None else v for k, v in sizes.items()}
             self.net = GPT2(vocab_size, context_length, dropout=dropout, **chosen)  # type: ignore[arg-type]
             embedding = embedding or GaussianEmbedding()
         else:
-            self.net = _load_gpt2(init_from, vocab_size, context_length, dropout, sizes)
+            source = load(init_from)
+            saved = {"class": type(source).__name__, "init_args": source.config}
+            self.net = _like(saved, f"init_from {init_from}", vocab_size, context_length, dropout, sizes)
+            self.net.load_state_dict(source.state_dict())
         if embedding is not None:
             with torch.no_grad():
                 self.net.W_E.copy_(embedding.rows(*self.net.W_E.shape))
         if (reached := getattr(embedding, "reached", None)) is not None:
             rank_zero_info(f"low-coherence embedding: the largest |cosine| between two rows is {reached:.4f}")
 
+        if temperature < 0 or max_new_tokens < 1:
+            raise ZooError(
+                f"temperature {temperature} must not be negative, max_new_tokens {max_new_tokens} at least 1"
+            )
         if trained_rows is not None and frozen_rows not in ("all", None):
             raise ZooError("give frozen_rows or trained_rows, not both")
         frozen = row_mask(frozen_rows, vocab_size) if trained_rows is None else ~row_mask(trained_rows, vocab_size)
@@ -95,8 +105,10 @@ class FrozenEmbeddingGPT2(ZooModule):
             self.net.W_E.register_hook(lambda grad: grad.index_fill(0, self.frozen_ids, 0.0))
 
         self.optimizer, self.compile_net = optimizer, compile
+        self.init_from = None if restored else init_from
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        # A NaN stays one: "warn" would leave it out, and "disable" leaves out the weights (torchmetrics 1.9).
+        self.val_loss, self.test_loss = MeanMetric(nan_strategy=math.nan), MeanMetric(nan_strategy=math.nan)
 
     def embedding_rows(self) -> dict[str, Tensor]:
         """`W_E` (V, D), and `W_U` (V, D) when it is a matrix of its own."""
@@ -106,6 +118,11 @@ class FrozenEmbeddingGPT2(ZooModule):
         """Tokens predicted on this rank."""
         return batch["targets"].numel()
 
+    def setup(self, stage: str) -> None:
+        """Make sure that the data's tokenizer is that of the weights training starts from."""
+        if stage == "fit" and self.init_from is not None:
+            self.check_tokenizer(tokenizer_json(self.init_from), f"init_from {self.init_from}")
+
     def configure_model(self) -> None:
         """Compile in place, which leaves the names in the state dict alone."""
         if self.compile_net:
@@ -114,7 +131,7 @@ class FrozenEmbeddingGPT2(ZooModule):
     def configure_optimizers(self) -> Any:
         """AdamW; embeddings and positions are exempt from matrix decay."""
         embeddings = {"transformer.wte.weight", "transformer.wpe.weight"}
-        return self.optimizer.configure(self.net, embeddings, self.trainer.estimated_stepping_batches)
+        return self.optimizer.configure(self.net, embeddings, self.total_steps())
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Optimizer | LightningOptimizer, optimizer_closure: Any = None
@@ -142,7 +159,7 @@ class FrozenEmbeddingGPT2(ZooModule):
         self.test_loss.update(*self._loss(batch))
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss, perplexity and bits per byte over all ranks."""
+        """Log loss, perplexity and bits per byte (at the whole split's bytes per token) over all ranks."""
         self._log_losses("val", self.val_loss)
 
     def on_test_epoch_end(self) -> None:
@@ -171,19 +188,23 @@ class FrozenEmbeddingGPT2(ZooModule):
             self.log(f"{stage}/bits_per_byte", loss / (math.log(2) * bytes_per_token[stage]))
 
 
-def _load_gpt2(
-    source: str, vocab_size: int, context_length: int, dropout: float, sizes: dict[str, int | bool | None]
+def _like(
+    saved: dict[str, Any],
+    owner: str,
+    vocab_size: int,
+    context_length: int,
+    dropout: float,
+    sizes: dict[str, int | bool | None],
 ) -> GPT2:
-    net = load(source)
-    if not isinstance(net, GPT2):
-        raise ZooError(f"init_from {source} is a {type(net).__name__}, not a GPT2")
+    """A new GPT2 with the sizes of a saved one, which must not contradict those that were asked for."""
+    if saved["class"] != "GPT2":
+        raise ZooError(f"{owner} holds a {saved['class']}, not a GPT2")
+    config = saved["init_args"]
     for name, value in {"vocab_size": vocab_size, **sizes}.items():
-        if value is not None and value != net.config[name]:
-            raise ZooError(f"{name} is {value}, and the checkpoint init_from {source} has {net.config[name]}")
-    if context_length > net.context_length:
+        if value is not None and value != config[name]:
+            raise ZooError(f"{name} is {value}, and {owner} has {config[name]}")
+    if context_length > config["context_length"]:
         raise ZooError(
-            f"context_length is {context_length}, more than the {net.context_length} positions of init_from {source}"
+            f"context_length is {context_length}, more than the {config['context_length']} positions of {owner}"
         )
-    state, net = net.state_dict(), GPT2(**{**net.config, "dropout": dropout})
-    net.load_state_dict(state)
-    return net.train()
+    return GPT2(**{**config, "dropout": dropout})

@@ -9,6 +9,8 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from zoo.errors import ZooError
+
 
 @dataclass
 class AdamWCosine:
@@ -23,6 +25,9 @@ class AdamWCosine:
         warmup_steps: Optimizer steps of linear warm-up.
         decay_steps: Step at which the cosine ends; by default the end of the run.
         final_ratio: Learning rate at the end of the cosine, as a share of the peak.
+
+    Raises:
+        ZooError: If a number is out of its range.
     """
 
     learning_rate: float = 1e-3
@@ -33,6 +38,14 @@ class AdamWCosine:
     warmup_steps: int = 100
     decay_steps: int | None = None
     final_ratio: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay", "embedding_weight_decay", "warmup_steps", "final_ratio"):
+            if getattr(self, name) < 0:
+                raise ZooError(f"optimizer.{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ZooError(f"optimizer.{name} is {getattr(self, name)}; it must be at least 0 and below 1")
 
     def factor(self, step: int, total_steps: float) -> float:
         """Learning rate at optimizer step `step`, as a share of the peak."""

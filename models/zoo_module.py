@@ -1,13 +1,20 @@
 """What every LightningModule of the zoo offers to callbacks, checkpoints and the command line."""
 
+from contextvars import ContextVar
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import lightning as L
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 import zoo
+from zoo.errors import ZooError
+
+# What the checkpoint that is about to be restored says of its network. A module then builds that network and makes no
+# initial weights, whose source may be gone.
+RESTORED: ContextVar[dict[str, Any] | None] = ContextVar("restored", default=None)
 
 
 class ZooModule(L.LightningModule):
@@ -61,9 +68,48 @@ class ZooModule(L.LightningModule):
             },
         }
 
+    def total_steps(self) -> float:
+        """Optimizer steps in the run; infinite for a run without an end."""
+        total = self.trainer.estimated_stepping_batches
+        # Counting may have set up the loader before a resumed run's state could reach it; it is set up again later.
+        self.trainer.fit_loop._combined_loader = None
+        return total
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds `net` without this module."""
         checkpoint["zoo"] = self.zoo_part()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that was trained with another tokenizer or, to go on training, on other text.
+
+        Raises:
+            ZooError: If the datamodule's tokenizer or corpus is not the checkpoint's.
+        """
+        if self._trainer is None:  # load_from_checkpoint
+            return
+        part = checkpoint.get("zoo", {})
+        self.check_tokenizer(part.get("tokenizer_json"), "the checkpoint")
+        before = part.get("provenance", {}).get("corpus_fingerprint")
+        now = getattr(getattr(self.trainer, "datamodule", None), "corpus_fingerprint", None)
+        if self.trainer.state.fn == "fit" and None not in (before, now) and before != now:
+            raise ZooError("the corpus is not the one the checkpoint was trained on; start a new run with init_from")
+
+    def check_tokenizer(self, tokenizer_json: str | None, owner: str) -> None:
+        """Refuse a datamodule whose tokenizer is not the one that some weights were trained with.
+
+        Raises:
+            ZooError: If both are known and their vocabularies differ.
+        """
+        tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer", None)
+        if tokenizer_json is None or tokenizer is None:
+            return
+        theirs, ours = Tokenizer.from_str(tokenizer_json).get_vocab(), tokenizer.get_vocab()
+        if theirs != ours:
+            token = min(set(theirs.items()) - set(ours.items()), key=lambda item: item[1], default=("", 0))
+            raise ZooError(
+                f"the data's tokenizer is not that of {owner} (token {token[1]} was {token[0]!r} there); use the "
+                "tokenizer.json that `python -m zoo export` writes, with TokenizerFile"
+            )
 
     def configure_gradient_clipping(
         self,

@@ -1,8 +1,11 @@
 import json
+import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import zoo
 from zoo.__main__ import main
@@ -21,7 +24,8 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["zoo"])
 
     def call(*args):
-        code = main([*map(str, args), *(["--run_dir", str(tmp_path / "run")] if args[0] == "fit" else [])])
+        own = "--run_dir" in args or "--ckpt_path" in args or args[0] != "fit"
+        code = main([*map(str, args), *([] if own else ["--run_dir", str(tmp_path / "run")])])
         out, err = capsys.readouterr()
         return code, out, [line for line in err.splitlines() if line.startswith("error: ")]
 
@@ -42,14 +46,24 @@ MISTAKES = {
     "trainer.accelerator=gpuu": "invalid accelerator name",
     "data=TextDataModul": "did you mean 'TextDataModule'?",
     "data.batch_size=0": "batch_size is 0; it must be at least 1",
+    "model.class_path=GPT2": "class 'GPT2' is not of the kind that belongs here",
+    "model.optimizer.learning_rate=-1": "optimizer.learning_rate is -1.0; it must not be negative",
+    "model.temperature=-1": "temperature -1.0 must not be negative",
+    "trainer.val_check_interval=0": "trainer.val_check_interval is 0; it must be positive",
+    "trainer.overfit_batches=2": "no effect on the zoo's loaders",
+    "trainer.callbacks+=EmbeddingDrift": "trainer.callbacks names EmbeddingDrift twice",
+    "seed_everything=-4": "-4",
+    "run_dir=/proc/nowhere": "run_dir /proc/nowhere cannot be made",
+    "data.prompts=[]": "give at least one text",
     "config=cli_configs/quikstart.yaml": "config 'cli_configs/quikstart.yaml' cannot be read",
     "ckpt_path=nowhere.ckpt": "ckpt_path 'nowhere.ckpt' does not exist",
 }
 
 
 @pytest.mark.parametrize("argument", MISTAKES)
-def test_a_mistake_gets_one_line_and_exit_code_2(command, argument):
-    code, _, errors = command(*FIT, f"--{argument}")
+def test_a_mistake_gets_one_line_and_exit_code_2(command, tmp_path, argument):
+    args = FIT if argument.startswith("run_dir") else [*FIT, "--run_dir", tmp_path / "run"]
+    code, _, errors = command(*args, *(["--run_dir", "/proc/nowhere"] if args is FIT else [f"--{argument}"]))
     assert code == 2
     assert len(errors) == 1
     assert MISTAKES[argument] in errors[0]
@@ -83,7 +97,10 @@ def test_a_run_is_neither_overwritten_nor_contradicted(command, trained):
     code, _, [error] = command(*args)
     assert code == 2
     assert "holds a run already; add --ckpt_path last" in error
-    code, _, [error] = command(*args, "--ckpt_path", "last", "--model.optimizer.learning_rate", 0.5)
+    run_dir = checkpoint.parents[1]
+    code, _, [error] = command(
+        *args, "--run_dir", run_dir, "--ckpt_path", "last", "--model.optimizer.learning_rate", 0.5
+    )
     assert code == 2
     assert "model.init_args.optimizer.learning_rate is 0.5" in error
     assert "was made with 0.003" in error
@@ -118,6 +135,91 @@ def test_a_damaged_token_cache_gets_one_line(command, trained, tmp_path):
     code, _, [error] = command("validate", "--ckpt_path", checkpoint, "--trainer.limit_val_batches", 1)
     assert code == 2
     assert "is damaged: val.bin" in error
+
+
+def test_a_checkpoint_is_not_resumed_into_another_run(command, trained, tmp_path):
+    args, checkpoint = trained
+    (tmp_path / "other" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "other" / "checkpoints" / "last.ckpt").write_bytes(checkpoint.read_bytes())
+    before = checkpoint.read_bytes()
+    code, _, [error] = command(*args, "--ckpt_path", checkpoint, "--run_dir", tmp_path / "other")
+    assert code == 2
+    assert "holds a run already" in error
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_checkpoint_is_used_only_with_its_own_tokenizer_and_resumed_only_on_its_own_corpus(
+    command, trained, tiny_corpus, tmp_path
+):
+    args, checkpoint = trained
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in tiny_corpus.iterdir():
+        (other / path.name).write_text(path.read_text().upper())
+    for name in ("validate", "predict", "fit"):
+        extra = ["--data.corpus.paths", f"[{other}]"] if name != "fit" else []
+        if name == "fit":
+            (tiny_corpus / "00.txt").write_text("The text is no longer what it was. " * 20)
+        code, _, [error] = command(name, "--ckpt_path", checkpoint, *extra)
+        assert code == 2
+        assert "tokenizer is not that of the checkpoint" in error or "corpus is not the one" in error
+    code, _, [error] = command(*args, "--model.init_from", checkpoint, "--run_dir", tmp_path / "new")
+    assert code == 2
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pickle", "other", "sizes"])
+@pytest.mark.parametrize("name", ["validate", "fit"])
+def test_a_checkpoint_that_does_not_fit_gets_one_line(command, trained, tmp_path, name, damage):
+    _, checkpoint = trained
+    extra = []
+    if damage == "truncated":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    elif damage == "pickle":
+        checkpoint.write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
+    elif damage == "other":
+        torch.save({"state_dict": {}}, checkpoint)
+    else:
+        extra = ["--model.d_model", 32]
+    code, _, errors = command(name, "--ckpt_path", checkpoint, *extra)
+    assert (code, len(errors)) == (2, 1)
+    assert not (tmp_path / "executed").exists()
+
+
+class Bomb:
+    """Touches a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (type(self.path).touch, (self.path,))
+
+
+def test_a_checkpoint_needs_its_embeddings_source_no_more(command, trained, tmp_path):
+    args, _ = trained
+    np.save(tmp_path / "W_E.npy", np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32))
+    copied = ["--model.embedding", "CopiedEmbedding", "--model.embedding.source", tmp_path / "W_E.npy"]
+    run_dir = tmp_path / "copied"
+    assert main([*map(str, [*args, *copied, "--run_dir", run_dir])]) == 0
+    (tmp_path / "W_E.npy").unlink()
+    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    assert command("validate", "--ckpt_path", checkpoint)[0] == 0
+    assert main(["fit", "--ckpt_path", str(checkpoint), "--trainer.max_steps", "2"]) == 0
+
+
+def test_a_trial_run_leaves_the_real_run_alone(command, trained, tmp_path):
+    args, _ = trained
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert command(*args, "--trainer.fast_dev_run", "true")[0] == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_corpus_of_one_document_is_told_to_split_it(command, trained, tmp_path):
+    args, _ = trained
+    (tmp_path / "one.txt").write_text("Only one document. " * 300)
+    code, _, [error] = command(*args, "--data.corpus.paths", f"[{tmp_path / 'one.txt'}]", "--run_dir", tmp_path / "one")
+    assert code == 2
+    assert "LocalFiles has a separator" in error
 
 
 def test_export_turns_a_lightning_checkpoint_into_one_that_transformers_reads(command, trained, tmp_path):

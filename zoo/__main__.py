@@ -21,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -53,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--config", default="cli_configs/gpt2/base.yaml", help="config that all runs build on")
     study.add_argument("--seeds", type=int, default=3, help="runs per arm")
     study.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    study.add_argument("extra", nargs="*", help="after --, further arguments for every fit")
+    study.epilog = "Arguments after -- go to every fit: study ... -- --trainer.max_steps 1200"
     return parser
 
 
@@ -62,7 +65,8 @@ def _run_light(argv: list[str]) -> int:
     parser.error = _one_line_error  # type: ignore[assignment, method-assign]
     for action in parser._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
         action.error = _one_line_error
-    arguments = parser.parse_args(argv)
+    extra = argv[argv.index("--") + 1 :] if "--" in argv else []
+    arguments = parser.parse_args(argv[: argv.index("--")] if "--" in argv else argv)
     if arguments.command == "list":
         _list(arguments.pattern, arguments.json)
     elif arguments.command == "info":
@@ -79,7 +83,7 @@ def _run_light(argv: list[str]) -> int:
         from zoo.studies import frozen_embedding
 
         a = arguments
-        frozen_embedding.run(a.config, Path(a.out), a.seeds, a.jobs, a.extra)
+        frozen_embedding.run(a.config, Path(a.out), a.seeds, a.jobs, extra)
     return 0
 
 

@@ -4,20 +4,24 @@ import inspect
 import logging
 import shlex
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 import zoo.datamodules
 import zoo.models  # noqa: F401
-from zoo import callbacks, run_folder
+from zoo import callbacks, run_folder, sources
 from zoo.config_files import expand_configs
 from zoo.errors import ZooError
+from zoo.models.zoo_module import RESTORED
 from zoo.short_errors import explain_parse_error, short_errors
 
 ALWAYS = (  # callbacks of every fit, in addition to those a config names
@@ -83,17 +87,25 @@ class ZooCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle the run's folder, its logger and its checkpoint; refuse to overwrite or to contradict a run."""
         config = self.config[self.subcommand]
+        _check_trainer(config.trainer)
         config.base = None
         names = [Path(str(path)).stem for path in config.config or []]
         run_dir = Path(config.run_dir or f"runs/{names[-1] if names else 'unnamed'}")
-        config.run_dir = str(run_dir)
-        config.trainer.default_root_dir = str(run_dir)
-        if config.get("ckpt_path"):
-            config.ckpt_path = str(run_folder.find_checkpoint(config.ckpt_path, run_dir))
+        if config.trainer.fast_dev_run:
+            run_dir = Path(tempfile.mkdtemp(prefix="zoo-"))
+        config.run_dir = config.trainer.default_root_dir = str(run_dir)
         self.plain_config = run_folder.plain_config(self._parser(self.subcommand), config)
         self.first_step = 0
-        if self.subcommand == "fit" and not config.trainer.fast_dev_run:
-            self.first_step = run_folder.check(run_dir, config.get("ckpt_path"), self.plain_config)
+        if config.get("ckpt_path"):
+            path = run_folder.find_checkpoint(config.ckpt_path, run_dir)
+            config.ckpt_path = str(path)
+            _, part = sources.read_lightning(path)
+            RESTORED.set(part)
+            self.first_step = part.get("step", 0)
+            if self.subcommand == "fit":
+                run_folder.check_resumed(run_dir, path, part, self.plain_config)
+        elif self.subcommand == "fit":
+            run_folder.check_new(run_dir)
 
     def instantiate_classes(self) -> None:
         """Make everything; a link must not quietly override what the user wrote for its target."""
@@ -117,12 +129,19 @@ class ZooCLI(LightningCLI):
             if trainer_config.get("enable_checkpointing") is False:
                 wanted.remove(callbacks.LastCheckpoint)
             given += [c() for c in wanted]
+        for kind in {type(c) for c in given}:
+            if sum(type(c) is kind for c in given) > 1 and kind.__module__.startswith("zoo."):
+                raise ZooError(f"trainer.callbacks names {kind.__name__} twice")
         if trainer_config.get("logger") in (None, True):
             kwargs["logger"] = self.subcommand == "fit" and TensorBoardLogger(
                 self._get(self.config, "run_dir"), name="", version="", purge_step=self.first_step
             )
         with short_errors():
             return super().instantiate_trainer(callbacks=given, use_distributed_sampler=False, **kwargs)
+
+    def _set_seed(self) -> None:
+        with short_errors():
+            super()._set_seed()
 
     def before_fit(self) -> None:
         """Tell the module where it comes from."""
@@ -168,6 +187,25 @@ def run(argv: list[str]) -> int:
             trainer_defaults={"max_epochs": -1},
         )
     except callbacks.RunStopped as stop:
-        print(f"{stop}\nresume with: python -m zoo fit --ckpt_path {stop.checkpoint}", file=sys.stderr)
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            print(f"{stop}\nresume with: python -m zoo fit --ckpt_path {stop.checkpoint}", file=sys.stderr)
         return 128 + stop.signum
+    except MisconfigurationException as error:
+        raise ZooError(" ".join(str(error).split())) from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise ZooError(f"the checkpoint does not fit the model: {str(error).splitlines()[1].strip()}") from error
+    finally:
+        RESTORED.set(None)
     return 0
+
+
+def _check_trainer(trainer: Namespace) -> None:
+    """Refuse what Lightning would fail over later, or silently ignore."""
+    for name in ("val_check_interval", "accumulate_grad_batches"):
+        value = trainer.get(name)
+        if isinstance(value, int | float) and value <= 0:
+            raise ZooError(f"trainer.{name} is {value}; it must be positive")
+    if trainer.overfit_batches:
+        raise ZooError("trainer.overfit_batches has no effect on the zoo's loaders; use a small corpus instead")

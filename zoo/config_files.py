@@ -31,8 +31,8 @@ def expand_configs(argv: list[str]) -> list[str]:
         path = Path(value if equals else next(words, ""))
         for file in _chain(path, ()):
             arguments += ["--config", str(file)]
-    if not given and (config := _config_of_run(argv)):
-        arguments[1:1] = ["--config", str(config)]
+    if not given and (run_dir := _run_of_checkpoint(argv)):
+        arguments[1:1] = ["--config", str(run_dir / "config.yaml"), "--run_dir", str(run_dir)]
     return arguments
 
 
@@ -40,6 +40,8 @@ def _chain(path: Path, above: tuple[Path, ...]) -> list[Path]:
     if path.resolve() in above:
         raise ZooError(f"config {path} is its own base")
     base = read_config(path).get("base")
+    if not isinstance(base, str | None):
+        raise ZooError(f"config {path}: base is {base!r}; expected the path of another config")
     return [*(_chain(path.parent / base, (*above, path.resolve())) if base else ()), path]
 
 
@@ -51,7 +53,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise ZooError(f"config {str(path)!r} cannot be read; is the path right?") from None
     except yaml.YAMLError as error:
         raise ZooError(f"config {path} is no valid YAML: {' '.join(str(error).split())}") from None
@@ -60,11 +62,25 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def _config_of_run(argv: list[str]) -> Path | None:
-    """The config saved in the folder of the run that `--ckpt_path` points into."""
-    for word, value in zip(argv, [*argv[1:], ""], strict=True):
-        flag, equals, inline = word.partition("=")
-        if flag == "--ckpt_path":
-            config = Path(inline if equals else value).parent.parent / "config.yaml"
-            return config if config.is_file() else None
+def _run_of_checkpoint(argv: list[str]) -> Path | None:
+    """The folder of the run whose config stands in for one: that of `--ckpt_path`, or `--run_dir` for "last".
+
+    Raises:
+        ZooError: If the checkpoint does not exist.
+    """
+    ckpt_path, run_dir = _value(argv, "--ckpt_path"), _value(argv, "--run_dir")
+    if ckpt_path is None:
+        return None
+    path = Path(run_dir, "checkpoints", "last.ckpt") if ckpt_path == "last" and run_dir else Path(ckpt_path)
+    if not path.is_file():
+        raise ZooError(f"ckpt_path {str(path)!r} does not exist")
+    folder = path.parent.parent
+    return folder if (folder / "config.yaml").is_file() else None
+
+
+def _value(argv: list[str], flag: str) -> str | None:
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, inline = word.partition("=")
+        if name == flag:
+            return inline if equals else following
     return None

@@ -6,7 +6,6 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from zoo import sources
 from zoo.errors import ZooError
 
 # Settings that may change when a run is resumed, because its result does not depend on them, or says so itself.
@@ -14,7 +13,15 @@ FREE_ON_RESUME = (
     *("model.init_args.compile", "model.init_args.max_new_tokens", "model.init_args.temperature"),
     *("data.init_args.prompts", "data.init_args.cache_dir"),
 )
-COMPARED_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision")
+ENDS = ("trainer.max_steps", "trainer.max_epochs")  # when the run ends
+COMPARED_TRAINER_KEYS = (
+    "max_steps",
+    "max_epochs",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "precision",
+)
 
 
 def plain_config(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
@@ -36,36 +43,47 @@ def find_checkpoint(ckpt_path: str, run_dir: Path) -> Path:
     return path
 
 
-def check(run_dir: Path, ckpt_path: str | None, config: dict[str, Any]) -> int:
-    """Refuse to start over in the folder of an earlier run, or to resume a run under other settings.
-
-    Returns:
-        The optimizer step the run goes on from; 0 for a new one.
+def check_new(run_dir: Path) -> None:
+    """Refuse to start over in the folder of an earlier run.
 
     Raises:
-        ZooError: If the folder holds a run that is not being resumed, or a setting contradicts the checkpoint.
+        ZooError: If the folder holds a run, or cannot be written.
     """
-    last = run_dir / "checkpoints" / "last.ckpt"
-    if ckpt_path is None:
-        if last.exists():
-            raise ZooError(
-                f"{run_dir} holds a run already; add --ckpt_path last to resume it or --run_dir OTHER for a new one"
-            )
-        return 0
-    _, part = sources.read_lightning(Path(ckpt_path))
-    saved = part.get("provenance", {}).get("config")
+    if (run_dir / "checkpoints" / "last.ckpt").exists():
+        raise ZooError(
+            f"{run_dir} holds a run already; add --ckpt_path last to resume it or --run_dir OTHER for a new one"
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(f"run_dir {run_dir} cannot be made: {error.strerror}") from None
+
+
+def check_resumed(run_dir: Path, ckpt_path: Path, part: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse to resume a run under other settings, or into the folder of another run.
+
+    Args:
+        run_dir: Where the resumed run will write.
+        ckpt_path: The checkpoint.
+        part: What the checkpoint says of itself.
+        config: The settings now, as plain values.
+
+    Raises:
+        ZooError: If a setting contradicts the checkpoint, or the folder holds a run that is not the checkpoint's.
+    """
+    if run_dir.resolve() not in ckpt_path.resolve().parents:
+        check_new(run_dir)
+    saved = (part.get("provenance") or {}).get("config")
     if saved is None:  # trained from Python, so there are no settings to compare
-        return part["step"]
-    old, new = saved["trainer"]["max_steps"], config["trainer"]["max_steps"]
-    if old != new:
-        print(f"note: max_steps was {old} and is {new}; a learning rate that decays to the end of the run changes")
+        return
     for key, (old, new) in differences(_compared(saved), _compared(config)).items():
-        if key not in FREE_ON_RESUME:
+        if key in ENDS:
+            print(f"note: {key} was {old} and is {new}; a learning rate that decays to the end of the run changes")
+        elif key not in FREE_ON_RESUME:
             raise ZooError(
                 f"{key} is {new!r}, and the checkpoint {ckpt_path} was made with {old!r}; "
                 "resume with the old value, or start a new run with init_from"
             )
-    return part["step"]
 
 
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:

@@ -39,6 +39,8 @@ def explain_parse_error(message: str) -> str:
         hint = f"; it is one of {', '.join(others)}" if others else _suggest(match[1], _settings())
         return f"{where} has no setting {match[1]!r}{hint}"
     if match := re.match(r"(?:Expected a dot import path string|Unable to import)\W*(\w+)", leaf):
+        if match[1] in _class_names():
+            return f"{key}: class {match[1]!r} is not of the kind that belongs here"
         return f"{key}: there is no class {match[1]!r}{_suggest(match[1], _class_names())}"
     if match := re.search(r"arguments are required: (.*)", leaf):
         if "fit.model" in match[1] or match[1].endswith(".model"):

@@ -39,6 +39,7 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
     Raises:
         ZooError: If there is no such source or step, or the checkpoint is damaged or not one the zoo can read.
     """
+    source = _run_checkpoint(source, step)
     if str(source).endswith(".ckpt"):
         _reject_step(source, step)
         state, zoo_part = read_lightning(Path(source))
@@ -78,7 +79,7 @@ def embedding(source: str | Path, step: int | None = None, tensor: str | None = 
     Raises:
         ZooError: If there is no such source, step or tensor, or it is no matrix.
     """
-    path = Path(source).expanduser()
+    path = Path(source := _run_checkpoint(source, step)).expanduser()
     if path.suffix in (".npy", ".ckpt", ".safetensors"):
         _reject_step(source, step)
     if path.suffix == ".npy":
@@ -121,13 +122,30 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, zoo_part
 
 
+def _run_checkpoint(source: str | Path, step: int | None) -> str | Path:
+    """The last checkpoint of a run's folder that holds no checkpoints of single steps; any other source as it is."""
+    last = Path(source).expanduser() / "checkpoints" / "last.ckpt"
+    return last if step is None and last.is_file() and not (last.parents[1] / "steps").is_dir() else source
+
+
+def tokenizer_json(source: str | Path) -> str | None:
+    """The tokenizer that came with a checkpoint's training, serialised, if it has one."""
+    source = _run_checkpoint(source, None)
+    if str(source).endswith(".ckpt"):
+        return read_lightning(Path(source))[1].get("tokenizer_json")
+    _, get = _open_folder(source, None)
+    file = get(checkpoints.TOKENIZER)
+    return file.read_text("utf-8") if file else None
+
+
 def _embedding_file(source: str | Path, step: int | None, tensor: str | None) -> tuple[Path, dict[str, Any] | None]:
     """The safetensors file that holds a folder's embedding, and the "zoo" part of its config, if it has one."""
     label, get = _open_folder(source, step)
     files = _weight_files(label, get)
     name = files["*"] if "*" in files else files[_choose(files, tensor, source)]
     config = get("config.json")
-    return _require(get(name), label, name), _read_json(config, label).get("zoo") if config else None
+    is_zoo = config is not None and "zoo" in _read_json(config, label)
+    return _require(get(name), label, name), checkpoints.read_config(config.parent) if config and is_zoo else None
 
 
 def _open_folder(source: str | Path, step: int | None) -> tuple[str, Callable[[str], Path | None]]:

@@ -73,16 +73,19 @@ def test_dropout_resumes_exactly(tiny_data, make_trainer, tmp_path, devices):
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
-def test_a_run_over_several_epochs_resumes_exactly_from_any_step(tiny_data, make_trainer, tmp_path):
+@pytest.mark.parametrize("ends_by", ["max_steps", "max_epochs"])
+def test_a_run_over_several_epochs_resumes_exactly_from_any_step(tiny_data, make_trainer, tmp_path, ends_by):
     tiny_data.batch_size = 40
     per_epoch = len(tiny_data.train_dataloader())
     assert 3 < per_epoch < 20
-    total = 2 * per_epoch + 3
+    total = 2 * per_epoch + 3 if ends_by == "max_steps" else 3 * per_epoch
+    whole_run = {"max_epochs": 3, "max_steps": -1} if ends_by == "max_epochs" else {"max_steps": total}
 
     def fit(steps, ckpt=None):
         m = module(optimizer=AdamWCosine(decay_steps=total), dropout=0.1)
         callbacks = [ExactResume(), LastCheckpoint(10**6)]
-        trainer = make_trainer(max_steps=steps, callbacks=callbacks, enable_checkpointing=True, limit_val_batches=1)
+        length = whole_run if steps == total else {"max_steps": steps}
+        trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, limit_val_batches=1, **length)
         trainer.fit(m, tiny_data, ckpt_path=ckpt)
         return m.net.state_dict()
 

@@ -84,6 +84,12 @@ def test_validation_metrics_equal_a_direct_computation_over_the_whole_split(tiny
     assert metrics["val/bits_per_byte"] == pytest.approx(loss / math.log(2) * len(tokens) / n_bytes, rel=1e-5)
 
 
+def test_a_network_with_nan_weights_validates_to_nan(tiny_data, make_trainer):
+    m = module()
+    m.net.W_E.data[5] = math.nan
+    assert math.isnan(make_trainer(limit_val_batches=1.0).validate(m, tiny_data, verbose=False)[0]["val/loss"])
+
+
 def test_a_learned_embedding_beats_its_frozen_start_on_the_training_text(tiny_data, make_trainer):
     losses = {}
     for frozen_rows in ("none", "all"):
@@ -118,9 +124,9 @@ def test_training_goes_on_from_saved_weights_and_refuses_other_sizes(tmp_path, r
     assert torch.equal(m.net.lm_head.weight, zoo.load(source).lm_head.weight)
     assert m.net.training
     assert m.net.W_E.requires_grad
-    with refused("d_model is 32, and the checkpoint .* has 16"):
+    with refused("d_model is 32, and init_from .* has 16"):
         FrozenEmbeddingGPT2(300, 8, d_model=32, init_from=str(source))
-    with refused("vocab_size is 299, and the checkpoint .* has 300"):
+    with refused("vocab_size is 299, and init_from .* has 300"):
         FrozenEmbeddingGPT2(299, 8, init_from=str(source))
     with refused("context_length is 32, more than the 16 positions"):
         FrozenEmbeddingGPT2(300, 32, init_from=str(source))

@@ -1,9 +1,10 @@
 """How much worse does GPT-2 train when its embedding is random and never updated?
 
-The arms: a learned embedding, and frozen ones that are Gaussian at GPT-2's own scale (standard deviation 0.02), Gaussian
-with longer rows, or of low coherence; each with an unembedding of its own and with a tied one. A learned embedding that
-starts with the longer rows tells what is owed to their length. Runs of one seed share the initial weights of everything
-but the embedding, and the order of the data, so gaps to the learned arm are paired by seed.
+The arms: a learned embedding, and frozen ones that are Gaussian at GPT-2's own scale (standard deviation 0.02),
+Gaussian with longer rows, or of low coherence; each with an unembedding of its own and with a tied one. A learned
+embedding that starts with the longer rows tells what is owed to their length. Runs of one seed share the initial
+weights of everything but the embedding, so gaps to the learned arm are paired by seed. All runs see the data in one
+order.
 """
 
 import json
@@ -51,7 +52,7 @@ class Run:
     Args:
         rows: Kind of embedding, a key of `ROWS`.
         tied: A key of `TIED`.
-        seed: Seed of weights, embedding and data order.
+        seed: Seed of weights and embedding.
     """
 
     rows: str
@@ -110,6 +111,8 @@ def run(config: str, out: Path, seeds: int = 3, jobs: int = 1, extra: list[str] 
     """
     if seeds < 2:
         raise ZooError(f"seeds is {seeds}; an interval needs at least 2")
+    if jobs < 1:
+        raise ZooError(f"jobs is {jobs}; it must be at least 1")
     runs = [Run(rows, tied, seed) for seed in range(seeds) for rows, tied in ARMS]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with Progress() as progress, ThreadPoolExecutor(jobs) as pool:
