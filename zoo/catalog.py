@@ -31,7 +31,7 @@ def folder(source: str, step: int | None = None) -> Path:
     path = PRETRAINED / source if source in list_models() else Path(source).expanduser()
     if not path.is_dir():
         if path.exists():
-            raise ZooError(f"{source} is a file; a checkpoint is a folder or a .ckpt file")
+            raise ZooError(f"{source} is a file; expected a folder, a .ckpt or, for an embedding, .safetensors or .npy")
         close = difflib.get_close_matches(source, list_models(), 1)
         hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
         raise ZooError(f"no checkpoint {source!r}: it is neither a zoo name nor a folder; {hint}")

@@ -153,10 +153,10 @@ def test_arguments_out_of_range_are_refused(tiny_corpus, tmp_path, refused, opti
 def test_a_corpus_smaller_than_one_batch_is_refused(tiny_data, refused):
     tiny_data.batch_size = 10_000
     with refused("lower batch_size or context_length"):
-        tiny_data.train_dataloader()
+        tiny_data.setup()
 
 
-def test_an_empty_prompt_is_refused(tiny_data, refused):
-    tiny_data.prompts = ["fine", ""]
-    with refused("a prompt is empty"):
-        tiny_data.predict_dataloader()
+@pytest.mark.parametrize("prompts", [[], ["fine", ""]])
+def test_no_prompt_and_an_empty_prompt_are_refused(refused, prompts):
+    with refused("give at least one text, and none that is empty"):
+        TextDataModule(prompts=prompts)
