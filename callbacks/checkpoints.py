@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from zoo.catalog import step_folder
@@ -33,9 +34,14 @@ class LastCheckpoint(ModelCheckpoint):
         if trainer.global_step == trainer.max_steps:
             self._save_unless_saved(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the end of the run."""
-        self._save_unless_saved(trainer)
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Save the end of the run, or tell the checkpoint what a validation has measured since the last step."""
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_unless_saved(trainer)
+        elif trainer.is_global_zero and self.best_model_path:
+            checkpoint = torch.load(self.best_model_path, map_location="cpu", weights_only=True)
+            checkpoint |= {"zoo": pl_module.zoo_part(), "owed_validation": False}
+            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.best_model_path)
 
     def _save_unless_saved(self, trainer: L.Trainer) -> None:
         if self._last_global_step_saved != trainer.global_step:

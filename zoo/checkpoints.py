@@ -80,6 +80,7 @@ def save(
     }
     with _replacing(folder) as new:
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        (new / WEIGHTS).chmod(0o644)
         if tokenizer_json is not None:
             (new / TOKENIZER).write_text(tokenizer_json, "utf-8")
             zoo_config["files"][TOKENIZER] = hashlib.sha256(tokenizer_json.encode()).hexdigest()
@@ -223,7 +224,7 @@ def default_card(name: str, config: dict[str, Any]) -> str:
     arguments = ", ".join(f"{k}={v!r}" for k, v in config["init_args"].items())
     lines = [f"# {name}", "", f"`{config['class']}({arguments})` after {config['step']} training steps.", ""]
     if metrics := provenance.get("metrics"):
-        lines += ["| metric | value |", "|---|---|", *(f"| {k} | {v:.4f} |" for k, v in metrics.items()), ""]
+        lines += ["| metric | last measured |", "|---|---|", *(f"| {k} | {v:.4f} |" for k, v in metrics.items()), ""]
     if command := provenance.get("command"):
         lines += ["Made by", "", f"    {command}", ""]
     for key in ("seed", "corpus_fingerprint", "versions"):

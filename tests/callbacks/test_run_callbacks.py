@@ -96,6 +96,20 @@ def test_a_run_over_several_epochs_resumes_exactly_from_any_step(tiny_data, make
         assert all(torch.equal(resumed[name], whole[name]) for name in whole), stop
 
 
+def test_the_last_checkpoint_knows_the_validation_that_followed_it(tiny_data, make_trainer, tmp_path):
+    trainer = make_trainer(
+        callbacks=[ExactResume(), LastCheckpoint(2)],
+        enable_checkpointing=True,
+        limit_val_batches=2,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+    )
+    trainer.fit(module(), tiny_data)
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert checkpoint["zoo"]["provenance"]["metrics"]["val/loss"] == trainer.callback_metrics["val/loss"].item()
+    assert checkpoint["owed_validation"] is False
+
+
 def test_log_spaced_checkpoints_are_written_and_load_at_their_step(tiny_data, make_trainer, tmp_path, refused):
     m = module(frozen_rows="none")
     start = m.net.W_E.detach().clone()
