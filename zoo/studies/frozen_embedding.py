@@ -145,7 +145,9 @@ def _arm(rows: str, tied: str, curves: dict[Run, np.ndarray], seeds: int) -> dic
     arm |= {"share_of_training": None, "final_losses": final.tolist(), "baseline": baseline}
     if rows != "learned":
         reached = np.array([steps_to_reach(b, a[-1, 1]) for a, b in zip(mine, learned, strict=True)])
-        arm |= {"gap": interval(gap), "share_of_training": interval(reached / arm["steps"])}
+        arm |= {"gap": interval(gap)}
+        if np.isfinite(reached).all():
+            arm["share_of_training"] = interval(reached / arm["steps"])
         arm["share_is_upper_bound"] = bool((reached == learned[0][0, 0]).all())
     return arm
 
@@ -192,7 +194,7 @@ def table(results: dict[str, Any]) -> str:
     ]
     for arm in results["arms"]:
         share = arm["share_of_training"]
-        reach = "-" if share is None else f"{text(share, 2)} of the steps"
+        reach = f"{text(share, 2)} of the steps" if share else "-" if arm["gap"] is None else "not within the run"
         if arm.get("share_is_upper_bound"):
             reach = f"less than {share['mean']:.2f} of the steps"
         baseline = "-" if arm["gap"] is None else arm["baseline"]
