@@ -26,7 +26,7 @@ COMPARED_TRAINER_KEYS = (
 
 def plain_config(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
     """The whole configuration as plain values, without the paths of the files it came from."""
-    plain = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
+    plain = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     plain.pop("config", None)
     return plain
 
