@@ -4,9 +4,8 @@
     python -m benchmarks.callback_cost --device cuda --precision bf16-mixed --compile
 
 The callback times its own hooks within a `Trainer.fit` that logs to TensorBoard; after every measurement a bare loop
-over the same network and batches does as many steps as lie between two measurements. A trained embedding is measured
-and drawn; a frozen one, which has not moved, is only measured. The last row of each is the mean cost per step at the
-callback's default interval.
+over the same network and batches does as many steps as lie between two measurements. Tables and pictures, which come
+with checkpoints, are left out. The last row of each is the mean cost per step at the callback's default interval.
 """
 
 import tempfile

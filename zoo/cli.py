@@ -106,6 +106,8 @@ class ZooCLI(LightningCLI):
                 run_folder.check_resumed(run_dir, path, part, self.plain_config)
         elif self.subcommand == "fit":
             run_folder.check_new(run_dir)
+        elif config.model.get("init_args", {}).get("init_from") is None:
+            print("note: without --ckpt_path these are the weights that training starts from", file=sys.stderr)
 
     def instantiate_classes(self) -> None:
         """Make everything; a link must not quietly override what the user wrote for its target."""

@@ -108,7 +108,7 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = path.expanduser()
     if not path.is_file():
-        raise ZooError(f"{path} does not exist")
+        raise ZooError(f"{path} is a folder, not a .ckpt file" if path.is_dir() else f"{path} does not exist")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
