@@ -110,12 +110,7 @@ class TokenCache:
         with Progress(*columns, transient=True) as progress:
             training = progress.add_task("making the tokenizer: documents", total=None)
             documents = progress.track(self.corpus.documents(), task_id=training)
-            splits: Counter[str] = Counter()
-            try:
-                tokenizer = self.source.tokenizer(self._training_documents(documents, splits))
-            except ZooError:
-                self._check_splits(splits)
-                raise
+            tokenizer = self.source.tokenizer(self._training_documents(documents))
             progress.remove_task(training)
             tokenizing = progress.add_task("tokenizing: documents", total=None)
             documents = progress.track(self.corpus.documents(), task_id=tokenizing)
@@ -131,13 +126,15 @@ class TokenCache:
         }
         (folder / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
 
-    def _training_documents(self, documents: Iterable[str], splits: Counter[str]) -> Iterator[str]:
-        """The training split's documents; counts those of all splits on the way."""
+    def _training_documents(self, documents: Iterable[str]) -> Iterator[str]:
+        """The training split's documents; if all are read and a split turns out to be empty, that is the error."""
+        splits: Counter[str] = Counter()
         for document in documents:
             split = self._split(document)
             splits[split] += 1
             if split == "train":
                 yield document
+        self._check_splits(splits)
 
     def _check_splits(self, splits: Mapping[str, int]) -> None:
         for split in SPLITS:

@@ -222,6 +222,15 @@ def test_a_corpus_of_one_document_is_told_to_split_it(command, trained, tmp_path
     assert "LocalFiles has a separator" in error
 
 
+def test_a_corpus_that_cannot_be_read_is_not_taken_for_an_empty_one(command, trained, tmp_path):
+    args, _ = trained
+    (tmp_path / "numbers.jsonl").write_text('{"text": 3}\n')
+    paths = f"[{tmp_path / 'numbers.jsonl'}]"
+    code, _, [error] = command(*args, "--data.corpus.paths", paths, "--run_dir", tmp_path / "numbers")
+    assert code == 2
+    assert "no text in field 'text'" in error
+
+
 def test_export_turns_a_lightning_checkpoint_into_one_that_transformers_reads(command, trained, tmp_path):
     import transformers
 
