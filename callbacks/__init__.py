@@ -1,23 +1,29 @@
 """What watches a run."""
 
+from zoo.callbacks.atoms import AtomReport
 from zoo.callbacks.checkpoints import LastCheckpoint, LogSpacedCheckpoints
 from zoo.callbacks.embedding_drift import EmbeddingDrift
 from zoo.callbacks.exact_resume import ExactResume
 from zoo.callbacks.finite_loss import FiniteLoss
 from zoo.callbacks.graceful_stop import GracefulStop, RunStopped
 from zoo.callbacks.progress import RunProgress
+from zoo.callbacks.reconstruction_error import ReconstructionError
 from zoo.callbacks.run_summary import RunSummary
+from zoo.callbacks.spliced_loss import SplicedLoss
 from zoo.callbacks.throughput import Throughput
 
 __all__ = [
+    "AtomReport",
     "EmbeddingDrift",
     "ExactResume",
     "FiniteLoss",
     "GracefulStop",
     "LastCheckpoint",
     "LogSpacedCheckpoints",
+    "ReconstructionError",
     "RunProgress",
     "RunStopped",
     "RunSummary",
+    "SplicedLoss",
     "Throughput",
 ]

@@ -100,4 +100,5 @@ class LogSpacedCheckpoints(L.Callback):
             return
         part = pl_module.zoo_part()
         folder = Path(trainer.default_root_dir) / "steps" / step_folder(part["step"])
-        save(pl_module.net, folder, part["step"], part["provenance"], part["tokenizer_json"])
+        saved = {name: part[name] for name in ("step", "provenance", "tokenizer_json", "token_counts")}
+        save(pl_module.net, folder, **saved)

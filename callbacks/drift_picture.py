@@ -2,7 +2,6 @@
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -50,10 +49,3 @@ def draw_drift(
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.2)
     return figure
-
-
-def render(figure: Figure) -> np.ndarray:
-    """The figure's pixels, (height, width, 4) uint8."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())

@@ -1,18 +1,14 @@
 """How far embedding rows move in training."""
 
-import csv
-import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.image import imsave
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from zoo.callbacks.drift_picture import draw_drift, render
+from zoo.callbacks.drift_picture import draw_drift
+from zoo.callbacks.tables_and_pictures import frequency_groups, logged_step, markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
 from zoo.metrics import row_drift
 
@@ -137,28 +133,22 @@ class EmbeddingDrift(L.Callback):
                 "decay_alone": 1 - self.shrink[name],
             } | {f"by_count/{label}": median for label, median in medians.items()}
             for logger in trainer.loggers:
-                logger.log_metrics({f"drift/{name}/{k}": v for k, v in scalars.items()}, _logged_step(trainer))
+                logger.log_metrics({f"drift/{name}/{k}": v for k, v in scalars.items()}, logged_step(trainer))
 
     def _draw(self, trainer: L.Trainer, name: str, relative: Tensor, folder: Path) -> None:
         counts, tokens = _counts(trainer, len(relative)), _tokens(trainer, len(relative))
         groups = list(frequency_groups(counts, len(relative)))
         figure = draw_drift(name, relative, counts, groups, self.history[name], 1 - self.shrink[name])
-        picture = render(figure)
-        imsave(folder / f"{name}.png", picture)
         top = relative.topk(min(self.top_rows, len(relative))).indices.tolist()
-        lines = [f"| {i} | `{tokens[i]!r}` | {relative[i]:.3f} |" for i in top]
-        table = "\n".join(["| row | token | distance / norm |", "|---|---|---|", *lines])
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(f"drift/{name}", picture, _logged_step(trainer), dataformats="HWC")
-                logger.experiment.add_text(f"drift/{name}/moved_most", table, _logged_step(trainer))
+        lines = [[str(i), quoted(tokens[i]), f"{relative[i]:.3f}"] for i in top]
+        table = markdown_table(["row", "token", "distance / norm"], lines)
+        show(trainer, figure, folder / f"{name}.png", f"drift/{name}", {"moved_most": table})
 
     def _write_tables(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._last_table = trainer.global_step
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / "embedding_drift"
-        folder.mkdir(parents=True, exist_ok=True)
         for name, rows in _rows(pl_module).items():
             since_start = row_drift(rows, self.start[name])
             since_checkpoint = row_drift(rows, self.at_checkpoint[name])
@@ -172,33 +162,9 @@ class EmbeddingDrift(L.Callback):
                 **{k: v.tolist() for k, v in since_start.items()},
                 **{f"{k}_since_checkpoint": v.tolist() for k, v in since_checkpoint.items()},
             }
-            path, partial = folder / f"{name}.csv", folder / f"{name}.csv.partial"
-            with partial.open("w", newline="", encoding="utf-8") as f:
-                writer = csv.writer(f)
-                writer.writerow(columns)
-                writer.writerows(zip(*columns.values(), strict=True))
-            os.replace(partial, path)
+            write_table(folder / f"{name}.csv", columns)
             if since_start["distance"].any():
                 self._draw(trainer, name, since_start["relative_distance"], folder)
-
-
-def frequency_groups(counts: Tensor | None, n_rows: int) -> dict[str, Tensor]:
-    """Row indices grouped by decade of their count: "0", "1-9", "10-99", ...; one group "all" without counts.
-
-    Args:
-        counts: How often each row's token occurs, (R,) int64.
-        n_rows: Number of rows R.
-    """
-    if counts is None:
-        return {"all": torch.arange(n_rows)}
-    decade = torch.where(counts > 0, counts.clamp(min=1).double().log10().floor().long() + 1, 0)
-    label = {d: "0" if d == 0 else f"{10 ** (d - 1)}-{10**d - 1}" for d in range(int(decade.max()) + 1)}
-    return {label[d]: members for d in label if len(members := (decade == d).nonzero().squeeze(1))}
-
-
-def _logged_step(trainer: L.Trainer) -> int:
-    """The last step counted from 0, as in Lightning's own curves."""
-    return max(0, trainer.global_step - 1)
 
 
 def _rows(pl_module: L.LightningModule) -> dict[str, Tensor]:

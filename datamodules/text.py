@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import torch
 from tokenizers import Tokenizer
@@ -14,10 +13,11 @@ from torch.utils.data import DataLoader
 from zoo.datamodules.corpora import Corpus, StdlibCorpus
 from zoo.datamodules.token_cache import SPLITS, TokenCache
 from zoo.datamodules.tokenizers import TokenizerSource, TrainedBPE
+from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
 
 
-class TextDataModule(L.LightningDataModule):
+class TextDataModule(ZooDataModule):
     """Next-token prediction on a corpus that is tokenized once and memory-mapped.
 
     A batch is a function of (seed, step, rank) and of nothing else: resuming is exact, ranks never see the same

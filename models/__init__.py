@@ -11,19 +11,32 @@ from zoo.models.embeddings import (
 )
 from zoo.models.frozen_embedding_gpt2 import FrozenEmbeddingGPT2
 from zoo.models.gpt2 import GPT2
-from zoo.models.optimizers import AdamWCosine
+from zoo.models.optimizers import AdamLinear, AdamWCosine
+from zoo.models.reconstruction import ReconstructionModule
+from zoo.models.sae import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
+from zoo.models.sparse_autoencoder import SparseAutoencoder
 from zoo.models.zoo_module import ZooModule
 
 __all__ = [
     "GPT2",
+    "SAE",
+    "AdamLinear",
     "AdamWCosine",
+    "BatchTopKSAE",
     "CopiedEmbedding",
     "CovarianceMatchedEmbedding",
     "Embedding",
     "FrozenEmbeddingGPT2",
+    "GatedSAE",
     "GaussianEmbedding",
+    "JumpReLUSAE",
     "LowCoherenceEmbedding",
+    "MatryoshkaSAE",
     "NormMatchedEmbedding",
     "PermutedEmbedding",
+    "ReLUSAE",
+    "ReconstructionModule",
+    "SparseAutoencoder",
+    "TopKSAE",
     "ZooModule",
 ]

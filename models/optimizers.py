@@ -1,4 +1,4 @@
-"""AdamW with decay groups, warm-up and cosine decay: the optimizer shared by the zoo's models."""
+"""The zoo's optimizers and their learning-rate schedules."""
 
 import math
 from collections.abc import Collection
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.errors import ZooError
@@ -77,5 +77,54 @@ class AdamWCosine:
             betas=(self.beta1, self.beta2),
             fused=True,
         )
+        schedule = LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@dataclass
+class AdamLinear:
+    """Adam (Kingma & Ba 2015) under linear warm-up, a constant rate, and linear decay to 0 at the end of the run.
+
+    Args:
+        learning_rate: Rate between warm-up and decay; by default the module's own rule.
+        warmup_steps: Optimizer steps of linear warm-up.
+        decay_fraction: Share of the run, at its end, over which the rate falls to 0.
+        beta1: Decay rate of the first moment.
+        beta2: Decay rate of the second moment.
+
+    Raises:
+        ZooError: If a number is out of its range.
+    """
+
+    learning_rate: float | None = None
+    warmup_steps: int = 100
+    decay_fraction: float = 0.2
+    beta1: float = 0.9
+    beta2: float = 0.999
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "warmup_steps"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise ZooError(f"optimizer.{name} is {value}; it must not be negative")
+        for name, top in (("beta1", "below 1"), ("beta2", "below 1"), ("decay_fraction", "at most 1")):
+            value = getattr(self, name)
+            if not 0 <= value <= 1 or (value == 1 and top == "below 1"):
+                raise ZooError(f"optimizer.{name} is {value}; it must be at least 0 and {top}")
+
+    def factor(self, step: int, total_steps: float) -> float:
+        """Learning rate at optimizer step `step`, as a share of the constant rate."""
+        rising = (step + 1) / (self.warmup_steps + 1)
+        if math.isinf(total_steps) or not self.decay_fraction:
+            return min(1.0, rising)
+        return min(1.0, rising, max(0.0, total_steps - step) / (self.decay_fraction * total_steps))
+
+    def configure(self, groups: list[dict[str, Any]], total_steps: float) -> dict[str, Any]:
+        """Optimizer and per-step schedule in the form `configure_optimizers` returns.
+
+        Args:
+            groups: Parameter groups, each with its `lr`.
+            total_steps: Optimizer steps in the run; infinite for a run without an end, which then never decays.
+        """
+        optimizer = Adam(groups, betas=(self.beta1, self.beta2), fused=True)
         schedule = LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

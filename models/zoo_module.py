@@ -55,11 +55,13 @@ class ZooModule(L.LightningModule):
         """What a checkpoint says about `net` beside its weights: plain values that rebuild it and tell its origin."""
         datamodule = getattr(self.trainer, "datamodule", None)
         tokenizer = getattr(datamodule, "tokenizer", None)
+        counts = getattr(datamodule, "token_counts", None)
         return {
             "class": type(self.net).__name__,
             "init_args": dict(self.net.config),
             "step": self.global_step,
             "tokenizer_json": tokenizer.to_str() if tokenizer else None,
+            "token_counts": counts.tolist() if counts is not None else None,
             "provenance": {
                 **self.provenance,
                 "corpus_fingerprint": getattr(datamodule, "corpus_fingerprint", None),
@@ -131,5 +133,7 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str, list, dict)):
         return value
     cls = type(value)
+    if isinstance(value, nn.Module):
+        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": _plain(value.config)}
     arguments = {k: _plain(v) for k, v in vars(value).items() if k in cls.__init__.__code__.co_varnames}
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}

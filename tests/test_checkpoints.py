@@ -318,7 +318,9 @@ def test_a_folder_with_a_pickle_only_is_refused(folder, refused):
         zoo.load(folder)
 
 
-@pytest.mark.parametrize("source", ["no/such/model", "no-such-name", "none.ckpt", "hf:", "hf:a/b/c", "hf:../x"])
+@pytest.mark.parametrize(
+    "source", ["no/such/model", "no-such-name", "none.ckpt", "hf:", "hf:a/../c", "hf:a//c", "hf:../x"]
+)
 def test_sources_that_do_not_exist_are_refused(refused, source):
     with refused("no checkpoint|does not exist|no repository name|cannot be read"):
         zoo.load(source)

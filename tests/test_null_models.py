@@ -21,7 +21,9 @@ def W():
     return torch.randn(300, 5, generator=seeded(9)) @ torch.randn(5, 5, generator=seeded(8)) + torch.arange(5)
 
 
-@pytest.mark.parametrize("make", ["gaussian", "norm_matched", "covariance_matched", "permuted_rows", "low_coherence"])
+@pytest.mark.parametrize(
+    "make", ["gaussian", "norm_matched", "covariance_matched", "permuted_rows", "permuted_coordinates", "low_coherence"]
+)
 def test_a_seed_names_a_matrix(W, make):
     def draw(seed):
         if make == "gaussian":
@@ -119,3 +121,75 @@ def test_a_bound_that_random_rows_do_not_meet_is_refused_telling_how_far_they_ca
 def test_a_bound_that_is_no_cosine_is_refused(refused, bound):
     with refused("must be above 0 and at most 1"):
         null_models.low_coherence(3, 3, bound)
+
+
+def principal_coordinates(W, axes):
+    return (W.double() - W.double().mean(0)) @ axes
+
+
+def test_permuted_coordinates_keep_the_values_of_every_principal_coordinate(W):
+    null = null_models.permuted_coordinates(W, seeded())
+    axes = torch.linalg.svd(W.double() - W.double().mean(0), full_matrices=False)[2].T
+    before, after = principal_coordinates(W, axes), principal_coordinates(null, axes)
+    torch.testing.assert_close(after.sort(0).values, before.sort(0).values, atol=1e-5, rtol=1e-5)
+    moved = (after - before).abs() > 1e-3
+    assert (moved.float().mean(0) > 0.9).all()
+    assert not torch.equal(after[:, 0].argsort(), after[:, 1].argsort())  # each by a permutation of its own
+
+
+def test_permuted_coordinates_undo_every_dependence_but_the_covariance():
+    x = torch.randn(20_000, generator=seeded())
+    W = torch.stack([3 * x, x**2 - 1], 1)  # uncorrelated, and the second follows from the first
+    null = null_models.permuted_coordinates(W, seeded(1))
+    torch.testing.assert_close(null.mean(0), W.mean(0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.cov(null.T), torch.cov(W.T), atol=0.15, rtol=0.05)  # 5 / sqrt(V), times the sizes
+    assert torch.corrcoef(torch.stack([W[:, 0] ** 2, W[:, 1]]))[0, 1] > 0.99
+    assert abs(torch.corrcoef(torch.stack([null[:, 0] ** 2, null[:, 1]]))[0, 1]) < 5 / 20_000**0.5
+
+
+def test_rows_take_over_norms_and_keep_their_directions(W):
+    W[7] = 0
+    rows = torch.randn(300, 5, generator=seeded())
+    rows[3] = 0
+    scaled = null_models.with_norms_of(rows, W)
+    norms = W.norm(dim=1)
+    norms[3] = 0
+    torch.testing.assert_close(scaled.norm(dim=1), norms)
+    there = norms > 0
+    torch.testing.assert_close(torch.cosine_similarity(scaled, rows)[there], torch.ones(int(there.sum())))
+
+
+def test_planted_rows_are_exactly_sparse_in_unit_atoms():
+    rows, atoms, codes = null_models.planted(5000, 20, 50, 3, generator=seeded())  # more rows than one chunk
+    assert (rows.shape, atoms.shape, codes.shape) == ((5000, 20), (50, 20), (5000, 50))
+    torch.testing.assert_close(atoms.norm(dim=1), torch.ones(50))
+    assert ((codes > 0).sum(1) == 3).all()
+    assert codes[codes > 0].min() >= 0.5
+    assert codes.max() <= 1.5
+    torch.testing.assert_close(rows, codes @ atoms)
+    uses = (codes > 0).sum(0).float()  # binomial: 5000 draws of probability 3 / 50
+    assert ((uses - 300).abs() < 5 * (300 * 0.94) ** 0.5).all()
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+def test_planted_noise_is_the_fvu_of_the_true_codes(noise):
+    rows, atoms, codes = null_models.planted(4000, 30, 60, 4, noise, seeded())
+    residual = rows - codes @ atoms
+    fvu = residual.square().sum() / (rows - rows.mean(0)).square().sum()
+    assert fvu.item() == pytest.approx(noise, rel=0.03)
+    spread = residual.var(0)
+    assert spread.max() / spread.min() < 1.3  # isotropic
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sparsity": 0}, "sparsity is 0"),
+        ({"sparsity": 9}, "at most n_atoms, 8"),
+        ({"noise": 1.0}, "noise is 1.0"),
+        ({"noise": float("nan")}, "noise is nan"),
+    ],
+)
+def test_a_superposition_that_cannot_be_is_refused(refused, options, message):
+    with refused(message):
+        null_models.planted(5, 4, **{"n_atoms": 8, "sparsity": 2, "noise": 0.0, **options})

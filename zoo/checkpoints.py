@@ -6,6 +6,7 @@
                       tensor and file, provenance. Beside it the keys of a Hugging Face config, if the class has any,
                       so that `transformers` loads the same folder
 `tokenizer.json`      the tokenizer, if the model reads text
+`token_counts.json`   how often each token occurs in the text it was trained on, one number per token id, if known
 `README.md`           the model card
 ====================  ================================================================================================
 
@@ -33,6 +34,7 @@ from zoo.errors import ZooError
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+TOKEN_COUNTS = "token_counts.json"
 CONFIG_KEYS = {"class": str, "init_args": dict, "step": int, "tensors": dict, "files": dict, "provenance": dict}
 
 
@@ -43,6 +45,7 @@ def save(
     provenance: dict[str, Any] | None = None,
     tokenizer_json: str | None = None,
     card: str | None = None,
+    token_counts: list[int] | None = None,
 ) -> Path:
     """Write a model as a zoo checkpoint; an older checkpoint there is replaced only once the new one is complete.
 
@@ -53,6 +56,7 @@ def save(
         provenance: Plain-JSON account of the run: its config, seed, corpus fingerprint, versions, metrics.
         tokenizer_json: The tokenizer, serialised.
         card: Text of the model card; by default made from the rest.
+        token_counts: How often each token occurs in the training text, one number per token id.
 
     Returns:
         The folder.
@@ -81,9 +85,11 @@ def save(
     with _replacing(folder) as new:
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         (new / WEIGHTS).chmod(0o644)
-        if tokenizer_json is not None:
-            (new / TOKENIZER).write_text(tokenizer_json, "utf-8")
-            zoo_config["files"][TOKENIZER] = hashlib.sha256(tokenizer_json.encode()).hexdigest()
+        counts_json = None if token_counts is None else json.dumps(token_counts)
+        for name, text in {TOKENIZER: tokenizer_json, TOKEN_COUNTS: counts_json}.items():
+            if text is not None:
+                (new / name).write_text(text, "utf-8")
+                zoo_config["files"][name] = hashlib.sha256(text.encode()).hexdigest()
         hf_config: dict[str, Any] = getattr(model, "hf_config", lambda: {})()
         (new / "config.json").write_text(json.dumps({**hf_config, "zoo": zoo_config}, indent=1) + "\n", "utf-8")
         (new / "README.md").write_text(card or default_card(folder.name, zoo_config), "utf-8")
@@ -103,9 +109,8 @@ def load(folder: Path) -> nn.Module:
             raise ZooError(f"checkpoint {folder} is damaged: tensor {name} is missing")
     for name, tensor in tensors.items():
         verify_tensor(config, name, tensor, folder)
-    for name, digest in config["files"].items():
-        if Path(name).name != name or not (folder / name).is_file() or _file_digest(folder / name) != digest:
-            raise ZooError(f"checkpoint {folder} is damaged: {name} is not the file that was saved")
+    for name in config["files"]:
+        verify_file(config, folder, name)
     return build(config["class"], config["init_args"], tensors, folder)
 
 
@@ -200,6 +205,17 @@ def verify_tensor(config: dict[str, Any], name: str, tensor: Tensor, source: str
     """
     if config["tensors"].get(name) != _tensor_digest(tensor):
         raise ZooError(f"checkpoint {source} is damaged: tensor {name} is not the one that was saved")
+
+
+def verify_file(config: dict[str, Any], folder: Path, name: str) -> None:
+    """Check a file of a zoo checkpoint against its hash.
+
+    Raises:
+        ZooError: If it is not the file that was saved.
+    """
+    digest, file = config["files"].get(name), folder / name
+    if Path(name).name != name or not file.is_file() or _file_digest(file) != digest:
+        raise ZooError(f"checkpoint {folder} is damaged: {name} is not the file that was saved")
 
 
 @contextmanager

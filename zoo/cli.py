@@ -45,7 +45,11 @@ COMMANDS = {
     "test": "Judge a model on the test split.",
     "predict": "Let a model continue prompts: --data.prompts '[\"class \"]'.",
 }
-LINKED = ("vocab_size", "context_length")  # the model's follow the data's
+LINKED = {  # what the data know and the model follows: attribute of the datamodule -> setting of the model
+    "vocab_size": "vocab_size",
+    "context_length": "context_length",
+    "d_in": "sae.init_args.d_in",
+}
 
 
 class ZooParser(LightningArgumentParser):
@@ -78,8 +82,8 @@ class ZooCLI(LightningCLI):
         """Add the run's folder and the links from data to model."""
         parser.add_argument("--run_dir", type=str | None, help="Folder of the run. Default runs/NAME-OF-CONFIG.")
         parser.add_argument("--base", type=str | None, help="In a config: another config that this one builds on.")
-        for name in LINKED:
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        for name, setting in LINKED.items():
+            parser.link_arguments(f"data.{name}", f"model.init_args.{setting}", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would put the checkpoint's hyper-parameters over the command line's, silently."""

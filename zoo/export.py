@@ -20,4 +20,5 @@ def export(ckpt: str | Path, folder: str | Path) -> Path:
     """
     state, part = sources.read_lightning(Path(ckpt))
     model = checkpoints.build(part["class"], part["init_args"], state, ckpt)
-    return checkpoints.save(model, folder, part.get("step", 0), part.get("provenance"), part.get("tokenizer_json"))
+    saved = {name: part.get(name) for name in ("provenance", "tokenizer_json", "token_counts")}
+    return checkpoints.save(model, folder, part.get("step", 0), **saved)

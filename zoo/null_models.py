@@ -6,6 +6,7 @@ Every function takes a `torch.Generator`, so that a seed names a matrix, and ret
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
@@ -18,8 +19,13 @@ def gaussian(n_rows: int, d_model: int, generator: torch.Generator | None = None
 
 def norm_matched(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Isotropic random directions with the row norms of `W` (V, D), row by row."""
-    rows = gaussian(len(W), W.shape[1], generator)
-    return rows * (W.float().norm(dim=1) / rows.norm(dim=1)).unsqueeze(1)
+    return with_norms_of(gaussian(len(W), W.shape[1], generator), W)
+
+
+def with_norms_of(rows: Tensor, W: Tensor) -> Tensor:
+    """`rows` (V, D) rescaled, so that row i has the norm of `W[i]`; a zero row stays one."""
+    norms = rows.norm(dim=1)
+    return rows * torch.where(norms > 0, W.float().norm(dim=1) / norms, 0.0).unsqueeze(1)
 
 
 def covariance_matched(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -31,9 +37,66 @@ def covariance_matched(W: Tensor, generator: torch.Generator | None = None) -> T
     return (gaussian(len(W), W.shape[1], generator).double() @ root + mean).float()
 
 
+def permuted_coordinates(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The rows of `W` (V, D) with every principal coordinate permuted over the rows on its own.
+
+    Mean, covariance and the distribution of every principal coordinate are those of `W`, up to the correlations that
+    V rows have by chance; all other dependence between the coordinates is gone.
+    """
+    W = W.double()
+    mean = W.mean(0)
+    _, axes = torch.linalg.eigh((W - mean).T @ (W - mean))
+    coordinates = axes.T @ (W - mean).T  # (D, V)
+    permuted = torch.stack([row[torch.randperm(len(W), generator=generator)] for row in coordinates])
+    return (permuted.T @ axes.T + mean).float()
+
+
 def permuted_rows(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """The rows of `W` (V, D) dealt out to the tokens at random."""
     return W.float()[torch.randperm(len(W), generator=generator)]
+
+
+def planted(
+    n_rows: int,
+    d_in: int,
+    n_atoms: int,
+    sparsity: int,
+    noise: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows that are superpositions: each a sum of exactly `sparsity` atoms of a random dictionary, and noise.
+
+    Args:
+        n_rows: Number of rows V.
+        d_in: Their dimension D.
+        n_atoms: Number of atoms K, random directions of unit length.
+        sparsity: Atoms in every row, all different; their coefficients are uniform in [0.5, 1.5].
+        noise: Expected share of the total variance that is isotropic Gaussian noise, which is the FVU (around the
+            mean) of the true codes.
+        generator: Source of randomness.
+
+    Returns:
+        The rows (V, D), the atoms (K, D) and the codes (V, K): without noise, rows = codes @ atoms.
+
+    Raises:
+        ZooError: If there are fewer atoms than a row needs, or the noise is no share below 1.
+    """
+    if not 1 <= sparsity <= n_atoms:
+        raise ZooError(f"sparsity is {sparsity}; it must be at least 1 and at most n_atoms, {n_atoms}")
+    if not 0 <= noise < 1:
+        raise ZooError(f"noise is {noise}; it is a share of the variance, at least 0 and below 1")
+    atoms = F.normalize(gaussian(n_atoms, d_in, generator))
+    codes = torch.zeros(n_rows, n_atoms)
+    rows = torch.empty(n_rows, d_in)
+    for chunk, out in zip(codes.split(4096), rows.split(4096), strict=True):
+        support = torch.rand(chunk.shape, generator=generator).topk(sparsity).indices  # (chunk, sparsity)
+        coefficients = 0.5 + torch.rand(support.shape, generator=generator)
+        chunk.scatter_(1, support, coefficients)
+        out.copy_(F.embedding_bag(support, atoms, per_sample_weights=coefficients, mode="sum"))
+    if noise:
+        variance = rows.var(0, correction=0).sum().item() * noise / (1 - noise)  # of the noise, over all coordinates
+        rows += gaussian(n_rows, d_in, generator, (variance / d_in) ** 0.5)
+    return rows, atoms, codes
 
 
 def welch_bound(n_rows: int, d_model: int) -> float:
@@ -98,7 +161,7 @@ def low_coherence(
         rows[kept : kept + len(accepted)] = batch[accepted]
         kept += len(accepted)
         if rejected > max_rejections:
-            plain = torch.nn.functional.normalize(gaussian(min(n_rows, 4096), d_model, generator))
+            plain = F.normalize(gaussian(min(n_rows, 4096), d_model, generator))
             typical = (plain @ plain.T).abs().fill_diagonal_(0).max().item()
             raise ZooError(
                 f"only {kept} of {n_rows} random rows in {d_model} dimensions fit under |cosine| <= {max_cosine} "

@@ -1,16 +1,15 @@
 """From a name to a model: shipped checkpoints, folders, Lightning checkpoints, the Hugging Face hub."""
 
 import json
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo import catalog, checkpoints
+from zoo import checkpoints
 from zoo.errors import ZooError
+from zoo.source_files import open_folder, read_json, reject_step, require, weight_files
 
 W_E_NAMES = (
     "transformer.wte.weight",  # GPT-2
@@ -41,21 +40,21 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
     """
     source = _run_checkpoint(source, step)
     if str(source).endswith(".ckpt"):
-        _reject_step(source, step)
+        reject_step(source, step)
         state, zoo_part = read_lightning(Path(source))
         return checkpoints.build(zoo_part["class"], zoo_part["init_args"], state, source)
-    name, get = _open_folder(source, step)
-    config = _read_json(get("config.json"), name)
+    name, get = open_folder(source, step)
+    config = read_json(get("config.json"), name)
     if "zoo" in config:
-        folder = _require(get(checkpoints.WEIGHTS), name, checkpoints.WEIGHTS).parent
+        folder = require(get(checkpoints.WEIGHTS), name, checkpoints.WEIGHTS).parent
         for file in checkpoints.read_config(folder)["files"]:
             get(file)  # fetches what lies on the hub
         return checkpoints.load(folder)
     if config.get("model_type") != "gpt2":
         raise ZooError(f"{name} is a model of type {config.get('model_type')!r}; load() reads zoo checkpoints and gpt2")
     tensors: dict[str, Tensor] = {}
-    for file in sorted(set(_weight_files(name, get).values())):
-        tensors |= checkpoints.read_tensors(_require(get(file), name, file))
+    for file in sorted(set(weight_files(name, get).values())):
+        tensors |= checkpoints.read_tensors(require(get(file), name, file))
     try:
         with torch.random.fork_rng(devices=[]):
             model = checkpoints.model_class("GPT2", name).from_hf(config, tensors)
@@ -81,7 +80,7 @@ def embedding(source: str | Path, step: int | None = None, tensor: str | None = 
     """
     path = Path(source := _run_checkpoint(source, step)).expanduser()
     if path.suffix in (".npy", ".ckpt", ".safetensors"):
-        _reject_step(source, step)
+        reject_step(source, step)
     if path.suffix == ".npy":
         W_E, found = _read_npy(path), path.name
     elif path.suffix == ".ckpt":
@@ -128,67 +127,79 @@ def _run_checkpoint(source: str | Path, step: int | None) -> str | Path:
     return last if step is None and last.is_file() and not (last.parents[1] / "steps").is_dir() else source
 
 
-def tokenizer_json(source: str | Path) -> str | None:
-    """The tokenizer that came with a checkpoint's training, serialised, if it has one."""
-    source = _run_checkpoint(source, None)
-    if str(source).endswith(".ckpt"):
-        return read_lightning(Path(source))[1].get("tokenizer_json")
-    _, get = _open_folder(source, None)
-    file = get(checkpoints.TOKENIZER)
+def tokenizer_json(source: str | Path, step: int | None = None) -> str | None:
+    """The tokenizer that came with a checkpoint's training, serialised, if it has one; arguments as in `embedding`.
+
+    Raises:
+        ZooError: If there is no such source or step, or the file is not the one that was saved.
+    """
+    return _side_file(source, step, "tokenizer_json", checkpoints.TOKENIZER)
+
+
+def token_strings(source: str | Path, step: int | None = None) -> list[str] | None:
+    """Every token of a checkpoint's tokenizer as text, by token id, if it has one; arguments as in `embedding`.
+
+    Raises:
+        ZooError: If there is no such source or step, or the tokenizer cannot be read.
+    """
+    if (text := tokenizer_json(source, step)) is None:
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:
+        raise ZooError(f"the tokenizer of {source} cannot be read: {error}") from None
+    n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1  # ids may leave gaps
+    return tokenizer.decode_batch([[i] for i in range(n_tokens)], skip_special_tokens=False)
+
+
+def token_counts(source: str | Path, step: int | None = None) -> Tensor | None:
+    """How often each token occurs in the text a checkpoint was trained on, (V,) int64, if it says so.
+
+    Arguments are those of `embedding`; only zoo and Lightning checkpoints hold counts.
+
+    Raises:
+        ZooError: If there is no such source or step, or its counts are no counts.
+    """
+    counts = _side_file(source, step, "token_counts", checkpoints.TOKEN_COUNTS)
+    if counts is None:
+        return None
+    try:
+        tensor = torch.tensor(json.loads(counts) if isinstance(counts, str) else counts)
+    except (ValueError, TypeError, RuntimeError):
+        tensor = torch.empty(0)
+    if tensor.dtype != torch.int64 or tensor.ndim != 1 or not len(tensor) or tensor.min() < 0:
+        raise ZooError(f"the token counts of {source} are no list of counts")
+    return tensor
+
+
+def _side_file(source: str | Path, step: int | None, key: str, name: str) -> Any:
+    """What a Lightning checkpoint's "zoo" part has under a key, or the text of a folder's file; None if neither."""
+    path = Path(source := _run_checkpoint(source, step)).expanduser()
+    if path.suffix in (".npy", ".ckpt", ".safetensors"):
+        reject_step(source, step)
+        return read_lightning(path)[1].get(key) if path.suffix == ".ckpt" else None
+    label, get = open_folder(source, step)
+    config_file = get("config.json")
+    is_zoo = config_file is not None and "zoo" in read_json(config_file, label)
+    config = checkpoints.read_config(config_file.parent) if config_file and is_zoo else None
+    if name not in (config["files"] if config else [checkpoints.TOKENIZER]):
+        return None
+    file = get(name)
+    if config and config_file:
+        checkpoints.verify_file(config, config_file.parent, name)
     return file.read_text("utf-8") if file else None
 
 
 def _embedding_file(source: str | Path, step: int | None, tensor: str | None) -> tuple[Path, dict[str, Any] | None]:
     """The safetensors file that holds a folder's embedding, and the "zoo" part of its config, if it has one."""
-    label, get = _open_folder(source, step)
-    files = _weight_files(label, get)
+    label, get = open_folder(source, step)
+    files = weight_files(label, get)
     name = files["*"] if "*" in files else files[_choose(files, tensor, source)]
     config = get("config.json")
-    is_zoo = config is not None and "zoo" in _read_json(config, label)
-    return _require(get(name), label, name), checkpoints.read_config(config.parent) if config and is_zoo else None
-
-
-def _open_folder(source: str | Path, step: int | None) -> tuple[str, Callable[[str], Path | None]]:
-    """A label, and a function from a file's name to its path, or None where there is no such file."""
-    text = str(source)
-    if text.startswith("hf:"):
-        _reject_step(source, step)
-        repo, _, revision = text.removeprefix("hf:").partition("@")
-        return text, lambda name: _hub_file(repo, revision or None, name)
-    folder = catalog.folder(text, step)
-    return text, lambda name: path if (path := folder / name).is_file() else None
-
-
-def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo):
-        raise ZooError(f"hf:{repo} is no repository name; write hf:org/repo or hf:org/repo@revision")
-    try:
-        return Path(hf_hub_download(repo, name, revision=revision))
-    except LocalEntryNotFoundError as error:
-        if try_to_load_from_cache(repo, name, revision=revision) is _CACHED_NO_EXIST:  # known to be absent
-            return None
-        raise ZooError(f"hf:{repo}: {name} is not in the local cache and the hub cannot be reached") from error
-    except EntryNotFoundError:
-        return None
-    except Exception as error:
-        raise ZooError(f"hf:{repo} cannot be read: {str(error).strip().partition(chr(10))[0]}") from error
-
-
-def _weight_files(name: str, get: Callable[[str], Path | None]) -> dict[str, str]:
-    """Tensor name -> file, or "*" -> file where one file holds all."""
-    if get(checkpoints.WEIGHTS):
-        return {"*": checkpoints.WEIGHTS}
-    if index := get(f"{checkpoints.WEIGHTS}.index.json"):
-        files = _read_json(index, name).get("weight_map")
-        if not isinstance(files, dict) or any(f != Path(str(f)).name for f in files.values()):
-            raise ZooError(f"{index} is damaged: its weight_map does not name files beside it")
-        return files
-    if get("pytorch_model.bin"):
-        raise ZooError(f"{name} has only pytorch_model.bin, a pickle, which the zoo does not read; convert it first")
-    raise ZooError(f"{name} has no {checkpoints.WEIGHTS}")
+    is_zoo = config is not None and "zoo" in read_json(config, label)
+    return require(get(name), label, name), checkpoints.read_config(config.parent) if config and is_zoo else None
 
 
 def _choose(names: Any, wanted: str | None, source: str | Path) -> str:
@@ -211,26 +222,3 @@ def _read_npy(path: Path) -> Tensor:
         return torch.from_numpy(np.load(path, allow_pickle=False))
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise ZooError(f"{path} cannot be read as a .npy matrix: {' '.join(str(error).split())}") from None
-
-
-def _read_json(path: Path | None, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(_require(path, name, "config.json").read_text("utf-8"))
-    except ValueError as error:
-        if isinstance(error, ZooError):
-            raise
-        raise ZooError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise ZooError(f"{path} is damaged: it holds no JSON object")
-    return content
-
-
-def _require(path: Path | None, name: str, file: str) -> Path:
-    if path is None:
-        raise ZooError(f"{name} has no {file}")
-    return path
-
-
-def _reject_step(source: str | Path, step: int | None) -> None:
-    if step is not None:
-        raise ZooError(f"{source} holds one step only; leave step out (on the hub, steps are revisions)")

@@ -6,7 +6,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from zoo.callbacks import EmbeddingDrift
-from zoo.callbacks.embedding_drift import frequency_groups
+from zoo.callbacks.tables_and_pictures import frequency_groups
 from zoo.metrics import row_drift
 from zoo.models import AdamWCosine, FrozenEmbeddingGPT2, ZooModule
 

@@ -1,4 +1,4 @@
-"""Measures that several rooms of the zoo share."""
+"""How far rows moved."""
 
 import torch.nn.functional as F
 from torch import Tensor

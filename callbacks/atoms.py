@@ -1,0 +1,241 @@
+"""What every atom of a dictionary answers to, how often, and which row it points at."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo import null_models
+from zoo.callbacks.atom_picture import draw_atoms
+from zoo.callbacks.requirements import require
+from zoo.callbacks.tables_and_pictures import markdown_table, quoted, show, write_table
+from zoo.errors import ZooError
+from zoo.metrics import mean_max_cosine
+
+TABLED = 20  # atoms in TensorBoard's table
+NULL_ATOMS = 2048  # at most, which is enough for a histogram
+COVARIANCE_ROWS = 16_384
+ROWS_AT_ONCE = 4096  # of the rows that atoms are compared with
+
+
+class AtomReport(L.Callback):
+    """Describes every latent of a dictionary, for any module with `reconstruct(x)` and `embedding_rows()["W_dec"]`.
+
+    In every validation it counts how often each latent fires (its code is not zero), adds up its codes, and keeps the
+    rows that it answers to most strongly, each with the largest code a vector of that row got. With every checkpoint
+    and at the end, if there was a validation since, it writes `atoms/atoms.csv` beside the checkpoints, one line per
+    latent:
+
+    - `firing_frequency` among the validation's vectors, and `mean_code` over those where the latent fires;
+    - `decoder_norm`, and `nearest_cosine`, the largest cosine of the atom with a row of the datamodule's `W_E` (if it
+      has one), which is that of `nearest_token`;
+    - `top_tokens`, a JSON list of pairs [token, code].
+
+    Beside it, it draws `atoms.png`, which TensorBoard gets too: FVU against L0 in the validations so far; firing
+    frequencies; and the largest cosines of the atoms that fire, beside those of random atoms with the covariance of
+    `W_E`, which are close to rows as far as the covariance makes them so.
+
+    The points (L0, FVU) are the module's `val/l0` and `val/fvu`, or `val_train/l0` and `val_train/fvu` where nothing is
+    held out; they travel in the Lightning checkpoint. All ranks contribute, and rank 0 writes.
+
+    Args:
+        top_tokens: How many rows are kept for every latent.
+        seed: Names the random atoms.
+
+    Raises:
+        ZooError: On fit, if the module or the datamodule cannot be described.
+    """
+
+    def __init__(self, top_tokens: int = 8, seed: int = 0) -> None:
+        if top_tokens < 1:
+            raise ZooError(f"top_tokens is {top_tokens}; it must be at least 1")
+        self.top_tokens, self.seed = top_tokens, seed
+        self.points: list[list[float]] = []  # step, L0, FVU
+        self._top_codes, self._top_rows = torch.empty(0, top_tokens), torch.empty(0, top_tokens, dtype=torch.int64)
+        self._sums = torch.zeros(0, 2, dtype=torch.float64)  # firings and codes of every latent
+        self._n = torch.zeros((), dtype=torch.float64)  # vectors
+        self._null: Tensor | None = None  # largest cosines of the random atoms
+        self._summary: dict[str, str] = {}
+        self._unwritten = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse what has no atoms or no rows."""
+        require(self, pl_module, "reconstruct", "embedding_rows")
+        require(self, trainer.datamodule, "row_labels", "W_E")  # type: ignore[attr-defined]
+        if "W_dec" not in _rows(pl_module):
+            name = type(pl_module).__name__
+            raise ZooError(f"AtomReport needs a model with W_dec among its embedding_rows(); {name} has none")
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from nothing."""
+        shape, device = (len(_rows(pl_module)["W_dec"]), self.top_tokens), pl_module.device
+        self._top_codes, self._top_rows = torch.zeros(shape, device=device), torch.full(shape, -1, device=device)
+        self._sums = torch.zeros(shape[0], 2, dtype=torch.float64, device=device)
+        self._n = torch.zeros((), dtype=torch.float64, device=device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add up this batch."""
+        codes, rows = outputs["codes"].float(), batch["row"]
+        if not len(codes):
+            return
+        self._n += len(codes)
+        self._sums += torch.stack([(codes != 0).sum(0).double(), codes.sum(0, dtype=torch.float64)], 1)
+        names, index = rows.unique(return_inverse=True)
+        if len(names) < len(rows):  # the same token at several places
+            largest = codes.new_zeros(len(names), codes.shape[1])
+            codes = largest.scatter_reduce_(0, index.unsqueeze(1).expand_as(codes), codes, "amax")
+        else:
+            names = rows
+        best, at = codes.topk(min(self.top_tokens, len(names)), dim=0)
+        self._top_codes, self._top_rows = merge_top(
+            torch.cat([self._top_codes, best.T], 1), torch.cat([self._top_rows, names[at].T], 1), self.top_tokens
+        )
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Merge what the ranks have found; the sanity check is no point of the path."""
+        if trainer.sanity_checking:
+            return
+        self._sums = trainer.strategy.reduce(self._sums, reduce_op="sum").cpu()
+        self._n = trainer.strategy.reduce(self._n, reduce_op="sum").cpu()
+        if trainer.world_size > 1:
+            codes, rows = trainer.strategy.all_gather(self._top_codes), trainer.strategy.all_gather(self._top_rows)
+            self._top_codes, self._top_rows = merge_top(
+                codes.transpose(0, 1).flatten(1), rows.transpose(0, 1).flatten(1), self.top_tokens
+            )
+        self._unwritten = trainer.is_global_zero
+        for split in ("val", "val_train"):
+            l0, fvu = (trainer.callback_metrics.get(f"{split}/{name}") for name in ("l0", "fvu"))
+            if l0 is not None and fvu is not None:
+                self.points = [point for point in self.points if point[0] < trainer.global_step]
+                self.points.append([float(trainer.global_step), l0.item(), fvu.item()])
+                break
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the table and draw, if there is anything new."""
+        self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the table and draw, if there is anything new; look for the atoms that were planted, if any were."""
+        self._write(trainer, pl_module)
+        planted = getattr(trainer.datamodule, "true_atoms", None)  # type: ignore[attr-defined]
+        if planted is None or not trainer.is_global_zero:
+            return
+        atoms, planted = _rows(pl_module)["W_dec"].cpu(), planted.cpu()
+        chance = torch.randn(atoms.shape, generator=torch.Generator().manual_seed(self.seed))
+        found, by_chance = mean_max_cosine(atoms, planted).item(), mean_max_cosine(chance, planted).item()
+        self._summary["planted atoms"] = (
+            f"mean largest cosine of {len(planted):,} with an atom {found:.3f}, with random ones {by_chance:.3f}"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The path so far."""
+        return {"points": self.points}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from an earlier run."""
+        self.points = state["points"]
+
+    def summary(self) -> dict[str, str]:
+        """Lines for the table at the end of a run."""
+        return self._summary
+
+    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._unwritten:
+            return
+        self._unwritten = False
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        atoms, (firings, codes) = _rows(pl_module)["W_dec"], self._sums.T
+        frequency, labels, blanks = firings / self._n, data.row_labels, [""] * len(atoms)
+        top = [
+            [[labels[i], code] for code, i in zip(latent_codes, latent_rows, strict=True) if i >= 0 and code > 0]
+            for latent_codes, latent_rows in zip(self._top_codes.tolist(), self._top_rows.tolist(), strict=True)
+        ]
+        columns: dict[str, Any] = {
+            "latent": range(len(atoms)),
+            "firing_frequency": frequency.tolist(),
+            "mean_code": [c if n else "" for c, n in zip((codes / firings).tolist(), firings.tolist(), strict=True)],
+            "decoder_norm": atoms.norm(dim=1).tolist(),
+            "nearest_token": blanks,
+            "nearest_cosine": blanks,
+            "top_tokens": [json.dumps(pairs, ensure_ascii=False) for pairs in top],
+        }
+        cosine = null = None
+        if data.W_E is not None:
+            W_E = data.W_E.to(atoms.device)
+            cosine, nearest = largest_cosines(atoms, W_E)
+            columns |= {"nearest_token": [labels[i] for i in nearest.tolist()], "nearest_cosine": cosine.tolist()}
+            if self._null is None:
+                random_atoms = gaussian_atoms(W_E.cpu(), min(NULL_ATOMS, len(atoms)), self.seed)
+                self._null = largest_cosines(random_atoms.to(W_E.device), W_E)[0].cpu()
+            cosine, null = cosine.cpu(), self._null
+        folder = Path(trainer.default_root_dir) / "atoms"
+        write_table(folder / "atoms.csv", columns)
+        header = ["latent", "firing frequency", "nearest token", "cosine", "answers most to"]
+        lines = [
+            [
+                str(i),
+                f"{frequency[i]:.3g}",
+                quoted(columns["nearest_token"][i]) if cosine is not None else "",
+                f"{cosine[i]:.2f}" if cosine is not None else "",
+                ", ".join(f"{quoted(token)} {code:.3g}" for token, code in top[i]),
+            ]
+            for i in frequency.topk(min(TABLED, len(frequency))).indices.tolist()
+        ]
+        figure = draw_atoms(self.points, frequency, int(self._n), cosine, null)
+        show(trainer, figure, folder / "atoms.png", "atoms", {"most_frequent": markdown_table(header, lines)})
+
+
+def merge_top(codes: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest codes of every latent and whose they are, every row once: (latents, m) -> (latents, k) both.
+
+    Args:
+        codes: Candidates, (latents, m).
+        rows: The rows they belong to, (latents, m) int64.
+        k: How many to keep; where there are fewer rows, code 0 and row -1 fill up.
+    """
+    codes, order = codes.sort(dim=1, descending=True)
+    rows, by_row = rows.gather(1, order).sort(dim=1, stable=True)  # of one row's codes, the largest comes first
+    codes = codes.gather(1, by_row)
+    again = torch.zeros_like(rows, dtype=torch.bool)
+    again[:, 1:] = rows[:, 1:] == rows[:, :-1]
+    codes, rows = codes.masked_fill(again, 0.0), rows.masked_fill(again, -1)
+    codes, order = codes.sort(dim=1, descending=True, stable=True)  # equal codes in the order of their rows
+    return codes[:, :k], rows.gather(1, order)[:, :k]
+
+
+def largest_cosines(atoms: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest cosine of every atom with any row, and which row: (K, D) and (V, D) -> (K,) and (K,) int64."""
+    atoms = F.normalize(atoms.float(), dim=1)
+    best, nearest = atoms.new_full((len(atoms),), -torch.inf), torch.zeros(len(atoms), dtype=torch.int64)
+    nearest = nearest.to(atoms.device)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        cosine, at = (atoms @ F.normalize(rows[start : start + ROWS_AT_ONCE].float(), dim=1).T).max(1)
+        better = cosine > best
+        best, nearest = cosine.where(better, best), (at + start).where(better, nearest)
+    return best, nearest
+
+
+def gaussian_atoms(W: Tensor, n_atoms: int, seed: int) -> Tensor:
+    """Gaussian atoms of mean zero with the covariance of the rows of `W` (V, D), at most V: (n_atoms, D).
+
+    Of more than 16,384 rows, as many drawn at random say what the covariance is.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sample = W.float()[torch.randperm(len(W), generator=generator)[:COVARIANCE_ROWS]]
+    return null_models.covariance_matched(sample - sample.mean(0), generator)[:n_atoms]
+
+
+def _rows(pl_module: L.LightningModule) -> dict[str, Tensor]:
+    return {name: rows.detach() for name, rows in pl_module.embedding_rows().items()}  # type: ignore[operator]

@@ -1,0 +1,217 @@
+"""How well every row is reconstructed."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.callbacks.error_picture import draw_errors
+from zoo.callbacks.requirements import require
+from zoo.callbacks.tables_and_pictures import frequency_groups, logged_step, markdown_table, quoted, show, write_table
+from zoo.errors import ZooError
+
+SUMS = ("n", "squared_error", "squared_norm", "cosine", "l0", "held_out")  # what is added up for every row
+
+
+class ReconstructionError(L.Callback):
+    """Follows the error of every row, for any module with `reconstruct(x)` on data with `row_labels`.
+
+    The relative error of a row, or of several pooled, is sum |x - x_hat|² / sum |x|² over their vectors in one
+    validation: 0 is exact, 1 is no better than predicting zero. It is neither centred nor weighted, and so differs from
+    the FVU that modules log.
+
+    After every validation it logs the pooled relative error of all rows, of those that are never trained on
+    (`held_out`), of those that are, and of groups of rows by their frequency (`row_counts` of the datamodule, if
+    known), and the median and the largest of single rows. With every checkpoint and at the end, if there was a
+    validation since, it writes `reconstruction_error/rows.csv` beside the checkpoints, with every row's error in the
+    last validation, and draws `rows.png`, which TensorBoard gets too. Rows that the validation did not visit have empty
+    cells.
+
+    The curves travel in the Lightning checkpoint, so a resumed run goes on drawing them. All ranks contribute, and
+    rank 0 writes.
+
+    Args:
+        top_rows: How many of the worst rows are named.
+
+    Raises:
+        ZooError: On fit, if the module has no `reconstruct` or the datamodule no `row_labels`.
+    """
+
+    def __init__(self, top_rows: int = 10) -> None:
+        if top_rows < 1:
+            raise ZooError(f"top_rows is {top_rows}; it must be at least 1")
+        self.top_rows = top_rows
+        self.history: list[list[float]] = []  # step, held-out rows pooled, then every frequency group pooled
+        self.latest: dict[str, Tensor] = {}  # of the last validation, by row
+        self._sums = torch.zeros(0, len(SUMS), dtype=torch.float64)
+        self._summary: dict[str, str] = {}
+        self._unwritten = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse what has no rows to follow."""
+        require(self, pl_module, "reconstruct")
+        require(self, trainer.datamodule, "row_labels", "row_counts")  # type: ignore[attr-defined]
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from nothing."""
+        n_rows = len(trainer.datamodule.row_labels)  # type: ignore[attr-defined]
+        self._sums = torch.zeros(n_rows, len(SUMS), dtype=torch.float64, device=pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add up this batch."""
+        x, x_hat = batch["x"].float(), outputs["x_hat"].float()
+        columns = {
+            "n": torch.ones(len(x), device=x.device),
+            "squared_error": (x - x_hat).square().sum(1, dtype=torch.float64),
+            "squared_norm": x.square().sum(1, dtype=torch.float64),
+            "cosine": F.cosine_similarity(x, x_hat, dim=1),
+            "l0": (outputs["codes"] != 0).sum(1),
+            "held_out": batch["held_out"],
+        }
+        self._sums.index_add_(0, batch["row"], torch.stack([columns[name].double() for name in SUMS], 1))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the errors; the sanity check's are no point of the curves."""
+        if trainer.sanity_checking:
+            return
+        self._sums = trainer.strategy.reduce(self._sums, reduce_op="sum").cpu()
+        if not trainer.is_global_zero:
+            return
+        rows = self.latest = row_errors(self._sums)
+        self._unwritten = True
+        pooled = self._pooled(trainer)
+        relative = rows["relative_error"][rows["n"] > 0]
+        if len(relative):
+            values = pooled | {"median": relative.median().item(), "worst": relative.max().item()}
+            for logger in trainer.loggers:
+                logger.log_metrics({f"error/{k}": v for k, v in values.items()}, logged_step(trainer))
+        labels = [f"by_count/{label}" for label in self._groups(trainer)]
+        self.history = [point for point in self.history if point[0] < trainer.global_step]
+        self.history.append([float(trainer.global_step), *(pooled.get(k, math.nan) for k in ("held_out", *labels))])
+        self._summary = self._summarise(trainer, pooled)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the table and draw, if there is anything new."""
+        self._write(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the table and draw, if there is anything new."""
+        self._write(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The curves so far."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from an earlier run."""
+        self.history = state["history"]
+
+    def summary(self) -> dict[str, str]:
+        """Lines for the table at the end of a run."""
+        return self._summary
+
+    def _groups(self, trainer: L.Trainer) -> dict[str, Tensor]:
+        return frequency_groups(_counts(trainer), len(self._sums))
+
+    def _pooled(self, trainer: L.Trainer) -> dict[str, float]:
+        """Relative error of groups of rows that the validation visited."""
+        held_out = self.latest["held_out"]
+        groups = {"all": torch.ones_like(held_out), "held_out": held_out, "trained": ~held_out}
+        groups |= {f"by_count/{label}": members for label, members in self._groups(trainer).items()}
+        sums = {name: self._sums[members].sum(0, keepdim=True) for name, members in groups.items()}
+        return {name: row_errors(s)["relative_error"].item() for name, s in sums.items() if s[0, SUMS.index("n")] > 0}
+
+    def _summarise(self, trainer: L.Trainer, pooled: dict[str, float]) -> dict[str, str]:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if "all" not in pooled:
+            return {}
+        names = {"held_out": "held-out rows", "trained": "trained rows"}
+        lines = {"squared error / |x|²": ", ".join(f"{pooled[k]:.4g} of {v}" for k, v in names.items() if k in pooled)}
+        worst = self._worst(1)[0]
+        counts = _counts(trainer)
+        count = "" if counts is None else f", {int(counts[worst]):,} occurrences"
+        error = self.latest["relative_error"][worst]
+        lines["worst row"] = f"{error:.4g}, {data.row_labels[worst]!r} (row {worst}{count})"
+        if (effective := getattr(data, "effective_rows", None)) is not None:
+            trained = (self.latest["n"] > 0) & ~self.latest["held_out"]
+            lines["n_eff"] = f"{effective:,.0f} of {int(trained.sum()):,} rows trained on"
+        return lines
+
+    def _worst(self, how_many: int) -> list[int]:
+        """Rows by falling relative error, NaN first; only those the validation visited."""
+        visited = self.latest["n"] > 0
+        relative = self.latest["relative_error"].where(visited, -1)
+        return relative.topk(min(how_many, int(visited.sum()))).indices.tolist()
+
+    def _write(self, trainer: L.Trainer) -> None:
+        if not self._unwritten:
+            return
+        self._unwritten = False
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rows, counts, tokens = self.latest, _counts(trainer), data.row_labels
+        n = rows["n"].tolist()
+        columns = {
+            "row": range(len(n)),
+            "token": tokens,
+            "count": counts.tolist() if counts is not None else [""] * len(n),
+            "held_out": _cells(rows["held_out"].int(), n),
+            "n": [int(visits) for visits in n],
+            **{k: _cells(rows[k], n) for k in ("squared_error", "relative_error", "cosine", "l0", "norm")},
+        }
+        folder = Path(trainer.default_root_dir) / "reconstruction_error"
+        write_table(folder / "rows.csv", columns)
+        figure = draw_errors(rows, counts, list(self._groups(trainer)), self.history)
+        lines = [
+            [str(i), quoted(tokens[i]), str(columns["count"][i]), f"{rows['relative_error'][i]:.3f}"]
+            for i in self._worst(self.top_rows)
+        ]
+        table = markdown_table(["row", "token", "count", "squared error / norm²"], lines)
+        show(trainer, figure, folder / "rows.png", "error/rows", {"worst": table})
+
+
+def row_errors(sums: Tensor) -> dict[str, Tensor]:
+    """Every row's error from its sums over vectors, all (V,); NaN for rows without a vector.
+
+    Args:
+        sums: The columns `SUMS`, (V, 6) float64: `n` vectors, `squared_error` |x - x_hat|², `squared_norm` |x|²,
+            `cosine` between x and x_hat, `l0` nonzero codes, and `held_out` vectors that are never trained on.
+
+    Returns:
+        `n`; the means `squared_error`, `cosine` and `l0`; `norm`, the root mean square of |x|; `relative_error`, the
+        ratio of the sums (infinite for a zero row with an error, 0 for one without); and `held_out`, bool, if any
+        vector was.
+    """
+    total = dict(zip(SUMS, sums.T, strict=True))
+    n, error, squared_norm = total["n"], total["squared_error"], total["squared_norm"]
+    relative = (error / squared_norm).where((error != 0) | (squared_norm != 0), 0.0)
+    return {
+        "n": n,
+        "held_out": total["held_out"] > 0,
+        "squared_error": error / n,
+        "relative_error": relative.where(n > 0, math.nan),
+        "cosine": total["cosine"] / n,
+        "l0": total["l0"] / n,
+        "norm": (squared_norm / n).sqrt(),
+    }
+
+
+def _counts(trainer: L.Trainer) -> Tensor | None:
+    counts = trainer.datamodule.row_counts  # type: ignore[attr-defined]
+    return None if counts is None else counts.cpu()
+
+
+def _cells(values: Tensor, visits: list[float]) -> list[float | str]:
+    """A column of the table, empty where a row was not visited."""
+    return [value if n else "" for value, n in zip(values.tolist(), visits, strict=True)]

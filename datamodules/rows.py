@@ -1,0 +1,199 @@
+"""Batches of rows of an embedding matrix, or of a null model in its place."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo import sources
+from zoo.datamodules.null_rows import NullModel
+from zoo.datamodules.row_loaders import RowEvaluationLoader, RowLoader, cumulative, draw, side_rng
+from zoo.datamodules.zoo_datamodule import ZooDataModule
+from zoo.errors import ZooError
+
+SAMPLE_SIZE = 16_384
+
+
+class EmbeddingRowsDataModule(ZooDataModule):
+    """Rows of a token embedding, drawn by a power of their tokens' frequency; some are held out.
+
+    The matrix lies on the training device as a whole and batches are gathered there. A batch is a function of (seed,
+    step, rank) and of nothing else: resuming is exact, and any number of ranks sees the same global batches.
+
+    Args:
+        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[/folder][@revision].
+        step: Training step, for a source that holds several.
+        tensor: Name of the tensor; by default that of the token embedding.
+        null_model: Rows to use in the place of the source's own.
+        n_rows: Number of rows V of a null model without a source.
+        d_in: Length of its rows.
+        token_counts: A .npy file with one count per row, such as a token cache's token_counts.npy. By default the
+            counts that the source's checkpoint holds, if it does.
+        frequency_power: Rows are drawn with probability p^power, p their token's frequency; 0 draws all alike. A power
+            of 1 leaves few rows that matter: an effective 154 of the 3,686 of gpt2-stdlib.learned.
+        batch_size: Rows per batch over all devices together.
+        val_fraction: Share of rows held out, chosen uniformly.
+        seed: Names the held-out rows and the order of the training rows.
+
+    Raises:
+        ZooError: If the matrix or its counts cannot be had or used, or an argument is out of range.
+    """
+
+    true_atoms: Tensor | None = None  # (n_atoms, d_in)
+
+    def __init__(
+        self,
+        source: str | None = None,
+        step: int | None = None,
+        tensor: str | None = None,
+        null_model: NullModel | None = None,
+        n_rows: int | None = None,
+        d_in: int | None = None,
+        token_counts: str | None = None,
+        frequency_power: float = 0.0,
+        batch_size: int = 4096,
+        val_fraction: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ZooError(f"batch_size is {batch_size}; it must be at least 1")
+        if not 0 <= val_fraction < 1:
+            raise ZooError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
+        if not 0 <= frequency_power < float("inf"):
+            raise ZooError(f"frequency_power is {frequency_power}; it must be a number that is not negative")
+        if seed < 0:
+            raise ZooError(f"data.seed is {seed}; it must not be negative")
+        self.batch_size, self.seed, self.frequency_power = batch_size, seed, frequency_power
+        if source is not None:
+            if n_rows is not None or d_in is not None:
+                raise ZooError("n_rows and d_in are the source's; leave them out, or leave out source")
+            W = _checked(sources.embedding(source, step, tensor), source)
+            self.W_E = W.clone() if null_model is None else null_model.rows(W)
+        elif null_model is None or n_rows is None or d_in is None or min(n_rows, d_in) < 1:
+            raise ZooError("without a source, give a null_model and positive n_rows and d_in")
+        elif step is not None or tensor is not None:
+            raise ZooError("step and tensor choose within a source; give one, or leave them out")
+        else:
+            self.W_E = _checked(null_model.rows_of_shape(n_rows, d_in), type(null_model).__name__)
+        self.true_atoms = null_model.true_atoms if null_model else None
+        V, self.d_in = self.W_E.shape
+        self.row_counts = _read_counts(token_counts, V) if token_counts else _source_counts(source, step, V)
+        self.row_labels = _labels(source, step, V)
+        self.held_out = torch.zeros(V, dtype=torch.bool)
+        n_held_out = min(V - 1, max(1, round(V * val_fraction))) if val_fraction else 0
+        self.held_out[side_rng(seed, 1).permutation(V)[:n_held_out]] = True
+        self.row_weights = self._weights()
+        self._resident = self.W_E
+
+    @property
+    def train_rows(self) -> Tensor:
+        """Indices of the rows that are trained on, ascending, (n_train,) int64."""
+        return (~self.held_out).nonzero().squeeze(1)
+
+    @property
+    def effective_rows(self) -> float:
+        """Effective number of training rows (Σw)² / Σw², at most their number."""
+        w = self.row_weights[~self.held_out].double()
+        return (w.sum().square() / w.square().sum()).item()
+
+    @property
+    def untrained(self) -> Tensor | None:
+        """Rows whose token never occurs, (V,) bool; None if counts are not known.
+
+        Training leaves such rows at their start or moves them all alike: what is found in them, nobody learned.
+        """
+        return None if self.row_counts is None else self.row_counts == 0
+
+    @cached_property
+    def corpus_fingerprint(self) -> str:
+        """SHA-256 over the rows."""
+        return hashlib.sha256(self.W_E.contiguous().numpy().data).hexdigest()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Bring the matrix to the training device."""
+        self._resident = self.W_E.to(self.trainer.strategy.root_device if self.trainer else "cpu")
+
+    def sample(self) -> Tensor:
+        """Training rows to start from, (n <= 16384, d_in), the same on every rank; drawn by weight, if rows weigh."""
+        ids, rng = self.train_rows, side_rng(self.seed, 2)
+        if self.frequency_power:
+            ids = ids[draw(rng, cumulative(self.row_weights[ids]), SAMPLE_SIZE)]
+        elif len(ids) > SAMPLE_SIZE:
+            ids = ids[rng.permutation(len(ids))[:SAMPLE_SIZE]]
+        return self._resident[ids.to(self._resident.device)]
+
+    def train_dataloader(self) -> RowLoader:
+        """Training rows drawn independently, with replacement, by weight."""
+        ids = self.train_rows
+        weights = self.row_weights[ids] if self.frequency_power else None
+        return RowLoader(self._resident, ids, weights, self.batch_size, self.seed, *self._ranks())
+
+    def val_dataloader(self) -> RowEvaluationLoader:
+        """Every row once, trained on or held out, in a fixed random order."""
+        return RowEvaluationLoader(self._resident, self.row_weights, self.held_out, self.batch_size, *self._ranks())
+
+    def test_dataloader(self) -> RowEvaluationLoader:
+        """The same as for validation: a matrix has no third kind of rows."""
+        return self.val_dataloader()
+
+    def _ranks(self) -> tuple[int, int]:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.batch_size % world_size:
+            raise ZooError(f"batch_size {self.batch_size} (over all devices) does not divide by {world_size} devices")
+        return rank, world_size
+
+    def _weights(self) -> Tensor:
+        """Weight of every row, (V,) float32, of mean 1."""
+        if not self.frequency_power:
+            return torch.ones(len(self.W_E))
+        if self.row_counts is None:
+            raise ZooError(
+                f"frequency_power is {self.frequency_power}, and how often tokens occur is not known; give "
+                "token_counts, a .npy file with one count per row"
+            )
+        weights = (self.row_counts.double() / self.row_counts.max().clamp(min=1)) ** self.frequency_power
+        if not weights[~self.held_out].any():
+            raise ZooError("no training row has a token that occurs; use frequency_power 0 or other token_counts")
+        return (weights / weights.mean()).float()
+
+
+def _checked(W: Tensor, source: str) -> Tensor:
+    if len(W) < 2:
+        raise ZooError(f"{source} has {len(W)} rows; at least 2 are needed")
+    bad = ~W.isfinite().all(1)
+    if bad.any():
+        raise ZooError(f"row {int(bad.int().argmax())} of {source} has entries that are NaN or infinite")
+    return W
+
+
+def _read_counts(file: str, n_rows: int) -> Tensor:
+    try:
+        counts = np.load(Path(file).expanduser(), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ZooError(f"token_counts {file} cannot be read: {' '.join(str(error).split())}") from None
+    if counts.shape != (n_rows,) or counts.dtype.kind not in "iu" or counts.min() < 0:
+        raise ZooError(
+            f"token_counts {file} holds {counts.dtype} {list(counts.shape)}; expected {n_rows} counts, one per row"
+        )
+    return torch.from_numpy(counts.astype(np.int64))
+
+
+def _source_counts(source: str | None, step: int | None, n_rows: int) -> Tensor | None:
+    counts = None if source is None else sources.token_counts(source, step)
+    return counts if counts is not None and len(counts) == n_rows else None
+
+
+def _labels(source: str | None, step: int | None, n_rows: int) -> list[str]:
+    """The token of every row, or its number where it has none."""
+    try:
+        strings = (sources.token_strings(source, step) if source is not None else None) or []
+    except ZooError:
+        if not str(source).startswith("hf:"):
+            raise
+        strings = []  # rows can do without names where the hub cannot be reached
+    strings = strings if len(strings) <= n_rows else []
+    return strings + [f"row {i}" for i in range(len(strings), n_rows)]

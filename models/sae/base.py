@@ -1,0 +1,168 @@
+"""What every sparse autoencoder shares: parameters, loss, revival of dead latents."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+from zoo.models.sae.selection import top_k_of_affine
+from zoo.models.sae.support import Everywhere, Support
+
+
+class Codes(NamedTuple):
+    """Nonnegative codes of a batch on their support."""
+
+    values: Tensor  # (N,), or (B, K) everywhere
+    support: Support | Everywhere
+    gates: Tensor | None = None  # shaped like values: what a variant's penalty sums, if not the values themselves
+
+
+class Loss(NamedTuple):
+    """What a training step minimises, and what it saw."""
+
+    total: Tensor  # ()
+    terms: dict[str, Tensor]  # its parts, () each
+    fired: Tensor  # in how many examples each latent was on, (K,) int64
+
+
+class SAE(nn.Module, ABC):
+    """A sparse autoencoder x_hat = f(x) W_dec + b_dec with codes f(x) >= 0 that are mostly 0.
+
+    The loss is measured in units of `scale`, the root mean square of a coordinate about its mean, so that coefficients
+    do not depend on how large the data are: the squared distance from the mean is then `d_in` on average, and the
+    squared error over `d_in` estimates the fraction of variance unexplained. Weights are those of raw data; nothing
+    has to be folded.
+
+    A latent that has not fired for long is dead. The largest `aux_k` of the dead ones are asked to reconstruct what the
+    others leave, with the weight `aux_coefficient` (Gao et al. 2024, arXiv 2406.04093, appendix A.2).
+
+    Args:
+        d_in: Dimension of the data. On the command line it follows the data.
+        d_sae: Number of latents K.
+        aux_k: Dead latents on at a time in the auxiliary loss. Default d_in / 2.
+        aux_coefficient: Weight of the auxiliary loss; 0 lets dead latents be.
+
+    Raises:
+        ZooError: If a size is out of range.
+    """
+
+    unit_norm_decoder = True  # whether every optimizer step is followed by a normalisation of the atoms
+    encoder_scale_of_dense = False  # whether most latents are on at first, so that a tied encoder would overshoot
+    biases: tuple[str, ...] = ("b_enc", "b_dec")  # parameters in units of the data
+
+    W_enc: nn.Parameter  # (d_in, K)
+    W_dec: nn.Parameter  # (K, d_in)
+    b_enc: nn.Parameter  # (K,)
+    b_dec: nn.Parameter  # (d_in,)
+    scale: Tensor  # ()
+
+    def __init__(self, d_in: int, d_sae: int, aux_k: int | None = None, aux_coefficient: float = 1 / 32) -> None:
+        super().__init__()
+        for name, size in (("d_in", d_in), ("d_sae", d_sae)):
+            if not isinstance(size, int) or size < 1:
+                raise ZooError(f"{name} is {size}; it must be at least 1")
+        if aux_k is not None and aux_k < 1:
+            raise ZooError(f"aux_k is {aux_k}; it must be at least 1 (aux_coefficient 0 switches the loss off)")
+        if aux_coefficient < 0:
+            raise ZooError(f"aux_coefficient is {aux_coefficient}; it must not be negative")
+        self.config: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "aux_k": aux_k, "aux_coefficient": aux_coefficient}
+        self.d_in, self.d_sae = d_in, d_sae
+        self.aux_k, self.aux_coefficient = aux_k or max(1, d_in // 2), aux_coefficient
+        self.W_dec = nn.Parameter(F.normalize(torch.randn(d_sae, d_in)))
+        shrink = min(1.0, 2 * d_in / d_sae) if self.encoder_scale_of_dense else 1.0
+        self.W_enc = nn.Parameter(self.W_dec.detach().T.contiguous() * shrink)
+        for name in self.biases:
+            self.register_parameter(name, nn.Parameter(torch.zeros(d_in if name == "b_dec" else d_sae)))
+        self.register_buffer("scale", torch.ones(()))
+
+    @abstractmethod
+    def codes(self, x: Tensor) -> Codes:
+        """Codes of a batch (B, d_in). In training mode they carry what the variant's penalty needs."""
+
+    def penalty(self, x: Tensor, codes: Codes) -> dict[str, Tensor]:
+        """Named terms that the loss adds to the squared error, per example and in units of scale², () each."""
+        return {}
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes, (..., d_in) -> (..., K), nonnegative."""
+        codes = self.codes(x.reshape(-1, self.d_in))
+        return codes.support.dense(codes.values).view(*x.shape[:-1], self.d_sae)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Reconstruction from codes, (..., K) -> (..., d_in)."""
+        return codes @ self.W_dec + self.b_dec
+
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction and codes, (..., d_in) -> (..., d_in) and (..., K)."""
+        codes = self.codes(x.reshape(-1, self.d_in))
+        dense = codes.support.dense(codes.values).view(*x.shape[:-1], self.d_sae)
+        return self._decode(codes).view_as(x), dense
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruction, (..., d_in) -> (..., d_in)."""
+        return self._decode(self.codes(x.reshape(-1, self.d_in))).view_as(x)
+
+    def loss(self, x: Tensor, dead: Tensor | None = None, sparsity: float = 1.0) -> Loss:
+        """Training loss of a batch.
+
+        Args:
+            x: Data, (B, d_in).
+            dead: Indices of the latents that have not fired for long, (n,) int64.
+            sparsity: Factor on the variant's penalties, which a warm-up raises from 0 to 1.
+
+        Returns:
+            Reconstruction error plus penalties plus auxiliary loss, all per example and coordinate in units of scale².
+        """
+        codes = self.codes(x)
+        x_hat = self._decode(codes)
+        terms = {"reconstruction": self.reconstruction_error(x, x_hat, codes)}
+        terms |= {name: sparsity * term / self.d_in for name, term in self.penalty(x, codes).items()}
+        if dead is not None and len(dead) and self.aux_coefficient:
+            terms["aux"] = self.aux_coefficient * self._auxiliary_error(x, (x - x_hat).detach(), dead)
+        return Loss(torch.stack(list(terms.values())).sum(), terms, codes.support.counts(codes.values.detach()))
+
+    def reconstruction_error(self, x: Tensor, x_hat: Tensor, codes: Codes) -> Tensor:
+        """The part of the loss that wants the data back, ()."""
+        return self.squared_error(x - x_hat)
+
+    def squared_error(self, residual: Tensor) -> Tensor:
+        """Mean square of a residual (B, d_in) in units of scale², ()."""
+        return residual.square().mean() / self.scale**2
+
+    def encoder_bias(self) -> Tensor:
+        """What is added to x W_enc, (K,): subtracting b_dec from the data first, folded into one bias."""
+        return self.b_enc - self.b_dec @ self.W_enc
+
+    def initialise(self, sample: Tensor) -> None:
+        """Fit bias and scale to a sample of the data, (n, d_in)."""
+        with torch.no_grad():
+            mean = sample.double().mean(0)
+            self.scale.fill_((sample.double() - mean).square().mean().sqrt().clamp(min=1e-30))
+            self.b_dec.copy_(mean)
+
+    @torch.no_grad()
+    def before_optimizer_step(self) -> None:
+        """Drop the part of the decoder's gradient that the normalisation would undo."""
+        if self.unit_norm_decoder and self.W_dec.grad is not None:
+            along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
+            self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
+
+    @torch.no_grad()
+    def after_optimizer_step(self) -> None:
+        """Give every atom unit norm again."""
+        if self.unit_norm_decoder:
+            self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))
+
+    def _decode(self, codes: Codes) -> Tensor:
+        return codes.support.decode(codes.values, self.W_dec) + self.b_dec
+
+    def _auxiliary_error(self, x: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
+        bias = self.encoder_bias()
+        k = min(self.aux_k, len(dead))
+        values, places = top_k_of_affine(x, self.W_enc.detach()[:, dead], bias.detach()[dead], k)
+        support = Support.of_indices(dead[places], self.d_sae)
+        codes = support.affine(x, self.W_enc, bias, values.flatten()).relu()
+        return self.squared_error(residual - support.decode(codes, self.W_dec))

@@ -1,0 +1,84 @@
+"""Which latents are on: the k largest of every example, or the k B largest of a batch. No gradients."""
+
+import torch
+from torch import Tensor
+from torch.distributed import all_gather, get_world_size, is_initialized
+
+CHUNK = 512  # examples whose pre-activations are held at a time, so that they stay in a CPU's cache
+
+
+@torch.no_grad()
+def top_k_of_affine(x: Tensor, W: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest entries of every row of x W + b.
+
+    Args:
+        x: (B, d_in).
+        W: (d_in, K).
+        b: (K,).
+        k: At most K.
+
+    Returns:
+        Values and their indices, (B, k) each.
+    """
+    parts = x.split(CHUNK) if x.device.type == "cpu" else (x,)
+    values, indices = zip(*(top_k(torch.addmm(b, part, W), k) for part in parts), strict=True)
+    return torch.cat(values), torch.cat(indices)
+
+
+def top_k(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest entries of every row (B, K), in no order: values and indices, (B, k) each.
+
+    The k largest lie in the k groups with the largest maxima, so most groups are never looked into.
+    """
+    K = pre.shape[1]
+    size = _group_size(K, k)
+    if size == 1:
+        values, indices = pre.topk(k, sorted=False)
+        return values, indices
+    n_groups = K // size
+    best = pre.view(-1, size, n_groups).amax(1).topk(k, sorted=False).indices  # (B, k)
+    members = torch.arange(0, K, n_groups, device=pre.device).unsqueeze(1)  # group g holds g, g + n_groups, ...
+    candidates = (best.unsqueeze(1) + members).flatten(1)  # (B, size * k)
+    values, places = pre.gather(1, candidates).topk(k, sorted=False)
+    return values, candidates.gather(1, places)
+
+
+def _group_size(K: int, k: int) -> int:
+    """A divisor of K near the size sqrt(K / k), at which K / size maxima and k size members are fewest."""
+    if 16 * k > K:
+        return 1
+    return min((s for s in range(1, K // k) if K % s == 0), key=lambda s: K / s + k * s)
+
+
+@torch.no_grad()
+def batch_threshold(pre: Tensor, k: int) -> Tensor:
+    """The least of the k B largest positive entries of pre-activations over the batches of all processes.
+
+    Args:
+        pre: This process's (B, K).
+        k: Number of entries to keep per example on average.
+
+    Returns:
+        A number, () float32; 0 if fewer entries are positive.
+    """
+    pre = pre.float()
+    wanted = k * len(pre) * (get_world_size() if is_initialized() else 1)
+    largest = _largest(pre.flatten(), min(wanted, pre.numel()))
+    if is_initialized():
+        shares = [torch.zeros_like(largest) for _ in range(get_world_size())]
+        all_gather(shares, largest.contiguous())
+        largest = torch.cat(shares)
+    if wanted >= len(largest):
+        return largest.min().clamp(min=0)
+    return largest.kthvalue(len(largest) - wanted + 1).values.clamp(min=0)
+
+
+def _largest(flat: Tensor, n: int) -> Tensor:
+    """The n largest entries of a vector, found among those above a bound that a sample of them gives."""
+    sample = flat[:: max(1, flat.numel() // 2**18)]
+    share = min(1.0, 1.1 * n / flat.numel() + 0.001)
+    bound = sample.kthvalue(max(1, round((1 - share) * len(sample)))).values
+    candidates = flat[flat > bound]
+    if len(candidates) < n:
+        candidates = flat
+    return candidates.topk(n, sorted=False).values

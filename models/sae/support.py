@@ -1,0 +1,200 @@
+"""Where codes may be nonzero, and the products that need to look nowhere else.
+
+With k of K latents on, a dense product with the codes multiplies by zero K - k times of K. On a support of N pairs
+(example, latent) decoding, the decoder's and the encoder's gradients cost N d_in each instead of B K d_in, and are the
+same numbers up to rounding (Gao et al. 2024, arXiv 2406.04093, appendix D). All three are weighted sums of rows, which
+`embedding_bag` does in one pass over memory.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Share of nonzero codes above which dense products are faster.
+DENSE_ABOVE = {"cpu": 0.1}
+DENSE_ABOVE_ON_ACCELERATORS = 0.01
+
+
+class Support:
+    """Pairs (example, latent), sorted by example.
+
+    Args:
+        latents: Latent of each pair, (N,) int64.
+        offsets: Index of each example's first pair, (B,) int64.
+        d_sae: Number of latents K.
+    """
+
+    def __init__(self, latents: Tensor, offsets: Tensor, d_sae: int) -> None:
+        self.latents, self.offsets, self.d_sae = latents, offsets, d_sae
+
+    @classmethod
+    def of_mask(cls, mask: Tensor) -> "Support":
+        """The true entries of a mask (B, K)."""
+        return cls(mask.flatten().nonzero().squeeze(1) % mask.shape[1], _starts(mask.sum(1)), mask.shape[1])
+
+    @classmethod
+    def of_indices(cls, indices: Tensor, d_sae: int) -> "Support":
+        """The same number of latents for every example, (B, k) int64."""
+        B, k = indices.shape
+        return cls(indices.flatten(), torch.arange(0, B * k, k, device=indices.device), d_sae)
+
+    def where(self, mask: Tensor) -> "Support":
+        """The pairs for which a mask (N,) is true."""
+        before = F.pad(mask.cumsum(0), (1, 0))
+        return Support(self.latents[mask], before[self.offsets], self.d_sae)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Example of each pair, (N,) int64."""
+        ends = torch.cat([self.offsets[1:], self.offsets.new_tensor([len(self.latents)])])
+        examples = torch.arange(len(self.offsets), device=self.offsets.device)
+        return examples.repeat_interleave(ends - self.offsets, output_size=len(self.latents))
+
+    @cached_property
+    def _by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs in order of their latent (N,), the rows in that order (N,), and each latent's first place (K,)."""
+        order = self.latents.argsort(stable=True)
+        return order, self.rows[order], _starts(self.latents.bincount(minlength=self.d_sae))
+
+    def take(self, dense: Tensor) -> Tensor:
+        """The entries of a matrix (B, K) on the support, (N,), without a gradient."""
+        return dense.detach().flatten()[self.rows * self.d_sae + self.latents]
+
+    def spread(self, vector: Tensor) -> Tensor:
+        """A number per latent (K,) given to each pair, (N,)."""
+        return _Spread.apply(vector, self)
+
+    def affine(self, x: Tensor, W: Tensor, b: Tensor, values: Tensor) -> Tensor:
+        """x W + b on the support, (N,), whose numbers are known already; gradients cost N d_in.
+
+        Args:
+            x: (B, d_in).
+            W: (d_in, K).
+            b: (K,).
+            values: The result, (N,).
+        """
+        return _Affine.apply(x, W, b, values.float(), self)
+
+    def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
+        """Codes (N,) times `W_dec` (K, d_in), (B, d_in)."""
+        return _Decode.apply(values, W_dec, self)
+
+    def counts(self, values: Tensor) -> Tensor:
+        """In how many examples each latent's code is above 0, (K,) int64."""
+        return self.latents[values > 0].bincount(minlength=self.d_sae)
+
+    def dense(self, values: Tensor) -> Tensor:
+        """Codes as a matrix, (B, K)."""
+        B = len(self.offsets)
+        flat = values.new_zeros(B * self.d_sae).index_put((self.rows * self.d_sae + self.latents,), values)
+        return flat.view(B, self.d_sae)
+
+    def sum_by_latent(self, values: Tensor) -> Tensor:
+        """Sum of the pairs' values over the examples, (K,), in a fixed order of addition."""
+        return self.rows_by_latent(values, torch.ones(len(self.offsets), 1, device=values.device)).squeeze(1)
+
+    def rows_by_latent(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Transposed codes times `rows` (B, d), (K, d)."""
+        order, row, starts = self._by_latent
+        return F.embedding_bag(row, rows, starts, mode="sum", per_sample_weights=values[order])
+
+
+class Everywhere:
+    """All pairs: what `Support` offers, for codes too dense to gain from it."""
+
+    def take(self, dense: Tensor) -> Tensor:
+        """The matrix itself."""
+        return dense
+
+    def spread(self, vector: Tensor) -> Tensor:
+        """A number per latent, broadcast over the examples."""
+        return vector
+
+    def affine(self, x: Tensor, W: Tensor, b: Tensor, values: Tensor) -> Tensor:
+        """x W + b, which is known already, with its gradients."""
+        return values
+
+    def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
+        """Codes (B, K) times `W_dec` (K, d_in), (B, d_in)."""
+        return values @ W_dec
+
+    def counts(self, values: Tensor) -> Tensor:
+        """In how many examples each latent's code is above 0, (K,) int64."""
+        return (values > 0).sum(0)
+
+    def dense(self, values: Tensor) -> Tensor:
+        """Codes as a matrix, (B, K)."""
+        return values
+
+
+def support_where(mask: Tensor) -> Support | Everywhere:
+    """The true entries of a mask (B, K), or everything if there are so many that dense products are faster."""
+    limit = DENSE_ABOVE.get(mask.device.type, DENSE_ABOVE_ON_ACCELERATORS)
+    return Everywhere() if mask.sum() > limit * mask.numel() else Support.of_mask(mask)
+
+
+def _weighted_rows(values: Tensor, rows: Tensor, support: Support) -> Tensor:
+    """Codes (N,) times a matrix (K, d), (B, d)."""
+    return F.embedding_bag(support.latents, rows, support.offsets, mode="sum", per_sample_weights=values)
+
+
+def _starts(counts: Tensor) -> Tensor:
+    return counts.cumsum(0) - counts
+
+
+class _Affine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor, values: Tensor, support: Support) -> Tensor:
+        ctx.save_for_backward(x, W)
+        ctx.support = support
+        return values.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x, W), support = ctx.saved_tensors, ctx.support
+        d_x, d_W, d_b = ctx.needs_input_grad[:3]
+        return (
+            _weighted_rows(grad, W.T.contiguous(), support) if d_x else None,
+            support.rows_by_latent(grad, x).T if d_W else None,
+            support.sum_by_latent(grad) if d_b else None,
+            None,
+            None,
+        )
+
+
+class _Decode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, W_dec: Tensor, support: Support) -> Tensor:
+        ctx.save_for_backward(values, W_dec)
+        ctx.support = support
+        return _weighted_rows(values, W_dec, support)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (values, W_dec), support = ctx.saved_tensors, ctx.support
+        grad = grad.contiguous()
+        d_values = None
+        if ctx.needs_input_grad[0]:  # the dot product of the example's gradient with the latent's atom
+            d_values = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+                grad, W_dec, support.latents, support.offsets, support.rows, 0
+            )
+        d_W = support.rows_by_latent(values, grad) if ctx.needs_input_grad[1] else None
+        return d_values, d_W, None
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vector: Tensor, support: Support) -> Tensor:
+        ctx.support = support
+        return vector[support.latents]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.support.sum_by_latent(grad), None

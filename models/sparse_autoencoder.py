@@ -1,0 +1,134 @@
+"""Training of sparse autoencoders."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.distributed import all_reduce, is_initialized
+from torch.optim import Optimizer
+
+from zoo.errors import ZooError
+from zoo.models.optimizers import AdamLinear
+from zoo.models.reconstruction import ReconstructionModule
+from zoo.models.sae import SAE
+from zoo.models.zoo_module import RESTORED
+from zoo.sources import load
+
+
+class SparseAutoencoder(ReconstructionModule):
+    """Trains a sparse autoencoder on embedding rows or activations.
+
+    Batches are dicts with `x` (B, d_in). Before training, and before DDP wraps the module, the decoder's bias becomes
+    the mean of a sample of the data and `sae.scale` its spread. A latent is dead when it has not fired in any of the
+    last `dead_after` examples, those of all processes counted.
+
+    Args:
+        sae: The variant and its sizes.
+        optimizer: Optimizer and learning-rate schedule. Its learning rate is by default 2e-4 sqrt(2^14 / d_sae) (Gao et
+            al. 2024, section 2.5); that of biases and thresholds is this times `sae.scale`.
+        dead_after: Examples without firing after which a latent is dead.
+        sparsity_warmup_steps: Optimizer steps over which a sparsity penalty rises to its full weight.
+        init_from: Weights to start from, of the same variant and sizes: a zoo name, folder, Lightning .ckpt or
+            hf:org/repo[@revision].
+
+    Raises:
+        ZooError: If a number is out of range, or `init_from` does not fit.
+    """
+
+    net: SAE
+    examples_since_fired: Tensor  # (K,) int64
+
+    def __init__(
+        self,
+        sae: SAE,
+        optimizer: AdamLinear = AdamLinear(),  # noqa: B008 - a default that --help can show, never mutated
+        dead_after: int = 100_000,
+        sparsity_warmup_steps: int = 100,
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__(sae.d_sae)
+        for name, value in (("dead_after", dead_after), ("sparsity_warmup_steps", sparsity_warmup_steps)):
+            if value < 0:
+                raise ZooError(f"{name} is {value}; it must not be negative")
+        arguments = {"optimizer": optimizer, "dead_after": dead_after, "sparsity_warmup_steps": sparsity_warmup_steps}
+        self.save_plain_hyperparameters(sae=sae, **arguments, init_from=init_from)
+        self.net, self.optimizer = sae, optimizer
+        self.dead_after, self.sparsity_warmup_steps = dead_after, sparsity_warmup_steps
+        self.register_buffer("examples_since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
+        self.initialised = RESTORED.get() is not None
+        if init_from is not None and not self.initialised:
+            self._start_from(init_from)
+
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction (B, d_in) and codes (B, K) of data (B, d_in)."""
+        return self.net.reconstruct(x)
+
+    def embedding_rows(self) -> dict[str, Tensor]:
+        """The decoder's atoms, `W_dec` (K, d_in)."""
+        return {"W_dec": self.net.W_dec}
+
+    def setup(self, stage: str) -> None:
+        """Fit bias and scale to the data, once."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and data.d_in != self.net.d_in:
+            raise ZooError(f"the data have {data.d_in} dimensions, and the autoencoder d_in = {self.net.d_in}")
+        if stage == "fit" and not self.initialised and data is not None:
+            self.net.initialise(data.sample())
+        self.initialised = True
+
+    def configure_optimizers(self) -> Any:
+        """Adam without weight decay; parameters in units of the data move in proportion to their scale."""
+        lr = self.optimizer.learning_rate
+        lr = 2e-4 * (2**14 / self.net.d_sae) ** 0.5 if lr is None else lr
+        groups: dict[float, list[Tensor]] = {}
+        for name, p in self.net.named_parameters():
+            groups.setdefault(lr * self.net.scale.item() if name in self.net.biases else lr, []).append(p)
+        return self.optimizer.configure([{"params": p, "lr": lr} for lr, p in groups.items()], self.total_steps())
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The variant's loss; see `SAE.loss`."""
+        dead = (self.examples_since_fired >= self.dead_after).nonzero().squeeze(1)
+        sparsity = min(1.0, (self.global_step + 1) / (self.sparsity_warmup_steps + 1))
+        loss = self.net.loss(batch["x"], dead, sparsity)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
+            l0, dead_share = loss.fired.sum() / len(batch["x"]), len(dead) / self.net.d_sae
+            logged: dict[str, Any] = {"loss": loss.total.detach(), "l0": l0, "dead_latents": dead_share} | loss.terms
+            self.log_dict({f"train/{name}": value for name, value in logged.items()})
+        self._count(loss.fired, len(batch["x"]))
+        return loss.total
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Keep the variant's constraints."""
+        self.net.before_optimizer_step()
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Optimizer | LightningOptimizer, optimizer_closure: Any = None
+    ) -> None:
+        """Step, and keep the variant's constraints."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.net.after_optimizer_step()
+
+    def _start_from(self, source: str) -> None:
+        weights = load(source)
+        ours, theirs = (type(self.net).__name__, self.net.W_dec.shape), (type(weights).__name__, _shape(weights))
+        if ours != theirs:
+            sizes = [f"{name} of {' x '.join(map(str, shape))}" for name, shape in (ours, theirs)]
+            raise ZooError(
+                f"init_from {source} is a {sizes[1]} (d_sae x d_in), and this run's autoencoder a {sizes[0]}"
+            )
+        self.net.load_state_dict(weights.state_dict())
+        self.initialised = True
+
+    def _count(self, fired: Tensor, n_examples: int) -> None:
+        """Renew `examples_since_fired` from how often each latent fired in a batch (K,), over all processes."""
+        if is_initialized():
+            all_reduce(fired)
+            n_examples *= self.trainer.world_size
+        self.examples_since_fired += n_examples
+        self.examples_since_fired[fired > 0] = 0
+
+
+def _shape(net: Any) -> tuple[int, ...]:
+    return tuple(net.W_dec.shape) if hasattr(net, "W_dec") else ()

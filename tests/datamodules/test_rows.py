@@ -1,0 +1,342 @@
+import hashlib
+from itertools import islice
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.datamodules import (
+    CovarianceMatchedRows,
+    EmbeddingRowsDataModule,
+    IsotropicRows,
+    PermutedCoordinateRows,
+    PlantedRows,
+)
+from zoo.datamodules.row_loaders import RowEvaluationLoader, RowLoader
+from zoo.models import GPT2
+
+W = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) @ torch.randn(
+    5, 5, generator=torch.Generator().manual_seed(1)
+)
+COUNTS = np.arange(60) ** 2  # row 0 never occurs
+ROWS = torch.arange(60.0).unsqueeze(1)  # every row says which it is
+
+
+@pytest.fixture
+def matrix(tmp_path):
+    np.save(tmp_path / "W.npy", W.numpy())
+    return str(tmp_path / "W.npy")
+
+
+@pytest.fixture
+def counts(tmp_path):
+    np.save(tmp_path / "counts.npy", COUNTS)
+    return str(tmp_path / "counts.npy")
+
+
+def data(source=None, **options):
+    made = EmbeddingRowsDataModule(source, **{"batch_size": 12, **options})
+    made.setup()
+    return made
+
+
+def loader(rank=0, world_size=1, seed=0, weights=None, batch_size=6):
+    return RowLoader(ROWS, torch.arange(5, 60), weights, batch_size, seed, rank, world_size)
+
+
+def drawn(loader, steps):
+    return torch.cat([loader.batch(step)["x"] for step in range(steps)]).squeeze(1).long()
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    used = loader()
+    for step in (200, 0, 23, 5):
+        used.batch(step)
+    for step in (0, 5, 22, 100):
+        assert torch.equal(used.batch(step)["x"], loader().batch(step)["x"])
+    assert not torch.equal(loader(seed=1).batch(0)["x"], loader().batch(0)["x"])
+
+
+@pytest.mark.parametrize("weights", [None, torch.arange(55.0)])
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_ranks_share_out_the_batch_of_one_rank(world_size, weights):
+    ranks = [loader(rank, world_size, weights=weights) for rank in range(world_size)]
+    for step in (0, 1, 40):
+        assert torch.equal(torch.cat([r.batch(step)["x"] for r in ranks]), loader(weights=weights).batch(step)["x"])
+
+
+@pytest.mark.parametrize("n_drawn", [0, 5, 9, 31])
+def test_a_resumed_loader_goes_on_with_the_same_batches(n_drawn):
+    def stream(loader):
+        while True:
+            yield from loader
+
+    used, resumed = loader(), loader()
+    list(islice(stream(used), n_drawn))
+    resumed.load_state_dict(used.state_dict())
+    for step, a, b in zip(range(n_drawn, n_drawn + 30), stream(used), stream(resumed), strict=False):
+        assert torch.equal(a["x"], b["x"])
+        assert torch.equal(a["x"], loader().batch(step)["x"])
+
+
+def test_an_iteration_is_one_epoch_of_as_many_rows_as_are_trained_on():
+    used = loader()
+    assert len(used) == 55 // 6 == 9
+    assert [len(list(used)) for _ in range(2)] == [9, 9]
+    used.load_state_dict({"position": 20})
+    assert len(list(used)) == 3 * 9 - 20
+    assert len(loader(batch_size=1000)) == len(list(loader(batch_size=1000))) == 1
+
+
+@pytest.mark.parametrize("power", [0, 0.5, 1])
+def test_rows_are_drawn_with_the_power_of_their_frequency(matrix, counts, power):
+    made = data(matrix, token_counts=counts, frequency_power=power, batch_size=1200)
+    batches = made.train_dataloader()
+    batches.rows = ROWS
+    n = 200 * 1200
+    found = torch.bincount(drawn(batches, 200), minlength=60).double()
+    weight = torch.from_numpy(COUNTS**power).double() * ~made.held_out
+    expected = n * weight / weight.sum()
+    assert ((found - expected).abs() <= 5 * expected.sqrt()).all()  # a share drawn n times errs by less than sqrt
+    assert found.sum() == n
+
+
+def test_the_effective_number_of_rows_of_known_weights(matrix, tmp_path):
+    assert data(matrix).effective_rows == pytest.approx(54)
+    np.save(tmp_path / "counts.npy", np.array([90] * 20 + [0] * 40))
+    made = data(matrix, token_counts=str(tmp_path / "counts.npy"), frequency_power=1, val_fraction=0)
+    assert made.effective_rows == pytest.approx(20)
+    assert made.untrained.tolist() == [False] * 20 + [True] * 40
+
+
+@pytest.mark.parametrize("power", [0, 1])
+def test_evaluation_shows_every_row_once_with_its_weight(matrix, counts, power):
+    made = data(matrix, token_counts=counts, frequency_power=power, val_fraction=0.2)
+    for batches in (made.val_dataloader(), made.test_dataloader()):
+        seen = {key: torch.cat([b[key] for b in batches]) for key in ("x", "row", "weight", "held_out")}
+        assert len(batches) == len(list(batches)) == 5
+        assert sorted(seen["row"].tolist()) == list(range(60))
+        assert torch.equal(seen["x"], W[seen["row"]])
+        assert torch.equal(seen["held_out"], made.held_out[seen["row"]])
+        assert seen["weight"].mean().item() == pytest.approx(1)
+        share = torch.from_numpy(COUNTS**power)[seen["row"]].double()
+        torch.testing.assert_close(seen["weight"].double(), share / share.mean())
+        assert not torch.equal(seen["row"], torch.arange(60))
+
+
+@pytest.mark.parametrize("n_rows", [24, 25, 37])
+def test_evaluation_ranks_share_out_the_batches_and_one_may_get_nothing(n_rows):
+    rows, ones, none = torch.arange(float(n_rows)).unsqueeze(1), torch.ones(n_rows), torch.zeros(n_rows).bool()
+    whole = list(RowEvaluationLoader(rows, ones, none, 12))
+    ranks = [list(RowEvaluationLoader(rows, ones, none, 12, rank, 3)) for rank in range(3)]
+    for batch, *parts in zip(whole, *ranks, strict=True):
+        assert torch.equal(torch.cat([p["row"] for p in parts]), batch["row"])
+    assert (len(ranks[2][-1]["x"]) == 0) == (n_rows != 24)
+
+
+def test_held_out_rows_are_never_trained_on(matrix):
+    made = data(matrix, val_fraction=0.25)
+    assert made.held_out.sum() == 15
+    batches = made.train_dataloader()
+    batches.rows = ROWS
+    assert set(drawn(batches, 100).tolist()) == set(made.train_rows.tolist())
+    assert not made.held_out[made.train_rows].any()
+    assert not torch.equal(made.held_out, data(matrix, val_fraction=0.25, seed=1).held_out)
+    assert not data(matrix, val_fraction=0).held_out.any()
+
+
+def test_a_sample_is_of_training_rows_drawn_by_weight(matrix, counts):
+    everything = data(matrix).sample()
+    assert torch.equal(everything, W[data(matrix).train_rows])
+    made = data(matrix, token_counts=counts, frequency_power=1)
+    sample = made.sample()
+    assert len(sample) == 16_384
+    assert torch.equal(sample, data(matrix, token_counts=counts, frequency_power=1).sample())
+    weight = torch.from_numpy(COUNTS).double()[made.train_rows]
+    mean = (weight / weight.sum()) @ W[made.train_rows].double()
+    assert ((sample.mean(0) - mean).abs() < 5 * W.std(0) / 16_384**0.5).all()
+
+
+def test_a_null_models_rows_take_the_place_of_the_sources(matrix, counts):
+    made = data(matrix, null_model=IsotropicRows(seed=3), token_counts=counts, frequency_power=1)
+    assert not torch.equal(made.W_E, W)
+    torch.testing.assert_close(made.W_E.norm(dim=1), W.norm(dim=1))
+    assert made.row_counts.tolist() == COUNTS.tolist()
+    assert torch.equal(made.W_E, data(matrix, null_model=IsotropicRows(seed=3)).W_E)
+    assert not torch.equal(made.W_E, data(matrix, null_model=IsotropicRows(seed=4)).W_E)
+
+
+@pytest.mark.parametrize("kind", [IsotropicRows, CovarianceMatchedRows, PermutedCoordinateRows])
+@pytest.mark.parametrize("match_norms", [True, False])
+def test_null_rows_match_norms_only_if_asked_to(matrix, kind, match_norms):
+    made = data(matrix, null_model=kind(match_norms=match_norms))
+    assert torch.allclose(made.W_E.norm(dim=1), W.norm(dim=1)) == match_norms
+
+
+def test_permuted_coordinates_without_norms_have_the_covariance_up_to_chance(matrix):
+    rows = data(matrix, null_model=PermutedCoordinateRows(match_norms=False)).W_E
+    torch.testing.assert_close(rows.mean(0), W.mean(0))
+    torch.testing.assert_close(rows.var(0).sum(), W.var(0).sum())
+
+
+@pytest.mark.parametrize("source", [True, False])
+def test_planted_rows_are_sparse_in_the_atoms_the_data_names(matrix, source):
+    model = PlantedRows(n_atoms=8, sparsity=2)
+    made = data(matrix, null_model=model) if source else data(null_model=model, n_rows=60, d_in=5)
+    assert (made.W_E.shape, made.true_atoms.shape, made.d_in) == ((60, 5), (8, 5), 5)
+    pairs = torch.combinations(torch.arange(8))
+    for row in made.W_E:
+        residuals = [torch.linalg.lstsq(made.true_atoms[p].T, row).solution for p in pairs]
+        best = min((row - a @ made.true_atoms[p]).norm() for a, p in zip(residuals, pairs, strict=True))
+        assert best < 1e-4 * row.norm()
+    if source:
+        torch.testing.assert_close(made.W_E.norm(dim=1), W.norm(dim=1))
+
+
+def test_real_rows_have_no_true_atoms(matrix):
+    assert data(matrix).true_atoms is None
+
+
+def test_a_checkpoint_brings_names_and_counts_of_its_rows(tiny_data, tmp_path):
+    net = GPT2(vocab_size=302, context_length=4, d_model=4, n_layers=1, n_heads=1)  # two rows without a token
+    counts = [*tiny_data.token_counts.tolist(), 0, 0]
+    zoo.save(net, tmp_path / "model", tokenizer_json=tiny_data.tokenizer.to_str(), token_counts=counts)
+    made = data(str(tmp_path / "model"), frequency_power=1)
+    assert torch.equal(made.W_E, net.W_E)
+    assert made.row_labels == [*tiny_data.token_strings, "row 300", "row 301"]
+    assert made.row_counts.tolist() == counts
+    assert made.untrained[300:].all()
+    positions = data(str(tmp_path / "model"), tensor="transformer.wpe.weight")
+    assert (positions.row_counts, positions.row_labels) == (None, ["row 0", "row 1", "row 2", "row 3"])
+
+
+def test_the_fingerprint_is_that_of_the_rows(matrix):
+    assert data(matrix).corpus_fingerprint == hashlib.sha256(W.numpy().tobytes()).hexdigest()
+    assert data(matrix, null_model=IsotropicRows()).corpus_fingerprint != data(matrix).corpus_fingerprint
+    assert data(matrix, seed=5).corpus_fingerprint == data(matrix).corpus_fingerprint
+
+
+def test_data_of_rows_are_not_taken_for_text(matrix):
+    names = ("token_counts", "token_strings", "vocab_size", "context_length", "tokenizer")
+    assert not any(hasattr(data(matrix), name) for name in names)
+
+
+class Mean(L.LightningModule):
+    """Learns the mean of its batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = torch.nn.Parameter(torch.zeros(5))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        return (batch["x"] - self.mean).square().sum(1).mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.seen.append(batch["row"])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_two_processes_train_as_one(matrix, counts, make_trainer):
+    means = []
+    for devices in (1, 2):
+        m = Mean()
+        made = EmbeddingRowsDataModule(matrix, token_counts=counts, frequency_power=0.5, batch_size=12)
+        make_trainer(max_steps=15, devices=devices).fit(m, made)
+        means.append(m.mean.detach().clone())
+    torch.testing.assert_close(means[0], means[1])
+    assert means[0].any()
+
+
+def test_a_resumed_fit_ends_in_the_same_bits(matrix, make_trainer, tmp_path):
+    whole, first, second = Mean(), Mean(), Mean()
+    make_trainer(max_steps=11).fit(whole, data(matrix))  # 4 batches an epoch
+    trainer = make_trainer(max_steps=6, limit_val_batches=1.0)
+    trainer.fit(first, data(matrix))
+    trainer.save_checkpoint(tmp_path / "six.ckpt")
+    make_trainer(max_steps=11).fit(second, data(matrix), ckpt_path=tmp_path / "six.ckpt")
+    assert torch.equal(second.mean, whole.mean)
+    assert not torch.equal(first.mean, whole.mean)
+
+
+def test_a_batch_that_does_not_divide_by_the_devices_is_refused(matrix, make_trainer, refused):
+    made = data(matrix, batch_size=13)
+    made.trainer = make_trainer(devices=2)
+    for loader in (made.train_dataloader, made.val_dataloader):
+        with refused("batch_size 13 .* does not divide by 2 devices"):
+            loader()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"val_fraction": 1.0}, "val_fraction is 1.0"),
+        ({"val_fraction": float("nan")}, "val_fraction is nan"),
+        ({"frequency_power": -0.5}, "frequency_power is -0.5"),
+        ({"frequency_power": float("inf")}, "frequency_power is inf"),
+        ({"frequency_power": 0.5}, "give token_counts, a .npy file"),
+        ({"seed": -1}, "data.seed is -1"),
+        ({"d_in": 5}, "n_rows and d_in are the source's"),
+        ({"token_counts": "none.npy"}, "none.npy cannot be read"),
+        ({"step": 3}, "holds one step only"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(matrix, refused, options, message):
+    with refused(message):
+        EmbeddingRowsDataModule(matrix, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give a null_model and positive n_rows and d_in"),
+        ({"null_model": IsotropicRows()}, "give a null_model and positive n_rows and d_in"),
+        ({"null_model": IsotropicRows(), "n_rows": 9, "d_in": 0}, "positive n_rows and d_in"),
+        ({"null_model": CovarianceMatchedRows(), "n_rows": 9, "d_in": 4}, "CovarianceMatchedRows changes the rows of"),
+        ({"null_model": IsotropicRows(), "n_rows": 9, "d_in": 4, "tensor": "a"}, "choose within a source"),
+        ({"null_model": IsotropicRows(), "n_rows": 1, "d_in": 4}, "IsotropicRows has 1 rows; at least 2"),
+    ],
+)
+def test_too_little_to_make_rows_from_is_refused(refused, options, message):
+    with refused(message):
+        EmbeddingRowsDataModule(**options)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_first_row_that_is_no_number_is_named(tmp_path, refused, bad):
+    broken = W.clone()
+    broken[[17, 40], 2] = bad
+    np.save(tmp_path / "W.npy", broken.numpy())
+    with refused("row 17 of .* NaN or infinite"):
+        EmbeddingRowsDataModule(str(tmp_path / "W.npy"))
+
+
+@pytest.mark.parametrize("counts", [np.ones(60), np.ones(59, int), -np.ones(60, int), np.ones((60, 1), int)])
+def test_counts_that_do_not_fit_the_rows_are_refused(matrix, tmp_path, refused, counts):
+    np.save(tmp_path / "counts.npy", counts)
+    with refused("expected 60 counts, one per row"):
+        EmbeddingRowsDataModule(matrix, token_counts=str(tmp_path / "counts.npy"))
+
+
+def test_counts_of_nothing_but_zeros_are_refused(matrix, tmp_path, refused):
+    np.save(tmp_path / "counts.npy", np.zeros(60, int))
+    with refused("no training row has a token that occurs"):
+        EmbeddingRowsDataModule(matrix, token_counts=str(tmp_path / "counts.npy"), frequency_power=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PlantedRows(8, 9), "sparsity is 9"),
+        (lambda: PlantedRows(8, 2, noise=1), "noise is 1"),
+        (lambda: IsotropicRows(seed=-1), "seed is -1"),
+    ],
+)
+def test_null_models_out_of_range_are_refused(refused, make, message):
+    with refused(message):
+        make()

@@ -1,0 +1,40 @@
+"""Measures that several rooms of the zoo share."""
+
+from zoo.metrics.dictionaries import (
+    description_length,
+    matched_cosine,
+    mean_max_cosine,
+    pca_rank_at_bits,
+    rate_distortion_bits,
+)
+from zoo.metrics.drift import row_drift
+from zoo.metrics.reconstruction import (
+    FVU,
+    CosineSimilarity,
+    NMSEMeanSquare,
+    NMSEVariance,
+    RelativeReconstructionBias,
+)
+from zoo.metrics.sparsity import L0, FiringFrequency, dead_share, dense_share
+from zoo.metrics.splicing import LossRecovered
+from zoo.metrics.summary import ReconstructionMetrics
+
+__all__ = [
+    "FVU",
+    "L0",
+    "CosineSimilarity",
+    "FiringFrequency",
+    "LossRecovered",
+    "NMSEMeanSquare",
+    "NMSEVariance",
+    "ReconstructionMetrics",
+    "RelativeReconstructionBias",
+    "dead_share",
+    "dense_share",
+    "description_length",
+    "matched_cosine",
+    "mean_max_cosine",
+    "pca_rank_at_bits",
+    "rate_distortion_bits",
+    "row_drift",
+]

@@ -1,0 +1,94 @@
+"""How many latents are nonzero, and how often each one is."""
+
+import torch
+from torch import Tensor
+
+from zoo.metrics.sums import Sums, weights_of
+
+
+def count_active(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Nonzero codes of each row (B,) and of each latent (d_sae,), float64.
+
+    A row with a NaN has NaN codes in number, and then so has every latent.
+
+    Args:
+        codes: Codes, (B, d_sae).
+    """
+    active = (codes != 0).float()
+    broken = codes.sum(1, dtype=torch.float32).isnan()
+    per_row = active.sum(1).double().masked_fill(broken, float("nan"))
+    return per_row, active.sum(0).double() + 0 * per_row.sum()
+
+
+class L0(Sums):
+    """Mean number of nonzero codes of a row, sum w|z|_0 / sum w."""
+
+    active: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__({"active": (), "weight": ()})
+
+    def update(self, codes: Tensor, weight: Tensor | None = None) -> None:
+        """Add rows.
+
+        Args:
+            codes: Codes, (B, d_sae).
+            weight: Weights of the rows, (B,); 1 each by default.
+        """
+        w = weights_of(codes, weight)
+        self.add({"active": w @ count_active(codes)[0], "weight": w.sum()})
+
+    def compute(self) -> Tensor:
+        """The mean, a float64 scalar."""
+        return self.active / self.weight
+
+
+class FiringFrequency(Sums):
+    """Share of rows in which each latent is nonzero, every row counting the same.
+
+    Args:
+        d_sae: Number of latents.
+    """
+
+    fired: Tensor
+    rows: Tensor
+
+    def __init__(self, d_sae: int) -> None:
+        super().__init__({"fired": (d_sae,), "rows": ()})
+
+    def update(self, codes: Tensor) -> None:
+        """Add rows.
+
+        Args:
+            codes: Codes, (B, d_sae).
+        """
+        fired = count_active(codes)[1]
+        self.add({"fired": fired, "rows": weights_of(codes, None).sum()})
+
+    def compute(self) -> Tensor:
+        """The shares, (d_sae,) float64."""
+        return self.fired / self.rows
+
+
+def dead_share(frequency: Tensor) -> Tensor:
+    """Share of latents that never fire, a float64 scalar.
+
+    Args:
+        frequency: How often each latent fires, (d_sae,).
+    """
+    return _share(frequency == 0, frequency)
+
+
+def dense_share(frequency: Tensor, above: float = 0.1) -> Tensor:
+    """Share of latents that fire in more than a share of rows, a float64 scalar.
+
+    Args:
+        frequency: How often each latent fires, (d_sae,).
+        above: The share of rows; 0.1 by default.
+    """
+    return _share(frequency > above, frequency)
+
+
+def _share(chosen: Tensor, frequency: Tensor) -> Tensor:
+    return chosen.double().masked_fill(frequency.isnan(), float("nan")).mean()
