@@ -21,7 +21,7 @@ def draw_atoms(
         null: The same for random atoms, (n,).
     """
     figure = Figure(figsize=(13, 4), dpi=120)
-    figure.subplots_adjust(left=0.055, right=0.985, bottom=0.14, top=0.91, wspace=0.24)
+    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.14, top=0.91, wspace=0.3)
     left, middle, right = figure.subplots(1, 3)
     _draw_path(figure, left, points)
 
@@ -29,7 +29,7 @@ def draw_atoms(
     dead = int((~alive).sum())
     if alive.any():
         decades = frequency[alive].log10().numpy()
-        middle.hist(decades, bins=np.linspace(min(-1.0, decades.min()), 0, 51), color="C0")
+        middle.hist(decades, bins=np.linspace(min(-1.0, decades.min()), 0, 51).tolist(), color="C0")
     middle.set(xlabel="log10 of the firing frequency", ylabel="latents", title="how often a latent fires")
     name = f"{dead:,} of {len(frequency):,} ({dead / len(frequency):.1%})\nnever fired in {n_vectors:,} vectors"
     middle.text(0.03, 0.97, name, transform=middle.transAxes, va="top", fontsize="small")
@@ -41,7 +41,7 @@ def draw_atoms(
     else:
         shown = {"random, covariance of W_E": null.numpy(), "atoms": cosine[alive].numpy()}
         low = min((float(np.nanmin(v)) for v in shown.values() if len(v)), default=0.0)
-        edges = np.linspace(max(-1.0, low - 0.01), 1, 51)
+        edges = np.linspace(max(-1.0, low - 0.01), 1, 51).tolist()
         _draw_shares(right, shown["atoms"], edges, {"color": "C0", "alpha": 0.7, "label": "atoms"})
         style = {"histtype": "step", "color": "black", "lw": 1.3, "label": "random, with W_E's covariance"}
         _draw_shares(right, shown["random, covariance of W_E"], edges, style)
@@ -65,6 +65,6 @@ def _draw_path(figure: Figure, axes: Axes, points: list[list[float]]) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _draw_shares(axes: Axes, values: np.ndarray, edges: np.ndarray, style: dict[str, Any]) -> None:
+def _draw_shares(axes: Axes, values: np.ndarray, edges: list[float], style: dict[str, Any]) -> None:
     if len(values):
         axes.hist(values, bins=edges, weights=np.full(len(values), 1 / len(values)), **style)

@@ -91,16 +91,16 @@ class AtomReport(L.Callback):
         if not len(codes):
             return
         self._n += len(codes)
-        self._sums += torch.stack([(codes != 0).sum(0).double(), codes.sum(0, dtype=torch.float64)], 1)
+        self._sums += torch.stack([(codes != 0).float().sum(0).double(), codes.sum(0, dtype=torch.float64)], 1)
         names, index = rows.unique(return_inverse=True)
         if len(names) < len(rows):  # the same token at several places
             largest = codes.new_zeros(len(names), codes.shape[1])
             codes = largest.scatter_reduce_(0, index.unsqueeze(1).expand_as(codes), codes, "amax")
         else:
             names = rows
-        best, at = codes.topk(min(self.top_tokens, len(names)), dim=0)
+        best, at = codes.T.contiguous().topk(min(self.top_tokens, len(names)), dim=1)  # (latents, top_tokens)
         self._top_codes, self._top_rows = merge_top(
-            torch.cat([self._top_codes, best.T], 1), torch.cat([self._top_rows, names[at].T], 1), self.top_tokens
+            torch.cat([self._top_codes, best], 1), torch.cat([self._top_rows, names[at]], 1), self.top_tokens
         )
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -133,7 +133,7 @@ class AtomReport(L.Callback):
         if planted is None or not trainer.is_global_zero:
             return
         atoms, planted = _rows(pl_module)["W_dec"].cpu(), planted.cpu()
-        chance = torch.randn(atoms.shape, generator=torch.Generator().manual_seed(self.seed))
+        chance = torch.randn(atoms.shape, generator=_generator(self.seed))
         found, by_chance = mean_max_cosine(atoms, planted).item(), mean_max_cosine(chance, planted).item()
         self._summary["planted atoms"] = (
             f"mean largest cosine of {len(planted):,} with an atom {found:.3f}, with random ones {by_chance:.3f}"
@@ -173,7 +173,7 @@ class AtomReport(L.Callback):
         }
         cosine = null = None
         if data.W_E is not None:
-            W_E = data.W_E.to(atoms.device)
+            W_E = data.W_E.detach().to(atoms.device)
             cosine, nearest = largest_cosines(atoms, W_E)
             columns |= {"nearest_token": [labels[i] for i in nearest.tolist()], "nearest_cosine": cosine.tolist()}
             if self._null is None:
@@ -232,9 +232,14 @@ def gaussian_atoms(W: Tensor, n_atoms: int, seed: int) -> Tensor:
 
     Of more than 16,384 rows, as many drawn at random say what the covariance is.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = _generator(seed)
     sample = W.float()[torch.randperm(len(W), generator=generator)[:COVARIANCE_ROWS]]
     return null_models.covariance_matched(sample - sample.mean(0), generator)[:n_atoms]
+
+
+def _generator(seed: int) -> torch.Generator:
+    """A generator that no data or weights share: theirs have small seeds, and planted atoms may have the same shape."""
+    return torch.Generator().manual_seed(10**12 + seed)
 
 
 def _rows(pl_module: L.LightningModule) -> dict[str, Tensor]:

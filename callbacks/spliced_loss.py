@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.callbacks.requirements import require
 from zoo.metrics import LossRecovered
+from zoo.metrics.splicing import IGNORED
 from zoo.null_models import with_norms_of
 
 
@@ -62,7 +63,7 @@ class SplicedLoss(L.Callback):
             logits = _spliced_logits(model, layer, resid, skip)
             x, targets = resid[:, skip:], targets[:, skip:]
             clean, ablated = logits(x), logits(torch.zeros_like(x))
-            for name, edited in self._edits(pl_module, x, targets != -100, generator).items():
+            for name, edited in self._edits(pl_module, x, targets != IGNORED, generator).items():
                 measured[name].update(clean, logits(edited), ablated, targets)
         for name, metric in measured.items():
             for key, value in metric.compute().items():

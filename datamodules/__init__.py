@@ -1,5 +1,6 @@
 """Where batches come from."""
 
+from zoo.datamodules.activations import ActivationsDataModule
 from zoo.datamodules.corpora import Corpus, HubDataset, LocalFiles, StdlibCorpus
 from zoo.datamodules.null_rows import (
     CovarianceMatchedRows,
@@ -13,6 +14,7 @@ from zoo.datamodules.text import TextDataModule
 from zoo.datamodules.tokenizers import HubTokenizer, TokenizerFile, TokenizerSource, TrainedBPE
 
 __all__ = [
+    "ActivationsDataModule",
     "Corpus",
     "CovarianceMatchedRows",
     "EmbeddingRowsDataModule",

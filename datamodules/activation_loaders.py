@@ -1,47 +1,68 @@
-"""Loaders over the residual stream of a model that reads text."""
+"""Loaders over the residual stream of a GPT-2 that reads text."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.datamodules.activation_store import ActivationStore
-from zoo.datamodules.text import TokenLoader
+from zoo.datamodules.resumable import ResumableLoader
+from zoo.datamodules.text import EvaluationLoader, TokenLoader
 
-MICRO_BATCH_TOKENS = 8192  # that the model reads at once
-
-Reader = Callable[[Tensor], Tensor]  # token ids (B, T), on any device, to activations (B, T, D)
+MICRO_BATCH_TOKENS = 8192  # that the model reads at once in training
 
 
-class ActivationLoader:
-    """Endless training batches `x`, one epoch per iteration; its state is the number of batches drawn.
-
-    A refill runs the model on one batch of contexts and serves as many batches as each context has disjoint groups of
-    positions. Its random positions are a function of (seed, refill, context).
+class ResidualStream:
+    """The residual stream of a model at one place: before layer `layer`, or after the last for `layer` = n_layers.
 
     Args:
-        contexts: The contexts; a refill takes one of its batches.
-        read: Gives the activations of contexts.
-        positions_per_context: Positions P that a batch takes from each context.
-        skip_positions: First positions of a context, which are left out.
-        seed: Names the choice of positions.
-        store: Where activations are kept, if anywhere.
+        model: A network with `embed` and `blocks`, as `zoo.models.GPT2`.
+        layer: Number of layers that are run.
+    """
+
+    def __init__(self, model: Any, layer: int) -> None:
+        self.model, self.layer = model, layer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.W_E.device
+
+    @torch.no_grad()
+    def __call__(self, input_ids: Tensor) -> Tensor:
+        """Token ids (B, T), on any device, to activations (B, T, D) float32 on the model's."""
+        return self.model.blocks(self.model.embed(input_ids.to(self.device)), stop=self.layer).float()
+
+
+class ActivationLoader(ResumableLoader):
+    """Training batches `x` of activations at random positions.
+
+    A refill runs the model on one batch of contexts and serves as many batches as every context has disjoint groups
+    of positions. Which positions go into which batch is a function of (seed, refill, context).
+
+    Args:
+        contexts: The contexts; a refill takes one batch of them.
+        stream: Gives their activations.
+        positions_per_context: Positions P that a batch takes of each context.
+        skip_positions: First positions of each context, which are left out.
+        store: Where refills are kept, if anywhere.
     """
 
     def __init__(
         self,
         contexts: TokenLoader,
-        read: Reader,
+        stream: ResidualStream,
         positions_per_context: int,
         skip_positions: int,
-        seed: int,
         store: ActivationStore | None = None,
     ) -> None:
-        self.contexts, self.read, self.store, self.seed = contexts, read, store, seed
+        super().__init__()
+        self.contexts, self.stream, self.store = contexts, stream, store
         self.positions_per_context, self.skip_positions = positions_per_context, skip_positions
         self.batches_per_refill = (contexts.context_length - skip_positions) // positions_per_context
-        self.position = 0
         self._buffer: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def __len__(self) -> int:
@@ -51,50 +72,88 @@ class ActivationLoader:
         """This rank's part of global batch `step`: `x` (B / world_size, D), context by context."""
         refill, index = divmod(step, self.batches_per_refill)
         if self._buffer[0] != refill:
-            self._buffer = (-1, torch.empty(0))  # frees the old refill before the new one is made
-            self._buffer = (refill, self.refill(refill))
+            self._buffer = (-1, torch.empty(0))  # the old refill makes room for the new one
+            self._buffer = (refill, self._refill(refill))
         return {"x": self._buffer[1][:, index].flatten(0, 1)}
 
-    def refill(self, refill: int) -> Tensor:
-        """The activations that a refill serves, (contexts of this rank, batches, P, D), stored or computed."""
-        device = self.read(torch.zeros(1, 1, dtype=torch.int64)).device
-        rank, world_size = self.contexts.rank, self.contexts.world_size
-        name = f"refill-{refill:06d}-rank-{rank}-of-{world_size}"
+    def sample(self, n: int) -> Tensor:
+        """At most `n` vectors of this rank's part of the first batch, whole contexts of them, (<= n, D)."""
+        n_contexts = max(1, n // self.positions_per_context)
+        ids = self.contexts.batch(0)["input_ids"][:n_contexts]
+        return self._read(ids, self._positions(0)[:n_contexts, :1]).flatten(0, 2)[:n]
+
+    def _refill(self, refill: int) -> Tensor:
+        """All activations of a refill, (contexts of this rank, batches, P, D), read from the store or computed."""
+        name = f"refill-{refill:06d}-rank-{self.contexts.rank}-of-{self.contexts.world_size}"
         if self.store and (stored := self.store.load(name)) is not None:
-            return stored.to(device)
-        positions = self._positions(refill)
-        ids = self.contexts.batch(refill)["input_ids"]
-        size = max(1, MICRO_BATCH_TOKENS // ids.shape[1])
-        parts = []
-        for part, chosen in zip(ids.split(size), positions.split(size), strict=True):
-            x = self.read(part)  # (b, T, D)
-            rows = torch.arange(len(part), device=x.device).view(-1, 1, 1)
-            parts.append(x[rows, chosen.to(x.device)])
-        x = torch.cat(parts)
+            return stored.to(self.stream.device)
+        x = self._read(self.contexts.batch(refill)["input_ids"], self._positions(refill))
         if self.store:
             self.store.save(name, x)
         return x
 
+    def _read(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """Activations of contexts (C, T) at positions (C, batches, P), as (C, batches, P, D)."""
+        size, parts = max(1, MICRO_BATCH_TOKENS // input_ids.shape[1]), []
+        for ids, chosen in zip(input_ids.split(size), positions.to(self.stream.device).split(size), strict=True):
+            context = torch.arange(len(ids), device=chosen.device).view(-1, 1, 1)
+            parts.append(self.stream(ids)[context, chosen])
+        return torch.cat(parts)
+
     def _positions(self, refill: int) -> Tensor:
-        """Positions that a refill's batches take, (contexts of this rank, batches, P) int64, all different."""
-        n_contexts, share = self.contexts.batch_size, self.contexts.batch_size // self.contexts.world_size
-        rng = np.random.default_rng((self.seed, refill))
-        order = rng.random((n_contexts, self.contexts.context_length - self.skip_positions)).argsort(1)
-        mine = order[self.contexts.rank * share :][:share, : self.batches_per_refill * self.positions_per_context]
+        """Positions of a refill's batches, (contexts of this rank, batches, P) int64; none twice in a context."""
+        share = self.contexts.batch_size // self.contexts.world_size
         shape = (share, self.batches_per_refill, self.positions_per_context)
-        return torch.from_numpy(mine.reshape(shape) + self.skip_positions)
+        rng = np.random.default_rng((self.contexts.seed, refill, 1))  # not the stream of the contexts
+        order = rng.random((self.contexts.batch_size, self.contexts.context_length - self.skip_positions)).argsort(1)
+        mine = order[self.contexts.rank * share :][:share, : shape[1] * shape[2]]
+        return torch.from_numpy(mine.reshape(shape)) + self.skip_positions
+
+
+class EvaluationContexts:
+    """Batches `input_ids` and `targets` (B, T) of the first few windows of an `EvaluationLoader`, on a device.
+
+    Args:
+        windows: A split's windows in a fixed random order.
+        n_contexts: Number of windows over all ranks; in the place of others there is padding, with target -100.
+        device: Where batches are wanted.
+    """
+
+    def __init__(self, windows: EvaluationLoader, n_contexts: int, device: torch.device) -> None:
+        self.windows, self.device = windows, device
+        self.n_contexts = min(n_contexts, windows.n_windows)
+
+    def __len__(self) -> int:
+        return -(-self.n_contexts // self.windows.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        end = (self.position // len(self) + 1) * len(self)
-        while self.position < end:
-            batch = self.batch(self.position)
-            self.position += 1
-            yield batch
+        share = self.windows.batch_size // self.windows.world_size
+        for index, batch in enumerate(islice(self.windows, len(self))):
+            first = index * self.windows.batch_size + self.windows.rank * share
+            beyond = torch.arange(first, first + share) >= self.n_contexts
+            batch["input_ids"][beyond], batch["targets"][beyond] = 0, -100
+            yield {key: value.to(self.device) for key, value in batch.items()}
 
-    def state_dict(self) -> dict[str, int]:
-        """Batches drawn so far, the same on every rank."""
-        return {"position": self.position}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches drawn before, in the middle of a refill if need be."""
-        self.position = state["position"]
+class ActivationEvaluationLoader:
+    """The activations of evaluation contexts, all but those at their first positions.
+
+    Args:
+        contexts: The contexts.
+        stream: Gives their activations.
+        skip_positions: First positions of each context, which are left out.
+    """
+
+    def __init__(self, contexts: EvaluationContexts, stream: ResidualStream, skip_positions: int) -> None:
+        self.contexts, self.stream, self.skip_positions = contexts, stream, skip_positions
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for batch in self.contexts:
+            kept = batch["targets"] != -100
+            kept[:, : self.skip_positions] = False
+            row = batch["input_ids"][kept]
+            x, weight = self.stream(batch["input_ids"])[kept], torch.ones(len(row), device=row.device)
+            yield {"x": x, "row": row, "weight": weight, "held_out": weight.bool()}

@@ -44,8 +44,9 @@ class ActivationStore:
         """Store activations; a file is whole or not there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path, x = self.folder / f"{name}.safetensors", x.cpu().contiguous()
-        partial = path.with_suffix(".partial")
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # another run may be making the same
         save_file({"x": x}, partial, {"fingerprint": self.fingerprint, "name": name, "sha256": _digest(x)})
+        partial.chmod(0o644)
         os.replace(partial, path)
 
 

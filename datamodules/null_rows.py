@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from zoo import null_models
+from zoo.datamodules.row_loaders import side_rng
 from zoo.errors import ZooError
 
 
@@ -33,7 +34,7 @@ class NullModel(ABC):
         Raises:
             ZooError: If the recipe does not fit the matrix.
         """
-        rows = self._draw(W, torch.Generator().manual_seed(self.seed))
+        rows = self._draw(W, self._generator())
         return null_models.with_norms_of(rows, W) if self.match_norms else rows
 
     def rows_of_shape(self, n_rows: int, d_in: int) -> Tensor:
@@ -44,7 +45,11 @@ class NullModel(ABC):
         """
         if self.needs_source:
             raise ZooError(f"{type(self).__name__} changes the rows of a source; say which with data.source")
-        return self._draw(torch.empty(n_rows, d_in), torch.Generator().manual_seed(self.seed))
+        return self._draw(torch.empty(n_rows, d_in), self._generator())
+
+    def _generator(self) -> torch.Generator:
+        """A stream of its own: initial atoms drawn under the same seed must not be the planted ones."""
+        return torch.Generator().manual_seed(int(side_rng(self.seed, 3).integers(2**63)))
 
     @abstractmethod
     def _draw(self, W: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.datamodules.resumable import ResumableLoader
 
-class RowLoader:
-    """Endless training batches `x`, one epoch per iteration; its state is the number of batches drawn.
+
+class RowLoader(ResumableLoader):
+    """Training batches of rows that are drawn independently, with replacement.
 
     Args:
         rows: All rows (V, d), on the device where batches are wanted.
@@ -30,10 +32,10 @@ class RowLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        super().__init__()
         self.rows, self.ids, self.batch_size, self.seed = rows, ids, batch_size, seed
         self.distribution = None if weights is None else cumulative(weights)
         self.rank, self.world_size = rank, world_size
-        self.position = 0
 
     def __len__(self) -> int:
         return max(1, len(self.ids) // self.batch_size)
@@ -48,21 +50,6 @@ class RowLoader:
         share = self.batch_size // self.world_size
         ids = self.ids[drawn[self.rank * share : (self.rank + 1) * share]]
         return {"x": self.rows[ids.to(self.rows.device)]}
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        end = (self.position // len(self) + 1) * len(self)
-        while self.position < end:
-            batch = self.batch(self.position)
-            self.position += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Batches drawn so far, the same on every rank."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches drawn before."""
-        self.position = state["position"]
 
 
 class RowEvaluationLoader:

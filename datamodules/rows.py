@@ -101,6 +101,13 @@ class EmbeddingRowsDataModule(ZooDataModule):
         return (w.sum().square() / w.square().sum()).item()
 
     @property
+    def evaluation_weights(self) -> Tensor:
+        """Weights of weighted measures, (V,) of mean 1: those of training or, where it has none, the frequencies."""
+        if self.frequency_power or self.row_counts is None:
+            return self.row_weights
+        return (self.row_counts / self.row_counts.double().mean()).float()
+
+    @property
     def untrained(self) -> Tensor | None:
         """Rows whose token never occurs, (V,) bool; None if counts are not known.
 
@@ -134,7 +141,9 @@ class EmbeddingRowsDataModule(ZooDataModule):
 
     def val_dataloader(self) -> RowEvaluationLoader:
         """Every row once, trained on or held out, in a fixed random order."""
-        return RowEvaluationLoader(self._resident, self.row_weights, self.held_out, self.batch_size, *self._ranks())
+        return RowEvaluationLoader(
+            self._resident, self.evaluation_weights, self.held_out, self.batch_size, *self._ranks()
+        )
 
     def test_dataloader(self) -> RowEvaluationLoader:
         """The same as for validation: a matrix has no third kind of rows."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from zoo.datamodules.corpora import Corpus, StdlibCorpus
+from zoo.datamodules.resumable import ResumableLoader
 from zoo.datamodules.token_cache import SPLITS, TokenCache
 from zoo.datamodules.tokenizers import TokenizerSource, TrainedBPE
 from zoo.datamodules.zoo_datamodule import ZooDataModule
@@ -116,8 +117,8 @@ class TextDataModule(ZooDataModule):
         return rank, world_size
 
 
-class TokenLoader:
-    """Endless training batches, one epoch per iteration; its state is the number of batches drawn.
+class TokenLoader(ResumableLoader):
+    """Endless training windows in an order that is shuffled anew every epoch.
 
     Args:
         tokens: Token ids (N,).
@@ -131,10 +132,10 @@ class TokenLoader:
     def __init__(
         self, tokens: np.ndarray, context_length: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
+        super().__init__()
         self.tokens, self.context_length, self.batch_size, self.seed = tokens, context_length, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.n_windows = (len(tokens) - 1) // context_length - 1  # one less leaves room for an offset below T
-        self.position = 0
         self._order: tuple[int, np.ndarray, int] = (-1, np.empty(0), 0)
 
     def __len__(self) -> int:
@@ -152,21 +153,6 @@ class TokenLoader:
         starts = order[first : first + share] * self.context_length + offset
         windows = np.stack([self.tokens[s : s + self.context_length + 1] for s in starts]).astype(np.int64)
         return {"input_ids": torch.from_numpy(windows[:, :-1]), "targets": torch.from_numpy(windows[:, 1:])}
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        end = (self.position // len(self) + 1) * len(self)
-        while self.position < end:
-            batch = self.batch(self.position)
-            self.position += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Batches drawn so far, the same on every rank."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches drawn before."""
-        self.position = state["position"]
 
 
 class EvaluationLoader:

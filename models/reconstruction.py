@@ -40,7 +40,7 @@ class ReconstructionModule(ZooModule):
         for part, metrics in ((held_out, self.held_out), (~held_out, self.trained_on)):
             if part.all():
                 metrics.update(x_hat, x, codes, batch["weight"])
-            elif part.any():
+            else:
                 metrics.update(x_hat[part], x[part], codes[part], batch["weight"][part])
         return {"x_hat": x_hat, "codes": codes}
 

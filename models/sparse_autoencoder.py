@@ -81,9 +81,10 @@ class SparseAutoencoder(ReconstructionModule):
         """Adam without weight decay; parameters in units of the data move in proportion to their scale."""
         lr = self.optimizer.learning_rate
         lr = 2e-4 * (2**14 / self.net.d_sae) ** 0.5 if lr is None else lr
+        rates = self.net.learning_rates()
         groups: dict[float, list[Tensor]] = {}
         for name, p in self.net.named_parameters():
-            groups.setdefault(lr * self.net.scale.item() if name in self.net.biases else lr, []).append(p)
+            groups.setdefault(lr * rates[name], []).append(p)
         return self.optimizer.configure([{"params": p, "lr": lr} for lr, p in groups.items()], self.total_steps())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

@@ -122,6 +122,6 @@ def test_a_folder_inside_a_hub_repository_is_read(folder, tmp_path, hub):
 
 
 def test_a_folder_that_a_hub_repository_does_not_have_is_refused(folder, hub, refused):
-    hub("org/repo", folder, absent=("layer_9/config.json",))
+    hub("org/repo", folder, absent=("layer_9/config.json", "layer_9/cfg.json"))
     with refused(r"hf:org/repo/layer_9 has no config\.json"):
         zoo.load("hf:org/repo/layer_9")

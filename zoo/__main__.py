@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from typing import Any
 
 from zoo.errors import ZooError
 
@@ -47,17 +48,31 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="print JSON")
     card = commands.add_parser("info", help="a checkpoint's model card")
     card.add_argument("name", help="zoo name, or folder of a zoo checkpoint")
-    export = commands.add_parser("export", help="turn a Lightning .ckpt into a zoo checkpoint")
-    export.add_argument("ckpt", help="Lightning checkpoint, such as runs/quickstart/checkpoints/last.ckpt")
+    export = commands.add_parser("export", help="turn a Lightning .ckpt into a zoo checkpoint or a SAELens folder")
+    export.add_argument(
+        "ckpt", help="Lightning checkpoint, such as runs/quickstart/checkpoints/last.ckpt; for saelens any checkpoint"
+    )
     export.add_argument("folder", help="where to write")
+    export.add_argument("--format", choices=["zoo", "saelens"], default="zoo", help="what to write, default zoo")
     study = commands.add_parser("study", help="answer a question by several runs: study frozen-embedding --out DIR")
-    study.add_argument("name", choices=["frozen-embedding"])
-    study.add_argument("--out", required=True, help="folder of the study; finished runs in it are kept")
-    study.add_argument("--config", default="cli_configs/gpt2/base.yaml", help="config that all runs build on")
-    study.add_argument("--seeds", type=int, default=3, help="runs per arm")
-    study.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    study.epilog = "Arguments after -- go to every fit: study ... -- --trainer.max_steps 1200"
+    _add_studies(study.add_subparsers(dest="name", metavar="NAME", required=True))
     return parser
+
+
+def _add_studies(studies: Any) -> None:
+    frozen = studies.add_parser("frozen-embedding", help="how much worse GPT-2 trains with a frozen random embedding")
+    frozen.add_argument("--config", default="cli_configs/gpt2/base.yaml", help="config that all runs build on")
+    frozen.epilog = "Arguments after -- go to every fit: study ... -- --trainer.max_steps 1200"
+    rows = studies.add_parser("sparse-rows", help="how sparsely autoencoders code embedding rows, and null models")
+    rows.add_argument("--source", default="gpt2-stdlib.learned", help="what zoo.embedding takes")
+    rows.add_argument("--d-sae", type=int, default=512, help="latents; fewer than rows")
+    rows.add_argument("--steps", type=int, default=1000, help="optimizer steps of every run")
+    rows.add_argument("--batch-size", type=int, default=512, help="rows per batch")
+    rows.add_argument("--frequency-power", type=float, default=0.0, help="draw rows with probability p^power")
+    for study in (frozen, rows):
+        study.add_argument("--out", required=True, help="folder of the study; finished runs in it are kept")
+        study.add_argument("--seeds", type=int, default=3, help="runs per arm")
+        study.add_argument("--jobs", type=int, default=1, help="runs at a time")
 
 
 def _run_light(argv: list[str]) -> int:
@@ -74,17 +89,27 @@ def _run_light(argv: list[str]) -> int:
 
         print(catalog.info(arguments.name))
     elif arguments.command == "export":
-        from zoo.export import export
+        from zoo.export import export, export_saelens
 
-        print(f"wrote {export(arguments.ckpt, arguments.folder)}")
+        write = {"zoo": export, "saelens": export_saelens}[arguments.format]
+        print(f"wrote {write(arguments.ckpt, arguments.folder)}")
     elif arguments.command == "study":
-        from pathlib import Path
+        _study(arguments, extra)
+    return 0
 
+
+def _study(arguments: argparse.Namespace, extra: list[str]) -> None:
+    from pathlib import Path
+
+    a, out = arguments, Path(arguments.out)
+    if a.name == "frozen-embedding":
         from zoo.studies import frozen_embedding
 
-        a = arguments
-        frozen_embedding.run(a.config, Path(a.out), a.seeds, a.jobs, extra)
-    return 0
+        frozen_embedding.run(a.config, out, a.seeds, a.jobs, extra)
+    else:
+        from zoo.studies import sparse_rows
+
+        sparse_rows.run(out, a.source, a.d_sae, a.steps, a.batch_size, a.frequency_power, a.seeds, a.jobs)
 
 
 def _list(pattern: str, as_json: bool) -> None:

@@ -82,7 +82,7 @@ def save(
         "files": {},
         "provenance": provenance or {},
     }
-    with _replacing(folder) as new:
+    with replacing(folder) as new:
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         (new / WEIGHTS).chmod(0o644)
         counts_json = None if token_counts is None else json.dumps(token_counts)
@@ -251,7 +251,7 @@ def default_card(name: str, config: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of `folder` when the block ends well, and vanishes otherwise."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

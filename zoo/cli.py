@@ -37,6 +37,7 @@ EXPECTED_WARNINGS = (  # of Lightning, about what is meant to be so
     "Checkpoint directory .* exists and is not empty",  # resuming
     "Be aware that when using `ckpt_path`",  # validating without the training's callbacks
     ".*LeafSpec.* is deprecated",
+    "The number of training batches .* is smaller than the logging interval",  # a matrix has few rows
     ".*does not have many workers",  # prompts
 )
 COMMANDS = {

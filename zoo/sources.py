@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo import checkpoints
+from zoo import checkpoints, saelens
 from zoo.errors import ZooError
 from zoo.source_files import open_folder, read_json, reject_step, require, weight_files
 
@@ -28,8 +28,8 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
     """Load a model with its raw weights, in eval mode and without gradients.
 
     Args:
-        source: A zoo name, a folder (zoo checkpoint or Hugging Face GPT-2), a Lightning .ckpt, or
-            hf:org/repo[@revision].
+        source: A zoo name, a folder (zoo checkpoint, Hugging Face GPT-2, or SAELens), a Lightning .ckpt, or
+            hf:org/repo[/folder][@revision].
         step: Training step, for a source that holds several; the last by default.
 
     Returns:
@@ -44,6 +44,8 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
         state, zoo_part = read_lightning(Path(source))
         return checkpoints.build(zoo_part["class"], zoo_part["init_args"], state, source)
     name, get = open_folder(source, step)
+    if not get("config.json") and get(saelens.CONFIG):
+        return checkpoints.build(*saelens.read(name, get), name)
     config = read_json(get("config.json"), name)
     if "zoo" in config:
         folder = require(get(checkpoints.WEIGHTS), name, checkpoints.WEIGHTS).parent
@@ -51,7 +53,9 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
             get(file)  # fetches what lies on the hub
         return checkpoints.load(folder)
     if config.get("model_type") != "gpt2":
-        raise ZooError(f"{name} is a model of type {config.get('model_type')!r}; load() reads zoo checkpoints and gpt2")
+        raise ZooError(
+            f"{name} is a model of type {config.get('model_type')!r}; load() reads zoo checkpoints, gpt2 and SAELens"
+        )
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(weight_files(name, get).values())):
         tensors |= checkpoints.read_tensors(require(get(file), name, file))

@@ -136,6 +136,11 @@ class SAE(nn.Module, ABC):
         """What is added to x W_enc, (K,): subtracting b_dec from the data first, folded into one bias."""
         return self.b_enc - self.b_dec @ self.W_enc
 
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of every parameter, as a multiple of the one that atoms have."""
+        scale = self.scale.item()
+        return {name: scale if name in self.biases else 1.0 for name, _ in self.named_parameters()}
+
     def initialise(self, sample: Tensor) -> None:
         """Fit bias and scale to a sample of the data, (n, d_in)."""
         with torch.no_grad():

@@ -70,6 +70,8 @@ class JumpReLUSAE(SAE):
             squared error, which is d_in without any latent.
         initial_threshold: Where thresholds start, in units of `scale`.
         bandwidth: Width of the kernel, in units of `scale`.
+        threshold_rate: Learning rate of the thresholds, as a multiple of that of other biases. They have farther to go:
+            Adam moves a parameter by at most about its learning rate in a step.
         aux_k: Dead latents on at a time in the auxiliary loss. Default d_in / 2.
         aux_coefficient: Weight of the auxiliary loss; 0 lets dead latents be.
 
@@ -89,18 +91,23 @@ class JumpReLUSAE(SAE):
         l0_coefficient: float = 1.0,
         initial_threshold: float = 0.5,
         bandwidth: float = 0.1,
+        threshold_rate: float = 10.0,
         aux_k: int | None = None,
         aux_coefficient: float = 1 / 32,
     ) -> None:
         super().__init__(d_in, d_sae, aux_k, aux_coefficient)
-        _check_not_negative(l0_coefficient=l0_coefficient, initial_threshold=initial_threshold)
+        _check_not_negative(
+            l0_coefficient=l0_coefficient, initial_threshold=initial_threshold, threshold_rate=threshold_rate
+        )
         if bandwidth <= 0:
             raise ZooError(f"bandwidth is {bandwidth}; it must be positive")
-        self.l0_coefficient, self.initial_threshold, self.bandwidth = l0_coefficient, initial_threshold, bandwidth
+        self.l0_coefficient, self.initial_threshold = l0_coefficient, initial_threshold
+        self.bandwidth, self.threshold_rate = bandwidth, threshold_rate
         self.config |= {
             "l0_coefficient": l0_coefficient,
             "initial_threshold": initial_threshold,
             "bandwidth": bandwidth,
+            "threshold_rate": threshold_rate,
         }
         self.initialise_threshold()
 
@@ -108,6 +115,11 @@ class JumpReLUSAE(SAE):
     def initialise_threshold(self) -> None:
         """Put the thresholds where they start."""
         self.threshold.copy_(self.initial_threshold * self.scale)
+
+    def learning_rates(self) -> dict[str, float]:
+        """See `SAE.learning_rates`."""
+        rates = super().learning_rates()
+        return rates | {"threshold": self.threshold_rate * rates["threshold"]}
 
     def initialise(self, sample: Tensor) -> None:
         """See `SAE.initialise`."""

@@ -57,19 +57,20 @@ def test_the_rows_kept_are_those_of_a_sort_over_everything(rows, make_trainer, t
         assert [code for _, code in pairs] == pytest.approx(best.values.tolist())
 
 
-def test_a_token_met_at_many_places_is_kept_once_with_its_largest_code(make_trainer, tmp_path):
+@pytest.mark.parametrize("batch_size", [5, 23])
+def test_a_token_met_at_many_places_is_kept_once_with_its_largest_code(make_trainer, tmp_path, batch_size):
     class Places(Rows):
         def val_dataloader(self):
             batches = super().val_dataloader().dataset
-            return torch.utils.data.DataLoader([b | {"row": b["row"] % 4} for b in batches], batch_size=None)
+            return torch.utils.data.DataLoader([b | {"row": b["row"] // 4} for b in batches], batch_size=None)
 
-    rows = torch.arange(1.0, 24).unsqueeze(1)
-    validated(make_trainer, callbacks=[AtomReport(top_tokens=3)]).fit(SignedCoordinates(1), Places(rows))
-    assert top_tokens(read_table(tmp_path)) == [[["token 2", 23.0], ["token 1", 22.0], ["token 0", 21.0]], []]
+    data = Places(torch.arange(1.0, 24).unsqueeze(1), batch_size=batch_size)
+    validated(make_trainer, callbacks=[AtomReport(top_tokens=3)]).fit(SignedCoordinates(1), data)
+    assert top_tokens(read_table(tmp_path)) == [[["token 5", 23.0], ["token 4", 20.0], ["token 3", 16.0]], []]
 
 
 def test_merging_keeps_every_row_once_and_breaks_ties_by_row():
-    codes = torch.tensor([[5.0, 3.0, 4.0, 5.0, 1.0], [0.0, 0.0, 0.0, 0.0, 2.0]])
+    codes = torch.tensor([[5.0, 3.0, 4.0, 5.0, 4.5], [0.0, 0.0, 0.0, 0.0, 2.0]])
     rows = torch.tensor([[7, 2, 2, 1, 7], [-1, -1, -1, 4, 3]])
     best, whose = merge_top(codes, rows, 3)
     assert best.tolist() == [[5, 5, 4], [2, 0, 0]]
@@ -130,7 +131,18 @@ def test_planted_atoms_that_were_found_have_cosine_1(rows, make_trainer):
     data.true_atoms = 3 * torch.eye(6)[:4]
     callback = AtomReport()
     validated(make_trainer, callbacks=[callback]).fit(SignedCoordinates(6), data)
-    assert callback.summary()["planted atoms"].startswith("mean largest cosine of 4 with an atom 1.000, with random ones")
+    assert callback.summary()["planted atoms"].startswith(
+        "mean largest cosine of 4 with an atom 1.000, with random ones"
+    )
+
+
+def test_the_random_directions_beside_planted_atoms_are_others(make_trainer):
+    data = Rows(torch.randn(23, 200, generator=torch.Generator().manual_seed(5)))
+    data.true_atoms = torch.randn(400, 200, generator=torch.Generator().manual_seed(0))  # as data with seed 0 would
+    callback = AtomReport(seed=0)
+    validated(make_trainer, callbacks=[callback]).fit(SignedCoordinates(200), data)
+    *_, by_chance = callback.summary()["planted atoms"].split()
+    assert float(by_chance) < 0.4
 
 
 def test_largest_cosines_are_those_of_the_whole_product(monkeypatch):

@@ -39,6 +39,7 @@ class Contexts(Rows):
             self.input_ids = torch.randint(V, (6, T))
             self.targets = torch.randint(V, (6, T))
             self.targets[4, 5:] = -100
+            self.targets[5] = -100  # a context of padding
 
     def evaluation_contexts(self):
         mine = range(self.trainer.global_rank, 6, 2) if self.trainer.world_size > 1 else range(0, 6)

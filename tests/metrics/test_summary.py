@@ -9,6 +9,7 @@ from zoo.metrics import (
     CosineSimilarity,
     FiringFrequency,
     LossRecovered,
+    NMSEMeanSquare,
     NMSEVariance,
     ReconstructionMetrics,
     RelativeReconstructionBias,
@@ -36,16 +37,18 @@ def whole():
 def test_the_summary_is_what_the_single_metrics_say():
     x_hat, x, codes, weight = data()
     single = {
-        "fvu": FVU()(x_hat, x, weight),
-        "fvu_uniform": NMSEVariance()(x_hat, x),
-        "cosine": CosineSimilarity()(x_hat, x, weight),
-        "reconstruction_bias": RelativeReconstructionBias()(x_hat, x, weight),
-        "l0": L0()(codes, weight),
+        "fvu": NMSEVariance()(x_hat, x),
+        "fvu_weighted": FVU()(x_hat, x, weight),
+        "nmse_mean_square": NMSEMeanSquare()(x_hat, x),
+        "cosine": CosineSimilarity()(x_hat, x),
+        "reconstruction_bias": RelativeReconstructionBias()(x_hat, x),
+        "l0": L0()(codes),
+        "l0_weighted": L0()(codes, weight),
         "dead_latents": dead_share(FiringFrequency(D_SAE)(codes)),
         "dense_latents": dense_share(FiringFrequency(D_SAE)(codes)),
     }
     assert whole() == pytest.approx({name: value.item() for name, value in single.items()}, rel=1e-12)
-    assert whole()["fvu"] != pytest.approx(whole()["fvu_uniform"], rel=1e-4)
+    assert whole()["fvu"] != pytest.approx(whole()["fvu_weighted"], rel=1e-4)
     assert 0 < whole()["dead_latents"] < 0.2 < 0.5 < whole()["dense_latents"] < 1
 
 
@@ -53,7 +56,7 @@ def test_without_weights_every_row_counts_the_same():
     x_hat, x, codes, _ = data()
     metrics = ReconstructionMetrics(D_SAE)
     metrics.update(x_hat, x, codes)
-    assert metrics.compute()["fvu"] == metrics.compute()["fvu_uniform"]
+    assert metrics.compute()["fvu"] == metrics.compute()["fvu_weighted"]
 
 
 def test_after_a_reset_nothing_is_left():
@@ -105,7 +108,7 @@ def test_two_processes_find_what_one_finds(tmp_path, shares):
     language.update(x, x_hat, codes[:, :D_IN], torch.arange(N) % D_IN)
     frequency.update(codes)
     expected = whole() | {name: value.item() for name, value in language.compute().items()}
-    expected |= {"fvu_alone": expected["fvu"], "l0_alone": expected["l0"]}
+    expected |= {"fvu_alone": expected["fvu_weighted"], "l0_alone": expected["l0_weighted"]}
     expected |= {f"latent {i}": share.item() for i, share in enumerate(frequency.compute())}
     mp.start_processes(measure_on_a_rank, (str(tmp_path), shares), nprocs=2, start_method="fork")
     for rank in range(2):

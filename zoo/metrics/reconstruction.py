@@ -41,8 +41,8 @@ def unexplained(error: Tensor, weight: Tensor, x: Tensor, square: Tensor) -> Ten
     """FVU from its sums: `error` / (`square` - |`x`|² / `weight`), the last the sum of squares around the mean.
 
     The subtraction cancels, and float64 affords it: where the mean is r times the spread, the variance is off by
-    about r² * 1e-16 (7e-11 at r = 1000, 3e-4 at a million), and float32 rows carry no more information than that
-    about it. Rows that are constant to within `ROUNDING` have no variance: the FVU is then infinite, or NaN if they
+    about r² * 1e-16 (at most 7e-10 at r = 1000 and 3e-4 at a million), and rows in float32 are rounded to no better
+    themselves. Rows constant to within `ROUNDING` have no variance: the FVU is then infinite, or NaN if they
     are reconstructed exactly.
 
     Args:

@@ -48,19 +48,21 @@ class ReconstructionMetrics(Sums):
         """Float64 scalars by name.
 
         Returns:
-            `fvu` and `fvu_uniform` (see `FVU`; the second, which ignores weights, is also `NMSEVariance`), `cosine`
-            (`CosineSimilarity`), `reconstruction_bias` (`RelativeReconstructionBias`) and `l0` (`L0`), all weighted;
-            `dead_latents` and `dense_latents`, the shares of latents that fire in no row and in more than a tenth of
-            the rows, whatever their weight.
+            With every row counting the same, `fvu` (see `FVU`, also `NMSEVariance`), `nmse_mean_square`
+            (`NMSEMeanSquare`), `cosine` (`CosineSimilarity`), `reconstruction_bias` (`RelativeReconstructionBias`),
+            `l0` (`L0`), and `dead_latents` and `dense_latents`, the shares of latents that fire in no row and in more
+            than a tenth of the rows. Under the weights, `fvu_weighted` and `l0_weighted`.
         """
-        fvu, fvu_uniform = unexplained(self.error, self.weight, self.x, self.square)
+        fvu_weighted, fvu = unexplained(self.error, self.weight, self.x, self.square)
         frequency = self.fired / self.weight[1]
         return {
             "fvu": fvu,
-            "fvu_uniform": fvu_uniform,
-            "cosine": self.cosine[0] / self.weight[0],
-            "reconstruction_bias": self.square_hat[0] / self.inner[0],
-            "l0": self.active[0] / self.weight[0],
+            "fvu_weighted": fvu_weighted,
+            "nmse_mean_square": self.error[1] / self.square[1],
+            "cosine": self.cosine[1] / self.weight[1],
+            "reconstruction_bias": self.square_hat[1] / self.inner[1],
+            "l0": self.active[1] / self.weight[1],
+            "l0_weighted": self.active[0] / self.weight[0],
             "dead_latents": dead_share(frequency),
             "dense_latents": dense_share(frequency),
         }

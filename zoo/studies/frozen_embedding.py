@@ -20,10 +20,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from rich.progress import Progress
-from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from zoo.errors import ZooError
+from zoo.studies.intervals import interval
 
 ROWS = {
     "learned": ["--model.frozen_rows", "none"],
@@ -156,13 +156,6 @@ def _baseline(rows: str, tied: str) -> str:
     """The learned arm that an arm is compared with: one that starts with rows of the same length, if there is one."""
     twin = rows.replace("frozen Gaussian", "learned")
     return twin if twin != rows and (twin, tied) in ARMS else "learned"
-
-
-def interval(values: np.ndarray, level: float = 0.95) -> dict[str, float]:
-    """Mean of independent values and its Student t confidence interval."""
-    mean, error = float(values.mean()), float(stats.sem(values))
-    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * error
-    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
 def steps_to_reach(curve: np.ndarray, loss: float) -> float:

@@ -1,0 +1,283 @@
+"""Time of a sparse autoencoder's training step: the zoo bare and in Lightning, and other libraries.
+
+    python -m benchmarks.sae_speed
+    python -m benchmarks.sae_speed --device cuda
+
+A step is a whole one: forward, backward, clipping where the library clips, Adam, normalisation of the decoder, counts
+of dead latents, and the auxiliary loss as each library has it. All contenders take the same batches of planted sparse
+rows in one process and take turns. One `Trainer.fit` runs throughout: a callback stops the clock after every turn and
+lets the others have theirs. ReLU codes are measured as they start, dense, and again once all have been trained until
+they are sparse. Other libraries are left out where they are not installed: `pip install sae-lens dictionary-learning
+eai-sparsify overcomplete`.
+"""
+
+import argparse
+import contextlib
+import logging
+from argparse import Namespace
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from benchmarks.common import clock
+from benchmarks.sae_peers import LEARNING_RATE, PEERS, Contender, autocast
+from zoo.cli import ALWAYS
+from zoo.models import SAE, AdamLinear, ReLUSAE, SparseAutoencoder, TopKSAE
+from zoo.null_models import planted
+
+BARE, LIGHTNING = "zoo, bare loop", "zoo in Lightning"
+CLIP = 1.0
+# Contender that BARE is compared with, or None for the best of those that are not SAELens -> what to reach.
+AIMS = {"topk": {"SAELens": "4", "SAELens, sparse activations": "", None: "1.5"}, "relu": {"SAELens": "1.3", None: ""}}
+N_BATCHES = 4  # which recur
+
+
+class Finished(Exception):
+    """All turns have been taken."""
+
+
+class Turn:
+    """Steps in a row: the batches, and what they are a measurement of, if they are timed."""
+
+    def __init__(self, batches: list[Tensor], measured: str | None = None) -> None:
+        self.batches, self.measured = batches, measured
+
+
+class Rows(L.LightningDataModule):
+    """The batches of all turns."""
+
+    def __init__(self, turns: list[Turn], sample: Tensor) -> None:
+        super().__init__()
+        self.turns, self.rows, self.d_in = turns, sample, sample.shape[1]
+
+    def sample(self) -> Tensor:
+        """Training vectors for initialisation."""
+        return self.rows
+
+    def train_dataloader(self) -> Any:
+        """One pass over the turns, and a batch more, so that the run's end is not timed."""
+        data = [{"x": x} for turn in self.turns for x in turn.batches]
+        return torch.utils.data.DataLoader([*data, data[-1]], batch_size=None)
+
+
+class TakeTurns(L.Callback):
+    """Times the trainer's turns, and after each those of the others on the same batches."""
+
+    def __init__(self, device: str, turns: list[Turn], others: dict[str, Contender]) -> None:
+        self.device, self.turns, self.others = device, turns, others
+        self.done, self.began = 0, 0.0
+        self.seconds: dict[tuple[str, str], list[float]] = {}
+        self.on: dict[tuple[str, str], float] = {}
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *_: Any) -> None:
+        """At the end of the trainer's turn let the others have theirs."""
+        self.done += 1
+        turn = self.turns[0]
+        if self.done < len(turn.batches):
+            return
+        self._note(LIGHTNING, turn, clock(self.device) - self.began)
+        for name, other in self.others.items():
+            began = clock(self.device)
+            for x in turn.batches:
+                other.step(x)
+            self._note(name, turn, clock(self.device) - began)
+            if turn.measured:
+                self.on[name, turn.measured] = _on(other.on(turn.batches[0]))
+        if turn.measured:
+            self.on[LIGHTNING, turn.measured] = _on(module.net.encode(turn.batches[0]))
+        self.turns, self.done = self.turns[1:], 0
+        if not self.turns:
+            raise Finished
+        self.began = clock(self.device)
+
+    def _note(self, name: str, turn: Turn, seconds: float) -> None:
+        if turn.measured:
+            self.seconds.setdefault((name, turn.measured), []).append(seconds / len(turn.batches))
+
+
+@torch.no_grad()
+def _on(codes: Tensor) -> float:
+    return (codes > 0).sum().item() / len(codes)
+
+
+def bare(args: Namespace, net: SAE, sample: Tensor) -> Contender:
+    """The zoo's network in a plain loop that does what `SparseAutoencoder` does."""
+    net = net.to(args.device)
+    net.initialise(sample)
+    optimizer: Any = None
+    since_fired = torch.zeros(net.d_sae, dtype=torch.int64, device=args.device)
+    groups: dict[float, list[Tensor]] = {}
+    for name, p in net.named_parameters():
+        lr = LEARNING_RATE * net.scale.item() if name in net.biases else LEARNING_RATE
+        groups.setdefault(lr, []).append(p)
+    made = AdamLinear(warmup_steps=0).configure([{"params": p, "lr": lr} for lr, p in groups.items()], float("inf"))
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+
+    def step(x: Tensor) -> None:
+        dead = (since_fired >= 100_000).nonzero().squeeze(1)
+        with autocast(args):
+            loss = net.loss(x, dead)
+        optimizer.zero_grad()
+        loss.total.backward()
+        net.before_optimizer_step()
+        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        optimizer.step()
+        schedule.step()
+        net.after_optimizer_step()
+        since_fired.add_(len(x))
+        since_fired[loss.fired > 0] = 0
+
+    return Contender(step, net.encode)
+
+
+def network(args: Namespace, variant: str) -> SAE:
+    torch.manual_seed(0)
+    return TopKSAE(args.d_in, args.d_sae, args.k) if variant == "topk" else ReLUSAE(args.d_in, args.d_sae, args.l1)
+
+
+def contenders(args: Namespace, variant: str, sample: Tensor) -> dict[str, Contender]:
+    """All but the zoo in Lightning; a peer that is not there, or does not run, is named and left out."""
+    found = {BARE: bare(args, network(args, variant), sample)}
+    for name, make in PEERS[variant].items():
+        try:
+            torch.manual_seed(0)
+            found[name] = make(args, variant, sample)
+            found[name].step(sample[: args.batch_size])
+        except ImportError as error:
+            print(f"{name} is left out: {error}")
+        except Exception as error:  # whatever a library of others' fails with
+            print(f"{name} is left out, it does not run here: {type(error).__name__} {error}".splitlines()[0])
+            found.pop(name, None)
+    return found
+
+
+def plan(args: Namespace, variant: str, rows: Tensor) -> list[Turn]:
+    """A warm-up; turns that are timed; and for ReLU training on small batches and timed turns once more."""
+    batches = list(rows.split(args.batch_size))
+    timed = [batches[i % N_BATCHES] for i in range(args.steps)]
+    turns = [Turn(batches[:1])] + [Turn(timed, "as it starts")] * args.rounds
+    if variant == "topk":
+        return turns
+    small = list(rows.split(args.train_batch_size))
+    turns.append(Turn([small[i % len(small)] for i in range(args.train_steps)]))
+    return [*turns, Turn(batches[:1])] + [Turn(timed, f"after {args.train_steps} steps")] * args.rounds
+
+
+def run(args: Namespace, variant: str, rows: Tensor) -> TakeTurns:
+    """Give everyone their turns."""
+    sample = rows[: 2 * args.batch_size]
+    turns = plan(args, variant, rows)
+    others = contenders(args, variant, sample)
+    callback = TakeTurns(args.device, turns, others)
+    optimizer = AdamLinear(learning_rate=LEARNING_RATE, warmup_steps=0, decay_fraction=0.0)
+    module = SparseAutoencoder(network(args, variant), optimizer, sparsity_warmup_steps=0)
+    trainer = L.Trainer(
+        accelerator="gpu" if args.device == "cuda" else "cpu",
+        devices=1,
+        precision=args.precision,
+        max_epochs=-1,
+        max_steps=10**6,
+        gradient_clip_val=CLIP,
+        log_every_n_steps=20,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[*(c() for c in ALWAYS if c.__name__ not in ("LastCheckpoint", "RunProgress")), callback],
+        enable_progress_bar=False,
+    )
+    with contextlib.suppress(Finished):
+        trainer.fit(module, datamodule=Rows(turns, sample))
+    return callback
+
+
+def gradient_error(args: Namespace, variant: str, x: Tensor) -> float:
+    """Largest difference of a gradient from that of the dense formula, over the largest entry of that gradient."""
+    net = network(args, variant)
+    net.initialise(x)
+    net.loss(x).total.backward()
+    W_enc, W_dec, b_enc, b_dec = (
+        getattr(net, n).detach().requires_grad_() for n in ("W_enc", "W_dec", "b_enc", "b_dec")
+    )
+    pre = (x - b_dec) @ W_enc + b_enc
+    codes = pre.relu()
+    if variant == "topk":
+        kept = torch.zeros_like(pre).scatter(1, pre.topk(args.k).indices, 1.0)
+        codes = codes * kept
+    loss = (x - codes @ W_dec - b_dec).square().sum(1).mean() / net.scale**2
+    if variant == "relu":
+        loss = loss + args.l1 * (codes * W_dec.norm(dim=1)).sum(1).mean() / net.scale
+    (loss / args.d_in).backward()
+    pairs = [(net.W_enc, W_enc), (net.W_dec, W_dec), (net.b_enc, b_enc), (net.b_dec, b_dec)]
+    return max(((a.grad - b.grad).abs().max() / b.grad.abs().max()).item() for a, b in pairs)
+
+
+def report(args: Namespace, variant: str, taken: TakeTurns) -> None:
+    """Milliseconds a step, and ratios of turns in the same round."""
+    for measured in dict.fromkeys(key[1] for key in taken.seconds):
+        times = {name: 1000 * np.array(s) for (name, m), s in taken.seconds.items() if m == measured}
+        speeds = Table(
+            f"{variant}, {measured}",
+            "ms / step, least",
+            "median",
+            "most",
+            "zoo bare is faster by: least times",
+            "median",
+            "least",
+            "most",
+            "on per example",
+            "aim",
+        )
+        peers = {n: t.min() for n, t in times.items() if not n.startswith(("zoo", "SAELens"))}
+        best = min(peers, key=peers.get, default=None)  # type: ignore[arg-type]
+        for name, t in times.items():
+            r = t / times[BARE]
+            aim = AIMS[variant].get(name, AIMS[variant][None] if name == best else "")
+            cells = [f"{v:.0f}" for v in (t.min(), np.median(t), t.max())]
+            cells += [f"{v:.2f}" for v in (t.min() / times[BARE].min(), np.median(r), r.min(), r.max())]
+            speeds.add_row(name, *cells, f"{taken.on[name, measured]:.0f}", aim and f">= {aim}")
+        Console(width=200).print(speeds)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    made.add_argument("--precision", choices=("32-true", "bf16-mixed"), help="default bf16-mixed on cuda")
+    for name, cpu, cuda in (("d_in", 384, 768), ("d_sae", 3072, 24576), ("batch_size", 4096, 16384)):
+        made.add_argument(f"--{name}", type=int, help=f"default {cpu}, on cuda {cuda}")
+        made.set_defaults(**{f"_{name}": (cpu, cuda)})
+    made.add_argument("--k", type=int, default=32, help="TopK's latents on per example, default 32")
+    made.add_argument("--l1", type=float, default=5.0, help="ReLU's penalty, default 5")
+    made.add_argument("--variants", nargs="+", choices=("topk", "relu"), default=["topk", "relu"])
+    made.add_argument("--steps", type=int, default=2, help="steps per turn, default 2")
+    made.add_argument("--rounds", type=int, default=5, help="turns of each contender, default 5")
+    made.add_argument("--train_steps", type=int, default=200, help="ReLU: steps between the measurements, default 200")
+    made.add_argument("--train_batch_size", type=int, default=1024, help="batch in these steps, default 1024")
+    return made
+
+
+def main() -> None:
+    args = parser().parse_args()
+    for name in ("d_in", "d_sae", "batch_size"):
+        cpu, cuda = getattr(args, f"_{name}")
+        setattr(args, name, getattr(args, name) or (cuda if args.device == "cuda" else cpu))
+    args.precision = args.precision or ("bf16-mixed" if args.device == "cuda" else "32-true")
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    generator = torch.Generator().manual_seed(0)
+    rows = planted(N_BATCHES * args.batch_size, args.d_in, args.d_sae, 16, 0.05, generator)[0]
+    rows = ((rows - rows.mean(0)) / rows.std()).to(args.device)
+    for variant in args.variants:
+        error = gradient_error(args, variant, rows[: args.batch_size].cpu())
+        print(f"{variant}: gradients differ from those of the dense formula by {error:.1e} of their largest entry")
+        report(args, variant, run(args, variant, rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Batches of a language model's activations, made while they are used."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from zoo import sources
+from zoo.datamodules.activation_loaders import (
+    ActivationEvaluationLoader,
+    ActivationLoader,
+    EvaluationContexts,
+    ResidualStream,
+)
+from zoo.datamodules.activation_store import ActivationStore
+from zoo.datamodules.corpora import Corpus
+from zoo.datamodules.rows import SAMPLE_SIZE
+from zoo.datamodules.text import EvaluationLoader, TextDataModule, TokenLoader
+from zoo.datamodules.tokenizers import TokenizerSource
+from zoo.datamodules.zoo_datamodule import ZooDataModule
+from zoo.errors import ZooError
+
+EVALUATION_TOKENS = 2048  # of an evaluation batch on one rank: logits of all of them fit into memory
+
+
+class ActivationsDataModule(ZooDataModule):
+    """The residual stream of a GPT-2 reading a corpus, at one layer.
+
+    The model runs on the training device whenever activations run out: on batch_size / positions_per_context contexts,
+    whose positions, in random order, then serve several batches. A batch is a function of (seed, step, rank) and of
+    nothing else: resuming is exact, and any number of ranks sees the same global batches, up to rounding.
+
+    Args:
+        model: The GPT-2: a zoo name, folder, Lightning .ckpt, or hf:org/repo[/folder][@revision].
+        layer: Place in the residual stream: before this layer, or after the last for the number of layers.
+        step: Training step of the model, for a source that holds several.
+        corpus: Source of documents. By default Python's standard library, which needs no download.
+        tokenizer: Source of the tokenizer. By default the one that came with the model.
+        sequence_length: Tokens per context T.
+        batch_size: Activation vectors per batch over all devices together.
+        positions_per_context: Vectors of one batch that come from the same context.
+        skip_positions: First positions of every context, which are left out: models park attention there.
+        val_fraction: Share of documents held out for validation.
+        test_fraction: Share of documents held out for testing.
+        val_contexts: Contexts of the validation and of the test split that are used.
+        seed: Order of the contexts and choice of the positions.
+        cache_dir: Folder of the token caches. Default $ZOO_CACHE or ~/.cache/superposition-zoo.
+        activations_dir: Folder where the activations of training are kept and found again; by default they are not.
+
+    Raises:
+        ZooError: If the model, layer, tokenizer or corpus cannot be had or do not fit, or an argument is out of range.
+    """
+
+    true_atoms: Tensor | None = None
+
+    def __init__(
+        self,
+        model: str,
+        layer: int,
+        step: int | None = None,
+        corpus: Corpus | None = None,
+        tokenizer: TokenizerSource | None = None,
+        sequence_length: int = 128,
+        batch_size: int = 4096,
+        positions_per_context: int = 16,
+        skip_positions: int = 1,
+        val_fraction: float = 0.05,
+        test_fraction: float = 0.05,
+        val_contexts: int = 64,
+        seed: int = 0,
+        cache_dir: str | None = None,
+        activations_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {"sequence_length": sequence_length, "batch_size": batch_size, "val_contexts": val_contexts}
+        for name, value in {**sizes, "positions_per_context": positions_per_context}.items():
+            if value < 1:
+                raise ZooError(f"{name} is {value}; it must be at least 1")
+        if batch_size % positions_per_context:
+            raise ZooError(
+                f"batch_size {batch_size} is not a multiple of positions_per_context {positions_per_context}"
+            )
+        if not 0 <= skip_positions <= sequence_length - positions_per_context:
+            raise ZooError(
+                f"skip_positions {skip_positions} of sequence_length {sequence_length} does not leave the "
+                f"{positions_per_context} positions_per_context; it must not be negative either"
+            )
+        self.source, self.layer, self.batch_size, self.seed = model, layer, batch_size, seed
+        self.positions_per_context, self.skip_positions = positions_per_context, skip_positions
+        self.val_contexts, self.activations_dir = val_contexts, activations_dir
+        self.model = _gpt2(model, step, layer, sequence_length)
+        self.d_in: int = self.model.W_E.shape[1]
+        self.stream = ResidualStream(self.model, layer)
+        self._own_tokenizer = _tokenizer_json(model, step, needed=tokenizer is None)
+        n_contexts = batch_size // positions_per_context
+        self.text = TextDataModule(
+            corpus,
+            tokenizer or _OwnTokenizer(str(self._own_tokenizer), model),
+            sequence_length,
+            n_contexts,
+            val_fraction,
+            test_fraction,
+            seed,
+            cache_dir=cache_dir,
+        )
+        if self.text.vocab_size > len(self.W_E):
+            raise ZooError(f"the tokenizer has {self.text.vocab_size} tokens, and {model} knows {len(self.W_E)}")
+
+    @property
+    def W_E(self) -> Tensor:
+        """The model's token embedding, (V, d_in)."""
+        return self.model.W_E
+
+    def prepare_data(self) -> None:
+        """Tokenize the corpus, or check the cache of an earlier run."""
+        self.text.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the token cache, and bring the model to the training device."""
+        cache, T, C = self.text.cache, self.text.context_length, self.text.batch_size
+        need, have = (C + 2) * T, cache.meta["splits"]["train"]["tokens"]
+        if have < need:
+            raise ZooError(
+                f"the training split has {have} tokens, and the {C} contexts of {T} that a batch is taken from need "
+                f"{need}; lower batch_size or sequence_length, or raise positions_per_context"
+            )
+        self.text.setup()
+        own = Tokenizer.from_str(self._own_tokenizer).get_vocab() if self._own_tokenizer else None
+        if own not in (None, self.text.tokenizer.get_vocab()):
+            raise ZooError(f"the tokenizer is not the one that came with {self.source}; leave data.tokenizer out")
+        missing = len(self.W_E) - self.text.vocab_size
+        self.row_labels = self.text.token_strings + [f"row {i}" for i in range(self.text.vocab_size, len(self.W_E))]
+        self.row_counts: Tensor | None = torch.cat([self.text.token_counts, torch.zeros(missing, dtype=torch.int64)])
+        told = {
+            "weights": _weights_digest(self.model),
+            "corpus": cache.corpus_fingerprint,
+            "tokenizer": cache.source.fingerprint(),
+            "fractions": [cache.val_fraction, cache.test_fraction],
+            "layer": self.layer,
+            "positions": [T, self.positions_per_context, self.skip_positions],
+        }
+        self.corpus_fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        self.model.to(self.trainer.strategy.root_device if self.trainer else "cpu")
+
+    def sample(self) -> Tensor:
+        """Training vectors to start from, (n <= 16384, d_in): of the first global batch, the same on every rank."""
+        return self._train_loader(0, 1).sample(SAMPLE_SIZE)
+
+    def train_dataloader(self) -> ActivationLoader:
+        """Activations at random positions of shuffled contexts."""
+        rank, world_size = self._ranks()
+        if self.text.batch_size % world_size:
+            raise ZooError(
+                f"batch_size {self.batch_size} with positions_per_context {self.positions_per_context} makes "
+                f"{self.text.batch_size} contexts, which do not divide by {world_size} devices"
+            )
+        return self._train_loader(rank, world_size)
+
+    def val_dataloader(self) -> ActivationEvaluationLoader:
+        """All positions but the first ones of the validation contexts."""
+        return ActivationEvaluationLoader(self.evaluation_contexts("val"), self.stream, self.skip_positions)
+
+    def test_dataloader(self) -> ActivationEvaluationLoader:
+        """All positions but the first ones of the test contexts."""
+        return ActivationEvaluationLoader(self.evaluation_contexts("test"), self.stream, self.skip_positions)
+
+    def evaluation_contexts(self, split: str = "val") -> EvaluationContexts:
+        """This rank's contexts of a split, as batches `input_ids` and `targets` (B, T) on the model's device.
+
+        Targets of -100 are padding. Every rank gets the same number of batches.
+        """
+        rank, world_size = self._ranks()
+        T = self.text.context_length
+        batch_size = world_size * max(1, EVALUATION_TOKENS // T)
+        windows = EvaluationLoader(self.text.cache.tokens(split), T, batch_size, rank, world_size)
+        return EvaluationContexts(windows, self.val_contexts, self.stream.device)
+
+    def _train_loader(self, rank: int, world_size: int) -> ActivationLoader:
+        T, C = self.text.context_length, self.text.batch_size
+        contexts = TokenLoader(self.text.cache.tokens("train"), T, C, self.seed, rank, world_size)
+        store = None
+        if self.activations_dir is not None:
+            fingerprint = json.dumps([self.corpus_fingerprint, self.seed, C])
+            store = ActivationStore(Path(self.activations_dir).expanduser(), fingerprint)
+        return ActivationLoader(contexts, self.stream, self.positions_per_context, self.skip_positions, store)
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+class _OwnTokenizer(TokenizerSource):
+    """The tokenizer that came with a checkpoint."""
+
+    def __init__(self, tokenizer_json: str, source: str) -> None:
+        try:
+            self._json, self._tokenizer = tokenizer_json, Tokenizer.from_str(tokenizer_json)
+        except Exception as error:
+            raise ZooError(f"the tokenizer of {source} cannot be read: {error}") from None
+        self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1  # ids may leave gaps
+
+    def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
+        return self._tokenizer
+
+    def fingerprint(self) -> str:
+        return json.dumps(json.loads(self._json), sort_keys=True)  # that of the same tokenizer from a file
+
+
+def _gpt2(source: str, step: int | None, layer: int, sequence_length: int) -> Any:
+    model: Any = sources.load(source, step)
+    if not all(hasattr(model, name) for name in ("embed", "blocks", "unembed", "W_E")):
+        raise ZooError(f"{source} is a {type(model).__name__}, which has no residual stream; name a GPT2")
+    n_layers, longest = model.config["n_layers"], model.config["context_length"]
+    if not 0 <= layer <= n_layers:
+        raise ZooError(
+            f"layer is {layer}; {source} has {n_layers} layers: 0 to {n_layers - 1} is before each of them, "
+            f"{n_layers} after the last"
+        )
+    if sequence_length > longest:
+        raise ZooError(f"sequence_length is {sequence_length}, more than the {longest} positions of {source}")
+    return model
+
+
+def _tokenizer_json(source: str, step: int | None, needed: bool) -> str | None:
+    try:
+        own = sources.tokenizer_json(source, step)
+    except ZooError:
+        if needed:
+            raise
+        own = None
+    if own is None and needed:
+        raise ZooError(f"{source} came without a tokenizer; say which it was trained with, with data.tokenizer")
+    return own
+
+
+def _weights_digest(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

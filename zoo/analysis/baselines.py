@@ -1,0 +1,101 @@
+"""What a learned dictionary is compared with: the mean, principal components, and dictionaries that nobody learned.
+
+Dictionaries of random directions or of tokens have no encoder, so their codes come from orthogonal matching pursuit,
+which is better than any encoder that an autoencoder can learn. That favours the baselines.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.errors import ZooError
+
+CHUNK = 1024  # rows coded at a time
+
+
+def fvu(x: Tensor, x_hat: Tensor) -> float:
+    """Fraction of variance unexplained, sum |x - x_hat|² / sum |x - mean|², of rows (B, d)."""
+    x, x_hat = x.double(), x_hat.double()
+    return ((x - x_hat).square().sum() / (x - x.mean(0)).square().sum()).item()
+
+
+def principal_components(train: Tensor, x: Tensor, rank: int) -> Tensor:
+    """Rows (B, d) projected on the mean and the first principal components of training rows (n, d)."""
+    mean = train.double().mean(0)
+    _, vectors = torch.linalg.eigh((train - mean).T @ (train - mean))
+    leading = vectors[:, vectors.shape[1] - rank :]
+    return ((x - mean) @ leading @ leading.T + mean).float()
+
+
+def random_directions(n_atoms: int, d_in: int, generator: torch.Generator | None = None) -> Tensor:
+    """Unit vectors uniform on the sphere, (n_atoms, d_in)."""
+    return F.normalize(torch.randn(n_atoms, d_in, generator=generator))
+
+
+def token_dictionary(train: Tensor, n_atoms: int, priority: Tensor | None = None) -> Tensor:
+    """Some of the rows themselves, about their mean and of unit norm, as atoms.
+
+    Args:
+        train: Training rows, (n, d).
+        n_atoms: How many; fewer than n.
+        priority: The rows that are largest in this are taken, (n,), such as token counts; random ones by default.
+
+    Returns:
+        Atoms, (n_atoms, d).
+
+    Raises:
+        ZooError: If there are as many atoms as rows. Every row is then an atom: the error is 0 with one atom on, for
+            any rows whatever, and no finding.
+    """
+    refuse_trivial_dictionary(n_atoms, len(train))
+    order = torch.rand(len(train)) if priority is None else priority.double()
+    return F.normalize((train - train.mean(0))[order.topk(n_atoms).indices])
+
+
+def refuse_trivial_dictionary(n_atoms: int, n_rows: int) -> None:
+    """Refuse to judge a dictionary that could hold every row.
+
+    Raises:
+        ZooError: If there are at least as many atoms as rows.
+    """
+    if n_atoms >= n_rows:
+        raise ZooError(
+            f"{n_atoms} atoms for {n_rows} rows: the rows themselves would be a dictionary with FVU 0 at L0 1, so no "
+            "error that is found says anything; use fewer atoms than rows"
+        )
+
+
+def matching_pursuit(x: Tensor, atoms: Tensor, n_on: int) -> Tensor:
+    """Orthogonal matching pursuit: one atom more at a time, the one most correlated with what is left, and a refit.
+
+    Pati, Rezaiifar & Krishnaprasad (1993). Coefficients may be negative.
+
+    Args:
+        x: Rows, (B, d), their mean subtracted.
+        atoms: Unit vectors, (K, d).
+        n_on: Atoms per row, at most d and K.
+
+    Returns:
+        Reconstructions with 1, 2, ..., `n_on` atoms on, (n_on, B, d).
+
+    Raises:
+        ZooError: If `n_on` is out of range.
+    """
+    if not 1 <= n_on <= min(atoms.shape):
+        raise ZooError(f"n_on is {n_on}; it must be at least 1 and at most {min(atoms.shape)}")
+    parts = [_pursue(part.double(), atoms.double(), n_on) for part in x.split(CHUNK)]
+    return torch.cat(parts, 1).float()
+
+
+def _pursue(x: Tensor, atoms: Tensor, n_on: int) -> Tensor:
+    basis = x.new_zeros(len(x), 0, x.shape[1])  # orthonormal, of the atoms chosen so far
+    left, steps = x, []
+    for _ in range(n_on):
+        best = (left @ atoms.T).abs().argmax(1)
+        atom = atoms[best].unsqueeze(1)  # (B, 1, d)
+        for _ in range(2):  # the second time removes what rounding left of the first
+            atom = atom - (atom @ basis.mT) @ basis
+        basis = torch.cat([basis, F.normalize(atom, dim=2, eps=1e-9)], 1)
+        left = left - (left.unsqueeze(1) @ basis[:, -1:].mT @ basis[:, -1:]).squeeze(1)
+        steps.append(x - left)
+    return torch.stack(steps)

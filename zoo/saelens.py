@@ -1,0 +1,193 @@
+"""SAELens folders, `cfg.json` and `sae_weights.safetensors`, as SAELens 6 writes and `SAE.load_from_disk` reads them.
+
+==================  ===============================================================================================
+SAELens             the zoo
+==================  ===============================================================================================
+`standard`          `ReLUSAE`
+`topk`              `TopKSAE`
+`jumprelu`          `JumpReLUSAE`; `BatchTopKSAE` and `MatryoshkaSAE` are written as one that does the same at
+                    inference, and read back as one
+`gated`             `GatedSAE`
+==================  ===============================================================================================
+
+Folders of SAELens 1 to 5 are read too. Where a folder means the same function in other parameters (an input without
+b_dec subtracted, codes in units of the decoder's norms, codes rescaled before decoding), they are converted; settings
+that the zoo's networks cannot express are refused.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from zoo.checkpoints import read_tensors, replacing
+from zoo.errors import ZooError
+from zoo.source_files import read_json, require
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+CLASSES = {"standard": "ReLUSAE", "topk": "TopKSAE", "jumprelu": "JumpReLUSAE", "gated": "GatedSAE"}
+ARCHITECTURES = {name: architecture for architecture, name in CLASSES.items()}
+ARCHITECTURES |= {"BatchTopKSAE": "jumprelu", "MatryoshkaSAE": "jumprelu"}
+LAYOUT_VERSION = "6.0.0"  # of SAELens; without it, `cfg.json` counts as one of version 5
+FACTORS = ("scaling_factor", "finetuning_scaling_factor")  # names of what old versions multiply codes by in decoding
+DEFAULTS = {"apply_b_dec_to_input": True, "rescale_acts_by_decoder_norm": False, "finetuning_scaling_factor": False}
+HARMLESS = {  # settings that may change the function, and the values that do not
+    "normalize_activations": ("none", False, None),
+    "reshape_activations": ("none", None),
+    "activation_fn": ("relu", None),
+}
+
+
+def write(sae: nn.Module, folder: str | Path, metadata: dict[str, Any] | None = None) -> Path:
+    """Write a sparse autoencoder as a SAELens folder; an older one there is replaced.
+
+    Args:
+        sae: One of the zoo's variants.
+        folder: Where to write.
+        metadata: What SAELens should know of the data, such as `model_name`, `hook_name` and `context_size`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ZooError: If the network is no sparse autoencoder, or something else is in the folder.
+    """
+    folder, name = Path(folder), type(sae).__name__
+    if name not in ARCHITECTURES:
+        raise ZooError(f"a {name} cannot be written for SAELens; that takes one of {', '.join(ARCHITECTURES)}")
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / CONFIG).is_file())):
+        raise ZooError(f"{folder} is not empty and holds no {CONFIG}; choose another folder")
+    tensors = {key: tensor.detach().float().cpu().contiguous() for key, tensor in sae.state_dict().items()}
+    scale = tensors.pop("scale").item()
+    config: dict[str, Any] = getattr(sae, "config", {})
+    if name in ("BatchTopKSAE", "MatryoshkaSAE"):  # on at or above the threshold; a JumpReLU is on above its own
+        least = tensors["threshold"].clamp(min=0)
+        tensors["threshold"] = torch.nextafter(least, torch.zeros(())).expand_as(tensors["b_enc"]).contiguous()
+    cfg = {
+        "architecture": ARCHITECTURES[name],
+        "d_in": config["d_in"],
+        "d_sae": config["d_sae"],
+        **({"k": config["k"], "rescale_acts_by_decoder_norm": False} if name == "TopKSAE" else {}),
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {
+            "sae_lens_version": LAYOUT_VERSION,
+            "sae_lens_training_version": None,
+            "zoo": {"class": name, "init_args": config, "scale": scale},
+            **(metadata or {}),
+        },
+    }
+    with replacing(folder) as new:
+        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        (new / WEIGHTS).chmod(0o644)
+        (new / CONFIG).write_text(json.dumps(cfg, indent=1) + "\n", "utf-8")
+    return folder
+
+
+def read(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """What `checkpoints.build` makes a network from: its class, init arguments and tensors.
+
+    Args:
+        name: The source, for messages.
+        get: From a file's name to its path, or None where there is no such file.
+
+    Raises:
+        ZooError: If a file is missing or damaged, or the zoo has no network that computes the same.
+    """
+    cfg = _settings(read_json(get(CONFIG), name), name)
+    architecture, d_in, d_sae = cfg["architecture"], cfg["d_in"], cfg["d_sae"]
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    shapes |= dict.fromkeys(("b_gate", "b_mag", "r_mag") if architecture == "gated" else ("b_enc",), (d_sae,))
+    shapes |= {"threshold": (d_sae,)} if architecture == "jumprelu" else {}
+    tensors = {k: t.float() for k, t in read_tensors(require(get(WEIGHTS), name, WEIGHTS)).items()}
+    if "log_threshold" in tensors:
+        tensors["threshold"] = tensors.pop("log_threshold").exp()
+    shapes |= {key: (d_sae,) for key in FACTORS if key in tensors}
+    _check_shapes(tensors, shapes, name)
+    factors = next((tensors.pop(key) for key in FACTORS if key in tensors), torch.ones(d_sae))
+    if not cfg["finetuning_scaling_factor"] and not torch.allclose(factors, torch.ones(d_sae)):
+        raise ZooError(f"{name}: {WEIGHTS} has scaling factors, and finetuning_scaling_factor is not true")
+    norms = tensors["W_dec"].norm(dim=1) if cfg["rescale_acts_by_decoder_norm"] else torch.ones(d_sae)
+    tensors["W_dec"] = tensors["W_dec"] * (factors / norms.clamp(min=1e-30))[:, None]
+    tensors["W_enc"] = tensors["W_enc"] * norms
+    if "b_enc" in tensors:
+        tensors["b_enc"] = tensors["b_enc"] * norms
+    if not cfg["apply_b_dec_to_input"]:
+        _undo_subtraction(tensors)
+    if architecture == "jumprelu":
+        tensors["threshold"] = tensors["threshold"].clamp(min=0)  # codes are rectified anyway
+    tensors["scale"] = torch.tensor(cfg["scale"])
+    return CLASSES[architecture], {"d_in": d_in, "d_sae": d_sae, **cfg["k"]}, tensors
+
+
+def training_data(provenance: dict[str, Any]) -> dict[str, Any]:
+    """What SAELens calls the data of a run on activations; empty for other runs."""
+    data = ((provenance.get("config") or {}).get("data") or {}).get("init_args") or {}
+    if not {"model", "layer"} <= data.keys():
+        return {}
+    model = str(data["model"]).removeprefix("hf:").partition("@")[0]
+    return {
+        "model_name": model.removeprefix("openai-community/"),  # TransformerLens calls it gpt2
+        "hook_name": f"blocks.{data['layer']}.hook_resid_pre",
+        "context_size": data.get("sequence_length"),
+        "prepend_bos": False,
+    }
+
+
+def _settings(cfg: dict[str, Any], name: str) -> dict[str, Any]:
+    """The settings of a `cfg.json` of any version that the function depends on."""
+    cfg = {"architecture": "standard", "activation_fn": cfg.get("activation_fn_str"), **DEFAULTS} | cfg
+    if "hook_z" in str(cfg.get("hook_name", cfg.get("hook_point"))):  # version 6 has hook_name in metadata
+        cfg.setdefault("reshape_activations", "hook_z")
+    if cfg["activation_fn"] == "topk" and cfg["architecture"] in ("standard", "topk"):
+        kwargs = cfg.get("activation_fn_kwargs")
+        k = kwargs.get("k") if isinstance(kwargs, dict) else None
+        cfg |= {"architecture": "topk", "activation_fn": None, "k": cfg.get("k", k)}
+    architecture = cfg["architecture"]
+    if architecture not in list(CLASSES):
+        raise ZooError(f"{name}: the architecture is {architecture!r}; the zoo reads {', '.join(CLASSES)}")
+    for key, harmless in HARMLESS.items():
+        if cfg.get(key) not in harmless:
+            hint = "; fold it into the weights with SAELens first" if "average" in str(cfg[key]) else ""
+            raise ZooError(f"{name}: {key} is {cfg[key]!r}, which the zoo's networks do not do{hint}")
+    kinds = dict.fromkeys(("d_in", "d_sae", *(["k"] if architecture == "topk" else [])), int)
+    for key, kind in (kinds | dict.fromkeys(DEFAULTS, bool)).items():
+        if type(cfg.get(key)) is not kind:
+            expected = "true or false" if kind is bool else "a whole number"
+            raise ZooError(f"{name}: {key} in {CONFIG} is {cfg.get(key)!r}, not {expected}")
+    metadata = cfg.get("metadata")
+    ours = metadata.get("zoo") if isinstance(metadata, dict) else None
+    scale = ours.get("scale") if isinstance(ours, dict) else None
+    return {
+        **{key: cfg[key] for key in ("architecture", "d_in", "d_sae", *DEFAULTS)},
+        "rescale_acts_by_decoder_norm": architecture == "topk" and cfg["rescale_acts_by_decoder_norm"],
+        "k": {"k": cfg["k"]} if architecture == "topk" else {},
+        "scale": scale if isinstance(scale, float) and scale > 0 else 1.0,
+    }
+
+
+def _check_shapes(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], name: str) -> None:
+    for key in sorted(shapes.keys() | tensors.keys()):
+        if key not in tensors:
+            raise ZooError(f"{name}: {WEIGHTS} has no tensor {key}")
+        if key not in shapes:
+            raise ZooError(f"{name}: tensor {key} of {WEIGHTS} does not belong to its architecture")
+        if (shape := tuple(tensors[key].shape)) != shapes[key]:
+            raise ZooError(f"{name}: tensor {key} has shape {list(shape)}; {CONFIG} says {list(shapes[key])}")
+
+
+def _undo_subtraction(tensors: dict[str, Tensor]) -> None:
+    """Add to the biases what the zoo's networks will lose by subtracting b_dec from their input."""
+    lost = (tensors["b_dec"].double() @ tensors["W_enc"].double()).float()
+    if "b_enc" in tensors:
+        tensors["b_enc"] = tensors["b_enc"] + lost
+    else:
+        tensors["b_gate"] = tensors["b_gate"] + lost
+        tensors["b_mag"] = tensors["b_mag"] + tensors["r_mag"].exp() * lost

@@ -1,0 +1,251 @@
+"""How well do autoencoders code embedding rows sparsely, and rows of null models in their place?
+
+Every variant is trained at several sparsities on the embedding, on four null models made of it, and judged on rows that
+were held out. A seed names the held-out rows, the null models' draws, the initial atoms and the batches, so differences
+between matrices are paired by seed. Beside them stand dictionaries that nobody learned, and principal components at the
+same number of bits.
+"""
+
+import csv
+import json
+import logging
+import multiprocessing
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from rich.progress import track
+
+from zoo.analysis import baselines
+from zoo.datamodules import (
+    CovarianceMatchedRows,
+    EmbeddingRowsDataModule,
+    IsotropicRows,
+    NullModel,
+    PermutedCoordinateRows,
+    PlantedRows,
+)
+from zoo.errors import ZooError
+from zoo.metrics import ReconstructionMetrics, description_length, mean_max_cosine, pca_rank_at_bits
+from zoo.models import (
+    SAE,
+    AdamLinear,
+    BatchTopKSAE,
+    GatedSAE,
+    JumpReLUSAE,
+    MatryoshkaSAE,
+    ReLUSAE,
+    SparseAutoencoder,
+    TopKSAE,
+)
+from zoo.studies.sparse_rows_report import draw, table
+
+MATRICES = ("embedding", "covariance-matched", "permuted coordinates", "isotropic", "planted")
+PLANTED_SPARSITY = 4
+VARIANTS: dict[str, tuple[type[SAE], str, tuple[float, ...]]] = {  # class, the setting that makes it sparse, its values
+    "TopK": (TopKSAE, "k", (4, 8, 16, 32)),
+    "BatchTopK": (BatchTopKSAE, "k", (4, 8, 16, 32)),
+    "Matryoshka": (MatryoshkaSAE, "k", (4, 8, 16, 32)),
+    "ReLU": (ReLUSAE, "l1_coefficient", (2.0, 3.5, 5.5, 8.0)),
+    "JumpReLU": (JumpReLUSAE, "l0_coefficient", (0.25, 0.5, 1.0, 2.0)),
+    "Gated": (GatedSAE, "l1_coefficient", (3.0, 6.0, 9.0, 14.0)),
+}
+BASELINE_L0 = (1, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One autoencoder to train, or, without a variant, the baselines of one matrix."""
+
+    source: str
+    matrix: str
+    seed: int
+    variant: str | None
+    level: float
+    d_sae: int
+    steps: int
+    batch_size: int
+    frequency_power: float
+
+    def file(self, out: Path) -> Path:
+        """Where the result lies."""
+        words = [self.matrix, self.variant or "baselines", f"{self.level:g}", f"seed-{self.seed}"]
+        return out / "runs" / f"{'_'.join(words).replace(' ', '-').lower()}.json"
+
+
+def run(
+    out: Path,
+    source: str = "gpt2-stdlib.learned",
+    d_sae: int = 512,
+    steps: int = 1000,
+    batch_size: int = 512,
+    frequency_power: float = 0.0,
+    seeds: int = 3,
+    jobs: int = 1,
+) -> list[dict[str, Any]]:
+    """Do what is missing, then write `results.csv`, `table.md` and `curves.png` into the folder.
+
+    Args:
+        out: Folder of the study; finished runs in it are not made again.
+        source: The embedding: what `zoo.embedding` takes.
+        d_sae: Latents, and atoms of the baselines.
+        steps: Optimizer steps of every run.
+        batch_size: Rows per batch.
+        frequency_power: Rows are drawn with probability p^power of their token's frequency p.
+        seeds: Runs per setting.
+        jobs: Processes, of one thread each.
+
+    Returns:
+        What is in `results.csv`, a dict per line.
+
+    Raises:
+        ZooError: If an argument is out of range, or the folder holds a study with other settings.
+    """
+    if seeds < 2:
+        raise ZooError(f"seeds is {seeds}; an interval needs at least 2")
+    if min(jobs, steps) < 1:
+        raise ZooError(f"jobs is {jobs} and steps is {steps}; both must be at least 1")
+    shared = (d_sae, steps, batch_size, frequency_power)
+    data = _data(Task(source, "embedding", 0, None, 0, *shared))
+    baselines.refuse_trivial_dictionary(d_sae, len(data.train_rows))
+    settings = {"source": source, "d_sae": d_sae, "steps": steps, "batch_size": batch_size}
+    settings |= {"frequency_power": frequency_power}
+    _check_folder(out, settings)
+    tasks = [Task(source, matrix, seed, None, 0, *shared) for matrix in MATRICES for seed in range(seeds)]
+    tasks += [
+        Task(source, matrix, seed, variant, level, *shared)
+        for seed in range(seeds)
+        for variant, (_, _, levels) in VARIANTS.items()
+        for level in levels
+        for matrix in MATRICES
+    ]
+    missing = [task for task in tasks if not task.file(out).exists()]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _quiet) as pool:
+        done = pool.map(_do, missing, [out] * len(missing))
+        list(track(done, "runs", total=len(missing)))
+    results = [line for task in tasks for line in json.loads(task.file(out).read_text("utf-8"))]
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as f:
+        columns = list(dict.fromkeys(key for line in results for key in line))
+        writer = csv.DictWriter(f, columns)
+        writer.writeheader()
+        writer.writerows(results)
+    text = table(results, {**settings, "seeds": seeds, "n_eff": round(data.effective_rows)}, list(VARIANTS), MATRICES)
+    (out / "table.md").write_text(text, "utf-8")
+    draw(results, list(VARIANTS), MATRICES).savefig(out / "curves.png", dpi=120)
+    print(f"{text}\nwrote {out / 'table.md'}, results.csv and curves.png")
+    return results
+
+
+def _check_folder(out: Path, settings: dict[str, Any]) -> None:
+    (out / "runs").mkdir(parents=True, exist_ok=True)
+    file = out / "settings.json"
+    if file.exists() and (before := json.loads(file.read_text("utf-8"))) != settings:
+        key = next(k for k in settings if settings[k] != before.get(k))
+        raise ZooError(f"{out} holds a study with {key} {before.get(key)}, and {key} is {settings[key]} now")
+    file.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+
+
+def _quiet() -> None:
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+
+
+def _data(task: Task) -> EmbeddingRowsDataModule:
+    null: dict[str, NullModel | None] = {
+        "embedding": None,
+        "covariance-matched": CovarianceMatchedRows(seed=task.seed),
+        "permuted coordinates": PermutedCoordinateRows(seed=task.seed),
+        "isotropic": IsotropicRows(seed=task.seed),
+        "planted": PlantedRows(n_atoms=task.d_sae, sparsity=PLANTED_SPARSITY, seed=task.seed),
+    }
+    return EmbeddingRowsDataModule(
+        task.source,
+        null_model=null[task.matrix],
+        batch_size=task.batch_size,
+        frequency_power=task.frequency_power,
+        seed=task.seed,
+    )
+
+
+def _do(task: Task, out: Path) -> None:
+    lines = _baselines(task) if task.variant is None else [_train(task)]
+    shared = {k: v for k, v in asdict(task).items() if k in ("matrix", "seed")}
+    partial = task.file(out).with_suffix(".partial")
+    partial.write_text(json.dumps([{**shared, **line} for line in lines], indent=1) + "\n", "utf-8")
+    partial.replace(task.file(out))
+
+
+def _train(task: Task) -> dict[str, Any]:
+    assert task.variant is not None
+    cls, setting, _ = VARIANTS[task.variant]
+    L.seed_everything(task.seed, verbose=False)
+    data = _data(task)
+    level = int(task.level) if setting == "k" else task.level
+    module = SparseAutoencoder(cls(data.d_in, task.d_sae, **{setting: level}), AdamLinear())  # type: ignore[arg-type]
+    L.Trainer(
+        accelerator="cpu",
+        max_steps=task.steps,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+    ).fit(module, data)
+    sae = module.net.eval()
+    line: dict[str, Any] = {"coder": task.variant, "setting": setting, "level": task.level}
+    with torch.no_grad():
+        for part, rows in (("", data.held_out), ("train_", ~data.held_out)):
+            metrics = ReconstructionMetrics(task.d_sae)
+            x = data.W_E[rows]
+            x_hat, codes = sae.reconstruct(x)
+            metrics.update(x_hat, x, codes, data.evaluation_weights[rows])
+            line |= {f"{part}{k}": v.item() for k, v in metrics.compute().items()}
+        x = data.W_E[data.held_out] - sae.b_dec
+        n_on = round(line["l0"])
+        if 1 <= n_on <= data.d_in // 2:
+            atoms = torch.nn.functional.normalize(sae.W_dec)
+            line["fvu_by_pursuit"] = baselines.fvu(x, baselines.matching_pursuit(x, atoms, n_on)[-1])
+    return line | _at_equal_bits(data, line["l0"], task.d_sae) | _recovered(data, sae)
+
+
+def _at_equal_bits(data: EmbeddingRowsDataModule, l0: float, n_atoms: int) -> dict[str, float]:
+    """Bits per row of a sparse code, its dictionary included, and what principal components do with them."""
+    V = len(data.W_E)
+    bits = description_length(V, l0, n_atoms, data.d_in)
+    rank = pca_rank_at_bits(bits, V, data.d_in)
+    x_hat = baselines.principal_components(data.W_E[~data.held_out], data.W_E[data.held_out], rank)
+    return {"bits_per_row": bits / V, "pca_rank": rank, "pca_fvu": baselines.fvu(data.W_E[data.held_out], x_hat)}
+
+
+def _recovered(data: EmbeddingRowsDataModule, sae: SAE) -> dict[str, float]:
+    if data.true_atoms is None:
+        return {}
+    return {"mean_max_cosine": mean_max_cosine(sae.W_dec.detach(), data.true_atoms).item()}
+
+
+def _baselines(task: Task) -> list[dict[str, Any]]:
+    data = _data(task)
+    train, held_out = data.W_E[~data.held_out], data.W_E[data.held_out]
+    mean = train.mean(0)
+    torch.manual_seed(task.seed)
+    dictionaries = {
+        "random directions": baselines.random_directions(task.d_sae, data.d_in),
+        "random tokens": baselines.token_dictionary(train, task.d_sae),
+    }
+    if data.row_counts is not None:
+        counts = data.row_counts[~data.held_out]
+        dictionaries["most frequent tokens"] = baselines.token_dictionary(train, task.d_sae, counts)
+    lines: list[dict[str, Any]] = [{"coder": "mean", "l0": 0, "fvu": baselines.fvu(held_out, mean.expand_as(held_out))}]
+    for name, atoms in dictionaries.items():
+        pursued = baselines.matching_pursuit(held_out - mean, atoms, max(BASELINE_L0))
+        for l0 in BASELINE_L0:
+            error = baselines.fvu(held_out - mean, pursued[l0 - 1])
+            lines.append({"coder": name, "l0": l0, "fvu": error} | _at_equal_bits(data, l0, task.d_sae))
+    return lines
