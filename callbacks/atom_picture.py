@@ -21,7 +21,7 @@ def draw_atoms(
         null: The same for random atoms, (n,).
     """
     figure = Figure(figsize=(13, 4), dpi=120)
-    figure.subplots_adjust(left=0.05, right=0.99, bottom=0.14, top=0.91, wspace=0.3)
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.14, top=0.91, wspace=0.32)
     left, middle, right = figure.subplots(1, 3)
     _draw_path(figure, left, points)
 

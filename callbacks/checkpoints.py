@@ -40,7 +40,8 @@ class LastCheckpoint(ModelCheckpoint):
             self._save_unless_saved(trainer)
         elif trainer.is_global_zero and self.best_model_path:
             checkpoint = torch.load(self.best_model_path, map_location="cpu", weights_only=True)
-            checkpoint |= {"zoo": pl_module.zoo_part(), "owed_validation": False}
+            states = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}  # type: ignore[attr-defined]
+            checkpoint |= {"zoo": pl_module.zoo_part(), "callbacks": states, "owed_validation": False}
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.best_model_path)
 
     def _save_unless_saved(self, trainer: L.Trainer) -> None:

@@ -19,7 +19,7 @@ def draw_errors(
         history: One entry per validation: step, relative error of held-out rows, then that of every group.
     """
     figure = Figure(figsize=(12, 4), dpi=120)
-    figure.subplots_adjust(left=0.055, right=0.86, bottom=0.14, top=0.91, wspace=0.18)
+    figure.subplots_adjust(left=0.065, right=0.86, bottom=0.14, top=0.91, wspace=0.18)
     left, right = figure.subplots(1, 2)
     _draw_rows(left, rows, counts)
     left.set_title(f"rows after step {history[-1][0]:,.0f}")

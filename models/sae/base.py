@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from zoo.errors import ZooError
 from zoo.models.sae.selection import top_k_of_affine
@@ -145,7 +146,7 @@ class SAE(nn.Module, ABC):
         """Fit bias and scale to a sample of the data, (n, d_in)."""
         with torch.no_grad():
             mean = sample.double().mean(0)
-            self.scale.fill_((sample.double() - mean).square().mean().sqrt().clamp(min=1e-30))
+            self.scale.fill_((sample.double() - mean).square().mean().sqrt().clamp(min=1e-15))
             self.b_dec.copy_(mean)
 
     @torch.no_grad()
@@ -169,5 +170,20 @@ class SAE(nn.Module, ABC):
         k = min(self.aux_k, len(dead))
         values, places = top_k_of_affine(x, self.W_enc.detach()[:, dead], bias.detach()[dead], k)
         support = Support.of_indices(dead[places], self.d_sae)
-        codes = support.affine(x, self.W_enc, bias, values.flatten()).relu()
+        codes = _RevivableReLU.apply(support.affine(x, self.W_enc, bias, values.flatten()))
         return self.squared_error(residual - support.decode(codes, self.W_dec))
+
+
+class _RevivableReLU(torch.autograd.Function):
+    """ReLU whose gradient also reaches negative inputs that it would raise: the dead may be below 0 everywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor) -> Tensor:
+        ctx.save_for_backward(pre)
+        return pre.relu()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (pre,) = ctx.saved_tensors
+        return grad * ((pre > 0) | (grad < 0))
