@@ -15,25 +15,24 @@ import argparse
 import contextlib
 import logging
 from argparse import Namespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.common import clock
-from benchmarks.sae_peers import LEARNING_RATE, PEERS, Contender, autocast
+from benchmarks.sae_contenders import CLIP, LEARNING_RATE, PEERS, Contender, bare, network
 from zoo.cli import ALWAYS
-from zoo.models import SAE, AdamLinear, ReLUSAE, SparseAutoencoder, TopKSAE
+from zoo.models import AdamLinear, SparseAutoencoder
 from zoo.null_models import planted
 
 BARE, LIGHTNING = "zoo, bare loop", "zoo in Lightning"
-CLIP = 1.0
 # Contender that BARE is compared with, or None for the best of those that are not SAELens -> what to reach.
-AIMS = {"topk": {"SAELens": "4", "SAELens, sparse activations": "", None: "1.5"}, "relu": {"SAELens": "1.3", None: ""}}
+AIMS = {"topk": {"SAELens": "4", "SAELens, sparse": "", None: "1.5"}, "relu": {"SAELens": "1.3", None: ""}}
 N_BATCHES = 4  # which recur
 
 
@@ -41,11 +40,11 @@ class Finished(Exception):
     """All turns have been taken."""
 
 
-class Turn:
-    """Steps in a row: the batches, and what they are a measurement of, if they are timed."""
+class Turn(NamedTuple):
+    """Steps in a row."""
 
-    def __init__(self, batches: list[Tensor], measured: str | None = None) -> None:
-        self.batches, self.measured = batches, measured
+    batches: list[Tensor]  # (B, d_in) each
+    measured: str | None = None  # what they are a measurement of, if they are timed
 
 
 class Rows(L.LightningDataModule):
@@ -105,41 +104,6 @@ def _on(codes: Tensor) -> float:
     return (codes > 0).sum().item() / len(codes)
 
 
-def bare(args: Namespace, net: SAE, sample: Tensor) -> Contender:
-    """The zoo's network in a plain loop that does what `SparseAutoencoder` does."""
-    net = net.to(args.device)
-    net.initialise(sample)
-    optimizer: Any = None
-    since_fired = torch.zeros(net.d_sae, dtype=torch.int64, device=args.device)
-    groups: dict[float, list[Tensor]] = {}
-    for name, p in net.named_parameters():
-        lr = LEARNING_RATE * net.scale.item() if name in net.biases else LEARNING_RATE
-        groups.setdefault(lr, []).append(p)
-    made = AdamLinear(warmup_steps=0).configure([{"params": p, "lr": lr} for lr, p in groups.items()], float("inf"))
-    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
-
-    def step(x: Tensor) -> None:
-        dead = (since_fired >= 100_000).nonzero().squeeze(1)
-        with autocast(args):
-            loss = net.loss(x, dead)
-        optimizer.zero_grad()
-        loss.total.backward()
-        net.before_optimizer_step()
-        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
-        optimizer.step()
-        schedule.step()
-        net.after_optimizer_step()
-        since_fired.add_(len(x))
-        since_fired[loss.fired > 0] = 0
-
-    return Contender(step, net.encode)
-
-
-def network(args: Namespace, variant: str) -> SAE:
-    torch.manual_seed(0)
-    return TopKSAE(args.d_in, args.d_sae, args.k) if variant == "topk" else ReLUSAE(args.d_in, args.d_sae, args.l1)
-
-
 def contenders(args: Namespace, variant: str, sample: Tensor) -> dict[str, Contender]:
     """All but the zoo in Lightning; a peer that is not there, or does not run, is named and left out."""
     found = {BARE: bare(args, network(args, variant), sample)}
@@ -160,12 +124,14 @@ def plan(args: Namespace, variant: str, rows: Tensor) -> list[Turn]:
     """A warm-up; turns that are timed; and for ReLU training on small batches and timed turns once more."""
     batches = list(rows.split(args.batch_size))
     timed = [batches[i % N_BATCHES] for i in range(args.steps)]
-    turns = [Turn(batches[:1])] + [Turn(timed, "as it starts")] * args.rounds
+    turns = [Turn(batches[:1])] + [Turn(timed, "at the start")] * args.rounds
     if variant == "topk":
         return turns
     small = list(rows.split(args.train_batch_size))
     turns.append(Turn([small[i % len(small)] for i in range(args.train_steps)]))
-    return [*turns, Turn(batches[:1])] + [Turn(timed, f"after {args.train_steps} steps")] * args.rounds
+    return [*turns, Turn(batches[:1])] + [
+        Turn(timed, f"after {args.train_steps} steps of {args.train_batch_size}")
+    ] * args.rounds
 
 
 def run(args: Namespace, variant: str, rows: Tensor) -> TakeTurns:
@@ -197,51 +163,48 @@ def run(args: Namespace, variant: str, rows: Tensor) -> TakeTurns:
 
 
 def gradient_error(args: Namespace, variant: str, x: Tensor) -> float:
-    """Largest difference of a gradient from that of the dense formula, over the largest entry of that gradient."""
+    """Largest difference of a gradient from that of the dense formula, over the largest entry of that gradient.
+
+    Both take the same codes as on, because rounding may put one that is next to 0 on either side.
+    """
     net = network(args, variant)
     net.initialise(x)
+    on = net.encode(x).detach() > 0
     net.loss(x).total.backward()
-    W_enc, W_dec, b_enc, b_dec = (
-        getattr(net, n).detach().requires_grad_() for n in ("W_enc", "W_dec", "b_enc", "b_dec")
-    )
-    pre = (x - b_dec) @ W_enc + b_enc
-    codes = pre.relu()
-    if variant == "topk":
-        kept = torch.zeros_like(pre).scatter(1, pre.topk(args.k).indices, 1.0)
-        codes = codes * kept
+    names = ("W_enc", "W_dec", "b_enc", "b_dec")
+    W_enc, W_dec, b_enc, b_dec = (net.get_parameter(name).detach().double().requires_grad_() for name in names)
+    x = x.double()
+    codes = ((x - b_dec) @ W_enc + b_enc) * on
     loss = (x - codes @ W_dec - b_dec).square().sum(1).mean() / net.scale**2
     if variant == "relu":
         loss = loss + args.l1 * (codes * W_dec.norm(dim=1)).sum(1).mean() / net.scale
     (loss / args.d_in).backward()
-    pairs = [(net.W_enc, W_enc), (net.W_dec, W_dec), (net.b_enc, b_enc), (net.b_dec, b_dec)]
-    return max(((a.grad - b.grad).abs().max() / b.grad.abs().max()).item() for a, b in pairs)
+    pairs = [
+        (net.get_parameter(name).grad, p.grad) for name, p in zip(names, (W_enc, W_dec, b_enc, b_dec), strict=True)
+    ]
+    return max(((ours - dense).abs().max() / dense.abs().max()).item() for ours, dense in pairs)  # type: ignore[union-attr, operator]
 
 
 def report(args: Namespace, variant: str, taken: TakeTurns) -> None:
-    """Milliseconds a step, and ratios of turns in the same round."""
+    """Milliseconds per step, and how many times as long as the bare loop's turn in the same round."""
     for measured in dict.fromkeys(key[1] for key in taken.seconds):
         times = {name: 1000 * np.array(s) for (name, m), s in taken.seconds.items() if m == measured}
-        speeds = Table(
-            f"{variant}, {measured}",
-            "ms / step, least",
-            "median",
-            "most",
-            "zoo bare is faster by: least times",
-            "median",
-            "least",
-            "most",
-            "on per example",
-            "aim",
-        )
-        peers = {n: t.min() for n, t in times.items() if not n.startswith(("zoo", "SAELens"))}
-        best = min(peers, key=peers.get, default=None)  # type: ignore[arg-type]
+        columns = ("ms / step, least (most)", "/ bare: of the least", "median (least to most)", "codes on", "aim")
+        table = Table(variant, *columns, title=measured)
+        others = {name: t.min() for name, t in times.items() if not name.startswith(("zoo", "SAELens"))}
+        best = min(others, key=lambda name: others[name], default=None)
         for name, t in times.items():
             r = t / times[BARE]
             aim = AIMS[variant].get(name, AIMS[variant][None] if name == best else "")
-            cells = [f"{v:.0f}" for v in (t.min(), np.median(t), t.max())]
-            cells += [f"{v:.2f}" for v in (t.min() / times[BARE].min(), np.median(r), r.min(), r.max())]
-            speeds.add_row(name, *cells, f"{taken.on[name, measured]:.0f}", aim and f">= {aim}")
-        Console(width=200).print(speeds)
+            table.add_row(
+                name,
+                f"{t.min():.0f} ({t.max():.0f})",
+                f"{t.min() / times[BARE].min():.2f}",
+                f"{np.median(r):.2f} ({r.min():.2f} to {r.max():.2f})",
+                f"{taken.on[name, measured]:.0f}",
+                aim and f">= {aim}",
+            )
+        Console(width=120).print(table)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -256,8 +219,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--variants", nargs="+", choices=("topk", "relu"), default=["topk", "relu"])
     made.add_argument("--steps", type=int, default=2, help="steps per turn, default 2")
     made.add_argument("--rounds", type=int, default=5, help="turns of each contender, default 5")
-    made.add_argument("--train_steps", type=int, default=200, help="ReLU: steps between the measurements, default 200")
-    made.add_argument("--train_batch_size", type=int, default=1024, help="batch in these steps, default 1024")
+    made.add_argument("--train_steps", type=int, default=400, help="ReLU: steps between the measurements, default 400")
+    made.add_argument("--train_batch_size", type=int, default=512, help="batch in these steps, default 512")
     return made
 
 

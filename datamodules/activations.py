@@ -56,6 +56,7 @@ class ActivationsDataModule(ZooDataModule):
         ZooError: If the model, layer, tokenizer or corpus cannot be had or do not fit, or an argument is out of range.
     """
 
+    batches = "vectors"
     true_atoms: Tensor | None = None
 
     def __init__(

@@ -42,6 +42,7 @@ class EmbeddingRowsDataModule(ZooDataModule):
         ZooError: If the matrix or its counts cannot be had or used, or an argument is out of range.
     """
 
+    batches = "vectors"
     true_atoms: Tensor | None = None  # (n_atoms, d_in)
 
     def __init__(

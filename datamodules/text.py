@@ -39,6 +39,8 @@ class TextDataModule(ZooDataModule):
         ZooError: If an argument is out of range, or the corpus, tokenizer or cache is unusable.
     """
 
+    batches = "tokens"
+
     def __init__(
         self,
         corpus: Corpus | None = None,

@@ -47,6 +47,7 @@ class FrozenEmbeddingGPT2(ZooModule):
         ZooError: If sizes contradict each other or `init_from`, or if the embedding cannot be made.
     """
 
+    batches = "tokens"
     net: GPT2
     frozen_ids: Tensor  # (frozen rows,) int64
 

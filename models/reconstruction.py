@@ -21,6 +21,8 @@ class ReconstructionModule(ZooModule):
         d_sae: Number of codes K.
     """
 
+    batches = "vectors"
+
     def __init__(self, d_sae: int) -> None:
         super().__init__()
         self.held_out, self.trained_on = ReconstructionMetrics(d_sae), ReconstructionMetrics(d_sae)

@@ -2,7 +2,7 @@
 
 from contextvars import ContextVar
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -24,6 +24,7 @@ class ZooModule(L.LightningModule):
     which a module may lack: `embedding_rows()` and `reconstruct(x)`.
     """
 
+    batches: Literal["tokens", "vectors"]  # what it trains on
     net: Any  # an nn.Module with `config`
     provenance: dict[str, Any]  # how the run was started: its config, command and seed
 

@@ -1,5 +1,6 @@
 """The LightningCLI of the zoo: links between data and model, short errors, run folders, exact resume."""
 
+import importlib
 import inspect
 import logging
 import shlex
@@ -93,6 +94,7 @@ class ZooCLI(LightningCLI):
         """Settle the run's folder, its logger and its checkpoint; refuse to overwrite or to contradict a run."""
         config = self.config[self.subcommand]
         _check_trainer(config.trainer)
+        _check_pair(self.subcommand, config.model.get("class_path"), config.data.get("class_path"))
         config.base = None
         names = [Path(str(path)).stem for path in config.config or []]
         run_dir = Path(config.run_dir or f"runs/{names[-1] if names else 'unnamed'}")
@@ -117,11 +119,12 @@ class ZooCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make everything; a link must not quietly override what the user wrote for its target."""
         super().instantiate_classes()
-        written = self._get(self.config, "model").get("init_args") or {}
+        written = self._get(self.config, "model").get("init_args") or Namespace()
         defaults = inspect.signature(type(self.model)).parameters
-        for name in LINKED:
-            value, actual = written.get(name), getattr(self.datamodule, name, None)
-            if value not in (None, actual) and name in defaults and value != defaults[name].default:
+        for name, setting in LINKED.items():
+            value, actual = written.get(setting), getattr(self.datamodule, name, None)
+            default = defaults[setting].default if setting in defaults else None
+            if value not in (None, actual, default):
                 raise ZooError(f"model.{name} is {value}, and the data's {name} is {actual}; change that of the data")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -206,6 +209,29 @@ def run(argv: list[str]) -> int:
     finally:
         RESTORED.set(None)
     return 0
+
+
+def _check_pair(command: str | None, model: str | None, data: str | None) -> None:
+    """Refuse data that the model cannot train on, and a command that the model has no answer to."""
+    model_class, data_class = (_class_at(path) if path else None for path in (model, data))
+    wanted, given = (getattr(cls, "batches", None) for cls in (model_class, data_class))
+    if None not in (wanted, given) and wanted != given:
+        fitting = [name for name in zoo.datamodules.__all__ if _batches_of(name) == wanted]
+        raise ZooError(
+            f"{model_class.__name__} takes batches of {wanted}, and those of {data_class.__name__} hold {given}; "
+            f"use {' or '.join(fitting)}"
+        )
+    if command == "predict" and getattr(model_class, "predict_step", None) is L.LightningModule.predict_step:
+        raise ZooError(f"{model_class.__name__} has nothing to predict; use validate or test, or zoo.load in Python")
+
+
+def _class_at(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _batches_of(name: str) -> str | None:
+    return getattr(getattr(zoo.datamodules, name), "batches", None)
 
 
 def _check_trainer(trainer: Namespace) -> None:

@@ -118,20 +118,20 @@ class SAE(nn.Module, ABC):
             Reconstruction error plus penalties plus auxiliary loss, all per example and coordinate in units of scale².
         """
         codes = self.codes(x)
-        x_hat = self._decode(codes)
-        terms = {"reconstruction": self.reconstruction_error(x, x_hat, codes)}
-        terms |= {name: sparsity * term / self.d_in for name, term in self.penalty(x, codes).items()}
+        penalties = {name: sparsity * term / self.d_in for name, term in self.penalty(x, codes).items()}
+        x_hat = self._decode(codes)  # last, so that its gradient comes first and the penalties' is added in place
+        terms = {"reconstruction": self.reconstruction_error(x, x_hat, codes)} | penalties
         if dead is not None and len(dead) and self.aux_coefficient:
             terms["aux"] = self.aux_coefficient * self._auxiliary_error(x, (x - x_hat).detach(), dead)
         return Loss(torch.stack(list(terms.values())).sum(), terms, codes.support.counts(codes.values.detach()))
 
     def reconstruction_error(self, x: Tensor, x_hat: Tensor, codes: Codes) -> Tensor:
         """The part of the loss that wants the data back, ()."""
-        return self.squared_error(x - x_hat)
+        return self.squared_error(x, x_hat)
 
-    def squared_error(self, residual: Tensor) -> Tensor:
-        """Mean square of a residual (B, d_in) in units of scale², ()."""
-        return residual.square().mean() / self.scale**2
+    def squared_error(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        """Mean squared difference of (B, d_in) from (B, d_in) in units of scale², ()."""
+        return F.mse_loss(x_hat, x) / self.scale**2
 
     def encoder_bias(self) -> Tensor:
         """What is added to x W_enc, (K,): subtracting b_dec from the data first, folded into one bias."""
@@ -171,7 +171,7 @@ class SAE(nn.Module, ABC):
         values, places = top_k_of_affine(x, self.W_enc.detach()[:, dead], bias.detach()[dead], k)
         support = Support.of_indices(dead[places], self.d_sae)
         codes = _RevivableReLU.apply(support.affine(x, self.W_enc, bias, values.flatten()))
-        return self.squared_error(residual - support.decode(codes, self.W_dec))
+        return self.squared_error(residual, support.decode(codes, self.W_dec))
 
 
 class _RevivableReLU(torch.autograd.Function):

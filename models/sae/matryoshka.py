@@ -51,8 +51,8 @@ class MatryoshkaSAE(BatchTopKSAE):
         errors, nested = [], self.b_dec.expand_as(x)
         for first, last in zip([0, *self.prefixes], self.prefixes, strict=False):
             nested = nested + _decode_between(codes, self.W_dec, first, last)
-            errors.append(self.squared_error(x - nested))
-        return torch.stack([*errors, self.squared_error(x - x_hat)]).mean()
+            errors.append(self.squared_error(x, nested))
+        return torch.stack([*errors, self.squared_error(x, x_hat)]).mean()
 
 
 def _decode_between(codes: Codes, W_dec: Tensor, first: int, last: int) -> Tensor:

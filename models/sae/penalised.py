@@ -49,12 +49,12 @@ class ReLUSAE(SAE):
         bias = self.encoder_bias()
         pre = torch.addmm(bias, x, self.W_enc)
         support = support_where(pre > 0)
-        return Codes(support.affine(x, self.W_enc, bias, support.take(pre)).relu(), support)
+        return Codes(support.affine(x, self.W_enc, bias, support.take(pre)).relu_(), support)
 
     def penalty(self, x: Tensor, codes: Codes) -> dict[str, Tensor]:
         """The L1 norm of the codes, each weighted by its atom's norm."""
-        norms = codes.support.spread(self.W_dec.norm(dim=1))
-        return {"l1": self.l1_coefficient * (codes.values * norms).sum() / (len(x) * self.scale)}
+        weighted = codes.support.total(codes.values, self.W_dec.norm(dim=1))
+        return {"l1": self.l1_coefficient * weighted / (len(x) * self.scale)}
 
 
 class JumpReLUSAE(SAE):
@@ -211,7 +211,7 @@ class GatedSAE(SAE):
         """The error of the reconstruction from the codes, plus that from the gates."""
         assert codes.gates is not None
         from_gates = codes.support.decode(codes.gates, self.W_dec.detach()) + self.b_dec.detach()
-        return self.squared_error(x - x_hat) + self.squared_error(x - from_gates)
+        return self.squared_error(x, x_hat) + self.squared_error(x, from_gates)
 
 
 def _check_not_negative(**numbers: float) -> None:

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 # Share of nonzero codes above which dense products are faster.
 DENSE_ABOVE = {"cpu": 0.1}
 DENSE_ABOVE_ON_ACCELERATORS = 0.01
+COUNTED = 128  # examples whose codes are counted at a time: a sum of bools makes a copy eight times as large
 
 
 class Support:
@@ -34,7 +35,8 @@ class Support:
     @classmethod
     def of_mask(cls, mask: Tensor) -> "Support":
         """The true entries of a mask (B, K)."""
-        return cls(mask.flatten().nonzero().squeeze(1) % mask.shape[1], _starts(mask.sum(1)), mask.shape[1])
+        (B, K), places = mask.shape, mask.flatten().nonzero().squeeze(1)
+        return cls(places % K, torch.searchsorted(places, torch.arange(0, B * K, K, device=mask.device)), K)
 
     @classmethod
     def of_indices(cls, indices: Tensor, d_sae: int) -> "Support":
@@ -57,7 +59,7 @@ class Support:
     @cached_property
     def _by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pairs in order of their latent (N,), the rows in that order (N,), and each latent's first place (K,)."""
-        order = self.latents.argsort(stable=True)
+        order = self.latents.int().argsort(stable=True)  # which sorts int32 faster than int64
         return order, self.rows[order], _starts(self.latents.bincount(minlength=self.d_sae))
 
     def take(self, dense: Tensor) -> Tensor:
@@ -93,6 +95,10 @@ class Support:
         flat = values.new_zeros(B * self.d_sae).index_put((self.rows * self.d_sae + self.latents,), values)
         return flat.view(B, self.d_sae)
 
+    def total(self, values: Tensor, per_latent: Tensor) -> Tensor:
+        """Sum of the codes, each times its latent's number (K,), ()."""
+        return (values * self.spread(per_latent)).sum()
+
     def sum_by_latent(self, values: Tensor) -> Tensor:
         """Sum of the pairs' values over the examples, (K,), in a fixed order of addition."""
         return self.rows_by_latent(values, torch.ones(len(self.offsets), 1, device=values.device)).squeeze(1)
@@ -124,17 +130,21 @@ class Everywhere:
 
     def counts(self, values: Tensor) -> Tensor:
         """In how many examples each latent's code is above 0, (K,) int64."""
-        return (values > 0).sum(0)
+        return torch.stack([(part > 0).sum(0) for part in values.split(COUNTED)]).sum(0)
 
     def dense(self, values: Tensor) -> Tensor:
         """Codes as a matrix, (B, K)."""
         return values
 
+    def total(self, values: Tensor, per_latent: Tensor) -> Tensor:
+        """Sum of the codes, each times its latent's number (K,), ()."""
+        return values.sum(0) @ per_latent
+
 
 def support_where(mask: Tensor) -> Support | Everywhere:
     """The true entries of a mask (B, K), or everything if there are so many that dense products are faster."""
     limit = DENSE_ABOVE.get(mask.device.type, DENSE_ABOVE_ON_ACCELERATORS)
-    return Everywhere() if mask.sum() > limit * mask.numel() else Support.of_mask(mask)
+    return Everywhere() if mask.count_nonzero() > limit * mask.numel() else Support.of_mask(mask)
 
 
 def _weighted_rows(values: Tensor, rows: Tensor, support: Support) -> Tensor:
@@ -160,7 +170,7 @@ class _Affine(torch.autograd.Function):
         d_x, d_W, d_b = ctx.needs_input_grad[:3]
         return (
             _weighted_rows(grad, W.T.contiguous(), support) if d_x else None,
-            support.rows_by_latent(grad, x).T if d_W else None,
+            support.rows_by_latent(grad, x).T.contiguous() if d_W else None,  # laid out as W, for the sums to come
             support.sum_by_latent(grad) if d_b else None,
             None,
             None,

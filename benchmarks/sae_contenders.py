@@ -1,8 +1,8 @@
-"""Training steps of other sparse-autoencoder libraries, each as its own trainer takes them.
+"""Training steps of the zoo in a plain loop, and of other libraries, each as its own trainer takes them.
 
-A peer is made from the setting and a sample of the data, and is then a function that does one whole training step and
-a function that counts the codes that are on. Where a library has no function for a step, the loop of its trainer is
-written out here, with the library's own network, loss and bookkeeping.
+A contender is made from the setting and a sample of the data, and is then a function that does one whole training step
+and one that gives codes. Where a library has no function for a step, the loop of its trainer is written out here, with
+the library's own network, loss and bookkeeping.
 """
 
 import os
@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zoo.models import SAE, AdamLinear, ReLUSAE, TopKSAE
+
 LEARNING_RATE = 1e-3
+CLIP = 1.0  # largest gradient norm
 
 
 class Contender(NamedTuple):
@@ -29,6 +32,40 @@ class Contender(NamedTuple):
 def autocast(args: Namespace) -> torch.autocast:
     """The context in which networks of every contender run."""
     return torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16-mixed")
+
+
+def bare(args: Namespace, net: SAE, sample: Tensor) -> Contender:
+    """The zoo's network in a plain loop that does what `SparseAutoencoder` does."""
+    net = net.to(args.device)
+    net.initialise(sample)
+    since_fired = torch.zeros(net.d_sae, dtype=torch.int64, device=args.device)
+    groups: dict[float, list[Tensor]] = {}
+    for name, p in net.named_parameters():
+        lr = LEARNING_RATE * net.scale.item() if name in net.biases else LEARNING_RATE
+        groups.setdefault(lr, []).append(p)
+    made = AdamLinear(warmup_steps=0).configure([{"params": p, "lr": lr} for lr, p in groups.items()], float("inf"))
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+
+    def step(x: Tensor) -> None:
+        dead = (since_fired >= 100_000).nonzero().squeeze(1)
+        with autocast(args):
+            loss = net.loss(x, dead)
+        optimizer.zero_grad()
+        loss.total.backward()
+        net.before_optimizer_step()
+        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        optimizer.step()
+        schedule.step()
+        net.after_optimizer_step()
+        since_fired.add_(len(x))
+        since_fired[loss.fired > 0] = 0
+
+    return Contender(step, net.encode)
+
+
+def network(args: Namespace, variant: str) -> SAE:
+    torch.manual_seed(0)
+    return TopKSAE(args.d_in, args.d_sae, args.k) if variant == "topk" else ReLUSAE(args.d_in, args.d_sae, args.l1)
 
 
 def saelens(args: Namespace, variant: str, sample: Tensor, sparse: bool = False) -> Contender:
@@ -148,7 +185,7 @@ def overcomplete(args: Namespace, variant: str, sample: Tensor) -> Contender:
 PEERS = {
     "topk": {
         "SAELens": saelens,
-        "SAELens, sparse activations": partial(saelens, sparse=True),
+        "SAELens, sparse": partial(saelens, sparse=True),
         "dictionary_learning": dictionary_learning,
         "sparsify": sparsify,
         "overcomplete": overcomplete,
