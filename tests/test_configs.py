@@ -29,7 +29,7 @@ def stdlib_cache(tmp_path_factory):
 
 
 def local_stand_ins(config, tmp_path, tiny_corpus):
-    """Arguments that make a config small and point it at local data where it names something to download or to bring."""
+    """Arguments that make a config small and point it at local data where it names something to download."""
     return {"sae": small_autoencoder, "gpt2": small_gpt2}.get(config.parent.name, small_gpt2)(
         config, tmp_path, tiny_corpus
     )

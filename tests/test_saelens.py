@@ -235,9 +235,10 @@ def test_the_command_line_exports_checkpoints_with_what_they_were_trained_on(tmp
     sae = autoencoder("GatedSAE")
     part = {"class": "GatedSAE", "init_args": sae.config, "provenance": provenance}
     state = {f"net.{name}": tensor for name, tensor in sae.state_dict().items()}
-    torch.save({"state_dict": state, "zoo": part}, tmp_path / "last.ckpt")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    torch.save({"state_dict": state, "zoo": part}, tmp_path / "run" / "checkpoints" / "last.ckpt")
     source = zoo.save(sae, tmp_path / "saved", provenance=provenance)
-    for ckpt in (source, tmp_path / "last.ckpt"):  # and again into the same folder
+    for ckpt in (source, tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.ckpt"):  # into the same folder
         assert main(["export", "--format", "saelens", str(ckpt), str(tmp_path / "out")]) == 0
         assert capsys.readouterr().out == f"wrote {tmp_path / 'out'}\n"
         close(zoo.load(tmp_path / "out")(X), sae(X))

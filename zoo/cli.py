@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import zoo.datamodules
-import zoo.models  # noqa: F401
+import zoo.models
 from zoo import callbacks, run_folder, sources
 from zoo.config_files import expand_configs
 from zoo.errors import ZooError

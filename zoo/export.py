@@ -30,7 +30,7 @@ def export_saelens(source: str | Path, folder: str | Path) -> Path:
     """Write a sparse autoencoder as a SAELens folder.
 
     Args:
-        source: A .ckpt file written by a module of the zoo, a zoo name, or the folder of a zoo checkpoint.
+        source: A .ckpt file written by a module of the zoo, a run's folder, a zoo name, or a zoo checkpoint's folder.
         folder: Where to write.
 
     Returns:
@@ -39,6 +39,7 @@ def export_saelens(source: str | Path, folder: str | Path) -> Path:
     Raises:
         ZooError: If the source is damaged or no sparse autoencoder, or something else is in the folder.
     """
+    source = sources.run_checkpoint(source, step=None)
     if str(source).endswith(".ckpt"):
         model, part = _read(source)
     else:

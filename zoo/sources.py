@@ -38,7 +38,7 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
     Raises:
         ZooError: If there is no such source or step, or the checkpoint is damaged or not one the zoo can read.
     """
-    source = _run_checkpoint(source, step)
+    source = run_checkpoint(source, step)
     if str(source).endswith(".ckpt"):
         reject_step(source, step)
         state, zoo_part = read_lightning(Path(source))
@@ -82,7 +82,7 @@ def embedding(source: str | Path, step: int | None = None, tensor: str | None = 
     Raises:
         ZooError: If there is no such source, step or tensor, or it is no matrix.
     """
-    path = Path(source := _run_checkpoint(source, step)).expanduser()
+    path = Path(source := run_checkpoint(source, step)).expanduser()
     if path.suffix in (".npy", ".ckpt", ".safetensors"):
         reject_step(source, step)
     if path.suffix == ".npy":
@@ -125,7 +125,7 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, zoo_part
 
 
-def _run_checkpoint(source: str | Path, step: int | None) -> str | Path:
+def run_checkpoint(source: str | Path, step: int | None) -> str | Path:
     """The last checkpoint of a run's folder that holds no checkpoints of single steps; any other source as it is."""
     last = Path(source).expanduser() / "checkpoints" / "last.ckpt"
     return last if step is None and last.is_file() and not (last.parents[1] / "steps").is_dir() else source
@@ -180,7 +180,7 @@ def token_counts(source: str | Path, step: int | None = None) -> Tensor | None:
 
 def _side_file(source: str | Path, step: int | None, key: str, name: str) -> Any:
     """What a Lightning checkpoint's "zoo" part has under a key, or the text of a folder's file; None if neither."""
-    path = Path(source := _run_checkpoint(source, step)).expanduser()
+    path = Path(source := run_checkpoint(source, step)).expanduser()
     if path.suffix in (".npy", ".ckpt", ".safetensors"):
         reject_step(source, step)
         return read_lightning(path)[1].get(key) if path.suffix == ".ckpt" else None

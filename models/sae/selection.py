@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.distributed import all_gather, get_world_size, is_initialized
 
+SAMPLE = 2**14  # entries from which a threshold is guessed
 CHUNK = 512  # examples whose pre-activations are held at a time, so that they stay in a CPU's cache
 
 
@@ -75,10 +76,10 @@ def batch_threshold(pre: Tensor, k: int) -> Tensor:
 
 def _largest(flat: Tensor, n: int) -> Tensor:
     """The n largest entries of a vector, found among those above a bound that a sample of them gives."""
-    sample = flat[:: max(1, flat.numel() // 2**18)]
-    share = min(1.0, 1.1 * n / flat.numel() + 0.001)
-    bound = sample.kthvalue(max(1, round((1 - share) * len(sample)))).values
-    candidates = flat[flat > bound]
+    sample = flat[:: max(1, flat.numel() // SAMPLE)]
+    share = n / flat.numel()
+    share = min(1.0, share + 4 * (share / len(sample)) ** 0.5)  # four standard errors to be safe
+    candidates = flat[flat > sample.kthvalue(max(1, round((1 - share) * len(sample)))).values]
     if len(candidates) < n:
         candidates = flat
     return candidates.topk(n, sorted=False).values

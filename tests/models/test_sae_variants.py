@@ -34,6 +34,7 @@ def autoencoder(variant, **options):
         for name in net.biases:
             getattr(net, name).add_(0.2 * net.scale * torch.randn_like(getattr(net, name)))
         net.W_enc.add_(0.1 * torch.randn_like(net.W_enc))
+        net.after_optimizer_step()  # which restores the constraints
     net.loss(rows(512, seed=5))  # which gives a batch's threshold to the variants that have one
     return net.eval()
 

@@ -123,10 +123,7 @@ def run(
         for level in levels
         for matrix in MATRICES
     ]
-    missing = [task for task in tasks if not task.file(out).exists()]
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _quiet) as pool:
-        done = pool.map(_do, missing, [out] * len(missing))
-        list(track(done, "runs", total=len(missing)))
+    _map([task for task in tasks if not task.file(out).exists()], out, jobs)
     results = [line for task in tasks for line in json.loads(task.file(out).read_text("utf-8"))]
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as f:
         columns = list(dict.fromkeys(key for line in results for key in line))
@@ -147,6 +144,11 @@ def _check_folder(out: Path, settings: dict[str, Any]) -> None:
         key = next(k for k in settings if settings[k] != before.get(k))
         raise ZooError(f"{out} holds a study with {key} {before.get(key)}, and {key} is {settings[key]} now")
     file.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+
+
+def _map(tasks: list[Task], out: Path, jobs: int) -> None:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _quiet) as pool:
+        list(track(pool.map(_do, tasks, [out] * len(tasks)), "runs", total=len(tasks)))
 
 
 def _quiet() -> None:

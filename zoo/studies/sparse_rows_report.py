@@ -70,7 +70,7 @@ def table(results: Lines, settings: dict[str, Any], variants: Sequence[str], mat
 def draw(results: Lines, variants: Sequence[str], matrices: Sequence[str]) -> Figure:
     """Held-out FVU against L0, one panel per variant, one colour per matrix, with the range over seeds."""
     figure = Figure(figsize=(12, 7.5), layout="constrained")
-    panels = figure.subplots(2, -(-len(variants) // 2), sharex=True, sharey=True)
+    panels = figure.subplots(2, -(-len(variants) // 2), sharex=True, sharey=True, squeeze=False)
     colors = matplotlib.colormaps["tab10"]
     seeds = sorted({r["seed"] for r in results})
     for axes, variant in zip(panels.flat, variants, strict=False):
