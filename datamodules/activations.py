@@ -113,6 +113,14 @@ class ActivationsDataModule(ZooDataModule):
             raise ZooError(f"the tokenizer has {self.text.vocab_size} tokens, and {model} knows {len(self.W_E)}")
 
     @property
+    def hook_name(self) -> str:
+        """What TransformerLens calls this place in the residual stream."""
+        n_layers = self.model.config["n_layers"]
+        return (
+            f"blocks.{self.layer}.hook_resid_pre" if self.layer < n_layers else f"blocks.{n_layers - 1}.hook_resid_post"
+        )
+
+    @property
     def W_E(self) -> Tensor:
         """The model's token embedding, (V, d_in)."""
         return self.model.W_E

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.distributed import all_reduce, is_initialized
 from torch.optim import Optimizer
@@ -14,6 +15,8 @@ from zoo.models.reconstruction import ReconstructionModule
 from zoo.models.sae import SAE
 from zoo.models.zoo_module import RESTORED
 from zoo.sources import load
+
+ADAM_EPS = 1e-8
 
 
 class SparseAutoencoder(ReconstructionModule):
@@ -56,8 +59,8 @@ class SparseAutoencoder(ReconstructionModule):
         self.net, self.optimizer = sae, optimizer
         self.dead_after, self.sparsity_warmup_steps = dead_after, sparsity_warmup_steps
         self.register_buffer("examples_since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
-        self.initialised = RESTORED.get() is not None
-        if init_from is not None and not self.initialised:
+        self.init_from, self.fitted = init_from, RESTORED.get() is not None
+        if init_from is not None and not self.fitted:
             self._start_from(init_from)
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,23 +72,34 @@ class SparseAutoencoder(ReconstructionModule):
         return {"W_dec": self.net.W_dec}
 
     def setup(self, stage: str) -> None:
-        """Fit bias and scale to the data, once."""
+        """Fit scale and bias to the data, once; weights to start from keep their bias."""
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and data.d_in != self.net.d_in:
             raise ZooError(f"the data have {data.d_in} dimensions, and the autoencoder d_in = {self.net.d_in}")
-        if stage == "fit" and not self.initialised and data is not None:
+        if stage != "fit" or self.fitted or data is None:
+            return
+        n_rows = len(getattr(data, "train_rows", ()))
+        if 0 < n_rows <= self.net.d_sae:
+            rank_zero_info(
+                f"note: {self.net.d_sae:,} latents for {n_rows:,} training rows: the rows themselves are a dictionary "
+                "with FVU 0 at L0 1, so a small error on them is no finding; judge by held-out rows"
+            )
+        if self.init_from is None:
             self.net.initialise(data.sample())
-        self.initialised = True
+        else:
+            self.net.fit_scale(data.sample())
+        self.fitted = True
 
     def configure_optimizers(self) -> Any:
         """Adam without weight decay; parameters in units of the data move in proportion to their scale."""
         lr = self.optimizer.learning_rate
         lr = 2e-4 * (2**14 / self.net.d_sae) ** 0.5 if lr is None else lr
-        rates = self.net.learning_rates()
-        groups: dict[float, list[Tensor]] = {}
-        for name, p in self.net.named_parameters():
-            groups.setdefault(lr * rates[name], []).append(p)
-        return self.optimizer.configure([{"params": p, "lr": lr} for lr, p in groups.items()], self.total_steps())
+        rates, scale = self.net.learning_rates(), self.net.scale.item()
+        groups = [  # Adam's eps is compared with gradients, which are in units of 1 / scale for biases
+            {"params": [p], "lr": lr * rates[name], "eps": ADAM_EPS / (scale if name in self.net.biases else 1)}
+            for name, p in self.net.named_parameters()
+        ]
+        return self.optimizer.configure(groups, self.total_steps())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The variant's loss; see `SAE.loss`."""
@@ -119,8 +133,13 @@ class SparseAutoencoder(ReconstructionModule):
             raise ZooError(
                 f"init_from {source} is a {sizes[1]} (d_sae x d_in), and this run's autoencoder a {sizes[0]}"
             )
+        norms = weights.W_dec.norm(dim=1)
+        if self.net.unit_norm_decoder and (norms - 1).abs().max() > 1e-3:
+            raise ZooError(
+                f"init_from {source} has atoms of norm {norms.min():.3g} to {norms.max():.3g}, and training keeps "
+                f"those of a {type(self.net).__name__} at 1"
+            )
         self.net.load_state_dict(weights.state_dict())
-        self.initialised = True
 
     def _count(self, fired: Tensor, n_examples: int) -> None:
         """Renew `examples_since_fired` from how often each latent fired in a batch (K,), over all processes."""

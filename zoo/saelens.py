@@ -135,7 +135,7 @@ def training_data(provenance: dict[str, Any]) -> dict[str, Any]:
     model = str(data["model"]).removeprefix("hf:").partition("@")[0]
     return {
         "model_name": model.removeprefix("openai-community/"),  # TransformerLens calls it gpt2
-        "hook_name": f"blocks.{data['layer']}.hook_resid_pre",
+        "hook_name": provenance.get("hook_name") or f"blocks.{data['layer']}.hook_resid_pre",
         "context_size": data.get("sequence_length"),
         "prepend_bos": False,
     }

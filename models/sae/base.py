@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed import all_reduce, is_initialized
 
 from zoo.errors import ZooError
 from zoo.models.sae.selection import top_k_of_affine
@@ -38,7 +39,8 @@ class SAE(nn.Module, ABC):
     has to be folded.
 
     A latent that has not fired for long is dead. The largest `aux_k` of the dead ones are asked to reconstruct what the
-    others leave, with the weight `aux_coefficient` (Gao et al. 2024, arXiv 2406.04093, appendix A.2).
+    others leave, with the weight `aux_coefficient` (Gao et al. 2024, arXiv 2406.04093, appendix A.2). Those that are
+    below 0 on the whole batch, where ReLU's gradient is 0, get a straight-through one where it would raise them.
 
     Args:
         d_in: Dimension of the data. On the command line it follows the data.
@@ -142,12 +144,17 @@ class SAE(nn.Module, ABC):
         scale = self.scale.item()
         return {name: scale if name in self.biases else 1.0 for name, _ in self.named_parameters()}
 
+    @torch.no_grad()
+    def fit_scale(self, sample: Tensor) -> None:
+        """Fit the unit of the loss to a sample of the data, (n, d_in)."""
+        sample = sample.double()
+        self.scale.fill_((sample - sample.mean(0)).square().mean().sqrt().clamp(min=1e-15))
+
+    @torch.no_grad()
     def initialise(self, sample: Tensor) -> None:
-        """Fit bias and scale to a sample of the data, (n, d_in)."""
-        with torch.no_grad():
-            mean = sample.double().mean(0)
-            self.scale.fill_((sample.double() - mean).square().mean().sqrt().clamp(min=1e-15))
-            self.b_dec.copy_(mean)
+        """Fit scale and bias to a sample of the data, (n, d_in)."""
+        self.fit_scale(sample)
+        self.b_dec.copy_(sample.double().mean(0))
 
     @torch.no_grad()
     def before_optimizer_step(self) -> None:
@@ -170,20 +177,24 @@ class SAE(nn.Module, ABC):
         k = min(self.aux_k, len(dead))
         values, places = top_k_of_affine(x, self.W_enc.detach()[:, dead], bias.detach()[dead], k)
         support = Support.of_indices(dead[places], self.d_sae)
-        codes = _RevivableReLU.apply(support.affine(x, self.W_enc, bias, values.flatten()))
+        above = places[values > 0].bincount(minlength=len(dead))
+        if is_initialized():
+            all_reduce(above)
+        stuck = (above == 0)[places.flatten()]
+        codes = _RevivableReLU.apply(support.affine(x, self.W_enc, bias, values.flatten()), stuck)
         return self.squared_error(residual, support.decode(codes, self.W_dec))
 
 
 class _RevivableReLU(torch.autograd.Function):
-    """ReLU whose gradient also reaches negative inputs that it would raise: the dead may be below 0 everywhere."""
+    """ReLU; of a latent whose inputs are all negative, those that would be raised get a gradient too."""
 
     @staticmethod
-    def forward(ctx: Any, pre: Tensor) -> Tensor:
-        ctx.save_for_backward(pre)
+    def forward(ctx: Any, pre: Tensor, stuck: Tensor) -> Tensor:
+        ctx.save_for_backward(pre, stuck)
         return pre.relu()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (pre,) = ctx.saved_tensors
-        return grad * ((pre > 0) | (grad < 0))
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        pre, stuck = ctx.saved_tensors
+        return grad * ((pre > 0) | (stuck & (grad < 0))), None

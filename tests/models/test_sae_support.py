@@ -73,7 +73,9 @@ def dense_loss(net, p, x, dead, sparsity):
         revived = (pre[:, dead].relu() * kept).detach().requires_grad_()
         aux = net.aux_coefficient * error(revived @ p["W_dec"][dead], residual)
         (grad,) = torch.autograd.grad(aux, revived, retain_graph=True)
-        raised = (pre[:, dead] * grad * kept * ((pre[:, dead] > 0) | (grad < 0))).sum()  # only for its gradient
+        above = pre[:, dead] > 0
+        stuck = ~(above & (kept > 0)).any(0)
+        raised = (pre[:, dead] * grad * kept * (above | (stuck & (grad < 0)))).sum()  # only for its gradient
         total = total + aux + raised - raised.detach()
     return total, codes
 

@@ -228,6 +228,15 @@ def test_initialising_takes_mean_and_spread_from_the_data(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_shifted_data_have_the_same_codes_and_the_shifted_reconstruction(variant):
+    net, shifted, x = autoencoder(variant), autoencoder(variant), rows()
+    with torch.no_grad():
+        shifted.b_dec += 5
+    torch.testing.assert_close(shifted.encode(x + 5), net.encode(x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(shifted(x + 5), net(x) + 5, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_data_without_any_spread_have_a_finite_loss(variant):
     net, x = getattr(models, variant)(D, K, **OPTIONS[variant]), torch.zeros(8, D)
     net.initialise(x)
