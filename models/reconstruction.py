@@ -1,7 +1,6 @@
 """What every module that reconstructs its input shares: how it is judged."""
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,8 +58,8 @@ class ReconstructionModule(ZooModule):
         self._log_metrics("test")
 
     def _log_metrics(self, split: str) -> None:
-        values: dict[str, Any] = {f"{split}/{k}": v for k, v in self.held_out.compute().items()}
-        values |= {f"{split}_train/{k}": v for k, v in self.trained_on.compute().items()}
-        self.held_out.reset()
-        self.trained_on.reset()
-        self.log_dict({k: v.to(torch.float32) for k, v in values.items() if not v.isnan()})
+        for name, metrics in ((split, self.held_out), (f"{split}_train", self.trained_on)):
+            values = metrics.compute()
+            metrics.reset()
+            if values.pop("rows"):
+                self.log_dict({f"{name}/{k}": v.to(torch.float32) for k, v in values.items()})

@@ -90,6 +90,11 @@ class SparseAutoencoder(ReconstructionModule):
             self.net.fit_scale(data.sample())
         self.fitted = True
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the scale and bias that the checkpoint brings."""
+        super().on_load_checkpoint(checkpoint)
+        self.fitted = True
+
     def configure_optimizers(self) -> Any:
         """Adam without weight decay; parameters in units of the data move in proportion to their scale."""
         lr = self.optimizer.learning_rate

@@ -37,6 +37,7 @@ def whole():
 def test_the_summary_is_what_the_single_metrics_say():
     x_hat, x, codes, weight = data()
     single = {
+        "rows": torch.tensor(float(N)),
         "fvu": NMSEVariance()(x_hat, x),
         "fvu_weighted": FVU()(x_hat, x, weight),
         "nmse_mean_square": NMSEMeanSquare()(x_hat, x),

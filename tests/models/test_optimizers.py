@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from zoo.models import GPT2, AdamWCosine
+from zoo.models import GPT2, AdamLinear, AdamWCosine
 
 EMBEDDINGS = {"transformer.wte.weight", "transformer.wpe.weight"}
 
@@ -80,3 +80,66 @@ def test_a_step_without_gradient_shrinks_matrices_alone(net):
     for name, p in net.named_parameters():
         factor = 1 - 0.5 * 0.1 if p.ndim == 2 and name not in EMBEDDINGS else 1.0
         torch.testing.assert_close(p.detach(), before[name] * factor, msg=name)
+
+
+def test_the_linear_schedule_rises_stays_and_falls_to_zero_at_the_end():
+    optimizer = AdamLinear(warmup_steps=4, decay_fraction=0.25)
+    factors = [optimizer.factor(step, total_steps=40) for step in range(42)]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factors[4:31] == [1.0] * 27
+    assert factors[30:41] == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+    assert factors[41] == 0
+
+
+def test_a_linear_schedule_without_decay_or_without_an_end_stays_up():
+    assert AdamLinear(warmup_steps=4, decay_fraction=0).factor(99, 100) == 1.0
+    assert AdamLinear(warmup_steps=4).factor(10**6, math.inf) == 1.0
+    assert AdamLinear(warmup_steps=4).factor(1, math.inf) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("warmup_steps", "decay_fraction"), [(0, 1.0), (100, 1.0), (100, 0.2), (5, 0.9)])
+def test_a_linear_schedule_is_the_lower_of_its_rise_and_its_fall(warmup_steps, decay_fraction):
+    optimizer = AdamLinear(warmup_steps=warmup_steps, decay_fraction=decay_fraction)
+    for step in range(10):
+        rise, fall = (step + 1) / (warmup_steps + 1), (10 - step) / (10 * decay_fraction)
+        assert optimizer.factor(step, 10) == pytest.approx(min(1, rise, fall))
+
+
+def test_adam_keeps_the_rates_of_its_groups_in_proportion(net):
+    recipe = AdamLinear(warmup_steps=1, decay_fraction=0.5, beta1=0.8, beta2=0.99)
+    groups = [{"params": [net.W_E], "lr": 0.5}, {"params": [net.lm_head.weight], "lr": 2.0}]
+    configured = recipe.configure(groups, total_steps=8)
+    optimizer = configured["optimizer"]
+    assert configured["lr_scheduler"]["interval"] == "step"
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.99)}
+    for step in range(9):
+        factor = recipe.factor(step, 8)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5 * factor, 2.0 * factor])
+        optimizer.step()
+        configured["lr_scheduler"]["scheduler"].step()
+
+
+def test_the_first_step_of_adam_moves_by_the_learning_rate_and_nothing_decays(net):
+    before, idle = net.W_E.detach().clone(), net.lm_head.weight.detach().clone()
+    groups = [{"params": [net.W_E, net.lm_head.weight], "lr": 0.5}]
+    optimizer = AdamLinear(warmup_steps=0, decay_fraction=0).configure(groups, 10)["optimizer"]
+    net.W_E.grad = torch.linspace(-3, 3, net.W_E.numel()).view_as(net.W_E)
+    net.lm_head.weight.grad = torch.zeros_like(idle)
+    optimizer.step()
+    torch.testing.assert_close(net.W_E.detach(), before - 0.5 * net.W_E.grad.sign())
+    assert torch.equal(net.lm_head.weight, idle)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": -1.0}, "optimizer.learning_rate is -1.0; it must not be negative"),
+        ({"warmup_steps": -1}, "optimizer.warmup_steps is -1"),
+        ({"beta1": 1.0}, "optimizer.beta1 is 1.0; it must be at least 0 and below 1"),
+        ({"beta2": -0.1}, "optimizer.beta2 is -0.1"),
+        ({"decay_fraction": 1.1}, "optimizer.decay_fraction is 1.1; it must be at least 0 and at most 1"),
+    ],
+)
+def test_settings_of_adam_out_of_range_are_refused(options, message, refused):
+    with refused(message):
+        AdamLinear(**options)

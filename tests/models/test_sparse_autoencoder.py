@@ -9,14 +9,15 @@ import torch
 import zoo
 from zoo import models
 from zoo.callbacks import EmbeddingDrift, ExactResume, LastCheckpoint
-from zoo.datamodules import EmbeddingRowsDataModule
+from zoo.datamodules import EmbeddingRowsDataModule, PlantedRows
+from zoo.metrics import mean_max_cosine
 from zoo.models import AdamLinear, SparseAutoencoder
 from zoo.null_models import planted
 
 D, K = 16, 40
 OPTIONS = {
     "ReLUSAE": {"l1_coefficient": 1.0},
-    "JumpReLUSAE": {},
+    "JumpReLUSAE": {"l0_coefficient": 1.0},
     "GatedSAE": {"l1_coefficient": 1.0},
     "TopKSAE": {"k": 2},
     "BatchTopKSAE": {"k": 2},
@@ -94,6 +95,42 @@ def test_training_on_scaled_data_gives_the_scaled_reconstruction(tmp_path, make_
         assert torch.equal(other, one)
 
 
+@pytest.fixture(scope="module")
+def planted_rows():
+    """By share of noise: 20,000 rows of 64 dimensions, each the sum of 2 of 96 atoms."""
+    return {
+        noise: EmbeddingRowsDataModule(null_model=PlantedRows(96, 2, noise), n_rows=20_000, d_in=64, batch_size=512)
+        for noise in (0.0, 0.1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("variant", "noise", "least_cosine", "most_fvu"),
+    [
+        # What is left of the FVU without noise is nearly all due to linear encoders, which see the other atom, too.
+        ("TopKSAE", 0.0, 0.999, 0.012),
+        ("TopKSAE", 0.1, 0.997, 0.115),
+        ("BatchTopKSAE", 0.0, 0.999, 0.014),
+        ("BatchTopKSAE", 0.1, 0.996, 0.12),
+        ("MatryoshkaSAE", 0.0, 0.97, 0.03),  # prefixes that must do without the others take mixtures of atoms
+        ("ReLUSAE", 0.0, 0.99, 0.06),  # which shrinks codes
+        ("JumpReLUSAE", 0.0, 0.95, 0.02),
+        ("GatedSAE", 0.0, 0.97, 0.02),
+    ],
+)
+def test_planted_atoms_come_back(planted_rows, make_trainer, variant, noise, least_cosine, most_fvu):
+    d = planted_rows[noise]
+    penalty = {"ReLUSAE": {"l1_coefficient": 2.0}, "GatedSAE": {"l1_coefficient": 5.0}}.get(variant, {})
+    m = module(variant, 1, AdamLinear(0.01), 10_000, 100, d_in=64, d_sae=192, **penalty)
+    assert mean_max_cosine(m.net.W_dec, d.true_atoms) < 0.5
+    trainer = make_trainer(max_steps=400, limit_val_batches=1.0, val_check_interval=400, check_val_every_n_epoch=None)
+    trainer.fit(m, d)
+    assert mean_max_cosine(m.net.W_dec, d.true_atoms) > least_cosine
+    assert noise < trainer.callback_metrics["val/fvu"] < most_fvu
+    l0 = trainer.callback_metrics["val/l0"].item()
+    assert l0 == pytest.approx(2, rel=0.02) if hasattr(m.net, "k") else 1.5 < l0 < 4
+
+
 def test_training_starts_from_the_mean_and_spread_of_the_rows(tmp_path, make_trainer):
     m, d = module("TopKSAE", optimizer=AdamLinear(learning_rate=0.0)), data(tmp_path, 5.0)
     make_trainer(max_steps=1).fit(m, d)
@@ -128,7 +165,8 @@ def test_a_latent_counts_the_examples_since_it_fired(tmp_path, make_trainer):
 def test_the_auxiliary_loss_alone_revives_a_latent_that_was_pushed_off(
     tmp_path, make_trainer, variant, aux_coefficient
 ):
-    m, d = module(variant, 0, AdamLinear(0.01, warmup_steps=0), aux_coefficient=aux_coefficient, d_sae=12), data(tmp_path)
+    d, optimizer = data(tmp_path), AdamLinear(0.01, warmup_steps=0)
+    m = module(variant, optimizer=optimizer, aux_coefficient=aux_coefficient, d_sae=12)  # for 24 atoms
     push_off(m, 3, d)
     since_fired = Recorded(lambda: m.examples_since_fired[3].item())
     make_trainer(max_steps=200, callbacks=[since_fired]).fit(m, d)
@@ -231,10 +269,11 @@ def test_training_goes_on_from_saved_weights(tmp_path, make_trainer, variant):
     source = zoo.save(trained(tmp_path, make_trainer, variant).net, tmp_path / "saved")
     m = module(variant, seed=1, optimizer=AdamLinear(learning_rate=0.0), init_from=str(source))
     assert all(p.requires_grad for p in m.net.parameters())
-    make_trainer(max_steps=1).fit(m, data(tmp_path, factor=3.0))  # other data: bias and scale stay as they were
+    make_trainer(max_steps=1).fit(m, data(tmp_path, factor=3.0))  # other data: the unit of the loss is theirs
     saved = zoo.load(source).state_dict()
-    for name in dict(m.net.named_parameters()).keys() | {"scale"}:
-        torch.testing.assert_close(m.net.state_dict()[name], saved[name], msg=name)
+    for name, parameter in m.net.named_parameters():
+        torch.testing.assert_close(parameter.data, saved[name], msg=name)
+    assert m.net.scale.item() == pytest.approx(3 * saved["scale"].item(), rel=1e-5)
 
 
 def test_saved_weights_of_another_variant_or_size_are_refused(tmp_path, refused):

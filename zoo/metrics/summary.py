@@ -51,11 +51,12 @@ class ReconstructionMetrics(Sums):
             With every row counting the same, `fvu` (see `FVU`, also `NMSEVariance`), `nmse_mean_square`
             (`NMSEMeanSquare`), `cosine` (`CosineSimilarity`), `reconstruction_bias` (`RelativeReconstructionBias`),
             `l0` (`L0`), and `dead_latents` and `dense_latents`, the shares of latents that fire in no row and in more
-            than a tenth of the rows. Under the weights, `fvu_weighted` and `l0_weighted`.
+            than a tenth of the rows. Under the weights, `fvu_weighted` and `l0_weighted`. And `rows`, their number.
         """
         fvu_weighted, fvu = unexplained(self.error, self.weight, self.x, self.square)
         frequency = self.fired / self.weight[1]
         return {
+            "rows": self.weight[1],
             "fvu": fvu,
             "fvu_weighted": fvu_weighted,
             "nmse_mean_square": self.error[1] / self.square[1],
