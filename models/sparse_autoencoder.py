@@ -138,7 +138,7 @@ class SparseAutoencoder(ReconstructionModule):
             raise ZooError(
                 f"init_from {source} is a {sizes[1]} (d_sae x d_in), and this run's autoencoder a {sizes[0]}"
             )
-        norms = weights.W_dec.norm(dim=1)
+        norms = weights.get_parameter("W_dec").norm(dim=1)
         if self.net.unit_norm_decoder and (norms - 1).abs().max() > 1e-3:
             raise ZooError(
                 f"init_from {source} has atoms of norm {norms.min():.3g} to {norms.max():.3g}, and training keeps "

@@ -66,7 +66,7 @@ class ZooModule(L.LightningModule):
             "provenance": {
                 **self.provenance,
                 "corpus_fingerprint": getattr(datamodule, "corpus_fingerprint", None),
-                **({"hook_name": datamodule.hook_name} if hasattr(datamodule, "hook_name") else {}),
+                "hook_name": getattr(datamodule, "hook_name", None),
                 "metrics": {k: v.item() for k, v in self.trainer.callback_metrics.items() if v.isfinite()},
                 "versions": {m.__name__: str(m.__version__) for m in (torch, L, zoo)},
             },

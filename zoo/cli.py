@@ -213,7 +213,9 @@ def run(argv: list[str]) -> int:
 
 def _check_pair(command: str | None, model: str | None, data: str | None) -> None:
     """Refuse data that the model cannot train on, and a command that the model has no answer to."""
-    model_class, data_class = (_class_at(path) if path else None for path in (model, data))
+    if model is None or data is None:
+        return
+    model_class, data_class = _class_at(model), _class_at(data)
     wanted, given = (getattr(cls, "batches", None) for cls in (model_class, data_class))
     if None not in (wanted, given) and wanted != given:
         fitting = [name for name in zoo.datamodules.__all__ if _batches_of(name) == wanted]
@@ -221,7 +223,7 @@ def _check_pair(command: str | None, model: str | None, data: str | None) -> Non
             f"{model_class.__name__} takes batches of {wanted}, and those of {data_class.__name__} hold {given}; "
             f"use {' or '.join(fitting)}"
         )
-    if command == "predict" and getattr(model_class, "predict_step", None) is L.LightningModule.predict_step:
+    if command == "predict" and model_class.predict_step is L.LightningModule.predict_step:
         raise ZooError(f"{model_class.__name__} has nothing to predict; use validate or test, or zoo.load in Python")
 
 
