@@ -132,12 +132,9 @@ class SparseAutoencoder(ReconstructionModule):
 
     def _start_from(self, source: str) -> None:
         weights = load(source)
-        ours, theirs = (type(self.net).__name__, self.net.W_dec.shape), (type(weights).__name__, _shape(weights))
+        ours, theirs = (f"{type(net).__name__}{_sizes(net)}" for net in (self.net, weights))
         if ours != theirs:
-            sizes = [f"{name} of {' x '.join(map(str, shape))}" for name, shape in (ours, theirs)]
-            raise ZooError(
-                f"init_from {source} is a {sizes[1]} (d_sae x d_in), and this run's autoencoder a {sizes[0]}"
-            )
+            raise ZooError(f"init_from {source} is a {theirs}, and this run's autoencoder a {ours}")
         norms = weights.get_parameter("W_dec").norm(dim=1)
         if self.net.unit_norm_decoder and (norms - 1).abs().max() > 1e-3:
             raise ZooError(
@@ -155,5 +152,5 @@ class SparseAutoencoder(ReconstructionModule):
         self.examples_since_fired[fired > 0] = 0
 
 
-def _shape(net: Any) -> tuple[int, ...]:
-    return tuple(net.W_dec.shape) if hasattr(net, "W_dec") else ()
+def _sizes(net: Any) -> str:
+    return " of {} x {} (d_sae x d_in)".format(*net.W_dec.shape) if hasattr(net, "W_dec") else ""

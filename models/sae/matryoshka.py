@@ -34,7 +34,7 @@ class MatryoshkaSAE(BatchTopKSAE):
         d_sae: int,
         k: int = 32,
         prefixes: list[int] | None = None,
-        threshold_decay: float = 0.99,
+        threshold_decay: float = 0.9,
         aux_k: int | None = None,
         aux_coefficient: float = 1 / 32,
     ) -> None:

@@ -66,7 +66,7 @@ class BatchTopKSAE(SAE):
         d_in: int,
         d_sae: int,
         k: int = 32,
-        threshold_decay: float = 0.99,
+        threshold_decay: float = 0.9,
         aux_k: int | None = None,
         aux_coefficient: float = 1 / 32,
     ) -> None:

@@ -289,6 +289,18 @@ def test_saved_weights_of_another_variant_or_size_are_refused(tmp_path, refused)
         module("TopKSAE", init_from=str(language_model))
 
 
+def test_weights_that_training_would_rescale_are_refused(tmp_path, refused):
+    for variant in ("TopKSAE", "ReLUSAE"):
+        net = module(variant).net
+        net.W_dec.data[2] *= 3
+        source = str(zoo.save(net, tmp_path / variant))
+        if net.unit_norm_decoder:
+            with refused("has atoms of norm 1 to 3, and training keeps those of a TopKSAE at 1"):
+                module(variant, init_from=source)
+        else:
+            assert torch.equal(module(variant, init_from=source).net.W_dec, net.W_dec)
+
+
 @pytest.mark.parametrize("task", ["fit", "validate"])
 def test_data_of_another_dimension_are_refused(tmp_path, make_trainer, refused, task):
     m = SparseAutoencoder(models.TopKSAE(D + 1, K, k=2))

@@ -10,6 +10,8 @@ import csv
 import json
 import logging
 import multiprocessing
+import os
+import threading
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -147,14 +149,22 @@ def _check_folder(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _map(tasks: list[Task], out: Path, jobs: int) -> None:
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _quiet) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
         list(track(pool.map(_do, tasks, [out] * len(tasks)), "runs", total=len(tasks)))
 
 
-def _quiet() -> None:
+def _start_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _data(task: Task) -> EmbeddingRowsDataModule:
@@ -163,7 +173,7 @@ def _data(task: Task) -> EmbeddingRowsDataModule:
         "covariance-matched": CovarianceMatchedRows(seed=task.seed),
         "permuted coordinates": PermutedCoordinateRows(seed=task.seed),
         "isotropic": IsotropicRows(seed=task.seed),
-        "planted": PlantedRows(n_atoms=task.d_sae, sparsity=PLANTED_SPARSITY, seed=task.seed),
+        "planted": PlantedRows(n_atoms=max(1, task.d_sae // 2), sparsity=PLANTED_SPARSITY, seed=task.seed),
     }
     return EmbeddingRowsDataModule(
         task.source,
