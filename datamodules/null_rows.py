@@ -14,13 +14,13 @@ class NullModel(ABC):
     """Recipe for rows that keep chosen properties of a matrix W (V, d) and are random otherwise.
 
     Args:
-        match_norms: Rescale row i to the norm of `W[i]`, so that every token keeps its length. Directions stay as
-            drawn; mean and covariance become those of the rescaled rows, which are W's only approximately: directions
-            of large variance, which made a row long, lose some of their share of it.
+        match_norms: Rescale row i to the norm of `W[i]`, so that every token keeps its length. A recipe that promises
+            W's mean and covariance keeps them nevertheless.
         seed: Names the draw.
     """
 
     needs_source = True
+    keeps_covariance = False
     true_atoms: Tensor | None = None  # (n_atoms, d), once rows with known atoms have been made
 
     def __init__(self, match_norms: bool = True, seed: int = 0) -> None:
@@ -35,7 +35,10 @@ class NullModel(ABC):
             ZooError: If the recipe does not fit the matrix.
         """
         rows = self._draw(W, self._generator())
-        return null_models.with_norms_of(rows, W) if self.match_norms else rows
+        if not self.match_norms:
+            return rows
+        match = null_models.with_norms_and_covariance_of if self.keeps_covariance else null_models.with_norms_of
+        return match(rows, W)
 
     def rows_of_shape(self, n_rows: int, d_in: int) -> Tensor:
         """Rows (n_rows, d_in) float32 that stand in for none.
@@ -68,12 +71,16 @@ class IsotropicRows(NullModel):
 class CovarianceMatchedRows(NullModel):
     """Gaussian rows with the mean and covariance of the source's, the null model that leaves least unexplained."""
 
+    keeps_covariance = True
+
     def _draw(self, W: Tensor, generator: torch.Generator) -> Tensor:
         return null_models.covariance_matched(W, generator)
 
 
 class PermutedCoordinateRows(NullModel):
     """The source's rows with every principal coordinate permuted over the rows on its own."""
+
+    keeps_covariance = True
 
     def _draw(self, W: Tensor, generator: torch.Generator) -> Tensor:
         return null_models.permuted_coordinates(W, generator)

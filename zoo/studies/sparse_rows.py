@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from zoo.datamodules import (
     PlantedRows,
 )
 from zoo.errors import ZooError
-from zoo.metrics import ReconstructionMetrics, description_length, mean_max_cosine, pca_rank_at_bits
+from zoo.metrics import ReconstructionMetrics, description_length, matched_cosine, mean_max_cosine, pca_rank_at_bits
 from zoo.models import (
     SAE,
     AdamLinear,
@@ -49,12 +50,12 @@ from zoo.studies.sparse_rows_report import draw, table
 MATRICES = ("embedding", "covariance-matched", "permuted coordinates", "isotropic", "planted")
 PLANTED_SPARSITY = 4
 VARIANTS: dict[str, tuple[type[SAE], str, tuple[float, ...]]] = {  # class, the setting that makes it sparse, its values
-    "TopK": (TopKSAE, "k", (4, 8, 16, 32)),
-    "BatchTopK": (BatchTopKSAE, "k", (4, 8, 16, 32)),
-    "Matryoshka": (MatryoshkaSAE, "k", (4, 8, 16, 32)),
-    "ReLU": (ReLUSAE, "l1_coefficient", (2.0, 3.5, 5.5, 8.0)),
-    "JumpReLU": (JumpReLUSAE, "l0_coefficient", (0.25, 0.5, 1.0, 2.0)),
-    "Gated": (GatedSAE, "l1_coefficient", (3.0, 6.0, 9.0, 14.0)),
+    "TopK": (TopKSAE, "k", (4, 16, 32)),
+    "BatchTopK": (BatchTopKSAE, "k", (4, 16, 32)),
+    "Matryoshka": (MatryoshkaSAE, "k", (4, 16, 32)),
+    "ReLU": (ReLUSAE, "l1_coefficient", (2.0, 3.5, 5.5)),
+    "JumpReLU": (JumpReLUSAE, "l0_coefficient", (0.25, 0.5, 1.0)),
+    "Gated": (GatedSAE, "l1_coefficient", (3.0, 6.0, 9.0)),
 }
 BASELINE_L0 = (1, 4, 8, 16, 32)
 
@@ -113,6 +114,9 @@ def run(
         raise ZooError(f"jobs is {jobs} and steps is {steps}; both must be at least 1")
     shared = (d_sae, steps, batch_size, frequency_power)
     data = _data(Task(source, "embedding", 0, None, 0, *shared))
+    for name, size in (("d_sae", d_sae), ("the rows' dimension", data.d_in)):
+        if size < max(BASELINE_L0):
+            raise ZooError(f"{name} is {size}, and the study turns on up to {max(BASELINE_L0)} atoms")
     baselines.refuse_trivial_dictionary(d_sae, len(data.train_rows))
     settings = {"source": source, "d_sae": d_sae, "steps": steps, "batch_size": batch_size}
     settings |= {"frequency_power": frequency_power}
@@ -142,10 +146,22 @@ def run(
 def _check_folder(out: Path, settings: dict[str, Any]) -> None:
     (out / "runs").mkdir(parents=True, exist_ok=True)
     file = out / "settings.json"
-    if file.exists() and (before := json.loads(file.read_text("utf-8"))) != settings:
-        key = next(k for k in settings if settings[k] != before.get(k))
-        raise ZooError(f"{out} holds a study with {key} {before.get(key)}, and {key} is {settings[key]} now")
-    file.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+    if not file.exists():
+        return _write(file, settings)
+    try:
+        before = dict(json.loads(file.read_text("utf-8")))
+    except (ValueError, TypeError):
+        raise ZooError(f"{file} is damaged; choose another --out, or delete {out}") from None
+    for key, value in settings.items():
+        if before.get(key) != value:
+            raise ZooError(f"{out} holds a study with {key} {before.get(key)}, and {key} is {value} now")
+
+
+def _write(file: Path, content: Any) -> None:
+    """Write JSON, all or nothing."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    partial.replace(file)
 
 
 def _map(tasks: list[Task], out: Path, jobs: int) -> None:
@@ -168,16 +184,16 @@ def _end_with_parent() -> None:
 
 
 def _data(task: Task) -> EmbeddingRowsDataModule:
-    null: dict[str, NullModel | None] = {
-        "embedding": None,
-        "covariance-matched": CovarianceMatchedRows(seed=task.seed),
-        "permuted coordinates": PermutedCoordinateRows(seed=task.seed),
-        "isotropic": IsotropicRows(seed=task.seed),
-        "planted": PlantedRows(n_atoms=max(1, task.d_sae // 2), sparsity=PLANTED_SPARSITY, seed=task.seed),
+    null: dict[str, Callable[[], NullModel | None]] = {
+        "embedding": lambda: None,
+        "covariance-matched": lambda: CovarianceMatchedRows(seed=task.seed),
+        "permuted coordinates": lambda: PermutedCoordinateRows(seed=task.seed),
+        "isotropic": lambda: IsotropicRows(seed=task.seed),
+        "planted": lambda: PlantedRows(n_atoms=task.d_sae // 2, sparsity=PLANTED_SPARSITY, seed=task.seed),
     }
     return EmbeddingRowsDataModule(
         task.source,
-        null_model=null[task.matrix],
+        null_model=null[task.matrix](),
         batch_size=task.batch_size,
         frequency_power=task.frequency_power,
         seed=task.seed,
@@ -187,9 +203,7 @@ def _data(task: Task) -> EmbeddingRowsDataModule:
 def _do(task: Task, out: Path) -> None:
     lines = _baselines(task) if task.variant is None else [_train(task)]
     shared = {k: v for k, v in asdict(task).items() if k in ("matrix", "seed")}
-    partial = task.file(out).with_suffix(".partial")
-    partial.write_text(json.dumps([{**shared, **line} for line in lines], indent=1) + "\n", "utf-8")
-    partial.replace(task.file(out))
+    _write(task.file(out), [{**shared, **line} for line in lines])
 
 
 def _train(task: Task) -> dict[str, Any]:
@@ -224,7 +238,9 @@ def _train(task: Task) -> dict[str, Any]:
         if 1 <= n_on <= data.d_in // 2:
             atoms = torch.nn.functional.normalize(sae.W_dec)
             line["fvu_by_pursuit"] = baselines.fvu(x, baselines.matching_pursuit(x, atoms, n_on)[-1])
-    return line | _at_equal_bits(data, line["l0"], task.d_sae) | _recovered(data, sae)
+    share = data.held_out.double().mean().item()
+    l0 = share * line["l0"] + (1 - share) * line["train_l0"]
+    return line | _at_equal_bits(data, l0, task.d_sae) | _recovered(data, sae)
 
 
 def _at_equal_bits(data: EmbeddingRowsDataModule, l0: float, n_atoms: int) -> dict[str, float]:
@@ -239,7 +255,11 @@ def _at_equal_bits(data: EmbeddingRowsDataModule, l0: float, n_atoms: int) -> di
 def _recovered(data: EmbeddingRowsDataModule, sae: SAE) -> dict[str, float]:
     if data.true_atoms is None:
         return {}
-    return {"mean_max_cosine": mean_max_cosine(sae.W_dec.detach(), data.true_atoms).item()}
+    atoms = sae.W_dec.detach()
+    return {
+        "mean_max_cosine": mean_max_cosine(atoms, data.true_atoms).item(),
+        "matched_cosine": matched_cosine(atoms, data.true_atoms).item(),
+    }
 
 
 def _baselines(task: Task) -> list[dict[str, Any]]:

@@ -10,19 +10,19 @@ from matplotlib.figure import Figure
 from zoo.studies.intervals import interval
 
 AT_L0 = 16
-LEARNED = "learned atoms"
 UNLEARNED = ("random directions", "random tokens", "most frequent tokens")
 Lines = Sequence[dict[str, Any]]
 
 
-def curve(results: Lines, matrix: str, coder: str, seed: int, key: str = "fvu") -> np.ndarray:
+def curve(results: Lines, matrix: str, coder: str, seed: int, error: str = "fvu", sparsity: str = "l0") -> np.ndarray:
     """One seed's points (n, 2) of L0 and an error, ascending in L0."""
-    chosen = [r for r in results if (r["matrix"], r["coder"], r["seed"]) == (matrix, coder, seed) and r.get(key)]
-    return np.array(sorted((r["l0"], r[key]) for r in chosen if r["l0"] > 0)).reshape(-1, 2)
+    chosen = [r for r in results if (r["matrix"], r["coder"], r["seed"]) == (matrix, coder, seed)]
+    return np.array(sorted((r[sparsity], r[error]) for r in chosen if error in r)).reshape(-1, 2)
 
 
 def at_l0(points: np.ndarray, l0: float) -> float:
     """The error of a curve (n, 2) at an L0, linear in log L0 between points; NaN outside of them."""
+    points = points[points[:, 0] > 0]
     if not len(points):
         return float("nan")
     x, y = np.log(points[:, 0]), points[:, 1]
@@ -30,55 +30,56 @@ def at_l0(points: np.ndarray, l0: float) -> float:
 
 
 def table(results: Lines, settings: dict[str, Any], variants: Sequence[str], matrices: Sequence[str]) -> str:
-    """Held-out error at one L0 of every coder on every matrix, in Markdown."""
+    """Errors at one L0 of every coder on every matrix, in Markdown."""
     seeds = range(settings["seeds"])
 
-    def cell(matrix: str, coder: str, key: str = "fvu") -> tuple[str, np.ndarray]:
-        values = np.array([at_l0(curve(results, matrix, coder, s, key), AT_L0) for s in seeds])
-        return (_text(values), values)
+    def row(label: str, coder: str, error: str = "fvu", sparsity: str = "l0") -> str:
+        cells = [
+            np.array([at_l0(curve(results, matrix, coder, s, error, sparsity), AT_L0) for s in seeds])
+            for matrix in matrices
+        ]
+        return f"| {label} | {' | '.join(map(_text, cells))} | {_text(cells[0] - cells[1])} |"
 
-    lines = [f"| held-out FVU at L0 {AT_L0} | {' | '.join(matrices)} | embedding - covariance-matched |"]
-    lines += ["|---" * (len(matrices) + 2) + "|"]
-    sections = [(v, v, "fvu") for v in variants]
-    sections += [(f"{v} atoms, matching pursuit", v, "fvu_by_pursuit") for v in variants]
-    sections += [(f"{name}, matching pursuit", name, "fvu") for name in UNLEARNED]
-    sections += [("principal components at TopK's bits", "TopK", "pca_fvu")]
-    for label, coder, key in sections:
-        cells = [cell(matrix, coder, key) for matrix in matrices]
-        gap = _text(cells[0][1] - cells[1][1])
-        lines.append(f"| {label} | {' | '.join(text for text, _ in cells)} | {gap} |")
-    recovered = {
-        v: [max(_of(results, "planted", v, s, "mean_max_cosine"), default=float("nan")) for s in seeds]
-        for v in variants
-    }
+    def head(title: str) -> list[str]:
+        columns = [f"{title} at L0 {AT_L0}", *matrices, f"{matrices[0]} - {matrices[1]}"]
+        return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+
+    recovered = {v: [max(_of(results, "planted", v, s, "matched_cosine")) for s in seeds] for v in variants}
     told = ", ".join(f"{v} {np.mean(cosines):.3f}" for v, cosines in recovered.items())
-    train = ", ".join(f"{v} {_text_of_train(results, v, seeds)}" for v in variants)
-    lines += [
+    lines = [
+        *head("held-out FVU"),
+        *(row(v, v) for v in variants),
+        *(row(f"{v} atoms, matching pursuit", v, "fvu_by_pursuit") for v in variants),
+        *(row(f"{name}, matching pursuit", name) for name in UNLEARNED),
+        row("principal components at TopK's bits", "TopK", "pca_fvu"),
         "",
-        f"{settings['seeds']} seeds; brackets are 95 % Student t intervals, differences paired by seed; values between "
-        f"runs are interpolated in log L0, and '-' means that L0 {AT_L0} lies outside of them. {settings['d_sae']} "
-        f"atoms, {settings['steps']} steps of {settings['batch_size']} rows of {settings['source']} drawn with p^"
-        f"{settings['frequency_power']:g} (n_eff {settings['n_eff']:,}). The mean alone has FVU 1.",
+        *head("FVU of the rows trained on"),
+        *(row(v, v, "train_fvu", "train_l0") for v in variants),
         "",
-        f"On the embedding's training rows, FVU at L0 {AT_L0}: {train}.",
+        f"{settings['seeds']} seeds; brackets are 95 % Student t intervals, differences paired by seed. Errors are "
+        f"interpolated in log L0, measured on the same rows, between runs; '-' means that L0 {AT_L0} lies outside of "
+        f"them. {settings['d_sae']} atoms, {settings['steps']} steps of {settings['batch_size']} rows of "
+        f"{settings['source']} drawn with p^{settings['frequency_power']:g} (n_eff {settings['n_eff']:,}). The mean "
+        "alone has FVU 1.",
         "",
-        f"Mean best cosine of the planted atoms, at the sparsity that finds them best: {told}.",
+        f"Mean cosine of the planted atoms, each matched with an atom of its own, at the sparsity that finds them best: "
+        f"{told}.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def draw(results: Lines, variants: Sequence[str], matrices: Sequence[str]) -> Figure:
-    """Held-out FVU against L0, one panel per variant, one colour per matrix, with the range over seeds."""
+    """Held-out FVU against L0, one panel per variant, one colour per matrix, and one line per seed."""
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     panels = figure.subplots(2, -(-len(variants) // 2), sharex=True, sharey=True, squeeze=False)
     colors = matplotlib.colormaps["tab10"]
     seeds = sorted({r["seed"] for r in results})
     for axes, variant in zip(panels.flat, variants, strict=False):
         for i, matrix in enumerate(matrices):
-            curves = np.stack([curve(results, matrix, variant, s) for s in seeds])  # (seeds, points, 2)
-            l0, fvu = curves[:, :, 0].mean(0), curves[:, :, 1]
-            axes.plot(l0, fvu.mean(0), color=colors(i), marker=".", label=matrix)
-            axes.fill_between(l0, fvu.min(0), fvu.max(0), color=colors(i), alpha=0.25, lw=0)
+            for seed in seeds:
+                points = curve(results, matrix, variant, seed)
+                label = matrix if seed == seeds[0] else None
+                axes.plot(points[:, 0], points[:, 1], color=colors(i), marker=".", lw=1, label=label)
         for style, baseline in zip((":", "--"), ("random tokens", "random directions"), strict=True):
             points = np.stack([curve(results, "embedding", baseline, s) for s in seeds]).mean(0)
             label = f"embedding, {baseline} as atoms"
@@ -97,10 +98,6 @@ def draw(results: Lines, variants: Sequence[str], matrices: Sequence[str]) -> Fi
 def _of(results: Lines, matrix: str, coder: str, seed: int, key: str) -> list[float]:
     wanted = (matrix, coder, seed)
     return [r[key] for r in results if (r["matrix"], r["coder"], r["seed"]) == wanted and key in r]
-
-
-def _text_of_train(results: Lines, variant: str, seeds: range) -> str:
-    return _text(np.array([at_l0(curve(results, "embedding", variant, s, "train_fvu"), AT_L0) for s in seeds]))
 
 
 def _text(values: np.ndarray) -> str:
