@@ -14,7 +14,7 @@ from zoo.callbacks.atom_picture import draw_atoms
 from zoo.callbacks.requirements import require
 from zoo.callbacks.tables_and_pictures import markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
-from zoo.metrics import mean_max_cosine
+from zoo.metrics import matched_cosine
 
 TABLED = 20  # atoms in TensorBoard's table
 NULL_ATOMS = 2048  # at most, which is enough for a histogram
@@ -134,9 +134,10 @@ class AtomReport(L.Callback):
             return
         atoms, planted = _rows(pl_module)["W_dec"].cpu(), planted.cpu()
         chance = torch.randn(atoms.shape, generator=_generator(self.seed))
-        found, by_chance = mean_max_cosine(atoms, planted).item(), mean_max_cosine(chance, planted).item()
+        found, by_chance = matched_cosine(atoms, planted).item(), matched_cosine(chance, planted).item()
         self._summary["planted atoms"] = (
-            f"mean largest cosine of {len(planted):,} with an atom {found:.3f}, with random ones {by_chance:.3f}"
+            f"mean cosine of {len(planted):,}, each matched with an atom of its own, {found:.3f}; with random atoms "
+            f"{by_chance:.3f}"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -147,6 +147,8 @@ class ReconstructionError(L.Callback):
         if (effective := getattr(data, "effective_rows", None)) is not None:
             trained = (self.latest["n"] > 0) & ~self.latest["held_out"]
             lines["n_eff"] = f"{effective:,.0f} of {int(trained.sum()):,} rows trained on"
+        if (untrained := getattr(data, "untrained", None)) is not None:
+            lines["n_eff"] += f"; {int(untrained.sum()):,} rows have a token that never occurs"
         return lines
 
     def _worst(self, how_many: int) -> list[int]:

@@ -22,9 +22,12 @@ class RunSummary(L.Callback):
         run = Path(trainer.default_root_dir)
         checkpoint = run / "checkpoints" / "last.ckpt"
         lines = {"steps": f"{trainer.global_step:,}"}
-        for name, value in sorted(trainer.callback_metrics.items()):
-            if name.startswith("val/"):
-                lines[name.replace("val/", "validation ").replace("_", " ")] = f"{value.item():.4f}"
+        judged = {k: v for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val/")}
+        if not judged:  # nothing was held out
+            judged = {k: v for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val_train/")}
+        for name, value in judged.items():
+            label = name.replace("val/", "validation ").replace("val_train/", "training rows' ").replace("_", " ")
+            lines[label] = f"{value.item():.4f}"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "summary"):
                 lines |= callback.summary()

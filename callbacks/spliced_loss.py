@@ -10,7 +10,7 @@ from torch import Tensor
 from zoo.callbacks.requirements import require
 from zoo.metrics import LossRecovered
 from zoo.metrics.splicing import IGNORED
-from zoo.null_models import with_norms_of
+from zoo.null_models import moments, with_norms_of
 
 
 class SplicedLoss(L.Callback):
@@ -76,7 +76,8 @@ class SplicedLoss(L.Callback):
         flat = x.flatten(0, 1)
         x_hat = pl_module.reconstruct(flat)[0].to(flat.dtype)
         noise = torch.randn(flat.shape, generator=generator).to(flat)
-        coloured = noise @ _covariance_root(flat[counted.flatten()])
+        inputs = flat[counted.flatten()]
+        coloured = noise @ moments(inputs)[1].to(noise) if len(inputs) else noise
         edits = {
             "": x_hat,
             "_random": flat + with_norms_of(noise, flat - x_hat),
@@ -89,10 +90,3 @@ def _spliced_logits(model: Any, layer: int, resid: Tensor, skip: int) -> Callabl
     """A function from what stands at all positions but the first ones to their logits, (B, T - skip, V)."""
     first = resid[:, :skip]
     return lambda edited: model.unembed(model.blocks(torch.cat([first, edited], 1), start=layer))[:, skip:]
-
-
-def _covariance_root(x: Tensor) -> Tensor:
-    """Symmetric root of the covariance of the rows of x (N, D), (D, D)."""
-    centred = x.double() - x.double().mean(0)
-    eigenvalues, eigenvectors = torch.linalg.eigh(centred.T @ centred / max(1, len(x)))
-    return (eigenvectors * eigenvalues.clamp(min=0).sqrt() @ eigenvectors.T).to(x.dtype)

@@ -22,9 +22,11 @@ class Throughput(L.Callback):
         self._running_since: float | None = None
         self._logged = (0, 0.0)  # tokens and seconds at the last logged step
         self._last_step = 0
+        self._unit = "tokens"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
+        self._unit = getattr(pl_module, "batches", self._unit)
         self._last_step = trainer.global_step
         self._running_since = time.perf_counter()
 
@@ -68,7 +70,9 @@ class Throughput(L.Callback):
     def summary(self) -> dict[str, str]:
         """Lines for the table at the end of a run."""
         rate = self.tokens_timed / self.seconds if self.seconds else 0.0
-        return {"tokens seen": f"{self.tokens_seen:,}", "tokens per second": f"{rate:,.0f}"} if self.tokens_seen else {}
+        if not self.tokens_seen:
+            return {}
+        return {f"{self._unit} seen": f"{self.tokens_seen:,}", f"{self._unit} per second": f"{rate:,.0f}"}
 
     def _hold(self) -> None:
         if self._running_since is not None:

@@ -33,9 +33,12 @@ class ActivationStore:
         path = self.folder / f"{name}.safetensors"
         if not path.exists():
             return None
-        with open_tensors(path) as file:
-            told = file.metadata() or {}
-            x = file.get_tensor("x") if "x" in file.keys() else torch.empty(0)  # noqa: SIM118 - not a dict
+        try:
+            with open_tensors(path) as file:
+                told = file.metadata() or {}
+                x = file.get_tensor("x") if "x" in file.keys() else torch.empty(0)  # noqa: SIM118 - not a dict
+        except ZooError as error:
+            raise ZooError(f"{error}; delete it to have it made again") from None
         if told != {"fingerprint": self.fingerprint, "name": name, "sha256": _digest(x)}:
             raise ZooError(f"{path} is damaged or not of this data; delete it to have it made again")
         return x

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from zoo.datamodules.resumable import ResumableLoader
 
+EPOCH = 1000  # batches, a number without meaning: rows are drawn with replacement
+
 
 class RowLoader(ResumableLoader):
     """Training batches of rows that are drawn independently, with replacement.
@@ -38,7 +40,7 @@ class RowLoader(ResumableLoader):
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        return max(1, len(self.ids) // self.batch_size)
+        return EPOCH
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """This rank's part of global batch `step`: `x` (B / world_size, d)."""

@@ -87,6 +87,8 @@ class EmbeddingRowsDataModule(ZooDataModule):
         self.held_out = torch.zeros(V, dtype=torch.bool)
         n_held_out = min(V - 1, max(1, round(V * val_fraction))) if val_fraction else 0
         self.held_out[side_rng(seed, 1).permutation(V)[:n_held_out]] = True
+        if not self.W_E[self.train_rows].var(0, correction=0).any():
+            raise ZooError(f"the {len(self.train_rows)} training rows of {source or null_model} are all the same")
         self.row_weights = self._weights()
         self._resident = self.W_E
 
@@ -118,8 +120,10 @@ class EmbeddingRowsDataModule(ZooDataModule):
 
     @cached_property
     def corpus_fingerprint(self) -> str:
-        """SHA-256 over the rows."""
-        return hashlib.sha256(self.W_E.contiguous().numpy().data).hexdigest()
+        """SHA-256 over the rows and their weights."""
+        digest = hashlib.sha256(self.W_E.contiguous().numpy().data)
+        digest.update(self.row_weights.numpy().data)
+        return digest.hexdigest()
 
     def setup(self, stage: str | None = None) -> None:
         """Bring the matrix to the training device."""
@@ -185,9 +189,13 @@ def _read_counts(file: str, n_rows: int) -> Tensor:
         counts = np.load(Path(file).expanduser(), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ZooError(f"token_counts {file} cannot be read: {' '.join(str(error).split())}") from None
-    if counts.shape != (n_rows,) or counts.dtype.kind not in "iu" or counts.min() < 0:
+    if counts.shape != (n_rows,) or counts.dtype.kind not in "iu":
         raise ZooError(
             f"token_counts {file} holds {counts.dtype} {list(counts.shape)}; expected {n_rows} counts, one per row"
+        )
+    if not 0 <= counts.min() <= counts.max() < 2**63:
+        raise ZooError(
+            f"token_counts {file} go from {counts.min()} to {counts.max()}; counts are 0 or more, in 63 bits"
         )
     return torch.from_numpy(counts.astype(np.int64))
 

@@ -104,8 +104,8 @@ class AdamLinear:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "warmup_steps"):
-            if (value := getattr(self, name)) is not None and value < 0:
-                raise ZooError(f"optimizer.{name} is {value}; it must not be negative")
+            if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:
+                raise ZooError(f"optimizer.{name} is {value}; it must be a number and not negative")
         for name, top in (("beta1", "below 1"), ("beta2", "below 1"), ("decay_fraction", "at most 1")):
             value = getattr(self, name)
             if not 0 <= value <= 1 or (value == 1 and top == "below 1"):

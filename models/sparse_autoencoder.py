@@ -76,7 +76,7 @@ class SparseAutoencoder(ReconstructionModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and data.d_in != self.net.d_in:
             raise ZooError(f"the data have {data.d_in} dimensions, and the autoencoder d_in = {self.net.d_in}")
-        if stage != "fit" or self.fitted or data is None:
+        if self.fitted or data is None:
             return
         n_rows = len(getattr(data, "train_rows", ()))
         if 0 < n_rows <= self.net.d_sae:
@@ -115,7 +115,7 @@ class SparseAutoencoder(ReconstructionModule):
         if every and (self.global_step + 1) % every == 0:
             l0, dead_share = loss.fired.sum() / len(batch["x"]), len(dead) / self.net.d_sae
             logged: dict[str, Any] = {"loss": loss.total.detach(), "l0": l0, "dead_latents": dead_share} | loss.terms
-            self.log_dict({f"train/{name}": value for name, value in logged.items()})
+            self.log_dict({f"train/{name}": value for name, value in logged.items()}, sync_dist=True)
         self._count(loss.fired, len(batch["x"]))
         return loss.total
 

@@ -69,6 +69,49 @@ def test_a_mistake_gets_one_line_and_exit_code_2(command, tmp_path, argument):
     assert MISTAKES[argument] in errors[0]
 
 
+SAE = ["fit", "--config", "cli_configs/sae/topk_embedding.yaml", "--trainer.max_steps", "1"]
+SAE += ["--trainer.enable_progress_bar", "false"]
+SAE_MISTAKES = {
+    "model.sae=TopSAE": "there is no class 'TopSAE'; did you mean 'TopKSAE'?",
+    "model.sae.l1_coefficient=3": "model.sae (TopKSAE) has no setting 'l1_coefficient'; it is one of GatedSAE, ReLUSAE",
+    "model.sae.d_in=64": "model.d_in is 64, and the data's d_in is 128",
+    "model.sae.k=513": "k is 513; it must be a whole number, at least 1 and at most d_sae, which is 512",
+    "model.init_from=gpt2-stdlib.learned": "is a GPT2, and this run's autoencoder a TopKSAE of 512 x 128",
+    "model=FrozenEmbeddingGPT2": "takes batches of tokens, and those of EmbeddingRowsDataModule hold vectors",
+    "data=TextDataModule": "those of TextDataModule hold tokens; use ActivationsDataModule or EmbeddingRowsDataModule",
+    "data.step=7": "gpt2-stdlib.learned holds step 600 only, not step 7",
+    "data.source=nowhere": "no checkpoint 'nowhere'",
+    "trainer.callbacks+=SplicedLoss": "SplicedLoss",
+}
+
+
+@pytest.mark.parametrize("argument", SAE_MISTAKES)
+def test_a_mistake_about_autoencoders_gets_one_line_and_exit_code_2(command, argument):
+    code, _, errors = command(*SAE, f"--{argument}")
+    assert code == 2
+    assert len(errors) == 1
+    assert SAE_MISTAKES[argument] in errors[0]
+
+
+def test_an_autoencoder_has_nothing_to_predict(command, tmp_path):
+    assert command(*SAE)[0] == 0
+    code, _, [error] = command("predict", "--ckpt_path", tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert code == 2
+    assert "SparseAutoencoder has nothing to predict" in error
+
+
+@pytest.mark.parametrize("arguments", [["sparse-rows"], ["sparse-rows", "--out", "x", "--seeds", "two"], ["sparse"]])
+def test_a_study_asked_for_wrongly_gets_one_line(command, arguments, capsys):
+    code, _, errors = command("study", *arguments)
+    assert (code, len(errors)) == (2, 1)
+
+
+def test_what_a_study_does_not_take_is_refused(command, tmp_path):
+    code, _, [error] = command("study", "sparse-rows", "--out", tmp_path, "--", "--trainer.max_steps", "3")
+    assert code == 2
+    assert "takes nothing after --" in error
+
+
 def test_no_model_points_to_the_quickstart(command):
     code, _, [error] = command("fit")
     assert code == 2

@@ -193,3 +193,19 @@ def test_planted_noise_is_the_fvu_of_the_true_codes(noise):
 def test_a_superposition_that_cannot_be_is_refused(refused, options, message):
     with refused(message):
         null_models.planted(5, 4, **{"n_atoms": 8, "sparsity": 2, "noise": 0.0, **options})
+
+
+def test_rows_can_have_the_norms_and_the_covariance_of_others_at_once():
+    generator = torch.Generator().manual_seed(0)
+    W = torch.randn(800, 12, generator=generator) @ torch.randn(12, 12, generator=generator) + 2
+    W *= 0.5 + torch.rand(800, 1, generator=generator)
+    start = null_models.covariance_matched(W, generator)
+    rows = null_models.with_norms_and_covariance_of(start, W)
+    torch.testing.assert_close(rows.norm(dim=1), W.norm(dim=1))
+    torch.testing.assert_close(rows.mean(0), W.mean(0), atol=1e-3, rtol=1e-3)
+    covariance = torch.cov(W.T)
+    assert (torch.cov(rows.T) - covariance).norm() < 1e-3 * covariance.norm()
+    only_norms = null_models.with_norms_of(start, W)
+    assert (torch.cov(only_norms.T) - covariance).norm() > 0.05 * covariance.norm()
+    cosines = torch.nn.functional.cosine_similarity(rows, W)
+    assert cosines.abs().mean() < 0.9  # and they are other rows

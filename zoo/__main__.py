@@ -77,9 +77,7 @@ def _add_studies(studies: Any) -> None:
 
 def _run_light(argv: list[str]) -> int:
     parser = _parser()
-    parser.error = _one_line_error  # type: ignore[assignment, method-assign]
-    for action in parser._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
-        action.error = _one_line_error
+    _answer_in_one_line(parser)
     extra = argv[argv.index("--") + 1 :] if "--" in argv else []
     arguments = parser.parse_args(argv[: argv.index("--")] if "--" in argv else argv)
     if arguments.command == "list":
@@ -102,6 +100,8 @@ def _study(arguments: argparse.Namespace, extra: list[str]) -> None:
     from pathlib import Path
 
     a, out = arguments, Path(arguments.out)
+    if extra and a.name != "frozen-embedding":
+        raise ZooError(f"study {a.name} takes nothing after --, and {' '.join(extra)} stands there")
     if a.name == "frozen-embedding":
         from zoo.studies import frozen_embedding
 
@@ -129,6 +129,14 @@ def _list(pattern: str, as_json: bool) -> None:
         metrics = ", ".join(f"{k} {v:.3f}" for k, v in row["metrics"].items() if k.startswith("val/"))
         table.add_row(row["name"], row["family"], str(row["megabytes"]), span, metrics)
     Console().print(table)
+
+
+def _answer_in_one_line(parser: argparse.ArgumentParser) -> None:
+    """Make a parser, and those within it, raise instead of printing its usage."""
+    parser.error = _one_line_error  # type: ignore[assignment, method-assign]
+    for action in parser._subparsers._group_actions if parser._subparsers else []:
+        for inner in action.choices.values():  # type: ignore[union-attr]
+            _answer_in_one_line(inner)
 
 
 def _one_line_error(message: str) -> None:

@@ -30,7 +30,7 @@ def with_norms_of(rows: Tensor, W: Tensor) -> Tensor:
 
 def covariance_matched(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Gaussian rows with the mean and the covariance (over rows, unweighted) of `W` (V, D)."""
-    mean, root, _ = _moments(W)
+    mean, root, _ = moments(W)
     return (gaussian(len(W), W.shape[1], generator).double() @ root + mean).float()
 
 
@@ -46,14 +46,14 @@ def with_norms_and_covariance_of(rows: Tensor, W: Tensor, rounds: int = 10) -> T
         W: The matrix to match, (V, D).
         rounds: Turns that each takes.
     """
-    mean, root, _ = _moments(W)
+    mean, root, _ = moments(W)
     for _ in range(rounds):
-        own_mean, _, inverse_root = _moments(rows)
+        own_mean, _, inverse_root = moments(rows)
         rows = with_norms_of(((rows.double() - own_mean) @ inverse_root @ root + mean).float(), W)
     return rows
 
 
-def _moments(W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def moments(W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (D,) of rows (V, D), symmetric root of their covariance (D, D), and the root's pseudo-inverse; float64."""
     W = W.double()
     mean = W.mean(0)

@@ -111,6 +111,9 @@ def read(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, A
         tensors["threshold"] = tensors.pop("log_threshold").exp()
     shapes |= {key: (d_sae,) for key in FACTORS if key in tensors}
     _check_shapes(tensors, shapes, name)
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ZooError(f"{name}: tensor {key} of {WEIGHTS} has entries that are NaN or infinite")
     factors = next((tensors.pop(key) for key in FACTORS if key in tensors), torch.ones(d_sae))
     if not cfg["finetuning_scaling_factor"] and not torch.allclose(factors, torch.ones(d_sae)):
         raise ZooError(f"{name}: {WEIGHTS} has scaling factors, and finetuning_scaling_factor is not true")

@@ -45,6 +45,7 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
         return checkpoints.build(zoo_part["class"], zoo_part["init_args"], state, source)
     name, get = open_folder(source, step)
     if not get("config.json") and get(saelens.CONFIG):
+        reject_step(source, step)
         return checkpoints.build(*saelens.read(name, get), name)
     config = read_json(get("config.json"), name)
     if "zoo" in config:
@@ -224,5 +225,7 @@ def _read_npy(path: Path) -> Tensor:
 
     try:
         return torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise ZooError(f"{path} cannot be read as a .npy matrix: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise ZooError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, TypeError, EOFError):
+        raise ZooError(f"{path} is damaged or no .npy file of numbers") from None

@@ -1,5 +1,6 @@
 """What every sparse autoencoder shares: parameters, loss, revival of dead latents."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -64,13 +65,11 @@ class SAE(nn.Module, ABC):
 
     def __init__(self, d_in: int, d_sae: int, aux_k: int | None = None, aux_coefficient: float = 1 / 32) -> None:
         super().__init__()
-        for name, size in (("d_in", d_in), ("d_sae", d_sae)):
+        for name, size in (("d_in", d_in), ("d_sae", d_sae), ("aux_k", 1 if aux_k is None else aux_k)):
             if not isinstance(size, int) or size < 1:
-                raise ZooError(f"{name} is {size}; it must be at least 1")
-        if aux_k is not None and aux_k < 1:
-            raise ZooError(f"aux_k is {aux_k}; it must be at least 1 (aux_coefficient 0 switches the loss off)")
-        if aux_coefficient < 0:
-            raise ZooError(f"aux_coefficient is {aux_coefficient}; it must not be negative")
+                raise ZooError(f"{name} is {size}; it must be a whole number and at least 1")
+        if not 0 <= aux_coefficient < math.inf:
+            raise ZooError(f"aux_coefficient is {aux_coefficient}; it must be a number and not negative")
         self.config: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "aux_k": aux_k, "aux_coefficient": aux_coefficient}
         self.d_in, self.d_sae = d_in, d_sae
         self.aux_k, self.aux_coefficient = aux_k or max(1, d_in // 2), aux_coefficient
@@ -91,7 +90,7 @@ class SAE(nn.Module, ABC):
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes, (..., d_in) -> (..., K), nonnegative."""
-        codes = self.codes(x.reshape(-1, self.d_in))
+        codes = self.codes(self._rows(x))
         return codes.support.dense(codes.values).view(*x.shape[:-1], self.d_sae)
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -100,13 +99,13 @@ class SAE(nn.Module, ABC):
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction and codes, (..., d_in) -> (..., d_in) and (..., K)."""
-        codes = self.codes(x.reshape(-1, self.d_in))
+        codes = self.codes(self._rows(x))
         dense = codes.support.dense(codes.values).view(*x.shape[:-1], self.d_sae)
         return self._decode(codes).view_as(x), dense
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruction, (..., d_in) -> (..., d_in)."""
-        return self._decode(self.codes(x.reshape(-1, self.d_in))).view_as(x)
+        return self._decode(self.codes(self._rows(x))).view_as(x)
 
     def loss(self, x: Tensor, dead: Tensor | None = None, sparsity: float = 1.0) -> Loss:
         """Training loss of a batch.
@@ -168,6 +167,11 @@ class SAE(nn.Module, ABC):
         """Give every atom unit norm again."""
         if self.unit_norm_decoder:
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))
+
+    def _rows(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.d_in:
+            raise ZooError(f"the data have {x.shape[-1]} dimensions, and the autoencoder d_in = {self.d_in}")
+        return x.reshape(-1, self.d_in)
 
     def _decode(self, codes: Codes) -> Tensor:
         return codes.support.decode(codes.values, self.W_dec) + self.b_dec

@@ -1,5 +1,6 @@
 """Variants whose sparsity comes from a penalty: L1, L0, or L1 on a gate."""
 
+import math
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ class JumpReLUSAE(SAE):
         _check_not_negative(
             l0_coefficient=l0_coefficient, initial_threshold=initial_threshold, threshold_rate=threshold_rate
         )
-        if bandwidth <= 0:
+        if not 0 < bandwidth < math.inf:
             raise ZooError(f"bandwidth is {bandwidth}; it must be positive")
         self.l0_coefficient, self.initial_threshold = l0_coefficient, initial_threshold
         self.bandwidth, self.threshold_rate = bandwidth, threshold_rate
@@ -216,8 +217,8 @@ class GatedSAE(SAE):
 
 def _check_not_negative(**numbers: float) -> None:
     for name, number in numbers.items():
-        if number < 0:
-            raise ZooError(f"{name} is {number}; it must not be negative")
+        if not 0 <= number < math.inf:
+            raise ZooError(f"{name} is {number}; it must be a number and not negative")
 
 
 class _JumpReLU(torch.autograd.Function):

@@ -132,7 +132,7 @@ def test_planted_atoms_that_were_found_have_cosine_1(rows, make_trainer):
     callback = AtomReport()
     validated(make_trainer, callbacks=[callback]).fit(SignedCoordinates(6), data)
     assert callback.summary()["planted atoms"].startswith(
-        "mean largest cosine of 4 with an atom 1.000, with random ones"
+        "mean cosine of 4, each matched with an atom of its own, 1.000; with random atoms"
     )
 
 

@@ -1,4 +1,3 @@
-import hashlib
 from itertools import islice
 
 import lightning as L
@@ -81,13 +80,11 @@ def test_a_resumed_loader_goes_on_with_the_same_batches(n_drawn):
         assert torch.equal(a["x"], loader().batch(step)["x"])
 
 
-def test_an_iteration_is_one_epoch_of_as_many_rows_as_are_trained_on():
-    used = loader()
-    assert len(used) == 55 // 6 == 9
-    assert [len(list(used)) for _ in range(2)] == [9, 9]
-    used.load_state_dict({"position": 20})
-    assert len(list(used)) == 3 * 9 - 20
-    assert len(loader(batch_size=1000)) == len(list(loader(batch_size=1000))) == 1
+def test_an_epoch_is_long_enough_for_gradients_to_accumulate_however_few_the_rows():
+    used = loader(batch_size=100)
+    assert len(used) == len(list(used)) == 1000
+    used.load_state_dict({"position": 2300})
+    assert len(list(used)) == 700
 
 
 @pytest.mark.parametrize("power", [0, 0.5, 1])
@@ -121,7 +118,7 @@ def test_evaluation_shows_every_row_once_with_its_weight(matrix, counts, power):
         assert torch.equal(seen["x"], W[seen["row"]])
         assert torch.equal(seen["held_out"], made.held_out[seen["row"]])
         assert seen["weight"].mean().item() == pytest.approx(1)
-        share = torch.from_numpy(COUNTS**power)[seen["row"]].double()
+        share = torch.from_numpy(COUNTS)[seen["row"]].double()  # also where rows are drawn all alike
         torch.testing.assert_close(seen["weight"].double(), share / share.mean())
         assert not torch.equal(seen["row"], torch.arange(60))
 
@@ -212,8 +209,12 @@ def test_a_checkpoint_brings_names_and_counts_of_its_rows(tiny_data, tmp_path):
     assert (positions.row_counts, positions.row_labels) == (None, ["row 0", "row 1", "row 2", "row 3"])
 
 
-def test_the_fingerprint_is_that_of_the_rows(matrix):
-    assert data(matrix).corpus_fingerprint == hashlib.sha256(W.numpy().tobytes()).hexdigest()
+def test_the_fingerprint_is_that_of_the_rows_and_their_weights(matrix, counts, tmp_path):
+    np.save(tmp_path / "reversed.npy", COUNTS[::-1])
+    one, other = (
+        data(matrix, token_counts=file, frequency_power=1) for file in (counts, str(tmp_path / "reversed.npy"))
+    )
+    assert one.corpus_fingerprint != other.corpus_fingerprint
     assert data(matrix, null_model=IsotropicRows()).corpus_fingerprint != data(matrix).corpus_fingerprint
     assert data(matrix, seed=5).corpus_fingerprint == data(matrix).corpus_fingerprint
 
@@ -316,10 +317,19 @@ def test_the_first_row_that_is_no_number_is_named(tmp_path, refused, bad):
         EmbeddingRowsDataModule(str(tmp_path / "W.npy"))
 
 
-@pytest.mark.parametrize("counts", [np.ones(60), np.ones(59, int), -np.ones(60, int), np.ones((60, 1), int)])
-def test_counts_that_do_not_fit_the_rows_are_refused(matrix, tmp_path, refused, counts):
+BAD_COUNTS = [
+    (np.ones(60), "expected 60 counts, one per row"),
+    (np.ones(59, int), "expected 60 counts, one per row"),
+    (np.ones((60, 1), int), "expected 60 counts, one per row"),
+    (-np.ones(60, int), "from -1 to -1; counts are 0 or more"),
+    (np.full(60, 2**63, np.uint64), "to 9223372036854775808; counts are"),
+]
+
+
+@pytest.mark.parametrize(("counts", "message"), BAD_COUNTS)
+def test_counts_that_do_not_fit_the_rows_are_refused(matrix, tmp_path, refused, counts, message):
     np.save(tmp_path / "counts.npy", counts)
-    with refused("expected 60 counts, one per row"):
+    with refused(message):
         EmbeddingRowsDataModule(matrix, token_counts=str(tmp_path / "counts.npy"))
 
 
@@ -340,3 +350,9 @@ def test_counts_of_nothing_but_zeros_are_refused(matrix, tmp_path, refused):
 def test_null_models_out_of_range_are_refused(refused, make, message):
     with refused(message):
         make()
+
+
+def test_training_rows_that_are_all_the_same_are_refused(tmp_path, refused):
+    np.save(tmp_path / "W.npy", np.ones((30, 4), np.float32))
+    with refused("the 27 training rows of .* are all the same"):
+        EmbeddingRowsDataModule(str(tmp_path / "W.npy"))

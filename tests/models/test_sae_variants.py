@@ -249,7 +249,7 @@ def test_data_without_any_spread_have_a_finite_loss(variant):
 @pytest.mark.parametrize(
     ("variant", "options", "message"),
     [
-        (TopKSAE, {"k": 0}, "k is 0; it must be at least 1 and at most d_sae, which is 40"),
+        (TopKSAE, {"k": 0}, "k is 0; it must be a whole number, at least 1 and at most d_sae, which is 40"),
         (TopKSAE, {"k": 41}, "k is 41"),
         (TopKSAE, {"d_in": 0}, "d_in is 0"),
         (BatchTopKSAE, {"d_sae": -1}, "d_sae is -1"),
@@ -270,3 +270,9 @@ def test_data_without_any_spread_have_a_finite_loss(variant):
 def test_sizes_and_coefficients_out_of_range_are_refused(variant, options, message, refused):
     with refused(message):
         variant(**{"d_in": D, "d_sae": K} | options)
+
+
+@pytest.mark.parametrize("call", ["forward", "encode", "reconstruct"])
+def test_data_of_another_width_are_refused(refused, call):
+    with refused("the data have 32 dimensions, and the autoencoder d_in = 16"):
+        getattr(models.TopKSAE(16, 24, k=4), call)(torch.randn(10, 32))

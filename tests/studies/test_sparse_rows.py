@@ -37,6 +37,18 @@ def test_more_atoms_than_rows_are_refused_as_no_finding(tmp_path, refused):
         sparse_rows.run(tmp_path, d_sae=4096)
 
 
+def test_rows_of_few_dimensions_are_refused_before_anything_is_trained(tmp_path, refused):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(300, 16)))
+    with refused("the rows' dimension is 16, and the study turns on up to 32 atoms"):
+        sparse_rows.run(tmp_path / "study", str(tmp_path / "rows.npy"), d_sae=64)
+
+
+def test_damaged_settings_of_a_study_are_named(tmp_path, refused):
+    (tmp_path / "settings.json").write_text('{"source":')
+    with refused("settings.json is damaged"):
+        sparse_rows.run(tmp_path)
+
+
 @pytest.fixture
 def small_study(tmp_path, monkeypatch):
     """Rows that are sums of 2 of 24 atoms, as a source, and one variant at two sparsities."""

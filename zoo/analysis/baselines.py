@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.metrics import FVU
 
 CHUNK = 1024  # rows coded at a time
 
 
 def fvu(x: Tensor, x_hat: Tensor) -> float:
     """Fraction of variance unexplained, sum |x - x_hat|² / sum |x - mean|², of rows (B, d)."""
-    x, x_hat = x.double(), x_hat.double()
-    return ((x - x_hat).square().sum() / (x - x.mean(0)).square().sum()).item()
+    return FVU()(x_hat, x).item()
 
 
 def principal_components(train: Tensor, x: Tensor, rank: int) -> Tensor:

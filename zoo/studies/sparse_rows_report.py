@@ -62,7 +62,7 @@ def table(results: Lines, settings: dict[str, Any], variants: Sequence[str], mat
         f"{settings['source']} drawn with p^{settings['frequency_power']:g} (n_eff {settings['n_eff']:,}). The mean "
         "alone has FVU 1.",
         "",
-        f"Mean cosine of the planted atoms, each matched with an atom of its own, at the sparsity that finds them best: "
+        "Mean cosine of the planted atoms, each matched with an atom of its own, at the sparsity that finds them best: "
         f"{told}.",
     ]
     return "\n".join(lines) + "\n"
