@@ -41,6 +41,7 @@ class SparseAutoencoder(ReconstructionModule):
 
     net: SAE
     examples_since_fired: Tensor  # (K,) int64
+    fitted: Tensor  # () bool, whether scale and bias have been fitted to data
 
     def __init__(
         self,
@@ -59,7 +60,8 @@ class SparseAutoencoder(ReconstructionModule):
         self.net, self.optimizer = sae, optimizer
         self.dead_after, self.sparsity_warmup_steps = dead_after, sparsity_warmup_steps
         self.register_buffer("examples_since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
-        self.init_from, self.fitted = init_from, RESTORED.get() is not None
+        self.register_buffer("fitted", torch.tensor(RESTORED.get() is not None))
+        self.init_from = init_from
         if init_from is not None and not self.fitted:
             self._start_from(init_from)
 
@@ -76,7 +78,7 @@ class SparseAutoencoder(ReconstructionModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and data.d_in != self.net.d_in:
             raise ZooError(f"the data have {data.d_in} dimensions, and the autoencoder d_in = {self.net.d_in}")
-        if self.fitted or data is None:
+        if stage != "fit" or self.fitted or data is None:
             return
         n_rows = len(getattr(data, "train_rows", ()))
         if 0 < n_rows <= self.net.d_sae:
@@ -88,12 +90,7 @@ class SparseAutoencoder(ReconstructionModule):
             self.net.initialise(data.sample())
         else:
             self.net.fit_scale(data.sample())
-        self.fitted = True
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the scale and bias that the checkpoint brings."""
-        super().on_load_checkpoint(checkpoint)
-        self.fitted = True
+        self.fitted.fill_(True)
 
     def configure_optimizers(self) -> Any:
         """Adam without weight decay; parameters in units of the data move in proportion to their scale."""

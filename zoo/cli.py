@@ -114,7 +114,7 @@ class ZooCLI(LightningCLI):
         elif self.subcommand == "fit":
             run_folder.check_new(run_dir)
         elif config.model.get("init_args", {}).get("init_from") is None:
-            print("note: without --ckpt_path these are the weights that training starts from", file=sys.stderr)
+            print("note: without --ckpt_path these weights are untrained", file=sys.stderr)
 
     def instantiate_classes(self) -> None:
         """Make everything; a link must not quietly override what the user wrote for its target."""
