@@ -53,9 +53,9 @@ VARIANTS: dict[str, tuple[type[SAE], str, tuple[float, ...]]] = {  # class, the 
     "TopK": (TopKSAE, "k", (4, 16, 32)),
     "BatchTopK": (BatchTopKSAE, "k", (4, 16, 32)),
     "Matryoshka": (MatryoshkaSAE, "k", (4, 16, 32)),
-    "ReLU": (ReLUSAE, "l1_coefficient", (2.0, 3.5, 5.5)),
-    "JumpReLU": (JumpReLUSAE, "l0_coefficient", (0.25, 0.5, 1.0)),
-    "Gated": (GatedSAE, "l1_coefficient", (3.0, 6.0, 9.0)),
+    "ReLU": (ReLUSAE, "l1_coefficient", (2.0, 3.5, 5.5, 8.0)),
+    "JumpReLU": (JumpReLUSAE, "l0_coefficient", (0.25, 0.5, 1.0, 2.0)),
+    "Gated": (GatedSAE, "l1_coefficient", (3.0, 6.0, 9.0, 14.0)),
 }
 BASELINE_L0 = (1, 4, 8, 16, 32)
 
