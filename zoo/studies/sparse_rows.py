@@ -165,6 +165,8 @@ def _write(file: Path, content: Any) -> None:
 
 
 def _map(tasks: list[Task], out: Path, jobs: int) -> None:
+    if not tasks:
+        return
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
         list(track(pool.map(_do, tasks, [out] * len(tasks)), "runs", total=len(tasks)))
 

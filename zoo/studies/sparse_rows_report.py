@@ -70,7 +70,7 @@ def table(results: Lines, settings: dict[str, Any], variants: Sequence[str], mat
 
 def draw(results: Lines, variants: Sequence[str], matrices: Sequence[str]) -> Figure:
     """Held-out FVU against L0, one panel per variant, one colour per matrix, and one line per seed."""
-    figure = Figure(figsize=(12, 7.5), layout="constrained")
+    figure = Figure(figsize=(12, 8), layout="constrained")
     panels = figure.subplots(2, -(-len(variants) // 2), sharex=True, sharey=True, squeeze=False)
     colors = matplotlib.colormaps["tab10"]
     seeds = sorted({r["seed"] for r in results})
@@ -82,7 +82,7 @@ def draw(results: Lines, variants: Sequence[str], matrices: Sequence[str]) -> Fi
                 axes.plot(points[:, 0], points[:, 1], color=colors(i), marker=".", lw=1, label=label)
         for style, baseline in zip((":", "--"), ("random tokens", "random directions"), strict=True):
             points = np.stack([curve(results, "embedding", baseline, s) for s in seeds]).mean(0)
-            label = f"embedding, {baseline} as atoms"
+            label = f"embedding, {baseline} as atoms, matching pursuit"
             axes.plot(points[:, 0], points[:, 1], color="black", lw=1, ls=style, label=label)
         axes.set(title=variant, xscale="log")
         axes.grid(alpha=0.2)
@@ -91,7 +91,8 @@ def draw(results: Lines, variants: Sequence[str], matrices: Sequence[str]) -> Fi
     for axes in panels[:, 0]:
         axes.set_ylabel("held-out FVU")
     panels.flat[0].set(ylim=(0, 1), xlim=(1, 64), xticks=(1, 2, 4, 8, 16, 32, 64), xticklabels=(1, 2, 4, 8, 16, 32, 64))
-    panels.flat[0].legend(fontsize="x-small")
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
     return figure
 
 
