@@ -43,7 +43,11 @@ def draw_drift(
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(groups)))
     for i, label in enumerate(groups):
         right.plot(curves[:, 0], curves[:, i + 1], color=colors[i], marker=".", label=label)
-    right.set(xlabel="step", ylabel="median distance / row norm", title="by number of occurrences")
+    right.set(
+        xlabel="step",
+        ylabel="median distance / row norm",
+        title="by number of occurrences" if counts is not None else "median over training",
+    )
     right.legend(fontsize="small")
     for axes in (left, right):
         axes.set_ylim(bottom=0)
