@@ -1,0 +1,128 @@
+"""Certified sparse coding of many rows in one dictionary."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.models.sparse_coding import sparsa
+from zoo.models.sparse_coding.certificate import certify, duality_gap
+from zoo.models.sparse_coding.problem import check_problem, penalties
+from zoo.models.sparse_coding.rows import csr_of, dense_parts, stack
+
+ROWS_AT_ONCE = 4096
+MARGIN = 0.5  # of the tolerance is left to the difference between a float32 gap and the float64 one
+SINGLE = 1e-6  # tolerance below which float32 is not tried
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Codes, and how good they are.
+
+    Attributes:
+        codes: (N, K) in compressed rows (`torch.sparse_csr`), in the rows' precision.
+        objective: 1/2 |x - aD|² + penalty |a|₁ of every row, (N,) float64.
+        gap: Duality gap, at least its distance from the optimum, (N,) float64.
+        certified: Whether the gap is at most the tolerance's share of the objective, or rounding, (N,) bool.
+    """
+
+    codes: Tensor
+    objective: Tensor
+    gap: Tensor
+    certified: Tensor
+
+
+@torch.no_grad()
+def lasso(
+    X: Tensor,
+    D: Tensor,
+    penalty: float | Tensor,
+    tolerance: float = 1e-4,
+    positive: bool = False,
+    start: Tensor | None = None,
+    max_rounds: int = 1000,
+) -> Solution:
+    """Codes that minimise 1/2 |x - aD|² + penalty |a|₁ (Tibshirani 1996), each row with a certificate.
+
+    On the CPU rows are solved by compiled coordinate descent, in as many threads as torch has; elsewhere all at once by
+    SpaRSA. Rows that single precision leaves above the tolerance are finished in double precision.
+
+    Args:
+        X: Rows, (N, d), float32 or float64.
+        D: Atoms, (K, d), of any norm; duplicates and zeros are allowed.
+        penalty: The penalty, or one for every row (N,). At max_k |<d_k, x>| and above, the codes are 0; at 0 they are
+            the smallest of least squares.
+        tolerance: Largest duality gap, as a share of the objective.
+        positive: Whether codes must not be negative.
+        start: Codes to start from, (N, K), dense or sparse, such as those of a larger penalty.
+        max_rounds: Effort per row after which it is given up, and reported as not certified.
+
+    Returns:
+        The codes and their certificates.
+
+    Raises:
+        ZooError: If the arguments do not fit together or are out of range.
+    """
+    check_problem(X, D)
+    lam = penalties(X, penalty)
+    if not 0 < tolerance < 1:
+        raise ZooError(f"tolerance is {tolerance}; it must be above 0 and below 1")
+    if positive and (lam == 0).any():
+        raise ZooError("penalty 0 with positive codes is non-negative least squares: see scipy.optimize.nnls")
+    if start is not None and start.shape != (len(X), len(D)):
+        raise ZooError(f"start is {list(start.shape)}; expected {[len(X), len(D)]}, a code per row and atom")
+    if max_rounds < 1:
+        raise ZooError(f"max_rounds is {max_rounds}; it must be at least 1")
+    solver = _Solver(D, tolerance, positive, max_rounds)
+    earlier = X.new_zeros(len(X), 0) if start is None else start.to(X.device)
+    parts, objectives, gaps = [], [], []
+    for i, before in enumerate(dense_parts(earlier, ROWS_AT_ONCE)):
+        part = slice(i * ROWS_AT_ONCE, (i + 1) * ROWS_AT_ONCE)
+        codes = X.new_zeros(len(before), len(D)) if start is None else before.to(X.dtype, copy=True)
+        objective, gap = solver.improve(X[part], lam[part], codes)
+        parts.append(csr_of(codes))
+        objectives.append(objective)
+        gaps.append(gap)
+    objective, gap = torch.cat(objectives), torch.cat(gaps)
+    return Solution(stack(parts), objective, gap, certify(X, objective, gap, tolerance))
+
+
+class _Solver:
+    """One dictionary's solver, with what is computed once for all rows."""
+
+    def __init__(self, D: Tensor, tolerance: float, positive: bool, max_rounds: int) -> None:
+        self.D, self.tolerance, self.positive, self.max_rounds = D, tolerance, positive, max_rounds
+        self.gram: dict[torch.dtype, Tensor] = {}
+
+    def improve(self, x: Tensor, lam: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Replace codes (n, K) by better ones; their objective and gap, (n,) each."""
+        free = lam == 0
+        if free.any():
+            codes[free] = (x[free].double() @ torch.linalg.pinv(self.D.double())).to(codes.dtype)
+        single = x.dtype == torch.float32 and self.tolerance >= SINGLE
+        todo = ~free
+        objective, gap = lam.new_zeros(len(x)), lam.new_zeros(len(x))
+        unknown = torch.ones_like(free)
+        for dtype in [torch.float32] * single + [torch.float64]:
+            if todo.any():
+                codes[todo] = self._solve(x[todo], lam[todo], codes[todo], dtype)
+            if unknown.any():
+                objective[unknown], gap[unknown] = duality_gap(
+                    x[unknown], self.D, codes[unknown], lam[unknown], self.positive
+                )
+            todo = unknown = ~free & ~certify(x, objective, gap, self.tolerance)
+        return objective, gap
+
+    def _solve(self, x: Tensor, lam: Tensor, codes: Tensor, dtype: torch.dtype) -> Tensor:
+        D, x, better = self.D.to(dtype), x.to(dtype), codes.to(dtype, copy=True)
+        settings = (MARGIN * self.tolerance, self.positive, self.max_rounds)
+        if x.device.type != "cpu":
+            sparsa.solve(x, D, lam, better, *settings)
+            return better.to(codes.dtype)
+        from zoo.models.sparse_coding import coordinate_descent  # slow to import
+
+        if dtype not in self.gram:
+            self.gram[dtype] = D @ D.T
+        coordinate_descent.solve(x, D, self.gram[dtype], lam, better, *settings)
+        return better.to(codes.dtype)

@@ -1,0 +1,62 @@
+"""Sparse codes with a given number of atoms, found greedily."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.models.sparse_coding.problem import check_problem
+from zoo.models.sparse_coding.rows import csr_of, stack
+
+ROWS_AT_ONCE = 1024
+EXACT = 1e-7  # share of |x| left over at which a row needs no more atoms
+DEPENDENT = 1e-7  # share of an atom outside of those chosen before at which it adds nothing
+
+
+@torch.no_grad()
+def orthogonal_matching_pursuit(X: Tensor, D: Tensor, l0: int) -> Tensor:
+    """Codes with `l0` atoms per row: each time the one most correlated with what is left, and a refit of them all.
+
+    Pati, Rezaiifar & Krishnaprasad (1993), in float64. Codes may be negative. A row that fewer atoms reproduce uses no
+    more of them.
+
+    Args:
+        X: Rows, (N, d).
+        D: Atoms, (K, d), of any norm but 0.
+        l0: Atoms per row, at most d and K.
+
+    Returns:
+        Codes, (N, K) in compressed rows, in X's precision.
+
+    Raises:
+        ZooError: If the arguments do not fit together, or `l0` is out of range.
+    """
+    check_problem(X, D)
+    if not 1 <= l0 <= min(D.shape):
+        raise ZooError(f"l0 is {l0}; it must be at least 1 and at most {min(D.shape)}")
+    atoms = F.normalize(D.double(), eps=1e-30)
+    norms = D.double().norm(dim=1).clamp(min=1e-30)
+    return stack([csr_of((_pursue(x.double(), atoms, l0) / norms).to(X.dtype)) for x in X.split(ROWS_AT_ONCE)])
+
+
+def _pursue(x: Tensor, atoms: Tensor, l0: int) -> Tensor:
+    """Codes of rows (n, d) in unit atoms (K, d), (n, K)."""
+    basis = x.new_zeros(len(x), l0, x.shape[1])  # orthonormal, of the atoms chosen so far; 0 where none was
+    chosen = x.new_zeros(len(x), l0, dtype=torch.int64)
+    left, needed = x, x.norm(dim=1) * EXACT
+    for step in range(l0):
+        chosen[:, step] = (left @ atoms.T).abs().argmax(1)
+        new, so_far = atoms[chosen[:, step]].unsqueeze(1), basis[:, :step]  # (n, 1, d)
+        for _ in range(2):  # the second time removes what rounding left of the first
+            new = new - (new @ so_far.mT) @ so_far
+        wanted = (left.norm(dim=1) > needed) & (new.squeeze(1).norm(dim=1) > DEPENDENT)
+        basis[:, step] = F.normalize(new.squeeze(1)) * wanted.unsqueeze(1)
+        along = torch.linalg.vecdot(left, basis[:, step]).unsqueeze(1)
+        left = left - along * basis[:, step]
+    triangle = (basis @ atoms[chosen].mT).triu()  # basis = triangle⁻ᵀ atoms
+    nowhere = triangle.diagonal(dim1=1, dim2=2) == 0
+    triangle.diagonal(dim1=1, dim2=2).add_(nowhere)
+    coefficients = torch.linalg.solve_triangular(triangle, basis @ x.unsqueeze(2), upper=True).squeeze(2)
+    return torch.zeros(len(x), len(atoms), dtype=x.dtype, device=x.device).scatter_add_(
+        1, chosen, coefficients.masked_fill(nowhere, 0.0)
+    )

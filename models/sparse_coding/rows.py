@@ -1,0 +1,54 @@
+"""Sparse codes as a matrix in compressed rows (CSR), of which some rows at a time are dense."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def csr(starts: Tensor, atoms: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A matrix (N, K) in compressed rows.
+
+    Args:
+        starts: Place of every row's first entry, and after the last row their number, (N + 1,) int64.
+        atoms: Column of every entry, ascending within a row, (n,) int64.
+        values: The entries, (n,).
+        shape: N and K.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, atoms, values, shape, check_invariants=False)
+
+
+def csr_of(codes: Tensor) -> Tensor:
+    """Dense codes (n, K) in compressed rows."""
+    rows, atoms = codes.nonzero(as_tuple=True)
+    starts = F.pad(codes.count_nonzero(1).cumsum(0), (1, 0))
+    return csr(starts, atoms, codes[rows, atoms], (len(codes), codes.shape[1]))
+
+
+def stack(parts: Sequence[Tensor]) -> Tensor:
+    """Matrices in compressed rows one below the other."""
+    counts = torch.cat([part.crow_indices().diff() for part in parts])
+    atoms, values = torch.cat([part.col_indices() for part in parts]), torch.cat([part.values() for part in parts])
+    return csr(F.pad(counts.cumsum(0), (1, 0)), atoms, values, (len(counts), parts[0].shape[1]))
+
+
+def row_range(codes: Tensor, start: int, stop: int) -> Tensor:
+    """Rows `start` to `stop` of codes (N, K) in compressed rows, likewise."""
+    starts = codes.crow_indices()[start : stop + 1]
+    first, last = int(starts[0]), int(starts[-1])
+    entries = codes.col_indices()[first:last], codes.values()[first:last]
+    return csr(starts - first, *entries, (stop - start, codes.shape[1]))
+
+
+def dense_parts(codes: Tensor, size: int) -> Iterator[Tensor]:
+    """Codes (N, K), dense or sparse, as dense matrices of so many rows."""
+    if codes.layout == torch.strided:
+        yield from codes.split(size)
+        return
+    codes = codes.to_sparse_csr() if codes.layout != torch.sparse_csr else codes
+    for start in range(0, max(1, len(codes)), size):
+        yield row_range(codes, start, min(start + size, len(codes))).to_dense()

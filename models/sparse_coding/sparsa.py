@@ -1,0 +1,70 @@
+"""The lasso of many rows at once by proximal gradient steps of the length of Barzilai and Borwein, in batches."""
+
+import torch
+from torch import Tensor
+
+CERTIFIED_EVERY = 5  # iterations between looks at who is done
+MEMORY = 5  # objectives that a step must not exceed the largest of
+DECREASE = 1e-4  # of the objective that a step must bring, as a share of what its length promises
+LONGEST, SHORTEST = 1e-6, 1e8  # inverse step lengths
+
+
+def solve(X: Tensor, D: Tensor, lam: Tensor, codes: Tensor, tolerance: float, positive: bool, max_rounds: int) -> None:
+    """Improve codes until every row's gap, as far as X's precision tells, is within the tolerance.
+
+    SpaRSA (Wright, Nowak & Figueiredo 2009) with a step length of its own for every row; rows that are done leave the
+    batch.
+
+    Args:
+        X: Rows, (N, d).
+        D: Atoms, (K, d).
+        lam: Penalty of every row, (N,), above 0.
+        codes: Where to start, (N, K), and the result.
+        tolerance: Largest gap as a share of the objective.
+        positive: Whether codes must not be negative.
+        max_rounds: Ten times as many steps are tried.
+    """
+    rows = torch.arange(len(X), device=X.device)
+    x, a, lam = X, codes.clone(), lam.to(X.dtype).unsqueeze(1)
+    r = x - a @ D
+    c = r @ D.T  # correlations, the negative gradient
+    objective = r.square().sum(1) / 2 + lam.squeeze(1) * a.abs().sum(1)
+    recent = objective.unsqueeze(1).repeat(1, MEMORY)
+    curvature = torch.ones_like(lam)
+    for iteration in range(10 * max_rounds):
+        if iteration % CERTIFIED_EVERY == 0:
+            going = ~_done(x, r, c, objective, lam, tolerance, positive)
+            codes[rows[~going]] = a[~going]
+            if not going.any():
+                return
+            if not going.all():
+                rows, x, a, r, c, lam = (t[going] for t in (rows, x, a, r, c, lam))
+                objective, recent, curvature = objective[going], recent[going], curvature[going]
+        step = _shrink(a + c / curvature, lam / curvature, positive) - a
+        step_D = step @ D
+        r_new, a_new = r - step_D, a + step
+        objective_new = r_new.square().sum(1) / 2 + lam.squeeze(1) * a_new.abs().sum(1)
+        moved = step.square().sum(1, keepdim=True)
+        promised = DECREASE / 2 * (curvature * moved).squeeze(1)
+        taken = (objective_new <= recent.amax(1) - promised) | (moved.squeeze(1) == 0)
+        accepted = taken.unsqueeze(1)
+        a, r, objective = a_new.where(accepted, a), r_new.where(accepted, r), objective_new.where(taken, objective)
+        recent[:, iteration % MEMORY] = objective.where(taken, recent[:, iteration % MEMORY])
+        c = r @ D.T
+        measured = step_D.square().sum(1, keepdim=True) / moved
+        curvature = measured.where(accepted & (moved > 0), 2 * curvature).clamp(LONGEST, SHORTEST)
+    codes[rows] = a
+
+
+def _shrink(z: Tensor, by: Tensor, positive: bool) -> Tensor:
+    if positive:
+        return (z - by).clamp_(min=0)
+    return z - z.clamp(-by, by)
+
+
+def _done(x: Tensor, r: Tensor, c: Tensor, objective: Tensor, lam: Tensor, tolerance: float, positive: bool) -> Tensor:
+    """Whether each row's gap, see `duality_gap`, is within the tolerance, (n,)."""
+    largest = c.amax(1) if positive else c.abs().amax(1)
+    t = lam.squeeze(1) / torch.maximum(lam.squeeze(1), largest)
+    gap = objective - (t * torch.linalg.vecdot(r, x) - t.square() * r.square().sum(1) / 2)
+    return gap <= tolerance * objective

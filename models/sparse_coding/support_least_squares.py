@@ -1,0 +1,54 @@
+"""Codes freed from the shrinkage of a penalty."""
+
+import torch
+from torch import Tensor
+
+from zoo.models.sparse_coding.rows import csr
+
+NUMBERS_AT_ONCE = 1 << 24  # of the atoms gathered for a part of the rows
+RIDGE = 1e-12  # of an atom's square, so that atoms in use twice share the work
+
+
+@torch.no_grad()
+def least_squares_on_support(X: Tensor, D: Tensor, codes: Tensor) -> Tensor:
+    """Codes that minimise |x - aD|² on the support of others: debiased, as it is called after the lasso.
+
+    Args:
+        X: Rows, (N, d).
+        D: Atoms, (K, d).
+        codes: Codes whose support is kept, (N, K) in compressed rows.
+
+    Returns:
+        Codes with the same support, (N, K) in compressed rows, computed in float64 and given in X's precision. They may
+        change signs.
+    """
+    starts, atoms = codes.crow_indices(), codes.col_indices()
+    values = torch.empty(len(atoms), dtype=torch.float64, device=X.device)
+    counts = starts.diff()
+    order = counts.argsort(stable=True)
+    for rows in order.split(_rows_at_once(int(counts.max()) if len(counts) else 0, X.shape[1])):
+        n = counts[rows]
+        place = starts[rows].unsqueeze(1) + torch.arange(int(n.max()), device=X.device)  # (rows, most)
+        used = place < (starts[rows] + n).unsqueeze(1)
+        if not used.any():
+            continue
+        chosen = D.double()[atoms[place.where(used, 0)]] * used.unsqueeze(2)  # (rows, most, d)
+        values[place[used]] = _solve(chosen, X[rows].double(), used)[used]
+    return csr(starts, atoms, values.to(X.dtype), (len(codes), codes.shape[1]))
+
+
+def _solve(chosen: Tensor, x: Tensor, used: Tensor) -> Tensor:
+    """Least squares of each x (n, d) on its own atoms (n, m, d), of which those not used are 0; (n, m)."""
+    gram = chosen @ chosen.mT
+    diagonal = gram.diagonal(dim1=1, dim2=2)
+    diagonal.mul_(1 + RIDGE).add_((diagonal == 0).double())
+    factor = torch.linalg.cholesky_ex(gram).L
+    a = torch.zeros_like(used, dtype=torch.float64)
+    for _ in range(2):  # the second time removes what rounding left of the first
+        r = x - (a.unsqueeze(1) @ chosen).squeeze(1)
+        a = a + torch.cholesky_solve(chosen @ r.unsqueeze(2), factor).squeeze(2)
+    return a
+
+
+def _rows_at_once(most: int, d: int) -> int:
+    return max(1, NUMBERS_AT_ONCE // max(1, most * max(most, d)))
