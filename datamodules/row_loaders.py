@@ -54,6 +54,30 @@ class RowLoader(ResumableLoader):
         return {"x": self.rows[ids.to(self.rows.device)]}
 
 
+class AllRowsLoader(ResumableLoader):
+    """Training batches that each hold all the rows to train on, with their weights.
+
+    Args:
+        rows: All rows (V, d), on the device where batches are wanted.
+        ids: The rows to train on (n,).
+        weights: Weights of all rows (V,).
+        rank: This process.
+        world_size: Number of processes, which share the rows.
+    """
+
+    def __init__(self, rows: Tensor, ids: Tensor, weights: Tensor, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__()
+        mine = ids.tensor_split(world_size)[rank].to(rows.device)
+        self.content = {"x": rows[mine], "row": mine, "weight": weights.to(rows.device)[mine]}
+
+    def __len__(self) -> int:
+        return EPOCH
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """This rank's rows: `x` (n / world_size, d), which `row` each is, and its `weight`."""
+        return self.content
+
+
 class RowEvaluationLoader:
     """Every row once, in a fixed random order, so that the first few batches are a sample; ranks share every batch.
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from zoo import sources
 from zoo.datamodules.null_rows import NullModel
-from zoo.datamodules.row_loaders import RowEvaluationLoader, RowLoader, cumulative, draw, side_rng
+from zoo.datamodules.row_loaders import AllRowsLoader, RowEvaluationLoader, RowLoader, cumulative, draw, side_rng
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
 
 SAMPLE_SIZE = 16_384
+EVALUATED_AT_ONCE = 4096  # rows per device, where batches have no size of their own
 
 
 class EmbeddingRowsDataModule(ZooDataModule):
@@ -34,7 +35,8 @@ class EmbeddingRowsDataModule(ZooDataModule):
             counts that the source's checkpoint holds, if it does.
         frequency_power: Rows are drawn with probability p^power, p their token's frequency; 0 draws all alike. A power
             of 1 leaves few rows that matter: an effective 154 of the 3,686 of gpt2-stdlib.learned.
-        batch_size: Rows per batch over all devices together.
+        batch_size: Rows per batch over all devices together; null for all training rows in every batch, weighted
+            instead of drawn.
         val_fraction: Share of rows held out, chosen uniformly.
         seed: Names the held-out rows and the order of the training rows.
 
@@ -55,12 +57,12 @@ class EmbeddingRowsDataModule(ZooDataModule):
         d_in: int | None = None,
         token_counts: str | None = None,
         frequency_power: float = 0.0,
-        batch_size: int = 4096,
+        batch_size: int | None = 4096,
         val_fraction: float = 0.1,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ZooError(f"batch_size is {batch_size}; it must be at least 1")
         if not 0 <= val_fraction < 1:
             raise ZooError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
@@ -138,17 +140,19 @@ class EmbeddingRowsDataModule(ZooDataModule):
             ids = ids[rng.permutation(len(ids))[:SAMPLE_SIZE]]
         return self._resident[ids.to(self._resident.device)]
 
-    def train_dataloader(self) -> RowLoader:
-        """Training rows drawn independently, with replacement, by weight."""
+    def train_dataloader(self) -> RowLoader | AllRowsLoader:
+        """Training rows drawn independently, with replacement, by weight; or all of them."""
         ids = self.train_rows
+        if self.batch_size is None:
+            return AllRowsLoader(self._resident, ids, self.row_weights, *self._ranks())
         weights = self.row_weights[ids] if self.frequency_power else None
         return RowLoader(self._resident, ids, weights, self.batch_size, self.seed, *self._ranks())
 
     def val_dataloader(self) -> RowEvaluationLoader:
         """Every row once, trained on or held out, in a fixed random order."""
-        return RowEvaluationLoader(
-            self._resident, self.evaluation_weights, self.held_out, self.batch_size, *self._ranks()
-        )
+        rank, world_size = self._ranks()
+        batch_size = self.batch_size or EVALUATED_AT_ONCE * world_size
+        return RowEvaluationLoader(self._resident, self.evaluation_weights, self.held_out, batch_size, rank, world_size)
 
     def test_dataloader(self) -> RowEvaluationLoader:
         """The same as for validation: a matrix has no third kind of rows."""
@@ -156,7 +160,7 @@ class EmbeddingRowsDataModule(ZooDataModule):
 
     def _ranks(self) -> tuple[int, int]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if self.batch_size % world_size:
+        if self.batch_size is not None and self.batch_size % world_size:
             raise ZooError(f"batch_size {self.batch_size} (over all devices) does not divide by {world_size} devices")
         return rank, world_size
 

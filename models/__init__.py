@@ -1,5 +1,7 @@
 """What is trained: networks, and the LightningModules around them."""
 
+from zoo.models.dictionary import Dictionary
+from zoo.models.dictionary_learning import DictionaryLearning
 from zoo.models.embeddings import (
     CopiedEmbedding,
     CovarianceMatchedEmbedding,
@@ -25,6 +27,8 @@ __all__ = [
     "BatchTopKSAE",
     "CopiedEmbedding",
     "CovarianceMatchedEmbedding",
+    "Dictionary",
+    "DictionaryLearning",
     "Embedding",
     "FrozenEmbeddingGPT2",
     "GatedSAE",

@@ -36,14 +36,18 @@ class ReconstructionModule(ZooModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Accumulate the metrics."""
+        x_hat, codes = self.reconstruct(batch["x"])
+        self.update_metrics(batch, x_hat, codes)
+        return {"x_hat": x_hat, "codes": codes}
+
+    def update_metrics(self, batch: dict[str, Tensor], x_hat: Tensor, codes: Tensor) -> None:
+        """Count a batch's reconstructions (B, d_in) and codes (B, K) with the rows held out or trained on."""
         x, held_out = batch["x"], batch["held_out"]
-        x_hat, codes = self.reconstruct(x)
         for part, metrics in ((held_out, self.held_out), (~held_out, self.trained_on)):
             if part.all():
                 metrics.update(x_hat, x, codes, batch["weight"])
             else:
                 metrics.update(x_hat[part], x[part], codes[part], batch["weight"][part])
-        return {"x_hat": x_hat, "codes": codes}
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """As in validation."""
@@ -51,13 +55,14 @@ class ReconstructionModule(ZooModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over all ranks."""
-        self._log_metrics("val")
+        self.log_metrics("val")
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics over all ranks."""
-        self._log_metrics("test")
+        self.log_metrics("test")
 
-    def _log_metrics(self, split: str) -> None:
+    def log_metrics(self, split: str) -> None:
+        """Log what was counted, as `split/...` and `split_train/...`, and start anew."""
         for name, metrics in ((split, self.held_out), (f"{split}_train", self.trained_on)):
             values = metrics.compute()
             metrics.reset()

@@ -78,6 +78,8 @@ class SparseAutoencoder(ReconstructionModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and data.d_in != self.net.d_in:
             raise ZooError(f"the data have {data.d_in} dimensions, and the autoencoder d_in = {self.net.d_in}")
+        if stage == "fit" and data is not None and data.batch_size is None and data.frequency_power:
+            raise ZooError("an autoencoder takes rows drawn by weight, not weighted: give data.batch_size a number")
         if stage != "fit" or self.fitted or data is None:
             return
         n_rows = len(getattr(data, "train_rows", ()))

@@ -47,11 +47,12 @@ COMMANDS = {
     "test": "Judge a model on the test split.",
     "predict": "Let a model continue prompts: --data.prompts '[\"class \"]'.",
 }
-LINKED = {  # what the data know and the model follows: attribute of the datamodule -> setting of the model
-    "vocab_size": "vocab_size",
-    "context_length": "context_length",
-    "d_in": "sae.init_args.d_in",
-}
+LINKED = (  # what the data know and the model follows: attribute of the datamodule, setting of the model
+    ("vocab_size", "vocab_size"),
+    ("context_length", "context_length"),
+    ("d_in", "sae.init_args.d_in"),
+    ("d_in", "d_in"),
+)
 
 
 class ZooParser(LightningArgumentParser):
@@ -84,11 +85,14 @@ class ZooCLI(LightningCLI):
         """Add the run's folder and the links from data to model."""
         parser.add_argument("--run_dir", type=str | None, help="Folder of the run. Default runs/NAME-OF-CONFIG.")
         parser.add_argument("--base", type=str | None, help="In a config: another config that this one builds on.")
-        for name, setting in LINKED.items():
+        for name, setting in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{setting}", apply_on="instantiate")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would put the checkpoint's hyper-parameters over the command line's, silently."""
+
+    def _add_instantiators(self) -> None:
+        """Lightning would record every link's value; the zoo's modules say themselves what they were made of."""
 
     def before_instantiate_classes(self) -> None:
         """Settle the run's folder, its logger and its checkpoint; refuse to overwrite or to contradict a run."""
@@ -121,7 +125,7 @@ class ZooCLI(LightningCLI):
         super().instantiate_classes()
         written = self._get(self.config, "model").get("init_args") or Namespace()
         defaults = inspect.signature(type(self.model)).parameters
-        for name, setting in LINKED.items():
+        for name, setting in LINKED:
             value, actual = written.get(setting), getattr(self.datamodule, name, None)
             default = defaults[setting].default if setting in defaults else None
             if value not in (None, actual, default):

@@ -11,6 +11,7 @@ ROWS_AT_ONCE = 2048
 ROUNDING = 1e-12  # share of |x|²/2 below which float64 does not tell a gap from 0
 
 
+@torch.no_grad()
 def duality_gap(
     X: Tensor, D: Tensor, codes: Tensor, penalty: float | Tensor, positive: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -51,7 +52,8 @@ def duality_gap(
 
 def certify(X: Tensor, objective: Tensor, gap: Tensor, tolerance: float) -> Tensor:
     """Whether the gap of each row of X (N, d) is at most the tolerance's share of the objective, or rounding, (N,)."""
-    return (gap <= tolerance * objective) | (gap <= ROUNDING * X.double().square().sum(1) / 2)
+    small = (gap <= tolerance * objective) | (gap <= ROUNDING * X.double().square().sum(1) / 2)
+    return small & gap.isfinite()
 
 
 def _bound(x: Tensor, D: Tensor, a: Tensor, lam: Tensor, positive: bool, span: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -77,9 +79,14 @@ def largest_correlations(r: Tensor, D: Tensor, positive: bool = False) -> Tensor
     # In less time: single precision, with a bound on its error, says which atoms double must look at.
     from zoo.models.sparse_coding import maxima  # slow to import
 
-    c = r.float() @ D.float().T
-    error = (D.shape[1] + 2) * 2.0**-24 * r.norm(dim=1) * D.norm(dim=1).max()  # Higham 2002, section 3.1
+    c = _shortened(r, r.norm(dim=1, keepdim=True)) @ _shortened(D, D.norm(dim=1).max()).T
+    error = (D.shape[1] + 2) * 2.0**-24  # of vectors of length 1 at most (Higham 2002, section 3.1)
     return maxima.exact(c, 2 * error, r, D, positive)
+
+
+def _shortened(vectors: Tensor, length: Tensor) -> Tensor:
+    """Vectors over a length, so that single precision neither overflows nor drops them."""
+    return (vectors / length.where(length > 0, 1.0)).float()
 
 
 def _span(D: Tensor) -> Tensor:

@@ -135,14 +135,14 @@ def _keep_nonzero(S, a, members, w):  # type: ignore[no-untyped-def]
 @compiled
 def _add_violators(correlation, S, a, members, w, lam, largest, positive):  # type: ignore[no-untyped-def]
     """Add the worst violators, not many more than there are atoms in use."""
-    limit, threshold, count = max(24, w), lam, 0
-    while True:
+    limit, threshold = max(24, w), lam
+    for _ in range(13):  # the last threshold leaves a hundredth of the range: ties stay together
         count = 0
         for k in range(len(correlation)):
             size = correlation[k] if positive else abs(correlation[k])
             if size > threshold and not members[k]:
                 count += 1
-        if count <= limit or threshold > lam + (largest - lam) * 0.99:
+        if count <= limit:
             break
         threshold += (largest - threshold) * 0.3
     for k in range(len(correlation)):

@@ -74,12 +74,16 @@ def lasso(
         raise ZooError(f"start is {list(start.shape)}; expected {[len(X), len(D)]}, a code per row and atom")
     if max_rounds < 1:
         raise ZooError(f"max_rounds is {max_rounds}; it must be at least 1")
-    solver = _Solver(D, tolerance, positive, max_rounds)
+    solver, usable = _Solver(D, tolerance, positive, max_rounds), D.any(1)
     earlier = X.new_zeros(len(X), 0) if start is None else start.to(X.device)
     parts, objectives, gaps = [], [], []
     for i, before in enumerate(dense_parts(earlier, ROWS_AT_ONCE)):
         part = slice(i * ROWS_AT_ONCE, (i + 1) * ROWS_AT_ONCE)
-        codes = X.new_zeros(len(before), len(D)) if start is None else before.to(X.dtype, copy=True)
+        codes = X.new_zeros(len(before), len(D))
+        if start is not None:
+            if not before.isfinite().all():
+                raise ZooError("start has entries that are NaN or infinite")
+            codes.copy_(before.clamp(min=0) if positive else before).mul_(usable)  # solvers leave zero atoms alone
         objective, gap = solver.improve(X[part], lam[part], codes)
         parts.append(csr_of(codes))
         objectives.append(objective)
@@ -105,6 +109,7 @@ class _Solver:
         objective, gap = lam.new_zeros(len(x)), lam.new_zeros(len(x))
         unknown = torch.ones_like(free)
         for dtype in [torch.float32] * single + [torch.float64]:
+            codes[~objective.isfinite()] = 0  # where single precision overflowed
             if todo.any():
                 codes[todo] = self._solve(x[todo], lam[todo], codes[todo], dtype)
             if unknown.any():

@@ -44,6 +44,14 @@ def row_range(codes: Tensor, start: int, stop: int) -> Tensor:
     return csr(starts - first, *entries, (stop - start, codes.shape[1]))
 
 
+def chosen_rows(codes: Tensor, rows: Tensor) -> Tensor:
+    """Rows (n,) int64, in any order, of codes (N, K) in compressed rows, likewise (n, K)."""
+    first, counts = codes.crow_indices()[rows], codes.crow_indices().diff()[rows]
+    starts = F.pad(counts.cumsum(0), (1, 0))
+    place = torch.arange(int(starts[-1]), device=codes.device) + (first - starts[:-1]).repeat_interleave(counts)
+    return csr(starts, codes.col_indices()[place], codes.values()[place], (len(rows), codes.shape[1]))
+
+
 def dense_parts(codes: Tensor, size: int) -> Iterator[Tensor]:
     """Codes (N, K), dense or sparse, as dense matrices of so many rows."""
     if codes.layout == torch.strided:

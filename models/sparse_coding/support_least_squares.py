@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from zoo.errors import ZooError
+from zoo.models.sparse_coding.problem import check_problem
 from zoo.models.sparse_coding.rows import csr
 
 NUMBERS_AT_ONCE = 1 << 24  # of the atoms gathered for a part of the rows
@@ -21,17 +23,24 @@ def least_squares_on_support(X: Tensor, D: Tensor, codes: Tensor) -> Tensor:
     Returns:
         Codes with the same support, (N, K) in compressed rows, computed in float64 and given in X's precision. They may
         change signs.
+
+    Raises:
+        ZooError: If the arguments do not fit together.
     """
+    check_problem(X, D)
+    if codes.layout != torch.sparse_csr or codes.shape != (len(X), len(D)):
+        expected = f"{[len(X), len(D)]} in compressed rows (torch.sparse_csr)"
+        raise ZooError(f"codes are {codes.layout} {list(codes.shape)}; expected {expected}")
     starts, atoms = codes.crow_indices(), codes.col_indices()
     values = torch.empty(len(atoms), dtype=torch.float64, device=X.device)
     counts = starts.diff()
     order = counts.argsort(stable=True)
     for rows in order.split(_rows_at_once(int(counts.max()) if len(counts) else 0, X.shape[1])):
         n = counts[rows]
+        if not n.any():
+            continue
         place = starts[rows].unsqueeze(1) + torch.arange(int(n.max()), device=X.device)  # (rows, most)
         used = place < (starts[rows] + n).unsqueeze(1)
-        if not used.any():
-            continue
         chosen = D.double()[atoms[place.where(used, 0)]] * used.unsqueeze(2)  # (rows, most, d)
         values[place[used]] = _solve(chosen, X[rows].double(), used)[used]
     return csr(starts, atoms, values.to(X.dtype), (len(codes), codes.shape[1]))

@@ -1,0 +1,214 @@
+"""Training of dictionaries by full basis pursuit."""
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.distributed import all_gather_object, all_reduce, get_world_size, is_initialized
+
+from zoo.errors import ZooError
+from zoo.metrics import FVU
+from zoo.models.dictionary import Dictionary
+from zoo.models.dictionary_step import MethodOfOptimalDirections
+from zoo.models.reconstruction import ReconstructionModule
+from zoo.models.sparse_coding import least_squares_on_support
+from zoo.models.sparse_coding.rows import chosen_rows, csr
+from zoo.models.zoo_module import RESTORED
+from zoo.sources import load
+
+
+class DictionaryLearning(ReconstructionModule):
+    """Learns a dictionary by alternating certified sparse coding and dictionary steps.
+
+    A training step codes its batch to a certified optimum and then moves the dictionary to its own optimum for these
+    codes (see `MethodOfOptimalDirections`). With `data.batch_size: null` a batch is all training rows, weighted, and
+    their codes start from those of the step before; with smaller batches give `memory`.
+
+    Args:
+        n_atoms: Atoms K; fewer than training rows, or the rows are a dictionary themselves.
+        penalty: Weight of the codes' absolute values, in units of the data's root mean square distance from their mean.
+        d_in: Dimension of the data, which it follows.
+        positive: Whether codes must not be negative.
+        tolerance: Largest duality gap of a row called certified, as a share of its objective.
+        memory: Share of earlier batches' sums that a dictionary step keeps.
+        replace_below: Share of the atoms' mean use below which one is replaced.
+        init_from: Dictionary to start from, of the same sizes: a zoo name, folder, Lightning .ckpt or
+            hf:org/repo[@revision].
+
+    Raises:
+        ZooError: If a number is out of range, or `init_from` does not fit.
+    """
+
+    net: Dictionary
+    fitted: Tensor  # () bool, whether mean, scale and first atoms have been fitted to data
+
+    def __init__(
+        self,
+        n_atoms: int,
+        penalty: float = 0.1,
+        d_in: int = 0,
+        positive: bool = False,
+        tolerance: float = 1e-4,
+        memory: float = 0.0,
+        replace_below: float = 0.1,
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__(n_atoms)
+        for name, share in (("memory", memory), ("replace_below", replace_below)):
+            if not 0 <= share < 1:
+                raise ZooError(f"{name} is {share}; it must be at least 0 and below 1")
+        arguments = {"n_atoms": n_atoms, "penalty": penalty, "d_in": d_in, "positive": positive, "tolerance": tolerance}
+        self.save_plain_hyperparameters(**arguments, memory=memory, replace_below=replace_below, init_from=init_from)
+        self.automatic_optimization = False
+        self.net = Dictionary(d_in, n_atoms, penalty, positive, tolerance)
+        self.memory, self.replace_below, self.init_from = memory, replace_below, init_from
+        self.register_buffer("fitted", torch.tensor(RESTORED.get() is not None))
+        self.held_out_debiased, self.trained_on_debiased = FVU(), FVU()
+        self._rows: Tensor | None = None  # coded in the step before, (B,) int64
+        self._codes: Tensor | None = None  # their codes, (B, K) in compressed rows
+        self._restored: dict[str, Tensor] = {}
+        if init_from is not None and not self.fitted:
+            self._start_from(init_from)
+
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction (B, d_in) and codes (B, K) of data (B, d_in)."""
+        return self.net.reconstruct(x)
+
+    def embedding_rows(self) -> dict[str, Tensor]:
+        """The atoms, `W_dec` (K, d_in)."""
+        return {"W_dec": self.net.W_dec}
+
+    def setup(self, stage: str) -> None:
+        """Fit mean, scale and first atoms to the data, once; a dictionary to start from keeps all of them."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and data.d_in != self.net.d_in:
+            raise ZooError(f"the data have {data.d_in} dimensions, and the dictionary d_in = {self.net.d_in}")
+        if stage != "fit" or self.fitted or data is None:
+            return
+        n_rows = len(getattr(data, "train_rows", ()))
+        if 0 < n_rows <= self.net.n_atoms:
+            rank_zero_info(
+                f"note: {self.net.n_atoms:,} atoms for {n_rows:,} training rows: the rows themselves are a dictionary "
+                "with FVU 0 at L0 1, so a small error on them is no finding; judge by held-out rows"
+            )
+        ids = getattr(data, "train_rows", None)
+        x, weight = (data.sample(), None) if ids is None else (data.W_E[ids], data.row_weights[ids])
+        self.net.fit_moments(x, weight)
+        if self.init_from is None:
+            self.net.take_as_atoms(x if weight is None else x[weight > 0])
+        self.fitted.fill_(True)
+
+    def configure_optimizers(self) -> MethodOfOptimalDirections:
+        """The dictionary step."""
+        self.dictionary_step = MethodOfOptimalDirections(self.net.W_dec, self.memory, self.replace_below)
+        return self.dictionary_step
+
+    def on_train_start(self) -> None:
+        """Go on from the sums of a resumed run."""
+        self.dictionary_step.load_sums(self._restored)
+
+    @torch.no_grad()
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Code the batch, then move the dictionary; the loss is the rows' mean objective in units of scale²."""
+        x, weight, rows = batch["x"], batch.get("weight"), batch.get("row")
+        solution = self.net.solve(x, self._start(rows))
+        centred, size = x - self.net.b_dec, self.net.scale.double().square()
+        residual = centred - solution.codes @ self.net.W_dec
+        self.dictionary_step.add(solution.codes, centred, residual, weight)
+        share = torch.ones_like(solution.gap) if weight is None else weight.double()
+        sums = {
+            "rows": share.sum(),
+            "loss": share @ solution.objective / size,
+            "fvu": share @ residual.double().square().sum(1) / size,
+            "l0": share @ solution.codes.crow_indices().diff().double(),
+            "uncertified": (~solution.certified).sum().double(),
+        }
+        over_ranks = torch.stack(list(sums.values()))
+        if is_initialized():
+            all_reduce(over_ranks)
+        totals = dict(zip(sums, over_ranks, strict=True))
+        values = {name: totals[name] / totals["rows"] for name in ("loss", "fvu", "l0")}
+        cast(LightningOptimizer, self.optimizers()).step()
+        if rows is not None and self.memory == 0:
+            scaled = solution.codes.values() * self.dictionary_step.sizes.to(x.dtype)[solution.codes.col_indices()]
+            shape = (len(x), self.net.n_atoms)
+            self._rows = rows
+            self._codes = csr(solution.codes.crow_indices(), solution.codes.col_indices(), scaled, shape)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and self.global_step % every == 0:
+            logged = values | {"uncertified": totals["uncertified"], "replaced": float(self.dictionary_step.replaced)}
+            self.log_dict({f"train/{name}": float(value) for name, value in logged.items()})
+        return {"loss": values["loss"].float()}
+
+    @torch.no_grad()
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Accumulate the metrics, also those of debiased codes; every row's certificate is returned too."""
+        x, held_out = batch["x"], batch["held_out"]
+        solution = self.net.solve(x)
+        free = least_squares_on_support(x - self.net.b_dec, self.net.W_dec.detach(), solution.codes)
+        x_hat, x_free = (codes @ self.net.W_dec + self.net.b_dec for codes in (solution.codes, free))
+        self.held_out_debiased.update(x_free[held_out], x[held_out])
+        self.trained_on_debiased.update(x_free[~held_out], x[~held_out])
+        codes = solution.codes.to_dense()
+        self.update_metrics(batch, x_hat, codes)
+        relative = solution.gap / solution.objective.clamp(min=torch.finfo(torch.float64).tiny)
+        return {"x_hat": x_hat, "codes": codes, "relative_gap": relative, "certified": solution.certified}
+
+    def log_metrics(self, split: str) -> None:
+        """Log also the fraction of variance unexplained by debiased codes."""
+        super().log_metrics(split)
+        for name, metric in ((split, self.held_out_debiased), (f"{split}_train", self.trained_on_debiased)):
+            fvu = metric.compute()
+            metric.reset()
+            if not fvu.isnan():
+                self.log(f"{name}/fvu_debiased", fvu.float())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the next step starts from: the codes of all ranks' rows, or the sums of earlier batches."""
+        super().on_save_checkpoint(checkpoint)
+        if self.memory:
+            checkpoint["dictionary_step"] = self.dictionary_step.sums()
+        parts: list[Any] = [self._coded()]
+        if is_initialized():
+            parts *= get_world_size()
+            all_gather_object(parts, self._coded())
+        if None not in parts:
+            checkpoint["codes"] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep them until training starts."""
+        super().on_load_checkpoint(checkpoint)
+        self._restored = checkpoint.get("dictionary_step", {})
+        if (codes := checkpoint.get("codes")) is not None:
+            starts = F.pad(codes["counts"].cumsum(0), (1, 0))
+            self._rows = codes["rows"]
+            self._codes = csr(starts, codes["atoms"], codes["values"], (len(self._rows), self.net.n_atoms))
+
+    def _coded(self) -> dict[str, Tensor] | None:
+        if self._rows is None or self._codes is None:
+            return None
+        parts = {"counts": self._codes.crow_indices().diff(), "atoms": self._codes.col_indices()}
+        return {name: t.cpu() for name, t in (parts | {"rows": self._rows, "values": self._codes.values()}).items()}
+
+    def _start(self, rows: Tensor | None) -> Tensor | None:
+        """Codes that these rows had in the step before, if all of them were in it."""
+        if rows is None or self._rows is None or self._codes is None:
+            return None
+        if torch.equal(rows, self._rows):
+            return self._codes
+        known, codes = self._rows.to(rows.device), self._codes.to(rows.device)
+        place = rows.new_full((int(max(rows.max(), known.max())) + 1,), -1)
+        place[known] = torch.arange(len(known), device=rows.device)
+        return chosen_rows(codes, place[rows]) if (place[rows] >= 0).all() else None
+
+    def _start_from(self, source: str) -> None:
+        weights = load(source)
+        if not isinstance(weights, Dictionary) or weights.W_dec.shape != self.net.W_dec.shape:
+            atoms = getattr(weights, "W_dec", None)
+            sizes = "" if atoms is None else f" of {atoms.shape[0]} x {atoms.shape[1]}"
+            ours = f"{self.net.n_atoms} x {self.net.d_in}"
+            raise ZooError(f"init_from {source} is a {type(weights).__name__}{sizes}, and this run's Dictionary {ours}")
+        self.net.load_state_dict(weights.state_dict())

@@ -1,0 +1,138 @@
+"""The step of dictionary learning that changes the dictionary."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch import Tensor, nn
+from torch.distributed import all_gather, all_reduce, get_world_size, is_initialized
+from torch.optim import Optimizer
+
+from zoo.models.sparse_coding.rows import dense_parts
+
+RIDGE = 1e-6  # of the mean of A'WA's diagonal
+TWINS = 0.95  # absolute cosine above which the less used of two atoms is replaced
+ROWS_AT_ONCE = 4096
+
+
+class MethodOfOptimalDirections(Optimizer):
+    """Dictionary and unit norms by least squares (Engan, Aase & Husøy 1999), given the codes.
+
+    With codes A (N, K), weights W and data X, the atoms solve (AᵀWA + ridge) D = AᵀWX and are then scaled to unit norm.
+    The two sums, over all processes and in float64, are all that is kept of the data; those of earlier steps fade, so
+    that batches can be parts of the data. Atoms that are hardly used, and the less used of two that nearly coincide,
+    are replaced by the residuals of the batch's worst coded rows.
+
+    Args:
+        W_dec: The dictionary, (K, d).
+        memory: Share of the earlier steps' sums that is kept, at least 0 and below 1.
+        replace_below: Share of the mean use below which an atom is replaced; 0 only replaces those never used.
+    """
+
+    def __init__(self, W_dec: nn.Parameter, memory: float = 0.0, replace_below: float = 0.1) -> None:
+        super().__init__([W_dec], {"memory": memory, "replace_below": replace_below})
+        self.memory, self.replace_below = memory, replace_below
+        K, d = W_dec.shape
+        self.gram = W_dec.new_zeros(K, K, dtype=torch.float64)
+        self.cross = W_dec.new_zeros(K, d, dtype=torch.float64)
+        self.use = W_dec.new_zeros(K, dtype=torch.float64)  # rows that use an atom
+        self.worst: tuple[Tensor, Tensor] = (W_dec.new_zeros(0), W_dec.new_zeros(0, d))
+        self.sizes = W_dec.new_ones(K)  # what each atom's norm was before it became 1; 0 of those replaced
+        self.replaced = 0
+
+    @torch.no_grad()
+    def add(self, codes: Tensor, x: Tensor, residual: Tensor, weight: Tensor | None = None) -> None:
+        """Take in this process's part of a batch, once per step.
+
+        Args:
+            codes: (B, K) in compressed rows.
+            x: Data about their mean, (B, d).
+            residual: What the codes leave of them, (B, d).
+            weight: Weights of the rows, (B,).
+        """
+        weight = torch.ones(len(x), device=x.device) if weight is None else weight
+        gram, cross = sufficient_statistics(codes, x, weight)
+        use = codes.col_indices().bincount(minlength=len(self.use)).double()
+        self.worst = (weight * residual.square().sum(1), residual)
+        for kept, new in ((self.gram, gram), (self.cross, cross), (self.use, use)):
+            if is_initialized():
+                all_reduce(new)
+            kept.mul_(self.memory).add_(new)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Renew the dictionary."""
+        (W_dec,) = self.param_groups[0]["params"]
+        system = self.gram.clone()
+        system.diagonal().add_(RIDGE * self.gram.diagonal().mean() + torch.finfo(torch.float64).tiny)
+        atoms = torch.cholesky_solve(self.cross, torch.linalg.cholesky(system))
+        self.sizes = atoms.norm(dim=1)
+        unused = (self.use <= self.replace_below * self.use.mean()) | (self.sizes == 0)
+        atoms = torch.where(unused.unsqueeze(1), W_dec.double(), F.normalize(atoms))
+        poor = (unused | _twins(atoms, self.use)).nonzero().squeeze(1)
+        rows = _worst_rows(*self.worst, len(poor)).double()
+        poor = poor[: len(rows)]  # with fewer rows than that, the others stay
+        atoms[poor] = F.normalize(rows)
+        W_dec.copy_(atoms)
+        self.replaced = len(poor)
+        self._forget(poor, unused)
+
+    def _forget(self, replaced: Tensor, unused: Tensor) -> None:
+        """Turn the sums into those of codes for the scaled atoms, and drop the atoms that are new."""
+        self.sizes[unused] = 1.0
+        self.sizes[replaced] = 0.0
+        self.gram *= self.sizes.unsqueeze(1) * self.sizes
+        self.cross *= self.sizes.unsqueeze(1)
+        self.use[replaced] = self.use.mean() if self.memory else 0.0  # time to find rows that want them
+
+    def sums(self) -> dict[str, Tensor]:
+        """What a resumed run needs beside the dictionary."""
+        return {"gram": self.gram, "cross": self.cross, "use": self.use}
+
+    def load_sums(self, sums: dict[str, Tensor]) -> None:
+        """Go on from the sums of an earlier run."""
+        for name, value in sums.items():
+            self.sums()[name].copy_(value)
+
+
+def sufficient_statistics(codes: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """AᵀWA (K, K) and AᵀWX (K, d), float64, of codes A (B, K) in compressed rows, data X (B, d) and weights (B,)."""
+    if codes.device.type == "cpu":
+        arrays = (codes.values().double().numpy(), codes.col_indices().numpy(), codes.crow_indices().numpy())
+        A = sparse.csr_array(arrays, shape=tuple(codes.shape))
+        weighted = (A * weight.double().numpy()[:, None]).T.tocsr()
+        gram, cross = (weighted @ A).toarray(), weighted @ x.double().numpy()
+        return torch.from_numpy(gram), torch.from_numpy(np.asarray(cross))
+    K = codes.shape[1]
+    gram, cross = (x.new_zeros(K, n, dtype=torch.float64) for n in (K, x.shape[1]))
+    weights, rows = weight.double().split(ROWS_AT_ONCE), x.double().split(ROWS_AT_ONCE)
+    for a, w, part in zip(dense_parts(codes, ROWS_AT_ONCE), weights, rows, strict=True):
+        weighted = (a.double() * w.unsqueeze(1)).T
+        gram.addmm_(weighted, a.double())
+        cross.addmm_(weighted, part)
+    return gram, cross
+
+
+def _twins(atoms: Tensor, use: Tensor) -> Tensor:
+    """Which unit atoms (K, d) nearly coincide with one that is used more (or as much, and comes first), (K,)."""
+    order = (-use).argsort(stable=True)
+    cosines = (atoms[order] @ atoms[order].T).abs_().tril_(-1)
+    found = torch.zeros(len(atoms), dtype=torch.bool, device=atoms.device)
+    found[order] = (cosines > TWINS).any(1)
+    return found
+
+
+def _worst_rows(error: Tensor, rows: Tensor, n: int) -> Tensor:
+    """The n rows (B, d) of largest error (B,) over all processes, or as many as there are, worst first."""
+    if is_initialized():
+        mine = error.topk(min(n, len(error))).indices
+        padded = rows.new_full((n, 1 + rows.shape[1]), -1.0)
+        padded[: len(mine)] = torch.cat([error[mine].unsqueeze(1).to(rows.dtype), rows[mine]], 1)
+        parts = [torch.empty_like(padded) for _ in range(get_world_size())]
+        all_gather(parts, padded)
+        everyone = torch.cat(parts)
+        error, rows = everyone[:, 0], everyone[:, 1:]
+    worst = error.argsort(descending=True, stable=True)[:n]
+    return rows[worst[error[worst] > 0]]
