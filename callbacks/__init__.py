@@ -1,6 +1,7 @@
 """What watches a run."""
 
 from zoo.callbacks.atoms import AtomReport
+from zoo.callbacks.certificates import Certificates
 from zoo.callbacks.checkpoints import LastCheckpoint, LogSpacedCheckpoints
 from zoo.callbacks.embedding_drift import EmbeddingDrift
 from zoo.callbacks.exact_resume import ExactResume
@@ -14,6 +15,7 @@ from zoo.callbacks.throughput import Throughput
 
 __all__ = [
     "AtomReport",
+    "Certificates",
     "EmbeddingDrift",
     "ExactResume",
     "FiniteLoss",

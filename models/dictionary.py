@@ -67,8 +67,9 @@ class Dictionary(nn.Module):
         return self.solve(x.reshape(-1, x.shape[-1])).codes.to_dense().view(*x.shape[:-1], self.n_atoms)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Reconstruction from codes, (..., K) -> (..., d_in)."""
-        return codes @ self.W_dec + self.b_dec
+        """Reconstruction from codes, (..., K) -> (..., d_in); of a matrix of codes also in compressed rows."""
+        with torch.autocast(codes.device.type, enabled=False):
+            return codes @ self.W_dec + self.b_dec
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction and codes, (..., d_in) -> (..., d_in) and (..., K)."""

@@ -82,10 +82,12 @@ class DictionaryLearning(ReconstructionModule):
         return {"W_dec": self.net.W_dec}
 
     def setup(self, stage: str) -> None:
-        """Fit mean, scale and first atoms to the data, once; a dictionary to start from keeps all of them."""
+        """Fit mean, scale and first atoms to the data, once; a dictionary to start from keeps its atoms."""
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and data.d_in != self.net.d_in:
             raise ZooError(f"the data have {data.d_in} dimensions, and the dictionary d_in = {self.net.d_in}")
+        if stage == "fit" and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            raise ZooError("precision 16-mixed scales gradients, and there are none here; use 32-true or bf16-mixed")
         if stage != "fit" or self.fitted or data is None:
             return
         n_rows = len(getattr(data, "train_rows", ()))
@@ -95,7 +97,7 @@ class DictionaryLearning(ReconstructionModule):
                 "with FVU 0 at L0 1, so a small error on them is no finding; judge by held-out rows"
             )
         ids = getattr(data, "train_rows", None)
-        x, weight = (data.sample(), None) if ids is None else (data.W_E[ids], data.row_weights[ids])
+        x, weight = (data.sample().to(self.device), None) if ids is None else (data.W_E[ids], data.row_weights[ids])
         self.net.fit_moments(x, weight)
         if self.init_from is None:
             self.net.take_as_atoms(x if weight is None else x[weight > 0])
@@ -116,7 +118,7 @@ class DictionaryLearning(ReconstructionModule):
         x, weight, rows = batch["x"], batch.get("weight"), batch.get("row")
         solution = self.net.solve(x, self._start(rows))
         centred, size = x - self.net.b_dec, self.net.scale.double().square()
-        residual = centred - solution.codes @ self.net.W_dec
+        residual = x - self.net.decode(solution.codes)
         self.dictionary_step.add(solution.codes, centred, residual, weight)
         share = torch.ones_like(solution.gap) if weight is None else weight.double()
         sums = {
@@ -149,7 +151,7 @@ class DictionaryLearning(ReconstructionModule):
         x, held_out = batch["x"], batch["held_out"]
         solution = self.net.solve(x)
         free = least_squares_on_support(x - self.net.b_dec, self.net.W_dec.detach(), solution.codes)
-        x_hat, x_free = (codes @ self.net.W_dec + self.net.b_dec for codes in (solution.codes, free))
+        x_hat, x_free = self.net.decode(solution.codes), self.net.decode(free)
         self.held_out_debiased.update(x_free[held_out], x[held_out])
         self.trained_on_debiased.update(x_free[~held_out], x[~held_out])
         codes = solution.codes.to_dense()
@@ -197,9 +199,9 @@ class DictionaryLearning(ReconstructionModule):
         """Codes that these rows had in the step before, if all of them were in it."""
         if rows is None or self._rows is None or self._codes is None:
             return None
-        if torch.equal(rows, self._rows):
-            return self._codes
         known, codes = self._rows.to(rows.device), self._codes.to(rows.device)
+        if torch.equal(rows, known):
+            return codes
         place = rows.new_full((int(max(rows.max(), known.max())) + 1,), -1)
         place[known] = torch.arange(len(known), device=rows.device)
         return chosen_rows(codes, place[rows]) if (place[rows] >= 0).all() else None

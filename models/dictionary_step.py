@@ -23,7 +23,8 @@ class MethodOfOptimalDirections(Optimizer):
     With codes A (N, K), weights W and data X, the atoms solve (AᵀWA + ridge) D = AᵀWX and are then scaled to unit norm.
     The two sums, over all processes and in float64, are all that is kept of the data; those of earlier steps fade, so
     that batches can be parts of the data. Atoms that are hardly used, and the less used of two that nearly coincide,
-    are replaced by the residuals of the batch's worst coded rows.
+    are replaced by the residuals of the batch's worst coded rows. The sign of an atom, which is arbitrary where codes
+    may be negative, is that in which its codes add up to more than 0.
 
     Args:
         W_dec: The dictionary, (K, d).
@@ -38,8 +39,9 @@ class MethodOfOptimalDirections(Optimizer):
         self.gram = W_dec.new_zeros(K, K, dtype=torch.float64)
         self.cross = W_dec.new_zeros(K, d, dtype=torch.float64)
         self.use = W_dec.new_zeros(K, dtype=torch.float64)  # rows that use an atom
+        self.total = W_dec.new_zeros(K, dtype=torch.float64)  # of an atom's codes, weighted
         self.worst: tuple[Tensor, Tensor] = (W_dec.new_zeros(0), W_dec.new_zeros(0, d))
-        self.sizes = W_dec.new_ones(K)  # what each atom's norm was before it became 1; 0 of those replaced
+        self.sizes = W_dec.new_ones(K)  # by what the step has divided each atom; 0 of those replaced
         self.replaced = 0
 
     @torch.no_grad()
@@ -56,7 +58,9 @@ class MethodOfOptimalDirections(Optimizer):
         gram, cross = sufficient_statistics(codes, x, weight)
         use = codes.col_indices().bincount(minlength=len(self.use)).double()
         self.worst = (weight * residual.square().sum(1), residual)
-        for kept, new in ((self.gram, gram), (self.cross, cross), (self.use, use)):
+        weights = weight.double().repeat_interleave(codes.crow_indices().diff())
+        total = torch.zeros_like(self.total).index_add_(0, codes.col_indices(), weights * codes.values())
+        for kept, new in ((self.gram, gram), (self.cross, cross), (self.use, use), (self.total, total)):
             if is_initialized():
                 all_reduce(new)
             kept.mul_(self.memory).add_(new)
@@ -68,28 +72,31 @@ class MethodOfOptimalDirections(Optimizer):
         system = self.gram.clone()
         system.diagonal().add_(RIDGE * self.gram.diagonal().mean() + torch.finfo(torch.float64).tiny)
         atoms = torch.cholesky_solve(self.cross, torch.linalg.cholesky(system))
-        self.sizes = atoms.norm(dim=1)
-        unused = (self.use <= self.replace_below * self.use.mean()) | (self.sizes == 0)
-        atoms = torch.where(unused.unsqueeze(1), W_dec.double(), F.normalize(atoms))
+        self.sizes = torch.where(self.total < 0, -1.0, 1.0) * atoms.norm(dim=1)
+        unused, idle = self.use <= self.replace_below * self.use.mean(), self.sizes == 0
+        if not self.memory:  # else an idle one may be new
+            unused |= idle
+        self.sizes[unused | idle] = 1.0
+        atoms = torch.where((unused | idle).unsqueeze(1), W_dec.double(), atoms / self.sizes.unsqueeze(1))
         poor = (unused | _twins(atoms, self.use)).nonzero().squeeze(1)
         rows = _worst_rows(*self.worst, len(poor)).double()
         poor = poor[: len(rows)]  # with fewer rows than that, the others stay
         atoms[poor] = F.normalize(rows)
         W_dec.copy_(atoms)
         self.replaced = len(poor)
-        self._forget(poor, unused)
+        self._rescale_sums(poor)
 
-    def _forget(self, replaced: Tensor, unused: Tensor) -> None:
+    def _rescale_sums(self, replaced: Tensor) -> None:
         """Turn the sums into those of codes for the scaled atoms, and drop the atoms that are new."""
-        self.sizes[unused] = 1.0
         self.sizes[replaced] = 0.0
         self.gram *= self.sizes.unsqueeze(1) * self.sizes
         self.cross *= self.sizes.unsqueeze(1)
+        self.total *= self.sizes
         self.use[replaced] = self.use.mean() if self.memory else 0.0  # time to find rows that want them
 
     def sums(self) -> dict[str, Tensor]:
         """What a resumed run needs beside the dictionary."""
-        return {"gram": self.gram, "cross": self.cross, "use": self.use}
+        return {"gram": self.gram, "cross": self.cross, "use": self.use, "total": self.total}
 
     def load_sums(self, sums: dict[str, Tensor]) -> None:
         """Go on from the sums of an earlier run."""

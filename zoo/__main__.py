@@ -69,10 +69,32 @@ def _add_studies(studies: Any) -> None:
     rows.add_argument("--steps", type=int, default=1000, help="optimizer steps of every run")
     rows.add_argument("--batch-size", type=int, default=512, help="rows per batch")
     rows.add_argument("--frequency-power", type=float, default=0.0, help="draw rows with probability p^power")
-    for study in (frozen, rows):
+    pursuit = studies.add_parser(
+        "basis-pursuit", help="sparse coding error over pretraining, certified, and null models"
+    )
+    pursuit.add_argument("--source", nargs="+", default=["gpt2-stdlib.learned"], help="one or several runs' embeddings")
+    pursuit.add_argument("--steps", type=_steps, default=[None], help="of pretraining, as 0,512,4096; default the last")
+    pursuit.add_argument("--n-atoms", type=int, default=512, help="atoms; fewer than rows")
+    pursuit.add_argument("--penalties", type=_numbers, default=[0.4, 0.3, 0.2, 0.14, 0.1], help="descending")
+    pursuit.add_argument("--dictionary-steps", type=int, default=12, help="codings of all rows at every penalty")
+    pursuit.add_argument("--frequency-power", type=float, default=0.0, help="rows have weight p^power")
+    atoms = studies.add_parser(
+        "planted-atoms", help="when basis pursuit finds atoms that are known, over noise and sparsity"
+    )
+    atoms.add_argument("--d-in", type=int, default=128, help="dimension of the rows; there are 4 times as many atoms")
+    atoms.add_argument("--n-rows", type=int, default=10_000, help="rows, of which a tenth is held out")
+    for study in (frozen, rows, pursuit, atoms):
         study.add_argument("--out", required=True, help="folder of the study; finished runs in it are kept")
         study.add_argument("--seeds", type=int, default=3, help="runs per arm")
         study.add_argument("--jobs", type=int, default=1, help="runs at a time")
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _steps(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
 def _run_light(argv: list[str]) -> int:
@@ -106,6 +128,15 @@ def _study(arguments: argparse.Namespace, extra: list[str]) -> None:
         from zoo.studies import frozen_embedding
 
         frozen_embedding.run(a.config, out, a.seeds, a.jobs, extra)
+    elif a.name == "basis-pursuit":
+        from zoo.studies import basis_pursuit
+
+        settings = (a.source, a.steps, a.n_atoms, a.penalties, a.dictionary_steps, a.frequency_power)
+        basis_pursuit.run(out, *settings, a.seeds, a.jobs)
+    elif a.name == "planted-atoms":
+        from zoo.studies import planted_atoms
+
+        planted_atoms.run(out, a.d_in, a.n_rows, seeds=a.seeds, jobs=a.jobs)
     else:
         from zoo.studies import sparse_rows
 

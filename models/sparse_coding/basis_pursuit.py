@@ -11,6 +11,7 @@ from zoo.models.sparse_coding.rows import csr_of
 from zoo.models.sparse_coding.support_least_squares import least_squares_on_support
 
 FIRST, SHRINK, STEPS = 0.1, 0.3, 16  # penalties, in units of the one at which codes become 0
+REFITS = 3
 REPRODUCED = {torch.float32: 1e-6, torch.float64: 1e-10}  # share of |x| that may be left over
 
 
@@ -45,7 +46,7 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
     objective[zero] = gap[zero] = 0.0
     penalty = largest_correlations(x, atoms, positive) * FIRST
     todo = ((penalty > 0) & ~zero).nonzero().squeeze(1)
-    path = x.new_zeros(len(todo), len(atoms))
+    path, reproduced = x.new_zeros(len(todo), len(atoms)), x.clone()
     for _ in range(STEPS):
         if not len(todo):
             break
@@ -53,14 +54,17 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
         path = lasso(part, atoms, lam, tolerance / 10, positive, path).codes.to_dense()
         r = part - path @ atoms
         v = r / torch.maximum(lam, largest_correlations(r, atoms, positive)).unsqueeze(1)
-        exact = least_squares_on_support(part, atoms, csr_of(path)).to_dense()
-        found = (part - exact @ atoms).norm(dim=1) <= REPRODUCED[X.dtype] * part.norm(dim=1)
-        if positive:
-            found &= (exact >= 0).all(1)
+        exact, left = path, r
+        for _ in range(REFITS if positive else 1):  # anew without the atoms that the last one made negative
+            exact = exact + least_squares_on_support(left, atoms, csr_of(exact)).to_dense()
+            exact = exact.clamp(min=0) if positive else exact
+            left = part - exact @ atoms
+        found = left.norm(dim=1) <= REPRODUCED[X.dtype] * part.norm(dim=1)
         size = torch.where(found, exact.abs().sum(1), torch.inf)
         better = size < objective[todo]
-        codes[todo[better]], objective[todo[better]] = exact[better], size[better]
-        bound = torch.linalg.vecdot(v, part)
+        codes[todo[better]], objective[todo[better]], gap[todo[better]] = exact[better], size[better], torch.inf
+        reproduced[todo[better]] = (part - left)[better]
+        bound = torch.linalg.vecdot(v, reproduced[todo])
         gap[todo] = torch.minimum(gap[todo], (objective[todo] - bound).clamp(min=0))
         going = gap[todo] > tolerance * objective[todo]
         going |= objective[todo].isinf()

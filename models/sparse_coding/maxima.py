@@ -18,7 +18,7 @@ def exact(approximate: Tensor, margin: float, r: Tensor, D: Tensor, positive: bo
         positive: Whether signs matter.
     """
     largest = np.empty(len(r))
-    c, vectors, atoms = approximate.numpy(), r.numpy(), D.numpy()
+    c, vectors, atoms = approximate.numpy(), r.contiguous().numpy(), D.contiguous().numpy()
 
     def part(rows: slice) -> None:
         _maxima(c[rows], margin, vectors[rows], atoms, positive, largest[rows])

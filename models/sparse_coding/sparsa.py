@@ -6,7 +6,7 @@ from torch import Tensor
 CERTIFIED_EVERY = 5  # iterations between looks at who is done
 MEMORY = 5  # objectives that a step must not exceed the largest of
 DECREASE = 1e-4  # of the objective that a step must bring, as a share of what its length promises
-LONGEST, SHORTEST = 1e-6, 1e8  # inverse step lengths
+LONGEST, SHORTEST = 1e-6, 1e8  # inverse step lengths, in units of the longest atom's square
 
 
 def solve(X: Tensor, D: Tensor, lam: Tensor, codes: Tensor, tolerance: float, positive: bool, max_rounds: int) -> None:
@@ -30,7 +30,9 @@ def solve(X: Tensor, D: Tensor, lam: Tensor, codes: Tensor, tolerance: float, po
     c = r @ D.T  # correlations, the negative gradient
     objective = r.square().sum(1) / 2 + lam.squeeze(1) * a.abs().sum(1)
     recent = objective.unsqueeze(1).repeat(1, MEMORY)
-    curvature = torch.ones_like(lam)
+    square = D.square().sum(1).max()
+    square = square.where(square > 0, 1.0)
+    curvature = square.expand_as(lam)
     for iteration in range(10 * max_rounds):
         if iteration % CERTIFIED_EVERY == 0:
             going = ~_done(x, r, c, objective, lam, tolerance, positive)
@@ -52,7 +54,7 @@ def solve(X: Tensor, D: Tensor, lam: Tensor, codes: Tensor, tolerance: float, po
         recent[:, iteration % MEMORY] = objective.where(taken, recent[:, iteration % MEMORY])
         c = r @ D.T
         measured = step_D.square().sum(1, keepdim=True) / moved
-        curvature = measured.where(accepted & (moved > 0), 2 * curvature).clamp(LONGEST, SHORTEST)
+        curvature = measured.where(accepted & (moved > 0), 2 * curvature).clamp(LONGEST * square, SHORTEST * square)
     codes[rows] = a
 
 

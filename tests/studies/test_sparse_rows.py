@@ -61,7 +61,7 @@ def small_study(tmp_path, monkeypatch):
     monkeypatch.setattr(sparse_rows, "VARIANTS", {"TopK": (*sparse_rows.VARIANTS["TopK"][:2], (2, 4))})
     monkeypatch.setattr(sparse_rows, "BASELINE_L0", (1, 2, 16))
     # In this process: a spawned one would not see the settings above.
-    monkeypatch.setattr(sparse_rows, "_map", lambda tasks, out, jobs: [sparse_rows._do(t, out) for t in tasks])
+    monkeypatch.setattr(sparse_rows, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
     settings = {"source": str(tmp_path / "rows.npy"), "d_sae": 24, "steps": 300, "batch_size": 256, "seeds": 2}
     return lambda **changed: sparse_rows.run(tmp_path / "study", **settings | changed)
 

@@ -1,7 +1,7 @@
 """What a learned dictionary is compared with: the mean, principal components, and dictionaries that nobody learned.
 
-Dictionaries of random directions or of tokens have no encoder, so their codes come from orthogonal matching pursuit,
-which is better than any encoder that an autoencoder can learn. That favours the baselines.
+Dictionaries of random directions or of tokens have no encoder, so their codes are pursued, which is better than any
+encoder that an autoencoder can learn. That favours the baselines.
 """
 
 import torch
@@ -10,8 +10,6 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.metrics import FVU
-
-CHUNK = 1024  # rows coded at a time
 
 
 def fvu(x: Tensor, x_hat: Tensor) -> float:
@@ -63,39 +61,3 @@ def refuse_trivial_dictionary(n_atoms: int, n_rows: int) -> None:
             f"{n_atoms} atoms for {n_rows} rows: the rows themselves would be a dictionary with FVU 0 at L0 1, so no "
             "error that is found says anything; use fewer atoms than rows"
         )
-
-
-def matching_pursuit(x: Tensor, atoms: Tensor, n_on: int) -> Tensor:
-    """Orthogonal matching pursuit: one atom more at a time, the one most correlated with what is left, and a refit.
-
-    Pati, Rezaiifar & Krishnaprasad (1993). Coefficients may be negative.
-
-    Args:
-        x: Rows, (B, d), their mean subtracted.
-        atoms: Unit vectors, (K, d).
-        n_on: Atoms per row, at most d and K.
-
-    Returns:
-        Reconstructions with 1, 2, ..., `n_on` atoms on, (n_on, B, d).
-
-    Raises:
-        ZooError: If `n_on` is out of range.
-    """
-    if not 1 <= n_on <= min(atoms.shape):
-        raise ZooError(f"n_on is {n_on}; it must be at least 1 and at most {min(atoms.shape)}")
-    parts = [_pursue(part.double(), atoms.double(), n_on) for part in x.split(CHUNK)]
-    return torch.cat(parts, 1).float()
-
-
-def _pursue(x: Tensor, atoms: Tensor, n_on: int) -> Tensor:
-    basis = x.new_zeros(len(x), 0, x.shape[1])  # orthonormal, of the atoms chosen so far
-    left, steps = x, []
-    for _ in range(n_on):
-        best = (left @ atoms.T).abs().argmax(1)
-        atom = atoms[best].unsqueeze(1)  # (B, 1, d)
-        for _ in range(2):  # the second time removes what rounding left of the first
-            atom = atom - (atom @ basis.mT) @ basis
-        basis = torch.cat([basis, F.normalize(atom, dim=2, eps=1e-9)], 1)
-        left = left - (left.unsqueeze(1) @ basis[:, -1:].mT @ basis[:, -1:]).squeeze(1)
-        steps.append(x - left)
-    return torch.stack(steps)

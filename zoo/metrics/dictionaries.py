@@ -9,18 +9,20 @@ from torch.nn import functional as F
 from zoo.errors import ZooError
 
 
-def mean_max_cosine(atoms: Tensor, true_atoms: Tensor) -> Tensor:
+def mean_max_cosine(atoms: Tensor, true_atoms: Tensor, signed: bool = True) -> Tensor:
     """MMCS: mean over true atoms of the best cosine with any learned atom (Sharkey et al. 2022).
 
-    mean_m max_k cos(true_atoms[m], atoms[k]). Cosines are signed; a zero atom has cosine 0 with all. One learned atom
-    may be the best for several true ones (`matched_cosine` forbids it), and more atoms never lower it: random atoms are
-    the number to compare with, not 0.
+    mean_m max_k cos(true_atoms[m], atoms[k]). A zero atom has cosine 0 with all. One learned atom may be the best for
+    several true ones (`matched_cosine` forbids it), and more atoms never lower it: random atoms are the number to
+    compare with, not 0.
 
     Args:
         atoms: Learned atoms, (K, d).
         true_atoms: Atoms to be found, (M, d).
+        signed: Whether an atom and its opposite differ, as they do where codes are never negative.
     """
     directions = F.normalize(atoms.float(), dim=1)
+    directions = directions if signed else torch.cat([directions, -directions])
     best = [(F.normalize(some.float(), dim=1) @ directions.T).amax(1) for some in true_atoms.split(4096)]
     return torch.cat(best).mean()
 

@@ -8,20 +8,13 @@ same number of bits.
 
 import csv
 import json
-import logging
-import multiprocessing
-import os
-import threading
-import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from rich.progress import track
 
 from zoo.analysis import baselines
 from zoo.datamodules import (
@@ -45,7 +38,9 @@ from zoo.models import (
     SparseAutoencoder,
     TopKSAE,
 )
+from zoo.models.sparse_coding import orthogonal_matching_pursuit
 from zoo.studies.sparse_rows_report import draw, table
+from zoo.studies.tasks import check_folder, do_all, write_json
 
 MATRICES = ("embedding", "covariance-matched", "permuted coordinates", "isotropic", "planted")
 PLANTED_SPARSITY = 4
@@ -120,7 +115,7 @@ def run(
     baselines.refuse_trivial_dictionary(d_sae, len(data.train_rows))
     settings = {"source": source, "d_sae": d_sae, "steps": steps, "batch_size": batch_size}
     settings |= {"frequency_power": frequency_power}
-    _check_folder(out, settings)
+    check_folder(out, settings)
     tasks = [Task(source, matrix, seed, None, 0, *shared) for matrix in MATRICES for seed in range(seeds)]
     tasks += [
         Task(source, matrix, seed, variant, level, *shared)
@@ -129,7 +124,7 @@ def run(
         for level in levels
         for matrix in MATRICES
     ]
-    _map([task for task in tasks if not task.file(out).exists()], out, jobs)
+    do_all(_do, [task for task in tasks if not task.file(out).exists()], out, jobs)
     results = [line for task in tasks for line in json.loads(task.file(out).read_text("utf-8"))]
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as f:
         columns = list(dict.fromkeys(key for line in results for key in line))
@@ -141,48 +136,6 @@ def run(
     draw(results, list(VARIANTS), MATRICES).savefig(out / "curves.png", dpi=120)
     print(f"{text}\nwrote {out / 'table.md'}, results.csv and curves.png")
     return results
-
-
-def _check_folder(out: Path, settings: dict[str, Any]) -> None:
-    (out / "runs").mkdir(parents=True, exist_ok=True)
-    file = out / "settings.json"
-    if not file.exists():
-        return _write(file, settings)
-    try:
-        before = dict(json.loads(file.read_text("utf-8")))
-    except (ValueError, TypeError):
-        raise ZooError(f"{file} is damaged; choose another --out, or delete {out}") from None
-    for key, value in settings.items():
-        if before.get(key) != value:
-            raise ZooError(f"{out} holds a study with {key} {before.get(key)}, and {key} is {value} now")
-
-
-def _write(file: Path, content: Any) -> None:
-    """Write JSON, all or nothing."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    partial.replace(file)
-
-
-def _map(tasks: list[Task], out: Path, jobs: int) -> None:
-    if not tasks:
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
-        list(track(pool.map(_do, tasks, [out] * len(tasks)), "runs", total=len(tasks)))
-
-
-def _start_worker() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _data(task: Task) -> EmbeddingRowsDataModule:
@@ -205,7 +158,7 @@ def _data(task: Task) -> EmbeddingRowsDataModule:
 def _do(task: Task, out: Path) -> None:
     lines = _baselines(task) if task.variant is None else [_train(task)]
     shared = {k: v for k, v in asdict(task).items() if k in ("matrix", "seed")}
-    _write(task.file(out), [{**shared, **line} for line in lines])
+    write_json(task.file(out), [{**shared, **line} for line in lines])
 
 
 def _train(task: Task) -> dict[str, Any]:
@@ -239,10 +192,14 @@ def _train(task: Task) -> dict[str, Any]:
         n_on = round(line["l0"])
         if 1 <= n_on <= data.d_in // 2:
             atoms = torch.nn.functional.normalize(sae.W_dec)
-            line["fvu_by_pursuit"] = baselines.fvu(x, baselines.matching_pursuit(x, atoms, n_on)[-1])
+            line["fvu_by_pursuit"] = _pursued_fvu(x, atoms, n_on)
     share = data.held_out.double().mean().item()
     l0 = share * line["l0"] + (1 - share) * line["train_l0"]
     return line | _at_equal_bits(data, l0, task.d_sae) | _recovered(data, sae)
+
+
+def _pursued_fvu(x: torch.Tensor, atoms: torch.Tensor, l0: int) -> float:
+    return baselines.fvu(x, orthogonal_matching_pursuit(x, atoms, l0) @ atoms)
 
 
 def _at_equal_bits(data: EmbeddingRowsDataModule, l0: float, n_atoms: int) -> dict[str, float]:
@@ -278,8 +235,7 @@ def _baselines(task: Task) -> list[dict[str, Any]]:
         dictionaries["most frequent tokens"] = baselines.token_dictionary(train, task.d_sae, counts)
     lines: list[dict[str, Any]] = [{"coder": "mean", "l0": 0, "fvu": baselines.fvu(held_out, mean.expand_as(held_out))}]
     for name, atoms in dictionaries.items():
-        pursued = baselines.matching_pursuit(held_out - mean, atoms, max(BASELINE_L0))
         for l0 in BASELINE_L0:
-            error = baselines.fvu(held_out - mean, pursued[l0 - 1])
+            error = _pursued_fvu(held_out - mean, atoms, l0)
             lines.append({"coder": name, "l0": l0, "fvu": error} | _at_equal_bits(data, l0, task.d_sae))
     return lines

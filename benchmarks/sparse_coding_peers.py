@@ -1,0 +1,117 @@
+"""Other libraries' solvers of the lasso, each as fast as it was found to be.
+
+A peer is made from a problem and a setting, and is then a function of nothing that gives the codes. Types and layouts
+of rows and atoms are made beforehand; Gram matrices and correlations are, as for the zoo, part of what is timed. Peers
+need not certify their codes.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROWS_PER_TASK = 50
+MAX_ITERATIONS = 100_000
+
+
+class Problem(NamedTuple):
+    """Rows (n, d) and atoms (K, d), float32, the penalty of the lasso, and the threads that solvers may use."""
+
+    X: Tensor
+    D: Tensor
+    penalty: float
+    threads: int
+
+
+class Peer(NamedTuple):
+    """A solver and the settings to try, the fastest first: precision, and what else it takes."""
+
+    make: Callable[..., Callable[[], Any]]  # problem, dtype, settings -> () -> (n, K) array, or (K, n) sparse matrix
+    settings: Sequence[dict[str, Any]]
+    rows: int | None = None  # of the problem's, if it is too slow for all
+
+
+def spams_lars(problem: Problem, dtype: torch.dtype, cholesky: bool) -> Callable[[], Any]:
+    """SPAMS: `lasso`, least angle regression (LARS), given Gram matrix and correlations, which makes it faster."""
+    import spams
+
+    x, D = (matrix.to(dtype) for matrix in (problem.X, problem.D))
+
+    def solve() -> Any:
+        q, Q = (x @ D.T).numpy().T, (D @ D.T).numpy().T  # Fortran's order, as all of them
+        return spams.lasso(
+            x.numpy().T, Q=Q, q=q, lambda1=problem.penalty, mode=2, cholesky=cholesky, numThreads=problem.threads
+        )
+
+    return solve
+
+
+def spams_cd(problem: Problem, dtype: torch.dtype, tol: float) -> Callable[[], Any]:
+    """SPAMS: `cd`, coordinate descent, which computes its Gram matrix itself."""
+    import spams
+    from scipy import sparse
+
+    x, D = (np.asfortranarray(matrix.to(dtype).numpy().T) for matrix in (problem.X, problem.D))
+    start = sparse.csc_matrix((D.shape[1], x.shape[1]), dtype=x.dtype)
+    settings = {"itermax": MAX_ITERATIONS, "tol": tol, "numThreads": problem.threads}
+    return lambda: spams.cd(x, D, start, lambda1=problem.penalty, mode=2, **settings)
+
+
+def sklearn_lasso(problem: Problem, dtype: torch.dtype, tol: float, threads: int | None = None) -> Callable[[], Any]:
+    """scikit-learn: `Lasso(precompute=Gram)` of all rows at once, or of parts of them in threads."""
+    from sklearn.linear_model import Lasso
+
+    x, D = problem.X.to(dtype), problem.D.to(dtype)
+    atoms, parts = np.asfortranarray(D.numpy().T), x.split(ROWS_PER_TASK if threads else len(x))
+
+    def solve() -> Any:
+        gram = (D @ D.T).numpy()
+
+        def codes(rows: Tensor) -> Any:
+            lasso = Lasso(
+                alpha=problem.penalty / D.shape[1],
+                fit_intercept=False,
+                precompute=gram,
+                copy_X=False,
+                tol=tol,
+                max_iter=MAX_ITERATIONS,
+            )
+            return lasso.fit(atoms, rows.numpy().T, check_input=False).coef_
+
+        with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads or 1) as pool:
+            return np.concatenate(list(pool.map(codes, parts)))
+
+    return solve
+
+
+def sklearn_lars(problem: Problem, dtype: torch.dtype) -> Callable[[], Any]:
+    """scikit-learn: `sparse_encode(algorithm="lasso_lars")`, given the Gram matrix."""
+    from sklearn.decomposition import sparse_encode
+
+    x, D = problem.X.to(dtype).numpy(), problem.D.to(dtype).numpy()
+    gram = D @ D.T
+    return lambda: sparse_encode(x, D, gram=gram, algorithm="lasso_lars", alpha=problem.penalty)
+
+
+SINGLE = [{"dtype": torch.float32, "tol": tol} for tol in (1e-4, 5e-5, 2e-5, 1e-5, 5e-6)]
+DOUBLE = [{"dtype": torch.float64, "tol": tol} for tol in (2e-5, 1e-5, 5e-6, 1e-7)]
+SPAMS_LARS, SPAMS_CD = "SPAMS lasso (LARS)", "SPAMS cd"
+SKLEARN, SKLEARN_THREADS = "scikit-learn Lasso(precompute)", "scikit-learn Lasso, in threads"
+SKLEARN_LARS = "scikit-learn sparse_encode(lasso_lars)"
+
+
+def peers(threads: int) -> dict[str, Peer]:
+    """Those to be compared with."""
+    single, double = ({"dtype": dtype, "cholesky": False} for dtype in (torch.float32, torch.float64))
+    return {
+        SPAMS_LARS: Peer(spams_lars, [single, single | {"cholesky": True}, double]),
+        SPAMS_CD: Peer(spams_cd, [*SINGLE, *DOUBLE]),
+        SKLEARN: Peer(sklearn_lasso, [*SINGLE, *DOUBLE]),
+        SKLEARN_THREADS: Peer(partial(sklearn_lasso, threads=threads), [*SINGLE, *DOUBLE]),
+        SKLEARN_LARS: Peer(sklearn_lars, [{"dtype": torch.float64}], rows=100),
+    }

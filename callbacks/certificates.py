@@ -1,0 +1,153 @@
+"""Which sparse codes are certified to be optimal, and which are not."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from zoo.callbacks.certificate_picture import draw_certificates
+from zoo.callbacks.requirements import require
+from zoo.callbacks.tables_and_pictures import logged_step, markdown_table, quoted, show, write_table
+from zoo.errors import ZooError
+
+LARGEST = ("relative_gap", "uncertified", "held_out")  # what is followed of every row, by its largest value
+NAMED = 10  # rows, at most
+
+
+class Certificates(L.Callback):
+    """Counts and names the rows whose codes are not certified to be optimal, on data with `row_labels`.
+
+    It is for modules that solve for their codes: `validation_step` returns `relative_gap`, a bound on the codes'
+    distance from the optimum as a share of their objective, and `certified`, whether that is within `net.tolerance`,
+    of every vector, (B,) each. A row has the largest gap of its vectors in one validation, and is certified if all of
+    them are.
+
+    After every validation it logs the number of rows that are not certified and the largest gap. With every checkpoint
+    and at the end, if there was a validation since, it writes `certificates/rows.csv` beside the checkpoints, with
+    every row's gap in the last validation, and draws `certificates.png`, which TensorBoard gets too. Rows that the
+    validation did not visit have empty cells.
+
+    All ranks contribute, and rank 0 writes.
+
+    Raises:
+        ZooError: On fit, if the module has no `reconstruct` or the datamodule no `row_labels`, and in the first
+            validation if it does not tell which codes are certified.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[str, Tensor] = {}  # of the last validation, by row
+        self._largest = torch.zeros(0, len(LARGEST), dtype=torch.float64)
+        self._summary: dict[str, str] = {}
+        self._unwritten = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse what has no codes or no rows."""
+        require(self, pl_module, "reconstruct")
+        require(self, trainer.datamodule, "row_labels")  # type: ignore[attr-defined]
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from nothing, which is below every gap."""
+        shape = (len(trainer.datamodule.row_labels), len(LARGEST))  # type: ignore[attr-defined]
+        self._largest = torch.full(shape, -1.0, dtype=torch.float64, device=pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep what is largest; a gap that is not a number bounds nothing."""
+        if "certified" not in outputs:
+            raise ZooError(
+                "Certificates needs a model whose validation tells certified codes, such as DictionaryLearning"
+            )
+        columns = {
+            "relative_gap": outputs["relative_gap"].double().nan_to_num(torch.inf, torch.inf),
+            "uncertified": ~outputs["certified"],
+            "held_out": batch["held_out"],
+        }
+        values = torch.stack([columns[name].double() for name in LARGEST], 1)
+        self._largest.scatter_reduce_(0, batch["row"].unsqueeze(1).expand_as(values), values, "amax")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log how many are not certified, and the largest gap; the sanity check's are no point of the curves."""
+        if trainer.sanity_checking:
+            return
+        self._largest = trainer.strategy.reduce(self._largest, reduce_op="max").cpu()
+        if not trainer.is_global_zero:
+            return
+        self.latest = row_certificates(self._largest)
+        self._unwritten = True
+        uncertified = int((self.latest["visited"] & ~self.latest["certified"]).sum())
+        values = {"uncertified": uncertified, "largest_gap": self.latest["relative_gap"].max().item()}
+        for logger in trainer.loggers:
+            logger.log_metrics({f"certificate/{k}": v for k, v in values.items()}, logged_step(trainer))
+        self._summary = {"certified": self._summarise(trainer.datamodule.row_labels)}  # type: ignore[attr-defined]
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the table and draw, if there is anything new."""
+        self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the table and draw, if there is anything new."""
+        self._write(trainer, pl_module)
+
+    def summary(self) -> dict[str, str]:
+        """Lines for the table at the end of a run."""
+        return self._summary
+
+    def _summarise(self, tokens: list[str]) -> str:
+        rows = self.latest
+        visited = int(rows["visited"].sum())
+        missing = (rows["visited"] & ~rows["certified"]).nonzero().squeeze(1)
+        certified = f"{visited - len(missing):,} of {visited:,} rows"
+        if not len(missing):
+            return f"{certified}, largest gap {rows['relative_gap'].max():.1e} of the objective"
+        worst = missing[rows["relative_gap"][missing].argsort(descending=True, stable=True)].tolist()
+        named = ", ".join(f"{tokens[i]!r} (gap {rows['relative_gap'][i]:.1e})" for i in worst[:NAMED])
+        more = f" and {len(worst) - NAMED:,} more" if len(worst) > NAMED else ""
+        return f"{certified}; not certified: {named}{more}"
+
+    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._unwritten:
+            return
+        self._unwritten = False
+        rows, tokens = self.latest, trainer.datamodule.row_labels  # type: ignore[attr-defined]
+        visited, gaps = rows["visited"].tolist(), rows["relative_gap"]
+        told = {"held_out": rows["held_out"].int(), "relative_gap": gaps, "certified": rows["certified"].int()}
+        columns = {
+            "row": range(len(tokens)),
+            "token": tokens,
+            **{k: [v if seen else "" for v, seen in zip(t.tolist(), visited, strict=True)] for k, t in told.items()},
+        }
+        folder = Path(trainer.default_root_dir) / "certificates"
+        write_table(folder / "rows.csv", columns)
+        figure = draw_certificates(rows, pl_module.net.tolerance, trainer.global_step)  # type: ignore[union-attr,arg-type]
+        worst = gaps.topk(min(NAMED, sum(visited))).indices.tolist()
+        lines = [[str(i), quoted(tokens[i]), f"{gaps[i]:.1e}", "yes" if rows["certified"][i] else "no"] for i in worst]
+        table = markdown_table(["row", "token", "gap / objective", "certified"], lines)
+        show(trainer, figure, folder / "certificates.png", "certificates", {"largest_gaps": table})
+
+
+def row_certificates(largest: Tensor) -> dict[str, Tensor]:
+    """What is known of every row from the largest values of its vectors, all (V,).
+
+    Args:
+        largest: The columns `LARGEST`, (V, 3) float64, all -1 for a row without a vector: `relative_gap`,
+            `uncertified`, if any vector is, and `held_out`.
+
+    Returns:
+        `relative_gap`, -1 for a row without a vector, and `visited`, `certified` and `held_out`, bool.
+    """
+    gap, uncertified, held_out = largest.T
+    return {
+        "relative_gap": gap,
+        "visited": gap >= 0,
+        "certified": uncertified == 0,
+        "held_out": held_out > 0,
+    }

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from zoo.analysis.limits import limit
+
+STEPS = np.array([64, 128, 256, 512, 1024, 2048, 4096, 8192])
+
+
+@pytest.mark.parametrize(("end", "slope", "exponent"), [(0.3, 0.5, 0.5), (0.0, 1.0, 1.0), (0.2, -0.4, 0.3)])
+def test_the_limit_of_a_power_law_is_found(end, slope, exponent):
+    found = limit(STEPS, end + slope * (STEPS / 64.0) ** -exponent)
+    assert found.value == pytest.approx(end, abs=0.01)
+    assert found.exponent == pytest.approx(exponent, rel=0.1)
+    assert found.low <= end <= found.high or abs(found.low - end) < 0.01
+
+
+def test_the_interval_covers_the_limit_about_as_often_as_it_says():
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(100):
+        found = limit(STEPS, 0.2 + 0.5 * (STEPS / 64.0) ** -0.6 + rng.normal(0, 0.01, len(STEPS)))
+        covered.append(found.low <= 0.2 <= found.high)
+    assert 0.88 <= np.mean(covered) <= 1
+
+
+def test_a_curve_that_falls_with_the_logarithm_has_no_lower_end():
+    found = limit(STEPS, 1 - 0.1 * np.log2(STEPS / 64) + 1e-3 * np.array([1, -1, 1, -1, 1, -1, 1, -1]))
+    assert found.low < 0.3 - 1
+    assert found.high < 0.31
+
+
+def test_a_constant_is_its_own_limit():
+    assert limit(STEPS, np.full(len(STEPS), 0.4))[:3] == (0.4, 0.4, 0.4)
+
+
+@pytest.mark.parametrize("steps", [STEPS[:4], np.array([0, *STEPS])])
+def test_too_few_steps_and_step_zero_are_refused(steps, refused):
+    with refused("at least 5 steps above 0"):
+        limit(steps, np.linspace(1, 0, len(steps)))

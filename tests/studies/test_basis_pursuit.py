@@ -1,0 +1,66 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.null_models import planted
+from zoo.studies import basis_pursuit
+
+
+@pytest.fixture
+def small_study(tmp_path, monkeypatch):
+    """Rows that are sums of 2 of 24 atoms, as a source."""
+    rows, _, _ = planted(1200, 16, 24, 2, generator=torch.Generator().manual_seed(3))
+    np.save(tmp_path / "rows.npy", rows.numpy())
+    monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 2, 4))
+    monkeypatch.setattr("zoo.studies.basis_pursuit_report.AT_L0", 3)
+    monkeypatch.setattr(basis_pursuit, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
+    settings = {"n_atoms": 24, "penalties": [0.4, 0.1], "dictionary_steps": 15, "seeds": 2}
+    return lambda **changed: basis_pursuit.run(tmp_path / "study", [str(tmp_path / "rows.npy")], **settings | changed)
+
+
+def test_the_study_tells_superposition_from_its_covariance(small_study, tmp_path):
+    results = small_study()
+
+    def at_smallest_penalty(matrix, key):
+        return np.array([r[key] for r in results if r["matrix"] == matrix and key in r and r.get("penalty") == 0.1])
+
+    for key, factor in (("fvu_debiased", 0.5), ("l0", 0.5), ("fvu", 0.7)):
+        real, null = (at_smallest_penalty(m, key) for m in ("embedding", "covariance-matched"))
+        assert (real < factor * null).all(), key
+    assert at_smallest_penalty("embedding", "cosine") > 0.95
+    assert at_smallest_penalty("covariance-matched", "cosine") < 0.9
+    # The smallest codes without error: those the rows were made of, and never more than a Gaussian's.
+    assert (at_smallest_penalty("embedding", "gauge") < at_smallest_penalty("covariance-matched", "gauge")).all()
+    assert not any(r.get("uncertified", 0) for r in results)
+    table = (tmp_path / "study" / "table.md").read_text()
+    assert "0 rows are not certified" in table
+    assert "| held-out FVU, debiased |" in table
+    assert (tmp_path / "study" / "curves.png").stat().st_size > 10_000
+    with (tmp_path / "study" / "results.csv").open() as f:
+        assert len(list(csv.DictReader(f))) == len(results)
+
+
+def test_a_finished_study_is_not_made_again_and_not_mixed_with_another(small_study, tmp_path, refused):
+    first = small_study(dictionary_steps=2)
+    times = {f: f.stat().st_mtime_ns for f in (tmp_path / "study" / "runs").iterdir()}
+    assert small_study(dictionary_steps=2) == first
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "study" / "runs").iterdir()} == times
+    with refused("a study with dictionary_steps 2, and dictionary_steps is 3 now"):
+        small_study(dictionary_steps=3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"seeds": 1}, "seeds is 1"),
+        ({"penalties": [0.1, 0.4]}, "penalties must be descending"),
+        ({"penalties": [0.1, 0.0]}, "all above 0"),
+        ({"steps": [512, 8]}, "steps must be ascending"),
+        ({"n_atoms": 1100}, "FVU 0 at L0 1"),
+    ],
+)
+def test_settings_that_make_no_study_are_refused_before_anything_is_learned(small_study, refused, changed, words):
+    with refused(words):
+        small_study(**changed)

@@ -1,0 +1,58 @@
+"""Where a curve is going."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from zoo.errors import ZooError
+
+EXPONENTS = np.geomspace(0.05, 4, 80)
+LIMITS = 401  # candidates
+
+
+class Limit(NamedTuple):
+    """The limit of a curve that falls (or rises) as a power of the step."""
+
+    value: float
+    low: float
+    high: float
+    exponent: float
+
+
+def limit(steps: np.ndarray, values: np.ndarray, level: float = 0.95) -> Limit:
+    """Least-squares fit of value = limit + b step^-c, and the interval of limits that fit about as well.
+
+    The interval holds every limit whose best fit has a sum of squares below S (1 + F / (n - 3)), S that of the best and
+    F the quantile of the F distribution with 1 and n - 3 degrees of freedom: a profile likelihood under independent
+    errors of equal size. It is unbounded on a side where even limits 10 times the values' range away from them fit, as
+    it is for a curve that is still moving fast.
+
+    Args:
+        steps: Steps, (n,), above 0; at least 5.
+        values: Of the curve, (n,).
+        level: Of the interval.
+
+    Raises:
+        ZooError: If there are too few points, or steps are not above 0.
+    """
+    steps, values = np.asarray(steps, float), np.asarray(values, float)
+    if len(steps) < 5 or len(steps) != len(values) or steps.min() <= 0:
+        raise ZooError(f"a limit needs at least 5 steps above 0, and a value for each; given {len(steps)}")
+    if np.ptp(values) == 0:
+        return Limit(values[0], values[0], values[0], float("nan"))
+    span = np.ptp(values)
+    middle = np.linspace(values.min() - span, values.max() + span, LIMITS)
+    far = span * np.geomspace(1, 10, 40)
+    candidates = np.concatenate([(values.min() - far)[::-1], middle, values.max() + far])
+    powers = (steps / steps.min()) ** -EXPONENTS[:, None]  # (exponents, n)
+    rest = values - candidates[:, None]  # (candidates, n)
+    slope = rest @ powers.T / (powers**2).sum(1)  # (candidates, exponents)
+    squares = (rest**2).sum(1)[:, None] - slope**2 * (powers**2).sum(1)
+    best = squares.min(1)
+    at = int(best.argmin())
+    quantile = stats.f.ppf(level, 1, len(values) - 3)
+    fitting = np.flatnonzero(best <= max(best[at], 1e-12 * span**2) * (1 + quantile / (len(values) - 3)))
+    low = candidates[fitting[0]] if fitting[0] > 0 else -np.inf
+    high = candidates[fitting[-1]] if fitting[-1] < len(candidates) - 1 else np.inf
+    return Limit(float(candidates[at]), float(low), float(high), float(EXPONENTS[squares[at].argmin()]))

@@ -1,0 +1,313 @@
+"""How small does the error of sparse coding an embedding get, and does it shrink over pretraining?
+
+Dictionaries are learned with certified codes on the embedding at several steps of pretraining and on null models made
+of it, along a falling penalty, each dictionary started from that of the penalty before. A seed names the held-out rows,
+the null models' draws and the first atoms, so differences between matrices are paired by seed; several sources are
+several runs of pretraining, over which seeds are then averaged.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from zoo.analysis import baselines
+from zoo.datamodules import (
+    CovarianceMatchedRows,
+    EmbeddingRowsDataModule,
+    IsotropicRows,
+    NullModel,
+    PermutedCoordinateRows,
+    PlantedRows,
+)
+from zoo.errors import ZooError
+from zoo.metrics import (
+    FVU,
+    description_length,
+    matched_cosine,
+    mean_max_cosine,
+    pca_rank_at_bits,
+    rate_distortion_bits,
+)
+from zoo.models import Dictionary, DictionaryLearning
+from zoo.models.sparse_coding import basis_pursuit, least_squares_on_support, orthogonal_matching_pursuit
+from zoo.studies.basis_pursuit_report import draw, table
+from zoo.studies.tasks import check_folder, do_all, write_json
+
+AT_EVERY_STEP = ("embedding", "covariance-matched")
+AT_THE_LAST_STEP = ("permuted coordinates", "isotropic", "planted")
+PLANTED_SPARSITY = 4
+GAUGED = 50  # held-out rows whose gauge norm is found
+BASELINE_L0 = (1, 4, 8, 16, 32)
+BITS = 8  # of a coefficient and of a number of the dictionary
+
+
+@dataclass(frozen=True)
+class Task:
+    """The dictionaries of one matrix along the penalties, or, without penalties, its baselines."""
+
+    source: str
+    step: int | None
+    matrix: str
+    seed: int
+    n_atoms: int
+    penalties: tuple[float, ...]
+    dictionary_steps: int
+    frequency_power: float
+
+    @property
+    def name(self) -> str:
+        """Of the files with its results."""
+        words = [Path(self.source).name, f"step-{self.step}", self.matrix, f"seed-{self.seed}"]
+        return "_".join([*words, *(() if self.penalties else ("baselines",))]).replace(" ", "-").lower()
+
+    def file(self, out: Path) -> Path:
+        """Where the result lies."""
+        return out / "runs" / f"{self.name}.json"
+
+
+def run(
+    out: Path,
+    sources: Sequence[str] = ("gpt2-stdlib.learned",),
+    steps: Sequence[int | None] = (None,),
+    n_atoms: int = 512,
+    penalties: Sequence[float] = (0.4, 0.3, 0.2, 0.14, 0.1),
+    dictionary_steps: int = 12,
+    frequency_power: float = 0.0,
+    seeds: int = 3,
+    jobs: int = 1,
+) -> list[dict[str, Any]]:
+    """Do what is missing, then write `results.csv`, `table.md` and `curves.png` into the folder.
+
+    Args:
+        out: Folder of the study; finished runs in it are not made again.
+        sources: The embeddings of one or several runs of pretraining: what `zoo.embedding` takes.
+        steps: Steps of pretraining, ascending; null models other than the covariance's are made of the last.
+        n_atoms: Atoms of every dictionary.
+        penalties: Weights of the codes' absolute values, see `Dictionary`, descending.
+        dictionary_steps: Codings of all rows at every penalty.
+        frequency_power: Rows have weight p^power of their token's frequency p.
+        seeds: Dictionaries per matrix.
+        jobs: Processes, of one thread each.
+
+    Returns:
+        What is in `results.csv`, a dict per line.
+
+    Raises:
+        ZooError: If an argument is out of range, or the folder holds a study with other settings.
+    """
+    _check(seeds, jobs, dictionary_steps, steps, penalties)
+    shared = (n_atoms, tuple(penalties), dictionary_steps, frequency_power)
+    tasks = [
+        Task(source, step, matrix, seed, *shared)
+        for seed in range(seeds)
+        for source in sources
+        for step in steps
+        for matrix in AT_EVERY_STEP + AT_THE_LAST_STEP * (step == steps[-1])
+    ]
+    bases = [t for t in tasks if t.step == steps[-1] and t.matrix in AT_EVERY_STEP]
+    tasks += [Task(t.source, t.step, t.matrix, t.seed, n_atoms, (), 0, frequency_power) for t in bases]
+    for source in sources:
+        data = _data(Task(source, steps[0], "embedding", 0, *shared))
+        baselines.refuse_trivial_dictionary(n_atoms, len(data.train_rows))
+    settings = {"sources": list(sources), "steps": list(steps), "n_atoms": n_atoms, "penalties": list(penalties)}
+    settings |= {"dictionary_steps": dictionary_steps, "frequency_power": frequency_power}
+    check_folder(out, settings)
+    (out / "atoms").mkdir(exist_ok=True)
+    do_all(_do, [task for task in tasks if not task.file(out).exists()], out, jobs)
+    results = [line for task in tasks for line in json.loads(task.file(out).read_text("utf-8"))]
+    results += _stability([task for task in tasks if task.penalties], out)
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as f:
+        columns = list(dict.fromkeys(key for line in results for key in line))
+        writer = csv.DictWriter(f, columns)
+        writer.writeheader()
+        writer.writerows(results)
+    matrices = AT_EVERY_STEP + AT_THE_LAST_STEP
+    text = table(results, settings | {"seeds": seeds, "n_eff": round(data.effective_rows)}, matrices)
+    (out / "table.md").write_text(text, "utf-8")
+    draw(results, settings, matrices).savefig(out / "curves.png", dpi=120)
+    print(f"{text}\nwrote {out / 'table.md'}, results.csv and curves.png")
+    return results
+
+
+def _check(
+    seeds: int, jobs: int, dictionary_steps: int, steps: Sequence[int | None], penalties: Sequence[float]
+) -> None:
+    if seeds < 2:
+        raise ZooError(f"seeds is {seeds}; an interval, and the likeness of two dictionaries, need at least 2")
+    if min(jobs, dictionary_steps) < 1:
+        raise ZooError(f"jobs is {jobs} and dictionary_steps is {dictionary_steps}; both must be at least 1")
+    for name, values in (("steps", [s for s in steps if s is not None]), ("penalties", [-p for p in penalties])):
+        if any(a >= b for a, b in pairwise(values)):
+            raise ZooError(f"{name} must be {'ascending' if name == 'steps' else 'descending'}, each given once")
+    if not penalties or penalties[-1] <= 0:
+        raise ZooError("penalties must be at least one number, all above 0")
+
+
+def _data(task: Task) -> EmbeddingRowsDataModule:
+    null: dict[str, Callable[[], NullModel | None]] = {
+        "embedding": lambda: None,
+        "covariance-matched": lambda: CovarianceMatchedRows(seed=task.seed),
+        "permuted coordinates": lambda: PermutedCoordinateRows(seed=task.seed),
+        "isotropic": lambda: IsotropicRows(seed=task.seed),
+        "planted": lambda: PlantedRows(n_atoms=task.n_atoms // 2, sparsity=PLANTED_SPARSITY, seed=task.seed),
+    }
+    return EmbeddingRowsDataModule(
+        task.source,
+        task.step,
+        null_model=null[task.matrix](),
+        batch_size=None,
+        frequency_power=task.frequency_power,
+        seed=task.seed,
+    )
+
+
+def _do(task: Task, out: Path) -> None:
+    lines = _along_penalties(task, out) if task.penalties else _baselines(task)
+    shared = {k: v for k, v in asdict(task).items() if k in ("source", "step", "matrix", "seed")}
+    write_json(task.file(out), [{**shared, **line} for line in lines])
+
+
+def _along_penalties(task: Task, out: Path) -> list[dict[str, Any]]:
+    L.seed_everything(task.seed, verbose=False)
+    data = _data(task)
+    lines: list[dict[str, Any]] = []
+    atoms: list[np.ndarray] = []
+    module: DictionaryLearning | None = None
+    for penalty in task.penalties:
+        before, module = module, DictionaryLearning(task.n_atoms, penalty, data.d_in)
+        if before is not None:
+            module.net.load_state_dict(before.net.state_dict())
+            module.fitted.fill_(True)
+        L.Trainer(
+            accelerator="cpu",
+            max_steps=task.dictionary_steps,
+            max_epochs=-1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+        ).fit(module, data)
+        lines.append({"coder": "basis pursuit", "penalty": penalty} | _judge(module.net, data))
+        atoms.append(module.net.W_dec.detach().numpy().copy())
+    assert module is not None
+    lines[-1] |= _gauge(module.net, data)
+    np.save(out / "atoms" / f"{task.name}.npy", np.stack(atoms))
+    return lines
+
+
+def _judge(net: Dictionary, data: EmbeddingRowsDataModule) -> dict[str, float]:
+    """Errors of a dictionary on rows trained on and held out, its certificates, and its bits."""
+    x = data.W_E - net.b_dec
+    solution = net.solve(data.W_E)
+    free = least_squares_on_support(x, net.W_dec.detach(), solution.codes)
+    line: dict[str, float] = {}
+    for prefix, rows in (("", data.held_out), ("train_", ~data.held_out)):
+        line |= {
+            f"{prefix}l0": solution.codes.crow_indices().diff()[rows].double().mean().item(),
+            f"{prefix}fvu": _fvu(x, solution.codes @ net.W_dec, rows),
+            f"{prefix}fvu_debiased": _fvu(x, free @ net.W_dec, rows),
+        }
+    line["uncertified"] = float((~solution.certified).sum())
+    line["largest_gap"] = (solution.gap / solution.objective.clamp(min=1e-300)).max().item()
+    if data.true_atoms is not None:
+        line["matched_cosine"] = matched_cosine(net.W_dec.detach(), data.true_atoms).item()
+    return line | _bits(x, free.to_dense(), net.W_dec.detach(), data)
+
+
+def _bits(x: torch.Tensor, codes: torch.Tensor, atoms: torch.Tensor, data: EmbeddingRowsDataModule) -> dict[str, float]:
+    """Description length at the stated precision, at which the error is measured too, and what others need for it."""
+    V, d = x.shape
+    l0 = codes.count_nonzero().item() / V
+    bits = description_length(V, l0, len(atoms), d, BITS, BITS)
+    coarse = _rounded(codes) @ _rounded(atoms)
+    everything = torch.ones(V, dtype=torch.bool)
+    fvu = _fvu(x, coarse, everything)
+    eigenvalues = torch.linalg.eigvalsh(torch.cov(x.double().T, correction=0))
+    rank = pca_rank_at_bits(bits, V, d, BITS, BITS)
+    return {
+        "bits_per_row": bits / V,
+        "fvu_at_bits": fvu,
+        "gaussian_bits_per_row": rate_distortion_bits(eigenvalues, fvu * eigenvalues.sum().item()),
+        "pca_fvu": _fvu(x, baselines.principal_components(x[~data.held_out], x, rank), data.held_out),
+    }
+
+
+def _rounded(values: torch.Tensor) -> torch.Tensor:
+    """Values at the stated number of bits, evenly spaced between the largest and its negative."""
+    unit = values.abs().max().clamp(min=1e-30) / (2 ** (BITS - 1) - 1)
+    return (values / unit).round() * unit
+
+
+def _fvu(x: torch.Tensor, x_hat: torch.Tensor, rows: torch.Tensor) -> float:
+    return FVU()(x_hat[rows], x[rows]).item()
+
+
+def _gauge(net: Dictionary, data: EmbeddingRowsDataModule) -> dict[str, float]:
+    """Mean |a|₁ / |x| of held-out rows at error 0, under the learned atoms and under as many random directions."""
+    x = (data.W_E - net.b_dec)[data.held_out][:GAUGED]
+    directions = F.normalize(torch.randn(net.n_atoms, net.d_in))
+    line = {}
+    for name, atoms in (("gauge", net.W_dec.detach()), ("gauge_of_random_directions", directions)):
+        pursued = basis_pursuit(x, atoms)
+        reached = pursued.objective.isfinite()
+        line[name] = (pursued.objective / x.norm(dim=1))[reached].mean().item()
+        line[f"{name}_uncertified"] = float((~pursued.certified).sum())
+    return line
+
+
+def _baselines(task: Task) -> list[dict[str, Any]]:
+    data = _data(task)
+    train, held_out = data.W_E[~data.held_out], data.W_E[data.held_out]
+    mean = train.mean(0)
+    torch.manual_seed(task.seed)
+    dictionaries = {
+        "random directions": baselines.random_directions(task.n_atoms, data.d_in),
+        "random tokens": baselines.token_dictionary(train, task.n_atoms),
+    }
+    if data.row_counts is not None:
+        counts = data.row_counts[~data.held_out]
+        dictionaries["most frequent tokens"] = baselines.token_dictionary(train, task.n_atoms, counts)
+    x, lines = held_out - mean, []
+    for name, atoms in dictionaries.items():
+        for l0 in (n for n in BASELINE_L0 if n <= min(atoms.shape)):
+            fvu = baselines.fvu(x, orthogonal_matching_pursuit(x, atoms, l0) @ atoms)
+            lines.append({"coder": name, "l0": l0, "fvu_debiased": fvu})
+    return lines
+
+
+def _stability(tasks: list[Task], out: Path) -> list[dict[str, Any]]:
+    """Mean best absolute cosine between the dictionaries of two seeds, and between as many rows of two seeds."""
+    lines = []
+    for task in (t for t in tasks if t.seed == 0):
+        others = [t for t in tasks if (t.source, t.step, t.matrix) == (task.source, task.step, task.matrix)]
+        atoms = [torch.from_numpy(np.load(out / "atoms" / f"{t.name}.npy", allow_pickle=False)) for t in others]
+        rows = [_random_rows(t) for t in others]
+        pairs = [(i, j) for i in range(len(others)) for j in range(len(others)) if i != j]
+        by_chance = np.mean([mean_max_cosine(rows[i], rows[j], signed=False).item() for i, j in pairs])
+        for k, penalty in enumerate(task.penalties):
+            alike = np.mean([mean_max_cosine(atoms[i][k], atoms[j][k], signed=False).item() for i, j in pairs])
+            line = {
+                "coder": "stability",
+                "penalty": penalty,
+                "cosine": float(alike),
+                "cosine_of_rows": float(by_chance),
+            }
+            lines.append({"source": task.source, "step": task.step, "matrix": task.matrix, "seed": 0} | line)
+    return lines
+
+
+def _random_rows(task: Task) -> torch.Tensor:
+    torch.manual_seed(task.seed)
+    data = _data(task)
+    return baselines.token_dictionary(data.W_E[~data.held_out], task.n_atoms)
