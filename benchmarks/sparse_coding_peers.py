@@ -1,22 +1,27 @@
-"""Other libraries' solvers of the lasso, each as fast as it was found to be.
+"""Solvers of the lasso: the zoo's, and those of other libraries, each in its loosest setting that is good enough.
 
-A peer is made from a problem and a setting, and is then a function of nothing that gives the codes. Types and layouts
-of rows and atoms are made beforehand; Gram matrices and correlations are, as for the zoo, part of what is timed. Peers
-need not certify their codes.
+A solver is made from a problem and a setting, and is then a function of nothing that gives the codes. Types and layouts
+of rows and atoms are made beforehand; Gram matrices and correlations are, for all, part of what is timed. The zoo's
+also certifies its codes; those of others are only certified once, untimed.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
+
+from zoo.models.sparse_coding import duality_gap, lasso
 
 ROWS_PER_TASK = 50
 MAX_ITERATIONS = 100_000
+TOLERANCE = 1e-4  # largest duality gap of every row, as a share of the objective
+ZOO = "zoo"
 
 
 class Problem(NamedTuple):
@@ -34,6 +39,20 @@ class Peer(NamedTuple):
     make: Callable[..., Callable[[], Any]]  # problem, dtype, settings -> () -> (n, K) array, or (K, n) sparse matrix
     settings: Sequence[dict[str, Any]]
     rows: int | None = None  # of the problem's, if it is too slow for all
+
+
+class Contender(NamedTuple):
+    """A solver with a setting that certifies every row, or the last it has."""
+
+    solve: Callable[[], Any]
+    rows: int
+    setting: str
+    gap: float  # largest, relative to the objective
+    l0: float
+
+
+def zoo(problem: Problem) -> Callable[[], Any]:
+    return lambda: lasso(problem.X, problem.D, problem.penalty, TOLERANCE).codes
 
 
 def spams_lars(problem: Problem, dtype: torch.dtype, cholesky: bool) -> Callable[[], Any]:
@@ -54,7 +73,6 @@ def spams_lars(problem: Problem, dtype: torch.dtype, cholesky: bool) -> Callable
 def spams_cd(problem: Problem, dtype: torch.dtype, tol: float) -> Callable[[], Any]:
     """SPAMS: `cd`, coordinate descent, which computes its Gram matrix itself."""
     import spams
-    from scipy import sparse
 
     x, D = (np.asfortranarray(matrix.to(dtype).numpy().T) for matrix in (problem.X, problem.D))
     start = sparse.csc_matrix((D.shape[1], x.shape[1]), dtype=x.dtype)
@@ -73,7 +91,7 @@ def sklearn_lasso(problem: Problem, dtype: torch.dtype, tol: float, threads: int
         gram = (D @ D.T).numpy()
 
         def codes(rows: Tensor) -> Any:
-            lasso = Lasso(
+            solver = Lasso(
                 alpha=problem.penalty / D.shape[1],
                 fit_intercept=False,
                 precompute=gram,
@@ -81,7 +99,7 @@ def sklearn_lasso(problem: Problem, dtype: torch.dtype, tol: float, threads: int
                 tol=tol,
                 max_iter=MAX_ITERATIONS,
             )
-            return lasso.fit(atoms, rows.numpy().T, check_input=False).coef_
+            return solver.fit(atoms, rows.numpy().T, check_input=False).coef_
 
         with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(threads or 1) as pool:
             return np.concatenate(list(pool.map(codes, parts)))
@@ -115,3 +133,32 @@ def peers(threads: int) -> dict[str, Peer]:
         SKLEARN_THREADS: Peer(partial(sklearn_lasso, threads=threads), [*SINGLE, *DOUBLE]),
         SKLEARN_LARS: Peer(sklearn_lars, [{"dtype": torch.float64}], rows=100),
     }
+
+
+def certified(peer: Peer, problem: Problem) -> Contender:
+    """The peer with the first setting for which every row is certified."""
+    X = problem.X[: peer.rows]
+    for setting in peer.settings:
+        solve = peer.make(problem._replace(X=X), **setting)
+        codes = solve()
+        if isinstance(codes, sparse.csc_matrix):
+            codes = codes.T.toarray()
+        dense = codes.to_dense() if isinstance(codes, Tensor) else torch.from_numpy(codes)
+        objective, gaps = duality_gap(X, problem.D, dense, problem.penalty)
+        gap = (gaps / objective).max().item()
+        if gap <= TOLERANCE:
+            break
+    told = ", ".join(f"{name} {value}".replace("dtype torch.", "") for name, value in setting.items())
+    return Contender(solve, len(X), told, gap, dense.count_nonzero().item() / len(X))
+
+
+def contenders(problem: Problem, but: Iterable[str] = ()) -> dict[str, Contender]:
+    """All but some; a peer that is not installed is named and left out."""
+    found = {}
+    for name, peer in {ZOO: Peer(zoo, [{}]), **peers(problem.threads)}.items():
+        if name not in but:
+            try:
+                found[name] = certified(peer, problem)
+            except ImportError as error:
+                print(f"{name} is left out: {error}")
+    return found

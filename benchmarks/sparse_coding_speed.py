@@ -23,10 +23,7 @@ import argparse
 import platform
 import resource
 import sys
-from argparse import Namespace
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,32 +31,19 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from scipy import sparse
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import clock
-from benchmarks.sparse_coding_peers import SKLEARN_LARS, Peer, Problem, peers
+from benchmarks.sparse_coding_peers import SKLEARN_LARS, TOLERANCE, ZOO, Contender, Problem, contenders
 from zoo import ZooError, embedding
-from zoo.models.sparse_coding import duality_gap, lasso
+from zoo.models.sparse_coding import lasso
 
-ZOO = "zoo"
-TOLERANCE = 1e-4
 N_ROWS, N_ATOMS = 2000, 1536
 AIMS = {0.2: ("8", "1.3"), 0.1: ("8", "1.3"), 0.05: ("1", "")}  # penalty -> against scikit-learn, against SPAMS
 TRAINING_ROWS = 20_000  # at most, from which atoms are learned
 SIZES = {"rows": (500, 1000, 2000, 4000, 8000), "atoms": (384, 768, 1536, 3072, 6144)}  # drawn at penalty .1
-FULL_PASS = {"rows": 50257, "d": 768, "atoms": 3072, "penalty": 0.15}
-
-
-class Contender(NamedTuple):
-    """A solver with a setting that certifies every row, or the last it has."""
-
-    solve: Callable[[], Any]
-    rows: int
-    setting: str
-    gap: float  # largest, relative to the objective
-    l0: float
+FULL_PASS, FULL_PENALTY = (50257, 768, 3072), 0.105  # rows, their width, and atoms
 
 
 def stand_in(n_rows: int, d: int) -> Tensor:
@@ -86,39 +70,6 @@ def learned(rows: Tensor, n_atoms: int, penalty: float = 0.15, rounds: int = 4) 
         gram.diagonal().add_(1e-4 * gram.diagonal().mean())
         D = torch.where(unused.unsqueeze(1), D, F.normalize(torch.linalg.solve(gram, cross))).contiguous()
     return D
-
-
-def zoo(problem: Problem) -> Callable[[], Any]:
-    return lambda: lasso(problem.X, problem.D, problem.penalty, TOLERANCE).codes
-
-
-def certified(peer: Peer, problem: Problem) -> Contender:
-    """The peer with the first setting for which every row is certified."""
-    X = problem.X[: peer.rows]
-    for setting in peer.settings:
-        solve = peer.make(problem._replace(X=X), **setting)
-        codes = solve()
-        if isinstance(codes, sparse.csc_matrix):
-            codes = codes.T.toarray()
-        dense = codes.to_dense() if isinstance(codes, Tensor) else torch.from_numpy(codes)
-        objective, gaps = duality_gap(X, problem.D, dense, problem.penalty)
-        gap = (gaps / objective).max().item()
-        if gap <= TOLERANCE:
-            break
-    told = ", ".join(f"{name} {value}".replace("dtype torch.", "") for name, value in setting.items())
-    return Contender(solve, len(X), told, gap, dense.count_nonzero().item() / len(X))
-
-
-def contenders(problem: Problem, but: Iterable[str] = ()) -> dict[str, Contender]:
-    """All but some; a peer that is not installed is named and left out."""
-    found = {}
-    for name, peer in {ZOO: Peer(zoo, [{}]), **peers(problem.threads)}.items():
-        if name not in but:
-            try:
-                found[name] = certified(peer, problem)
-            except ImportError as error:
-                print(f"{name} is left out: {error}")
-    return found
 
 
 def timed(found: dict[str, Contender], rounds: int) -> dict[str, np.ndarray]:
@@ -189,7 +140,7 @@ def draw(rows: Tensor, others: Tensor, D: Tensor, threads: int, rounds: int, out
 
 def full_pass(device: str) -> None:
     """Time and memory of all rows of an embedding of GPT-2's size; on a GPU also against its products of matrices."""
-    n, d, K, penalty = FULL_PASS.values()
+    (n, d, K), penalty = FULL_PASS, FULL_PENALTY
     rows = unit_rows(stand_in(n + K, d)).to(device)
     X, D = rows[K:], rows[:K]
     lasso(X[:64], D, penalty)  # compiles

@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 class RunSummary(L.Callback):
@@ -41,5 +42,5 @@ class RunSummary(L.Callback):
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         for label, text in lines.items():
-            table.add_row(label, text)
+            table.add_row(label, Text(text))
         Console().print(table)

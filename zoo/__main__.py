@@ -75,8 +75,8 @@ def _add_studies(studies: Any) -> None:
     pursuit.add_argument("--source", nargs="+", default=["gpt2-stdlib.learned"], help="one or several runs' embeddings")
     pursuit.add_argument("--steps", type=_steps, default=[None], help="of pretraining, as 0,512,4096; default the last")
     pursuit.add_argument("--n-atoms", type=int, default=512, help="atoms; fewer than rows")
-    pursuit.add_argument("--penalties", type=_numbers, default=[0.4, 0.3, 0.2, 0.14, 0.1], help="descending")
-    pursuit.add_argument("--dictionary-steps", type=int, default=12, help="codings of all rows at every penalty")
+    pursuit.add_argument("--penalties", type=_numbers, default=[0.3, 0.2, 0.14, 0.1], help="descending")
+    pursuit.add_argument("--dictionary-steps", type=int, default=10, help="codings of all rows at every penalty")
     pursuit.add_argument("--frequency-power", type=float, default=0.0, help="rows have weight p^power")
     atoms = studies.add_parser(
         "planted-atoms", help="when basis pursuit finds atoms that are known, over noise and sparsity"

@@ -13,8 +13,8 @@ from zoo.datamodules import (
     PermutedCoordinateRows,
     PlantedRows,
 )
-from zoo.datamodules.row_loaders import RowEvaluationLoader, RowLoader
-from zoo.models import GPT2
+from zoo.datamodules.row_loaders import AllRowsLoader, RowEvaluationLoader, RowLoader
+from zoo.models import GPT2, AdamLinear, SparseAutoencoder, TopKSAE
 
 W = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) @ torch.randn(
     5, 5, generator=torch.Generator().manual_seed(1)
@@ -85,6 +85,42 @@ def test_an_epoch_is_long_enough_for_gradients_to_accumulate_however_few_the_row
     assert len(used) == len(list(used)) == 1000
     used.load_state_dict({"position": 2300})
     assert len(list(used)) == 700
+
+
+@pytest.mark.parametrize("power", [0, 0.5])
+def test_without_a_batch_size_every_batch_holds_all_training_rows_with_their_weights(matrix, counts, power):
+    made = data(matrix, token_counts=counts, frequency_power=power, batch_size=None, val_fraction=0.2)
+    batches = made.train_dataloader()
+    for batch in (next(iter(batches)), batches.batch(7)):
+        assert torch.equal(batch["row"], made.train_rows)
+        assert torch.equal(batch["x"], W[made.train_rows])
+        weight = torch.from_numpy(COUNTS**power).double()
+        torch.testing.assert_close(batch["weight"].double(), (weight / weight.mean())[made.train_rows])
+    assert not made.held_out[batch["row"]].any()
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_ranks_share_out_all_rows_as_evenly_as_they_go(world_size):
+    ids, weights = torch.arange(5, 60), torch.arange(60.0)
+    ranks = [AllRowsLoader(ROWS, ids, weights, rank, world_size).batch(3) for rank in range(world_size)]
+    for key, whole in AllRowsLoader(ROWS, ids, weights).batch(3).items():
+        assert torch.equal(torch.cat([part[key] for part in ranks]), whole)
+    sizes = [len(part["row"]) for part in ranks]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_without_a_batch_size_evaluation_shows_every_row_once(matrix):
+    made = data(matrix, batch_size=None)
+    rows = torch.cat([batch["row"] for batch in made.val_dataloader()])
+    assert sorted(rows.tolist()) == list(range(60))
+
+
+def test_a_loader_of_all_rows_counts_its_batches_as_others_do(matrix):
+    used, resumed = (data(matrix, batch_size=None).train_dataloader() for _ in range(2))
+    list(islice(used, 5))
+    resumed.load_state_dict(used.state_dict())
+    assert resumed.position == 5
+    assert len(list(resumed)) == len(used) - 5
 
 
 @pytest.mark.parametrize("power", [0, 0.5, 1])
@@ -262,6 +298,29 @@ def test_a_resumed_fit_ends_in_the_same_bits(matrix, make_trainer, tmp_path):
     make_trainer(max_steps=11).fit(second, data(matrix), ckpt_path=tmp_path / "six.ckpt")
     assert torch.equal(second.mean, whole.mean)
     assert not torch.equal(first.mean, whole.mean)
+
+
+def autoencoder():
+    return SparseAutoencoder(TopKSAE(5, 8, k=2), AdamLinear(learning_rate=0.01, warmup_steps=0))
+
+
+def test_an_autoencoder_trains_on_all_rows_at_once(matrix, make_trainer):
+    m, batches = autoencoder(), []
+    loss = m.net.loss
+    m.net.loss = lambda x, *args: batches.append(x) or loss(x, *args)
+    start = m.net.W_dec.detach().clone()
+    made = data(matrix, batch_size=None)
+    make_trainer(max_steps=3).fit(m, made)
+    assert len(batches) == 3
+    assert all(torch.equal(x, W[made.train_rows]) for x in batches)
+    assert ((m.net.W_dec - start).norm(dim=1) > 0).all()
+
+
+def test_an_autoencoder_that_should_weigh_all_rows_is_refused(matrix, counts, make_trainer, refused):
+    made = data(matrix, token_counts=counts, frequency_power=0.5, batch_size=None)
+    with refused("takes rows drawn by weight, not weighted: give data.batch_size a number"):
+        make_trainer().fit(autoencoder(), made)
+    make_trainer(limit_val_batches=1.0).validate(autoencoder(), made, verbose=False)
 
 
 def test_a_batch_that_does_not_divide_by_the_devices_is_refused(matrix, make_trainer, refused):

@@ -131,6 +131,17 @@ def test_the_worst_row_is_that_of_the_largest_weighted_error(few):
     close(renewed(optimizer(atoms), codes, x, weight)[4], torch.eye(D)[8])
 
 
+def test_an_atom_that_only_rows_without_weight_use_is_replaced(few):
+    codes, atoms, x = few
+    weight = torch.ones(40)
+    weight[:12] = 0
+    codes[:12] = 0
+    codes[:12, 4] = 1.0
+    step = optimizer(atoms)
+    close(renewed(step, codes, x, weight)[4], -torch.eye(D)[9])
+    assert step.replaced == 1
+
+
 @pytest.mark.parametrize(("replace_below", "replaced"), [(0.0, 0), (0.1, 0), (0.2, 1), (0.9, 1)])
 def test_an_atom_used_below_a_share_of_the_mean_use_is_replaced(few, replace_below, replaced):
     codes, atoms, x = few

@@ -9,7 +9,7 @@ several runs of pretraining, over which seeds are then averaged.
 import csv
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from zoo.metrics import (
 )
 from zoo.models import Dictionary, DictionaryLearning
 from zoo.models.sparse_coding import basis_pursuit, least_squares_on_support, orthogonal_matching_pursuit
-from zoo.studies.basis_pursuit_report import draw, table
+from zoo.studies.basis_pursuit_report import AT_L0, draw, table
 from zoo.studies.tasks import check_folder, do_all, write_json
 
 AT_EVERY_STEP = ("embedding", "covariance-matched")
@@ -57,7 +57,8 @@ class Task:
     source: str
     step: int | None
     matrix: str
-    seed: int
+    seed: int  # of the held-out rows and the first atoms
+    draw: int  # of the null model
     n_atoms: int
     penalties: tuple[float, ...]
     dictionary_steps: int
@@ -66,7 +67,7 @@ class Task:
     @property
     def name(self) -> str:
         """Of the files with its results."""
-        words = [Path(self.source).name, f"step-{self.step}", self.matrix, f"seed-{self.seed}"]
+        words = [Path(self.source).name, f"step-{self.step}", self.matrix, f"seed-{self.seed}", f"draw-{self.draw}"]
         return "_".join([*words, *(() if self.penalties else ("baselines",))]).replace(" ", "-").lower()
 
     def file(self, out: Path) -> Path:
@@ -79,8 +80,8 @@ def run(
     sources: Sequence[str] = ("gpt2-stdlib.learned",),
     steps: Sequence[int | None] = (None,),
     n_atoms: int = 512,
-    penalties: Sequence[float] = (0.4, 0.3, 0.2, 0.14, 0.1),
-    dictionary_steps: int = 12,
+    penalties: Sequence[float] = (0.3, 0.2, 0.14, 0.1),
+    dictionary_steps: int = 10,
     frequency_power: float = 0.0,
     seeds: int = 3,
     jobs: int = 1,
@@ -107,24 +108,26 @@ def run(
     _check(seeds, jobs, dictionary_steps, steps, penalties)
     shared = (n_atoms, tuple(penalties), dictionary_steps, frequency_power)
     tasks = [
-        Task(source, step, matrix, seed, *shared)
+        Task(source, step, matrix, seed, seed, *shared)
         for seed in range(seeds)
         for source in sources
         for step in steps
         for matrix in AT_EVERY_STEP + AT_THE_LAST_STEP * (step == steps[-1])
     ]
-    bases = [t for t in tasks if t.step == steps[-1] and t.matrix in AT_EVERY_STEP]
-    tasks += [Task(t.source, t.step, t.matrix, t.seed, n_atoms, (), 0, frequency_power) for t in bases]
+    ends = [t for t in tasks if t.step == steps[-1]]
+    again = [replace(t, seed=1) for t in ends if t.draw == 0 and t.matrix != "embedding"]  # what seed 1 finds in it
+    untrained = [replace(t, penalties=()) for t in ends if t.matrix in AT_EVERY_STEP]
     for source in sources:
-        data = _data(Task(source, steps[0], "embedding", 0, *shared))
+        data = _data(Task(source, steps[0], "embedding", 0, 0, *shared))
         baselines.refuse_trivial_dictionary(n_atoms, len(data.train_rows))
     settings = {"sources": list(sources), "steps": list(steps), "n_atoms": n_atoms, "penalties": list(penalties)}
     settings |= {"dictionary_steps": dictionary_steps, "frequency_power": frequency_power}
     check_folder(out, settings)
     (out / "atoms").mkdir(exist_ok=True)
-    do_all(_do, [task for task in tasks if not task.file(out).exists()], out, jobs)
-    results = [line for task in tasks for line in json.loads(task.file(out).read_text("utf-8"))]
-    results += _stability([task for task in tasks if task.penalties], out)
+    wanted = [*tasks, *untrained, *again]
+    do_all(_do, [task for task in wanted if not task.file(out).exists()], out, jobs)
+    results = [line for task in [*tasks, *untrained] for line in json.loads(task.file(out).read_text("utf-8"))]
+    results += [line for task in ends if task.seed == 0 for line in _stability(task, out)]
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as f:
         columns = list(dict.fromkeys(key for line in results for key in line))
         writer = csv.DictWriter(f, columns)
@@ -155,10 +158,10 @@ def _check(
 def _data(task: Task) -> EmbeddingRowsDataModule:
     null: dict[str, Callable[[], NullModel | None]] = {
         "embedding": lambda: None,
-        "covariance-matched": lambda: CovarianceMatchedRows(seed=task.seed),
-        "permuted coordinates": lambda: PermutedCoordinateRows(seed=task.seed),
-        "isotropic": lambda: IsotropicRows(seed=task.seed),
-        "planted": lambda: PlantedRows(n_atoms=task.n_atoms // 2, sparsity=PLANTED_SPARSITY, seed=task.seed),
+        "covariance-matched": lambda: CovarianceMatchedRows(seed=task.draw),
+        "permuted coordinates": lambda: PermutedCoordinateRows(seed=task.draw),
+        "isotropic": lambda: IsotropicRows(seed=task.draw),
+        "planted": lambda: PlantedRows(n_atoms=task.n_atoms // 2, sparsity=PLANTED_SPARSITY, seed=task.draw),
     }
     return EmbeddingRowsDataModule(
         task.source,
@@ -202,6 +205,7 @@ def _along_penalties(task: Task, out: Path) -> list[dict[str, Any]]:
         atoms.append(module.net.W_dec.detach().numpy().copy())
     assert module is not None
     lines[-1] |= _gauge(module.net, data)
+    atoms.append(baselines.token_dictionary(data.W_E[~data.held_out], task.n_atoms).numpy())
     np.save(out / "atoms" / f"{task.name}.npy", np.stack(atoms))
     return lines
 
@@ -218,11 +222,14 @@ def _judge(net: Dictionary, data: EmbeddingRowsDataModule) -> dict[str, float]:
             f"{prefix}fvu": _fvu(x, solution.codes @ net.W_dec, rows),
             f"{prefix}fvu_debiased": _fvu(x, free @ net.W_dec, rows),
         }
+    atoms, pursued = net.W_dec.detach(), x[data.held_out]
+    l0 = min(AT_L0, *atoms.shape)
+    line["fvu_pursued"] = baselines.fvu(pursued, orthogonal_matching_pursuit(pursued, atoms, l0) @ atoms)
     line["uncertified"] = float((~solution.certified).sum())
     line["largest_gap"] = (solution.gap / solution.objective.clamp(min=1e-300)).max().item()
     if data.true_atoms is not None:
-        line["matched_cosine"] = matched_cosine(net.W_dec.detach(), data.true_atoms).item()
-    return line | _bits(x, free.to_dense(), net.W_dec.detach(), data)
+        line["matched_cosine"] = matched_cosine(atoms, data.true_atoms).item()
+    return line | _bits(x, free.to_dense(), atoms, data)
 
 
 def _bits(x: torch.Tensor, codes: torch.Tensor, atoms: torch.Tensor, data: EmbeddingRowsDataModule) -> dict[str, float]:
@@ -286,28 +293,21 @@ def _baselines(task: Task) -> list[dict[str, Any]]:
     return lines
 
 
-def _stability(tasks: list[Task], out: Path) -> list[dict[str, Any]]:
-    """Mean best absolute cosine between the dictionaries of two seeds, and between as many rows of two seeds."""
-    lines = []
-    for task in (t for t in tasks if t.seed == 0):
-        others = [t for t in tasks if (t.source, t.step, t.matrix) == (task.source, task.step, task.matrix)]
-        atoms = [torch.from_numpy(np.load(out / "atoms" / f"{t.name}.npy", allow_pickle=False)) for t in others]
-        rows = [_random_rows(t) for t in others]
-        pairs = [(i, j) for i in range(len(others)) for j in range(len(others)) if i != j]
-        by_chance = np.mean([mean_max_cosine(rows[i], rows[j], signed=False).item() for i, j in pairs])
-        for k, penalty in enumerate(task.penalties):
-            alike = np.mean([mean_max_cosine(atoms[i][k], atoms[j][k], signed=False).item() for i, j in pairs])
-            line = {
-                "coder": "stability",
-                "penalty": penalty,
-                "cosine": float(alike),
-                "cosine_of_rows": float(by_chance),
-            }
-            lines.append({"source": task.source, "step": task.step, "matrix": task.matrix, "seed": 0} | line)
-    return lines
+def _stability(task: Task, out: Path) -> list[dict[str, Any]]:
+    """Mean best absolute cosine between what two seeds learn of the same rows, and between random rows they were given.
 
-
-def _random_rows(task: Task) -> torch.Tensor:
-    torch.manual_seed(task.seed)
-    data = _data(task)
-    return baselines.token_dictionary(data.W_E[~data.held_out], task.n_atoms)
+    Args:
+        task: That of seed 0.
+        out: Folder of the study.
+    """
+    other = replace(task, seed=1, draw=1 if task.matrix == "embedding" else 0)
+    a, b = (np.load(out / "atoms" / f"{t.name}.npy", allow_pickle=False) for t in (task, other))
+    *alike, by_chance = (
+        mean_max_cosine(torch.from_numpy(x), torch.from_numpy(y), signed=False).item()
+        for x, y in zip(a, b, strict=True)
+    )
+    shared = {"source": task.source, "step": task.step, "matrix": task.matrix, "seed": 0, "coder": "stability"}
+    return [
+        {**shared, "penalty": penalty, "cosine": cosine, "cosine_of_rows": by_chance}
+        for penalty, cosine in zip(task.penalties, alike, strict=True)
+    ]

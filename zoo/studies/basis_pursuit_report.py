@@ -87,7 +87,8 @@ def _by_matrix(results: Results, step: Any, matrices: Sequence[str]) -> str:
         row("held-out FVU, debiased", lambda m: results.at(step, m, "fvu_debiased")),
         row("held-out FVU, shrunk", lambda m: results.at(step, m, "fvu")),
         row("FVU of rows trained on, debiased", lambda m: results.at(step, m, "train_fvu_debiased", x="train_l0")),
-        *(row(f"{n}, pursued", lambda m, n=n: results.at(step, m, "fvu_debiased", n)) for n in UNLEARNED),  # type: ignore[misc]
+        row("learned atoms, matching pursuit", lambda m: results.at(step, m, "fvu_pursued")),
+        *(row(f"{n}, matching pursuit", lambda m, n=n: results.at(step, m, "fvu_debiased", n)) for n in UNLEARNED),  # type: ignore[misc]
         row("principal components at the same bits", lambda m: results.at(step, m, "pca_fvu")),
         row("bits per row, 8 a number", lambda m: results.at(step, m, "bits_per_row")),
         row("FVU of all rows at these bits", lambda m: results.at(step, m, "fvu_at_bits")),
