@@ -25,7 +25,8 @@ class EmbeddingRowsDataModule(ZooDataModule):
     step, rank) and of nothing else: resuming is exact, and any number of ranks sees the same global batches.
 
     Args:
-        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[/folder][@revision].
+        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[/folder][@revision]. In
+            all of them {step} stands for the step, as in hf:EleutherAI/pythia-160m@step{step}.
         step: Training step, for a source that holds several.
         tensor: Name of the tensor; by default that of the token embedding.
         null_model: Rows to use in the place of the source's own.
@@ -72,6 +73,7 @@ class EmbeddingRowsDataModule(ZooDataModule):
             raise ZooError(f"data.seed is {seed}; it must not be negative")
         self.batch_size, self.seed, self.frequency_power = batch_size, seed, frequency_power
         if source is not None:
+            source, step = sources.at_step(source, step)
             if n_rows is not None or d_in is not None:
                 raise ZooError("n_rows and d_in are the source's; leave them out, or leave out source")
             W = _checked(sources.embedding(source, step, tensor), source)

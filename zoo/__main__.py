@@ -72,7 +72,9 @@ def _add_studies(studies: Any) -> None:
     pursuit = studies.add_parser(
         "basis-pursuit", help="sparse coding error over pretraining, certified, and null models"
     )
-    pursuit.add_argument("--source", nargs="+", default=["gpt2-stdlib.learned"], help="one or several runs' embeddings")
+    pursuit.add_argument(
+        "--source", nargs="+", default=["gpt2-stdlib.learned"], help="runs; {step} in a name stands for the step"
+    )
     pursuit.add_argument("--steps", type=_steps, default=[None], help="of pretraining, as 0,512,4096; default the last")
     pursuit.add_argument("--n-atoms", type=int, default=512, help="atoms; fewer than rows")
     pursuit.add_argument("--penalties", type=_numbers, default=[0.3, 0.2, 0.14, 0.1], help="descending")

@@ -126,6 +126,19 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, zoo_part
 
 
+def at_step(source: str, step: int | None) -> tuple[str, int | None]:
+    """A source and a step of it; where the source's name has {step} in it, the name for that step, and no step.
+
+    Raises:
+        ZooError: If the name asks for a step and none is given.
+    """
+    if "{step}" not in source:
+        return source, step
+    if step is None:
+        raise ZooError(f"{source} names a step of training by {{step}}; say which with step")
+    return source.replace("{step}", str(step)), None
+
+
 def run_checkpoint(source: str | Path, step: int | None) -> str | Path:
     """The last checkpoint of a run's folder that holds no checkpoints of single steps; any other source as it is."""
     last = Path(source).expanduser() / "checkpoints" / "last.ckpt"

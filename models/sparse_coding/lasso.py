@@ -84,8 +84,8 @@ def lasso(
             if not before.isfinite().all():
                 raise ZooError("start has entries that are NaN or infinite")
             codes.copy_(before.clamp(min=0) if positive else before).mul_(usable)  # solvers leave zero atoms alone
-        objective, gap = solver.improve(X[part], lam[part], codes)
-        parts.append(csr_of(codes))
+        sparse, objective, gap = solver.improve(X[part], lam[part], codes)
+        parts.append(sparse)
         objectives.append(objective)
         gaps.append(gap)
     objective, gap = torch.cat(objectives), torch.cat(gaps)
@@ -99,35 +99,38 @@ class _Solver:
         self.D, self.tolerance, self.positive, self.max_rounds = D, tolerance, positive, max_rounds
         self.gram: dict[torch.dtype, Tensor] = {}
 
-    def improve(self, x: Tensor, lam: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Replace codes (n, K) by better ones; their objective and gap, (n,) each."""
+    def improve(self, x: Tensor, lam: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Replace codes (n, K) by better ones: in compressed rows, and their objective and gap, (n,) each."""
         free = lam == 0
         if free.any():
             codes[free] = (x[free].double() @ torch.linalg.pinv(self.D.double())).to(codes.dtype)
-        single = x.dtype == torch.float32 and self.tolerance >= SINGLE
-        todo = ~free
-        objective, gap = lam.new_zeros(len(x)), lam.new_zeros(len(x))
-        unknown = torch.ones_like(free)
+        single, todo = x.dtype == torch.float32 and self.tolerance >= SINGLE, ~free
         for dtype in [torch.float32] * single + [torch.float64]:
+            if todo.all():
+                self._solve(x, lam, codes, dtype)
+            elif todo.any():
+                some = codes[todo]
+                self._solve(x[todo], lam[todo], some, dtype)
+                codes[todo] = some
+            sparse = csr_of(codes)
+            objective, gap = duality_gap(x, self.D, sparse, lam, self.positive)
+            todo = ~free & ~certify(x, objective, gap, self.tolerance)
+            if not todo.any():
+                break
             codes[~objective.isfinite()] = 0  # where single precision overflowed
-            if todo.any():
-                codes[todo] = self._solve(x[todo], lam[todo], codes[todo], dtype)
-            if unknown.any():
-                objective[unknown], gap[unknown] = duality_gap(
-                    x[unknown], self.D, codes[unknown], lam[unknown], self.positive
-                )
-            todo = unknown = ~free & ~certify(x, objective, gap, self.tolerance)
-        return objective, gap
+        return sparse, objective, gap
 
-    def _solve(self, x: Tensor, lam: Tensor, codes: Tensor, dtype: torch.dtype) -> Tensor:
-        D, x, better = self.D.to(dtype), x.to(dtype), codes.to(dtype, copy=True)
+    def _solve(self, x: Tensor, lam: Tensor, codes: Tensor, dtype: torch.dtype) -> None:
+        """Improve codes (n, K) in place, with arithmetic of a precision."""
+        D, x, better = self.D.to(dtype), x.to(dtype), codes.to(dtype)
         settings = (MARGIN * self.tolerance, self.positive, self.max_rounds)
-        if x.device.type != "cpu":
-            sparsa.solve(x, D, lam, better, *settings)
-            return better.to(codes.dtype)
-        from zoo.models.sparse_coding import coordinate_descent  # slow to import
+        if x.device.type == "cpu":
+            from zoo.models.sparse_coding import coordinate_descent  # slow to import
 
-        if dtype not in self.gram:
-            self.gram[dtype] = D @ D.T
-        coordinate_descent.solve(x, D, self.gram[dtype], lam, better, *settings)
-        return better.to(codes.dtype)
+            if dtype not in self.gram:
+                self.gram[dtype] = D @ D.T
+            coordinate_descent.solve(x, D, self.gram[dtype], lam, better, *settings)
+        else:
+            sparsa.solve(x, D, lam, better, *settings)
+        if better is not codes:
+            codes.copy_(better)

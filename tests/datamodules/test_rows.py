@@ -415,3 +415,20 @@ def test_training_rows_that_are_all_the_same_are_refused(tmp_path, refused):
     np.save(tmp_path / "W.npy", np.ones((30, 4), np.float32))
     with refused("the 27 training rows of .* are all the same"):
         EmbeddingRowsDataModule(str(tmp_path / "W.npy"))
+
+
+def test_steps_that_are_revisions_of_a_hub_repository_are_named_by_a_pattern(hub, tmp_path, refused):
+    """GPT-NeoX weights as Pythia's: one revision per step, the embedding under its own name."""
+    from safetensors.torch import save_file
+
+    for step in (0, 512):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        rows = torch.randn(40, 8, generator=torch.Generator().manual_seed(step))
+        save_file({"gpt_neox.embed_in.weight": rows, "embed_out.weight": rows + 1}, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"model_type": "gpt_neox"}')
+        hub("org/neox", folder, revision=f"step{step}", absent=["tokenizer.json"])
+        data = EmbeddingRowsDataModule("hf:org/neox@step{step}", step)
+        assert torch.equal(data.W_E, rows)
+    with refused("names a step of training by {step}; say which"):
+        EmbeddingRowsDataModule("hf:org/neox@step{step}")

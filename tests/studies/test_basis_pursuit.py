@@ -64,3 +64,29 @@ def test_a_finished_study_is_not_made_again_and_not_mixed_with_another(small_stu
 def test_settings_that_make_no_study_are_refused_before_anything_is_learned(small_study, refused, changed, words):
     with refused(words):
         small_study(**changed)
+
+
+def test_the_error_over_pretraining_and_its_limit_are_told_for_revisions_of_a_hub_repository(
+    hub, tmp_path, monkeypatch
+):
+    from safetensors.torch import save_file
+
+    atoms = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(600, 16, generator=torch.Generator().manual_seed(1))
+    rows, _, _ = planted(600, 16, 24, 2, generator=torch.Generator().manual_seed(3))
+    steps = [0, 1, 4, 16, 64, 256]
+    for step in steps:  # superposition emerges from noise
+        folder = tmp_path / f"weights-{step}"
+        folder.mkdir()
+        W = rows + noise * 2.0 / (1 + step) if step else noise
+        save_file({"gpt_neox.embed_in.weight": W, "embed_out.weight": atoms}, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"model_type": "gpt_neox"}')
+        hub("org/neox", folder, revision=f"step{step}", absent=["tokenizer.json"])
+    monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 2))
+    monkeypatch.setattr("zoo.studies.basis_pursuit_report.AT_L0", 2)
+    monkeypatch.setattr(basis_pursuit, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
+    settings = {"n_atoms": 24, "penalties": [0.8, 0.2], "dictionary_steps": 3, "seeds": 2}
+    basis_pursuit.run(tmp_path / "study", ["hf:org/neox@step{step}"], steps, **settings)
+    table = (tmp_path / "study" / "table.md").read_text()
+    assert "| step 0 | " in table
+    assert "Limit of its distance from the null model's under limit + b step^-c" in table

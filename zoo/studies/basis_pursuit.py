@@ -90,7 +90,8 @@ def run(
 
     Args:
         out: Folder of the study; finished runs in it are not made again.
-        sources: The embeddings of one or several runs of pretraining: what `zoo.embedding` takes.
+        sources: The embeddings of one or several runs of pretraining: what `zoo.embedding` takes, or a name with {step}
+            in it where every step has a name of its own, as in hf:EleutherAI/pythia-160m@step{step}.
         steps: Steps of pretraining, ascending; null models other than the covariance's are made of the last.
         n_atoms: Atoms of every dictionary.
         penalties: Weights of the codes' absolute values, see `Dictionary`, descending.

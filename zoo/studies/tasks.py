@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import lightning  # noqa: F401 - whose import sets the level of its logger, which workers change
 import torch
 from rich.progress import track
 
