@@ -152,11 +152,11 @@ def certified(peer: Peer, problem: Problem) -> Contender:
     return Contender(solve, len(X), told, gap, dense.count_nonzero().item() / len(X))
 
 
-def contenders(problem: Problem, but: Iterable[str] = ()) -> dict[str, Contender]:
-    """All but some; a peer that is not installed is named and left out."""
+def contenders(problem: Problem, names: Iterable[str] | None = None) -> dict[str, Contender]:
+    """All, or those named; a peer that is not installed is named and left out."""
     found = {}
     for name, peer in {ZOO: Peer(zoo, [{}]), **peers(problem.threads)}.items():
-        if name not in but:
+        if names is None or name in names:
             try:
                 found[name] = certified(peer, problem)
             except ImportError as error:

@@ -35,13 +35,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import clock
-from benchmarks.sparse_coding_peers import SKLEARN_LARS, TOLERANCE, ZOO, Contender, Problem, contenders
+from benchmarks.sparse_coding_peers import SKLEARN, SPAMS_CD, SPAMS_LARS, TOLERANCE, ZOO, Contender, Problem, contenders
 from zoo import ZooError, embedding
 from zoo.models.sparse_coding import lasso
 
 N_ROWS, N_ATOMS = 2000, 1536
 AIMS = {0.2: ("8", "1.3"), 0.1: ("8", "1.3"), 0.05: ("1", "")}  # penalty -> against scikit-learn, against SPAMS
 TRAINING_ROWS = 20_000  # at most, from which atoms are learned
+SLOW_ROWS = 500  # from which scikit-learn's curves are extrapolated
 SIZES = {"rows": (500, 1000, 2000, 4000, 8000), "atoms": (384, 768, 1536, 3072, 6144)}  # drawn at penalty .1
 FULL_PASS, FULL_PENALTY = (50257, 768, 3072), 0.105  # rows, their width, and atoms
 
@@ -114,7 +115,7 @@ def report(problem: Problem, rounds: int) -> None:
 
 
 def draw(rows: Tensor, others: Tensor, D: Tensor, threads: int, rounds: int, out: Path) -> None:
-    """Seconds against the number of rows, and of atoms, for which other rows serve."""
+    """Seconds against the number of rows, and of atoms, for which other rows serve; for scikit-learn from a few rows."""
     problems = {
         "rows": [Problem(rows[:n], D, 0.1, threads) for n in SIZES["rows"]],
         "atoms": [Problem(rows[:N_ROWS], others[:n], 0.1, threads) for n in SIZES["atoms"] if n <= len(others)],
@@ -124,7 +125,8 @@ def draw(rows: Tensor, others: Tensor, D: Tensor, threads: int, rounds: int, out
     for axes, (what, sizes) in zip(figure.subplots(1, 2), problems.items(), strict=True):
         curves: dict[str, list[float]] = {}
         for problem in sizes:
-            found = contenders(problem, but=(SKLEARN_LARS,))
+            few = problem._replace(X=problem.X[:SLOW_ROWS])
+            found = contenders(problem, (ZOO, SPAMS_LARS, SPAMS_CD)) | contenders(few, (SKLEARN,))
             for name, seconds in timed(found, rounds).items():
                 curves.setdefault(name, []).append(seconds.min() * len(problem.X))
         for name, curve in curves.items():

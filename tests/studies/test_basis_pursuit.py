@@ -1,11 +1,12 @@
 import csv
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from zoo.null_models import planted
-from zoo.studies import basis_pursuit
+from zoo.studies import basis_pursuit, basis_pursuit_report
 
 
 @pytest.fixture
@@ -66,9 +67,7 @@ def test_settings_that_make_no_study_are_refused_before_anything_is_learned(smal
         small_study(**changed)
 
 
-def test_the_error_over_pretraining_and_its_limit_are_told_for_revisions_of_a_hub_repository(
-    hub, tmp_path, monkeypatch
-):
+def test_the_error_over_pretraining_is_told_for_revisions_of_a_hub_repository(hub, tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
     atoms = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
@@ -86,7 +85,24 @@ def test_the_error_over_pretraining_and_its_limit_are_told_for_revisions_of_a_hu
     monkeypatch.setattr("zoo.studies.basis_pursuit_report.AT_L0", 2)
     monkeypatch.setattr(basis_pursuit, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
     settings = {"n_atoms": 24, "penalties": [0.8, 0.2], "dictionary_steps": 3, "seeds": 2}
-    basis_pursuit.run(tmp_path / "study", ["hf:org/neox@step{step}"], steps, **settings)
-    table = (tmp_path / "study" / "table.md").read_text()
-    assert "| step 0 | " in table
-    assert "Limit of its distance from the null model's under limit + b step^-c" in table
+    results = basis_pursuit.run(tmp_path / "study", ["hf:org/neox@step{step}"], steps, **settings)
+    error = {(r["step"], r["matrix"]): r["fvu"] for r in results if r.get("penalty") == 0.2 and "fvu" in r}
+    assert error[0, "embedding"] == pytest.approx(error[0, "covariance-matched"], rel=0.15)
+    assert error[256, "embedding"] < 0.7 * error[256, "covariance-matched"]
+    assert all(f"| step {step} | " in (tmp_path / "study" / "table.md").read_text() for step in steps)
+
+
+def test_the_limit_of_a_falling_error_and_of_a_growing_distance_are_told():
+    steps = [0, 1, 4, 16, 64, 256]
+    lines = []
+    for step in steps:
+        for matrix, end in (("embedding", 0.2), ("covariance-matched", 0.5)):
+            for seed in (0, 1):
+                for l0 in (8, 32):
+                    fvu = end + (0.8 - end) * (max(step, 0.5) / 0.5) ** -0.5
+                    line = {"source": "a", "step": step, "matrix": matrix, "seed": seed, "coder": "basis pursuit"}
+                    lines.append(line | {"l0": l0, "fvu_debiased": fvu})
+    results = basis_pursuit_report.Results(lines, {"steps": steps, "sources": ["a"]})
+    error, distance = basis_pursuit_report._limits(results, ["embedding", "covariance-matched"])
+    assert re.search(r"embedding's error under limit \+ b step\^-c: 0\.(19|20|21)\d \[", error)
+    assert re.search(r"distance from the null model's under .*: -0\.(29|30|31)\d \[", distance)

@@ -75,6 +75,11 @@ def run(
     """
     if seeds < 2 or jobs < 1:
         raise ZooError(f"seeds is {seeds} and jobs is {jobs}; an interval needs at least 2 seeds, and jobs at least 1")
+    if d_in < max(sparsities) or n_rows <= 4 * d_in / 0.9:
+        raise ZooError(
+            f"d_in is {d_in} and n_rows {n_rows}; there must be at least {max(sparsities)} dimensions, and more rows "
+            "to learn from (9 in 10) than atoms (4 times d_in)"
+        )
     settings = {"d_in": d_in, "n_rows": n_rows, "penalty": penalty, "dictionary_steps": dictionary_steps}
     check_folder(out, settings)
     tasks = [
