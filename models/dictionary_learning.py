@@ -5,7 +5,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.distributed import all_gather_object, all_reduce, get_world_size, is_initialized
 
@@ -84,18 +83,11 @@ class DictionaryLearning(ReconstructionModule):
     def setup(self, stage: str) -> None:
         """Fit mean, scale and first atoms to the data, once; a dictionary to start from keeps its atoms."""
         data = getattr(self.trainer, "datamodule", None)
-        if data is not None and data.d_in != self.net.d_in:
-            raise ZooError(f"the data have {data.d_in} dimensions, and the dictionary d_in = {self.net.d_in}")
+        self.check_data(data, self.net.d_in)
         if stage == "fit" and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise ZooError("precision 16-mixed scales gradients, and there are none here; use 32-true or bf16-mixed")
         if stage != "fit" or self.fitted or data is None:
             return
-        n_rows = len(getattr(data, "train_rows", ()))
-        if 0 < n_rows <= self.net.n_atoms:
-            rank_zero_info(
-                f"note: {self.net.n_atoms:,} atoms for {n_rows:,} training rows: the rows themselves are a dictionary "
-                "with FVU 0 at L0 1, so a small error on them is no finding; judge by held-out rows"
-            )
         ids = getattr(data, "train_rows", None)
         x, weight = (data.sample().to(self.device), None) if ids is None else (data.W_E[ids], data.row_weights[ids])
         self.net.fit_moments(x, weight)

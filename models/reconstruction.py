@@ -1,10 +1,13 @@
 """What every module that reconstructs its input shares: how it is judged."""
 
 from abc import abstractmethod
+from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from zoo.errors import ZooError
 from zoo.metrics import ReconstructionMetrics
 from zoo.models.zoo_module import ZooModule
 
@@ -24,11 +27,27 @@ class ReconstructionModule(ZooModule):
 
     def __init__(self, d_sae: int) -> None:
         super().__init__()
+        self.n_codes = d_sae
         self.held_out, self.trained_on = ReconstructionMetrics(d_sae), ReconstructionMetrics(d_sae)
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction (B, d_in) and codes (B, K) of data (B, d_in)."""
+
+    def check_data(self, data: Any, d_in: int) -> None:
+        """Refuse data of another width than `d_in`; say so where the rows to fit are few enough to be the codes.
+
+        Raises:
+            ZooError: If the widths differ.
+        """
+        if data is not None and data.d_in != d_in:
+            raise ZooError(f"the data have {data.d_in} dimensions, and the model d_in = {d_in}")
+        n_rows = len(getattr(data, "train_rows", ()))
+        if self.trainer.state.fn == "fit" and 0 < n_rows <= self.n_codes:
+            rank_zero_info(
+                f"note: {self.n_codes:,} atoms for {n_rows:,} training rows: the rows themselves are a dictionary with "
+                "FVU 0 at L0 1, so a small error on them is no finding; judge by held-out rows"
+            )
 
     def tokens_per_batch(self, batch: dict[str, Tensor]) -> int:
         """Examples on this rank."""

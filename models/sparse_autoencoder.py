@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.distributed import all_reduce, is_initialized
 from torch.optim import Optimizer
@@ -76,18 +75,11 @@ class SparseAutoencoder(ReconstructionModule):
     def setup(self, stage: str) -> None:
         """Fit scale and bias to the data, once; weights to start from keep their bias."""
         data = getattr(self.trainer, "datamodule", None)
-        if data is not None and data.d_in != self.net.d_in:
-            raise ZooError(f"the data have {data.d_in} dimensions, and the autoencoder d_in = {self.net.d_in}")
+        self.check_data(data, self.net.d_in)
         if stage == "fit" and data is not None and data.batch_size is None and data.frequency_power:
             raise ZooError("an autoencoder takes rows drawn by weight, not weighted: give data.batch_size a number")
         if stage != "fit" or self.fitted or data is None:
             return
-        n_rows = len(getattr(data, "train_rows", ()))
-        if 0 < n_rows <= self.net.d_sae:
-            rank_zero_info(
-                f"note: {self.net.d_sae:,} latents for {n_rows:,} training rows: the rows themselves are a dictionary "
-                "with FVU 0 at L0 1, so a small error on them is no finding; judge by held-out rows"
-            )
         if self.init_from is None:
             self.net.initialise(data.sample())
         else:

@@ -279,7 +279,7 @@ def test_numbers_out_of_range_are_refused(refused, options, message):
 
 @pytest.mark.parametrize("task", ["fit", "validate"])
 def test_data_of_another_dimension_are_refused(make_trainer, refused, task):
-    with refused("the data have 16 dimensions, and the dictionary d_in = 17"):
+    with refused("the data have 16 dimensions, and the model d_in = 17"):
         getattr(make_trainer(), task)(module(d_in=17), data())
 
 

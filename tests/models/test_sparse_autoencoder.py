@@ -304,7 +304,7 @@ def test_weights_that_training_would_rescale_are_refused(tmp_path, refused):
 @pytest.mark.parametrize("task", ["fit", "validate"])
 def test_data_of_another_dimension_are_refused(tmp_path, make_trainer, refused, task):
     m = SparseAutoencoder(models.TopKSAE(D + 1, K, k=2))
-    with refused("the data have 16 dimensions, and the autoencoder d_in = 17"):
+    with refused("the data have 16 dimensions, and the model d_in = 17"):
         getattr(make_trainer(), task)(m, data(tmp_path))
 
 

@@ -50,6 +50,23 @@ def token_dictionary(train: Tensor, n_atoms: int, priority: Tensor | None = None
     return F.normalize((train - train.mean(0))[order.topk(n_atoms).indices])
 
 
+def unlearned_dictionaries(train: Tensor, n_atoms: int, counts: Tensor | None) -> dict[str, Tensor]:
+    """Dictionaries that nobody learned, by name: (n_atoms, d) each.
+
+    Args:
+        train: Training rows, (n, d).
+        n_atoms: Atoms of each; fewer than n.
+        counts: How often the rows' tokens occur, (n,), if known: then the most frequent are one of the dictionaries.
+    """
+    dictionaries = {
+        "random directions": random_directions(n_atoms, train.shape[1]),
+        "random tokens": token_dictionary(train, n_atoms),
+    }
+    if counts is not None:
+        dictionaries["most frequent tokens"] = token_dictionary(train, n_atoms, counts)
+    return dictionaries
+
+
 def refuse_trivial_dictionary(n_atoms: int, n_rows: int) -> None:
     """Refuse to judge a dictionary that could hold every row.
 

@@ -8,7 +8,7 @@ several runs of pretraining, over which seeds are then averaged.
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,14 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.analysis import baselines
-from zoo.datamodules import (
-    CovarianceMatchedRows,
-    EmbeddingRowsDataModule,
-    IsotropicRows,
-    NullModel,
-    PermutedCoordinateRows,
-    PlantedRows,
-)
+from zoo.datamodules import EmbeddingRowsDataModule
 from zoo.errors import ZooError
 from zoo.metrics import (
     FVU,
@@ -40,11 +33,11 @@ from zoo.metrics import (
 from zoo.models import Dictionary, DictionaryLearning
 from zoo.models.sparse_coding import basis_pursuit, least_squares_on_support, orthogonal_matching_pursuit
 from zoo.studies.basis_pursuit_report import AT_L0, draw, table
+from zoo.studies.matrices import MATRICES, null_model
+from zoo.studies.quiet_fit import fit
 from zoo.studies.tasks import check_folder, do_all, write_json
 
-AT_EVERY_STEP = ("embedding", "covariance-matched")
-AT_THE_LAST_STEP = ("permuted coordinates", "isotropic", "planted")
-PLANTED_SPARSITY = 4
+AT_EVERY_STEP, AT_THE_LAST_STEP = MATRICES[:2], MATRICES[2:]
 GAUGED = 50  # held-out rows whose gauge norm is found
 BASELINE_L0 = (1, 4, 8, 16, 32)
 BITS = 8  # of a coefficient and of a number of the dictionary
@@ -134,10 +127,9 @@ def run(
         writer = csv.DictWriter(f, columns)
         writer.writeheader()
         writer.writerows(results)
-    matrices = AT_EVERY_STEP + AT_THE_LAST_STEP
-    text = table(results, settings | {"seeds": seeds, "n_eff": round(data.effective_rows)}, matrices)
+    text = table(results, settings | {"seeds": seeds, "n_eff": round(data.effective_rows)}, MATRICES)
     (out / "table.md").write_text(text, "utf-8")
-    draw(results, settings, matrices).savefig(out / "curves.png", dpi=120)
+    draw(results, settings, MATRICES).savefig(out / "curves.png", dpi=120)
     print(f"{text}\nwrote {out / 'table.md'}, results.csv and curves.png")
     return results
 
@@ -157,17 +149,10 @@ def _check(
 
 
 def _data(task: Task) -> EmbeddingRowsDataModule:
-    null: dict[str, Callable[[], NullModel | None]] = {
-        "embedding": lambda: None,
-        "covariance-matched": lambda: CovarianceMatchedRows(seed=task.draw),
-        "permuted coordinates": lambda: PermutedCoordinateRows(seed=task.draw),
-        "isotropic": lambda: IsotropicRows(seed=task.draw),
-        "planted": lambda: PlantedRows(n_atoms=task.n_atoms // 2, sparsity=PLANTED_SPARSITY, seed=task.draw),
-    }
     return EmbeddingRowsDataModule(
         task.source,
         task.step,
-        null_model=null[task.matrix](),
+        null_model=null_model(task.matrix, task.n_atoms, task.draw),
         batch_size=None,
         frequency_power=task.frequency_power,
         seed=task.seed,
@@ -191,17 +176,7 @@ def _along_penalties(task: Task, out: Path) -> list[dict[str, Any]]:
         if before is not None:
             module.net.load_state_dict(before.net.state_dict())
             module.fitted.fill_(True)
-        L.Trainer(
-            accelerator="cpu",
-            max_steps=task.dictionary_steps,
-            max_epochs=-1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
-            use_distributed_sampler=False,
-        ).fit(module, data)
+        fit(module, data, task.dictionary_steps)
         lines.append({"coder": "basis pursuit", "penalty": penalty} | _judge(module.net, data))
         atoms.append(module.net.W_dec.detach().numpy().copy())
     assert module is not None
@@ -279,13 +254,8 @@ def _baselines(task: Task) -> list[dict[str, Any]]:
     train, held_out = data.W_E[~data.held_out], data.W_E[data.held_out]
     mean = train.mean(0)
     torch.manual_seed(task.seed)
-    dictionaries = {
-        "random directions": baselines.random_directions(task.n_atoms, data.d_in),
-        "random tokens": baselines.token_dictionary(train, task.n_atoms),
-    }
-    if data.row_counts is not None:
-        counts = data.row_counts[~data.held_out]
-        dictionaries["most frequent tokens"] = baselines.token_dictionary(train, task.n_atoms, counts)
+    counts = None if data.row_counts is None else data.row_counts[~data.held_out]
+    dictionaries = baselines.unlearned_dictionaries(train, task.n_atoms, counts)
     x, lines = held_out - mean, []
     for name, atoms in dictionaries.items():
         for l0 in (n for n in BASELINE_L0 if n <= min(atoms.shape)):

@@ -20,6 +20,7 @@ from zoo.metrics import FVU, mean_max_cosine
 from zoo.models import DictionaryLearning
 from zoo.models.sparse_coding import orthogonal_matching_pursuit
 from zoo.studies.intervals import interval
+from zoo.studies.quiet_fit import fit
 from zoo.studies.tasks import check_folder, do_all, write_json
 
 
@@ -108,17 +109,7 @@ def recover(task: Task) -> dict[str, float]:
     data = EmbeddingRowsDataModule(null_model=planted, n_rows=task.n_rows, d_in=task.d_in, batch_size=None)
     module = DictionaryLearning(task.n_atoms, task.penalty, task.d_in)
     start = time.perf_counter()
-    L.Trainer(
-        accelerator="cpu",
-        max_steps=task.dictionary_steps,
-        max_epochs=-1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-    ).fit(module, data)
+    fit(module, data, task.dictionary_steps)
     seconds = time.perf_counter() - start
     atoms, mean = module.net.W_dec.detach(), module.net.b_dec
     assert data.true_atoms is not None

@@ -8,7 +8,6 @@ same number of bits.
 
 import csv
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,7 @@ import lightning as L
 import torch
 
 from zoo.analysis import baselines
-from zoo.datamodules import (
-    CovarianceMatchedRows,
-    EmbeddingRowsDataModule,
-    IsotropicRows,
-    NullModel,
-    PermutedCoordinateRows,
-    PlantedRows,
-)
+from zoo.datamodules import EmbeddingRowsDataModule
 from zoo.errors import ZooError
 from zoo.metrics import ReconstructionMetrics, description_length, matched_cosine, mean_max_cosine, pca_rank_at_bits
 from zoo.models import (
@@ -39,11 +31,11 @@ from zoo.models import (
     TopKSAE,
 )
 from zoo.models.sparse_coding import orthogonal_matching_pursuit
+from zoo.studies.matrices import MATRICES, null_model
+from zoo.studies.quiet_fit import fit
 from zoo.studies.sparse_rows_report import draw, table
 from zoo.studies.tasks import check_folder, do_all, write_json
 
-MATRICES = ("embedding", "covariance-matched", "permuted coordinates", "isotropic", "planted")
-PLANTED_SPARSITY = 4
 VARIANTS: dict[str, tuple[type[SAE], str, tuple[float, ...]]] = {  # class, the setting that makes it sparse, its values
     "TopK": (TopKSAE, "k", (4, 16, 32)),
     "BatchTopK": (BatchTopKSAE, "k", (4, 16, 32)),
@@ -139,16 +131,9 @@ def run(
 
 
 def _data(task: Task) -> EmbeddingRowsDataModule:
-    null: dict[str, Callable[[], NullModel | None]] = {
-        "embedding": lambda: None,
-        "covariance-matched": lambda: CovarianceMatchedRows(seed=task.seed),
-        "permuted coordinates": lambda: PermutedCoordinateRows(seed=task.seed),
-        "isotropic": lambda: IsotropicRows(seed=task.seed),
-        "planted": lambda: PlantedRows(n_atoms=task.d_sae // 2, sparsity=PLANTED_SPARSITY, seed=task.seed),
-    }
     return EmbeddingRowsDataModule(
         task.source,
-        null_model=null[task.matrix](),
+        null_model=null_model(task.matrix, task.d_sae, task.seed),
         batch_size=task.batch_size,
         frequency_power=task.frequency_power,
         seed=task.seed,
@@ -168,17 +153,7 @@ def _train(task: Task) -> dict[str, Any]:
     data = _data(task)
     level = int(task.level) if setting == "k" else task.level
     module = SparseAutoencoder(cls(data.d_in, task.d_sae, **{setting: level}), AdamLinear())  # type: ignore[arg-type]
-    L.Trainer(
-        accelerator="cpu",
-        max_steps=task.steps,
-        max_epochs=-1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-    ).fit(module, data)
+    fit(module, data, task.steps)
     sae = module.net.eval()
     line: dict[str, Any] = {"coder": task.variant, "setting": setting, "level": task.level}
     with torch.no_grad():
@@ -226,13 +201,8 @@ def _baselines(task: Task) -> list[dict[str, Any]]:
     train, held_out = data.W_E[~data.held_out], data.W_E[data.held_out]
     mean = train.mean(0)
     torch.manual_seed(task.seed)
-    dictionaries = {
-        "random directions": baselines.random_directions(task.d_sae, data.d_in),
-        "random tokens": baselines.token_dictionary(train, task.d_sae),
-    }
-    if data.row_counts is not None:
-        counts = data.row_counts[~data.held_out]
-        dictionaries["most frequent tokens"] = baselines.token_dictionary(train, task.d_sae, counts)
+    counts = None if data.row_counts is None else data.row_counts[~data.held_out]
+    dictionaries = baselines.unlearned_dictionaries(train, task.d_sae, counts)
     lines: list[dict[str, Any]] = [{"coder": "mean", "l0": 0, "fvu": baselines.fvu(held_out, mean.expand_as(held_out))}]
     for name, atoms in dictionaries.items():
         for l0 in BASELINE_L0:
