@@ -115,7 +115,7 @@ def report(problem: Problem, rounds: int) -> None:
 
 
 def draw(rows: Tensor, others: Tensor, D: Tensor, threads: int, rounds: int, out: Path) -> None:
-    """Seconds against the number of rows, and of atoms, for which other rows serve; for scikit-learn from a few rows."""
+    """Seconds against the number of rows, and of atoms, for which other rows serve; scikit-learn's from a few rows."""
     problems = {
         "rows": [Problem(rows[:n], D, 0.1, threads) for n in SIZES["rows"]],
         "atoms": [Problem(rows[:N_ROWS], others[:n], 0.1, threads) for n in SIZES["atoms"] if n <= len(others)],

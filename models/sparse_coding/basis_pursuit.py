@@ -46,7 +46,7 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
     objective[zero] = gap[zero] = 0.0
     penalty = largest_correlations(x, atoms, positive) * FIRST
     todo = ((penalty > 0) & ~zero).nonzero().squeeze(1)
-    path, reproduced = x.new_zeros(len(todo), len(atoms)), x.clone()
+    path = x.new_zeros(len(todo), len(atoms))
     for _ in range(STEPS):
         if not len(todo):
             break
@@ -62,9 +62,8 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
         found = left.norm(dim=1) <= REPRODUCED[X.dtype] * part.norm(dim=1)
         size = torch.where(found, exact.abs().sum(1), torch.inf)
         better = size < objective[todo]
-        codes[todo[better]], objective[todo[better]], gap[todo[better]] = exact[better], size[better], torch.inf
-        reproduced[todo[better]] = (part - left)[better]
-        bound = torch.linalg.vecdot(v, reproduced[todo])
+        codes[todo[better]], objective[todo[better]] = exact[better], size[better]
+        bound = torch.linalg.vecdot(v, part)
         gap[todo] = torch.minimum(gap[todo], (objective[todo] - bound).clamp(min=0))
         going = gap[todo] > tolerance * objective[todo]
         going |= objective[todo].isinf()

@@ -8,6 +8,8 @@ from zoo.models.sparse_coding.problem import check_problem, penalties
 from zoo.models.sparse_coding.rows import csr_of, row_range
 
 ROWS_AT_ONCE = 2048
+UNIT = 2.0**-24  # rounding of single precision
+SAFE = 1e-25, 1e25  # errors outside of which single precision may have lost numbers altogether
 ROUNDING = 1e-12  # share of |x|²/2 below which float64 does not tell a gap from 0
 
 
@@ -37,16 +39,34 @@ def duality_gap(
         ZooError: If the shapes do not fit, or a number is NaN, infinite or, of the penalty, negative.
     """
     check_problem(X, D)
-    lam, atoms = penalties(X, penalty), D.double()
+    lam = penalties(X, penalty)
     sparse = codes if codes.layout == torch.sparse_csr else csr_of(codes.to_dense())
     if sparse.shape != (len(X), len(D)):
         raise ZooError(f"codes are {list(codes.shape)}; expected {[len(X), len(D)]}, a code per row and atom")
+    return objective_and_gap(X, D, sparse, lam, positive)
+
+
+def objective_and_gap(
+    X: Tensor, D: Tensor, codes: Tensor, lam: Tensor, positive: bool, about: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`duality_gap` of arguments that are known to be good.
+
+    Args:
+        X: Rows, (N, d).
+        D: Atoms, (K, d).
+        codes: (N, K) in compressed rows.
+        lam: Penalties, (N,) float64.
+        positive: Whether codes must not be negative.
+        about: The residuals' correlations with the atoms to single precision, (N, K), which saves finding out which of
+            them are largest; they are then computed anew in float64.
+    """
+    atoms = D.double()
     span = _span(atoms) if (lam == 0).any() else None
     objective, gap = torch.empty_like(lam), torch.empty_like(lam)
     for start in range(0, len(X), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        a = row_range(sparse, start, min(start + ROWS_AT_ONCE, len(X))).double()
-        objective[part], gap[part] = _bound(X[part].double(), atoms, a, lam[part], positive, span)
+        part = slice(start, min(start + ROWS_AT_ONCE, len(X)))
+        a, hint = row_range(codes, part.start, part.stop).double(), None if about is None else about[part]
+        objective[part], gap[part] = _bound(X[part].double(), atoms, a, lam[part], positive, span, hint)
     return objective, gap
 
 
@@ -56,12 +76,21 @@ def certify(X: Tensor, objective: Tensor, gap: Tensor, tolerance: float) -> Tens
     return small & gap.isfinite()
 
 
-def _bound(x: Tensor, D: Tensor, a: Tensor, lam: Tensor, positive: bool, span: Tensor | None) -> tuple[Tensor, Tensor]:
-    r = x - a @ D
-    largest = largest_correlations(r, D, positive)
+def _bound(
+    x: Tensor, D: Tensor, a: Tensor, lam: Tensor, positive: bool, span: Tensor | None, about: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    r, counts = x - a @ D, a.crow_indices().diff()
+    rr, rows = r.square().sum(1), torch.arange(len(x), device=x.device).repeat_interleave(counts)
+    l1 = torch.zeros_like(lam).index_add_(0, rows, a.values().abs())
+    if about is None:
+        largest = largest_correlations(r, D, positive)
+    else:
+        length, d = D.norm(dim=1).max(), D.shape[1]
+        # Of <x, d_k>, of the Gram matrix, of as many updates as there are codes, and of rounding the codes.
+        error = UNIT * length * ((d + 2) * x.norm(dim=1) + (d + counts + 4) * l1 * length)
+        largest = _screened(about, 2 * error, r, D, positive)
     t = torch.where(lam > 0, lam / torch.maximum(lam, largest), 0.0)
-    rr, rows = r.square().sum(1), torch.arange(len(x), device=x.device).repeat_interleave(a.crow_indices().diff())
-    objective = rr / 2 + lam * torch.zeros_like(lam).index_add_(0, rows, a.values().abs())
+    objective = rr / 2 + lam * l1
     gap = objective - (t * torch.linalg.vecdot(r, x) - t.square() * rr / 2)
     if span is not None:  # r's part within the atoms' span is all that least squares would remove
         gap = torch.where(lam > 0, gap, (r @ span).square().sum(1) / 2)
@@ -77,11 +106,24 @@ def largest_correlations(r: Tensor, D: Tensor, positive: bool = False) -> Tensor
         c = r @ D.T
         return c.amax(1) if positive else c.abs_().amax(1)
     # In less time: single precision, with a bound on its error, says which atoms double must look at.
+    c = _shortened(r, r.norm(dim=1, keepdim=True)) @ _shortened(D, D.norm(dim=1).max()).T
+    error = (D.shape[1] + 2) * UNIT  # of vectors of length 1 at most (Higham 2002, section 3.1)
+    return _exact_maxima(c, torch.full((len(r),), 2 * error, dtype=torch.float64), r, D, positive)
+
+
+def _screened(about: Tensor, margin: Tensor, r: Tensor, D: Tensor, positive: bool) -> Tensor:
+    """`largest_correlations` from what is about known, each to half a margin (n,), where that is usable."""
+    largest = _exact_maxima(about, margin, r, D, positive)
+    rest = largest.isnan() | (margin < SAFE[0]) | (margin > SAFE[1])
+    if rest.any():
+        largest[rest] = largest_correlations(r[rest], D, positive)
+    return largest
+
+
+def _exact_maxima(about: Tensor, margin: Tensor, r: Tensor, D: Tensor, positive: bool) -> Tensor:
     from zoo.models.sparse_coding import maxima  # slow to import
 
-    c = _shortened(r, r.norm(dim=1, keepdim=True)) @ _shortened(D, D.norm(dim=1).max()).T
-    error = (D.shape[1] + 2) * 2.0**-24  # of vectors of length 1 at most (Higham 2002, section 3.1)
-    return maxima.exact(c, 2 * error, r, D, positive)
+    return maxima.exact(about, margin, r, D, positive)
 
 
 def _shortened(vectors: Tensor, length: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.models.sparse_coding.threads import compiled, over_rows
 
+ROWS_PER_TASK = 48  # few, as rows take very different times
 SWEEPS = 30  # over the working set before the equations are solved
 PATIENCE = 12  # rounds without a smaller gap after which a row is as good as rounding lets it be
 DEPENDENT = 100  # roundings that an atom's square outside of other atoms exceeds, or it is one of their combinations
@@ -19,7 +20,7 @@ FIRST_CHANGE, LEAST_CHANGE = 3e-4, 1e-12  # of a coordinate, in units of the pen
 
 def solve(
     X: Tensor, D: Tensor, gram: Tensor, lam: Tensor, codes: Tensor, tolerance: float, positive: bool, max_rounds: int
-) -> None:
+) -> Tensor:
     """Improve codes until every row's gap, as far as X's precision tells, is within the tolerance.
 
     Args:
@@ -31,19 +32,24 @@ def solve(
         tolerance: Largest gap as a share of the objective.
         positive: Whether codes must not be negative.
         max_rounds: Working sets a row may try.
+
+    Returns:
+        The residuals' correlations with the atoms, (N, K), as far as X's precision tells.
     """
-    correlation, squares = (X @ D.T).numpy(), X.square().sum(1).numpy()
+    correlations, squares = X @ D.T, X.square().sum(1).numpy()
+    correlation = correlations.numpy()
     gram_, lam_, codes_ = gram.numpy(), lam.to(X.dtype).numpy(), codes.numpy()
 
     def part(rows: slice) -> None:
         _solve_rows(correlation[rows], squares[rows], gram_, lam_[rows], codes_[rows], tolerance, positive, max_rounds)
 
-    over_rows(part, len(X))
+    over_rows(part, len(X), ROWS_PER_TASK)
+    return correlations
 
 
 @compiled
 def _solve_rows(Q, squares, G, lams, A, tolerance, positive, max_rounds):  # type: ignore[no-untyped-def]
-    """Q (n, K) are the correlations of the rows with the atoms, A (n, K) their codes."""
+    """Q (n, K) are the correlations of the rows with the atoms, and then of the residuals; A (n, K) are the codes."""
     n, K = Q.shape
     room = min(K, 256)
     S, members = np.empty(K, np.int64), np.zeros(K, np.bool_)  # the working set, and whether an atom is in it
@@ -59,7 +65,7 @@ def _solve_rows(Q, squares, G, lams, A, tolerance, positive, max_rounds):  # typ
                 S[w], a[w], members[k] = k, A[i, k], True
                 w += 1
         rest, least, stalled = lam * Q.dtype.type(FIRST_CHANGE), np.inf, 0
-        for _ in range(max_rounds):
+        for tried in range(max_rounds + 1):
             correlation[:] = q
             for j in range(w):
                 if a[j] != 0:
@@ -68,7 +74,7 @@ def _solve_rows(Q, squares, G, lams, A, tolerance, positive, max_rounds):  # typ
             gap = _relative_gap(squares[i], q, correlation, S, a, w, lam, largest)
             stalled = 0 if gap < least else stalled + 1
             least = min(least, gap)
-            if gap <= tolerance or stalled > PATIENCE:
+            if gap <= tolerance or stalled > PATIENCE or tried == max_rounds:
                 break
             w = _keep_nonzero(S, a, members, w)
             before = w
@@ -84,7 +90,7 @@ def _solve_rows(Q, squares, G, lams, A, tolerance, positive, max_rounds):  # typ
                 for k in range(w):
                     H_j[k] = G_j[S[k]]
             _rest_on_set(H, L, a, c, b, active, w, lam, rest, positive)
-        A[i] = 0
+        Q[i], A[i] = correlation, 0
         for j in range(w):
             A[i, S[j]] = a[j]
 

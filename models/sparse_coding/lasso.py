@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.models.sparse_coding import sparsa
-from zoo.models.sparse_coding.certificate import certify, duality_gap
+from zoo.models.sparse_coding.certificate import certify, objective_and_gap
 from zoo.models.sparse_coding.problem import check_problem, penalties
 from zoo.models.sparse_coding.rows import csr_of, dense_parts, stack
 
@@ -106,22 +106,23 @@ class _Solver:
             codes[free] = (x[free].double() @ torch.linalg.pinv(self.D.double())).to(codes.dtype)
         single, todo = x.dtype == torch.float32 and self.tolerance >= SINGLE, ~free
         for dtype in [torch.float32] * single + [torch.float64]:
+            about = None
             if todo.all():
-                self._solve(x, lam, codes, dtype)
+                about = self._solve(x, lam, codes, dtype)
             elif todo.any():
                 some = codes[todo]
                 self._solve(x[todo], lam[todo], some, dtype)
                 codes[todo] = some
             sparse = csr_of(codes)
-            objective, gap = duality_gap(x, self.D, sparse, lam, self.positive)
+            objective, gap = objective_and_gap(x, self.D, sparse, lam, self.positive, about)
             todo = ~free & ~certify(x, objective, gap, self.tolerance)
             if not todo.any():
                 break
             codes[~objective.isfinite()] = 0  # where single precision overflowed
         return sparse, objective, gap
 
-    def _solve(self, x: Tensor, lam: Tensor, codes: Tensor, dtype: torch.dtype) -> None:
-        """Improve codes (n, K) in place, with arithmetic of a precision."""
+    def _solve(self, x: Tensor, lam: Tensor, codes: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """Improve codes (n, K) in place, in a precision; the residuals' correlations (n, K), if known."""
         D, x, better = self.D.to(dtype), x.to(dtype), codes.to(dtype)
         settings = (MARGIN * self.tolerance, self.positive, self.max_rounds)
         if x.device.type == "cpu":
@@ -129,8 +130,10 @@ class _Solver:
 
             if dtype not in self.gram:
                 self.gram[dtype] = D @ D.T
-            coordinate_descent.solve(x, D, self.gram[dtype], lam, better, *settings)
+            about = coordinate_descent.solve(x, D, self.gram[dtype], lam, better, *settings)
         else:
+            about = None
             sparsa.solve(x, D, lam, better, *settings)
         if better is not codes:
             codes.copy_(better)
+        return about

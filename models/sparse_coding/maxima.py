@@ -7,21 +7,25 @@ from torch import Tensor
 from zoo.models.sparse_coding.threads import compiled, over_rows
 
 
-def exact(approximate: Tensor, margin: float, r: Tensor, D: Tensor, positive: bool) -> Tensor:
+def exact(approximate: Tensor, margin: Tensor, r: Tensor, D: Tensor, positive: bool) -> Tensor:
     """Largest <r_i, d_k> over k, or |<r_i, d_k>|, where a matrix says about how large each is.
 
     Args:
         approximate: About <r_i, d_k> in any unit of the row's, (n, K).
-        margin: By how much two approximate values of a row can be off together.
+        margin: By how much two approximate values of row i can be off together, (n,) float64.
         r: (n, d) float64.
         D: (K, d) float64.
         positive: Whether signs matter.
+
+    Returns:
+        (n,) float64, NaN where an approximate value is not finite.
     """
     largest = np.empty(len(r))
+    margins = margin.numpy()
     c, vectors, atoms = approximate.numpy(), r.contiguous().numpy(), D.contiguous().numpy()
 
     def part(rows: slice) -> None:
-        _maxima(c[rows], margin, vectors[rows], atoms, positive, largest[rows])
+        _maxima(c[rows], margins[rows], vectors[rows], atoms, positive, largest[rows])
 
     over_rows(part, len(r))
     return torch.from_numpy(largest)
@@ -30,12 +34,13 @@ def exact(approximate: Tensor, margin: float, r: Tensor, D: Tensor, positive: bo
 @compiled
 def _maxima(approximate, margin, r, D, positive, largest):  # type: ignore[no-untyped-def]
     for i in range(len(r)):
-        c, r_i, top = approximate[i], r[i], -np.inf
+        c, r_i, top, bad = approximate[i], r[i], approximate[i, 0] if positive else abs(approximate[i, 0]), 0.0
         for k in range(len(c)):
             top = max(top, c[k] if positive else abs(c[k]))
-        best = -np.inf
+            bad += c[k] * 0
+        best = -np.inf if bad == 0 else np.nan
         for k in range(len(c)):
-            if (c[k] if positive else abs(c[k])) >= top - margin:
+            if (c[k] if positive else abs(c[k])) >= top - margin[i]:
                 d_k, dot = D[k], 0.0
                 for j in range(len(d_k)):
                     dot += d_k[j] * r_i[j]

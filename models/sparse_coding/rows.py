@@ -24,6 +24,10 @@ def csr(starts: Tensor, atoms: Tensor, values: Tensor, shape: tuple[int, int]) -
 
 def csr_of(codes: Tensor) -> Tensor:
     """Dense codes (n, K) in compressed rows."""
+    if codes.device.type == "cpu":
+        from zoo.models.sparse_coding.compression import compress  # slow to import
+
+        return csr(*compress(codes), (len(codes), codes.shape[1]))
     rows, atoms = codes.nonzero(as_tuple=True)
     starts = F.pad(codes.count_nonzero(1).cumsum(0), (1, 0))
     return csr(starts, atoms, codes[rows, atoms], (len(codes), codes.shape[1]))

@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import torch
 
-ROWS_PER_TASK = 32
 compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 
 
-def over_rows(do: Callable[[slice], None], n_rows: int) -> None:
+def over_rows(do: Callable[[slice], None], n_rows: int, at_once: int = 256) -> None:
     """Call a function for every range of rows; whoever is free takes the next."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(do, (slice(i, i + ROWS_PER_TASK) for i in range(0, n_rows, ROWS_PER_TASK))))
+        list(pool.map(do, (slice(i, i + at_once) for i in range(0, n_rows, at_once))))
