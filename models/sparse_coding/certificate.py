@@ -87,7 +87,7 @@ def _bound(
     else:
         length, d = D.norm(dim=1).max(), D.shape[1]
         # Of <x, d_k>, of the Gram matrix, of as many updates as there are codes, and of rounding the codes.
-        error = UNIT * length * ((d + 2) * x.norm(dim=1) + (d + counts + 4) * l1 * length)
+        error = UNIT * length * ((d + counts + 2) * x.norm(dim=1) + (d + counts + 4) * l1 * length)
         largest = _screened(about, 2 * error, r, D, positive)
     t = torch.where(lam > 0, lam / torch.maximum(lam, largest), 0.0)
     objective = rr / 2 + lam * l1
