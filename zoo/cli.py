@@ -40,6 +40,7 @@ EXPECTED_WARNINGS = (  # of Lightning, about what is meant to be so
     ".*LeafSpec.* is deprecated",
     "The number of training batches .* is smaller than the logging interval",  # a matrix has few rows
     ".*does not have many workers",  # prompts
+    "It is recommended to use `self.log",  # metrics that are global already
 )
 COMMANDS = {
     "fit": "Train a model, or go on with a run: --ckpt_path runs/NAME/checkpoints/last.ckpt.",
