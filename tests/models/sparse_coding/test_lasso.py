@@ -170,6 +170,16 @@ def test_spectral_steps_remove_a_bad_start_and_rows_leave_when_they_are_done():
     sparsa.solve(X[:0], D, lam[:0], codes[:0], 1e-4, False, 1000)
 
 
+def test_spectral_steps_that_run_out_leave_what_they_reached():
+    X, D = random_problem(k=100)
+    codes, objective = torch.zeros(len(X), len(D), dtype=DOUBLE), []
+    for rounds in (1, 1000):
+        sparsa.solve(X, D, torch.full((len(X),), 0.1).double(), codes, 1e-6, False, rounds)
+        objective.append(torch.from_numpy(objectives(X, D, codes, 0.1)))
+    assert (objective[0] < X.square().sum(1) / 4).all()
+    assert (objective[1] < 0.999 * objective[0]).all()
+
+
 @pytest.mark.parametrize("form", [torch.Tensor.clone, torch.Tensor.to_sparse, csr_of])
 @pytest.mark.parametrize("positive", [False, True])
 @pytest.mark.parametrize("size", [1.0, 1e8])

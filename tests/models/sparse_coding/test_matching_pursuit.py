@@ -103,6 +103,17 @@ def test_copies_and_opposites_of_atoms_add_nothing():
     torch.testing.assert_close(errors(X, copies, most), errors(X, D, orthogonal_matching_pursuit(X, D, 10)))
 
 
+def test_atoms_that_differ_little_are_fitted_as_well_as_numpy_does():
+    X, D = problem()
+    D = D[:1] + 1e-5 * D
+    codes = orthogonal_matching_pursuit(X, D, 10).to_dense()
+    for x, row in zip(X.numpy(), codes, strict=True):
+        atoms = D[row != 0].numpy()
+        left = x - np.linalg.lstsq(atoms.T, x, rcond=None)[0] @ atoms
+        assert len(atoms) == 10
+        assert np.linalg.norm(x - row[row != 0].numpy() @ atoms) <= np.linalg.norm(left) + 1e-8 * np.linalg.norm(x)
+
+
 def test_zero_rows_zero_atoms_and_no_rows():
     X, D = problem()
     X[::2], D[::3] = 0, 0

@@ -70,6 +70,16 @@ def test_what_is_left_is_orthogonal_to_the_atoms_in_use_at_any_scale():
         assert cosines[codes.to_dense() != 0].abs().max() < 1e-10
 
 
+def test_atoms_that_differ_little_are_fitted_as_numpy_does():
+    X, D = problem()
+    D = D[:1] + 1e-4 * D
+    codes = codes_of_every_size(X, D)
+    fitted = least_squares_on_support(X, D, codes).to_dense()
+    for x, row in zip(X.numpy(), fitted, strict=True):
+        expected = np.linalg.lstsq(D[row != 0].numpy().T, x, rcond=None)[0]
+        np.testing.assert_allclose(row[row != 0], expected, rtol=0, atol=1e-4 * np.abs(expected).max(initial=1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dependent_atoms_give_finite_codes_that_fit_as_well_as_independent_ones(dtype):
     X, D = problem(k=5, dtype=dtype)
