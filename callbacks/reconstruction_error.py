@@ -71,7 +71,7 @@ class ReconstructionError(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add up this batch."""
-        x, x_hat = batch["x"].float(), outputs["x_hat"].float()
+        x, x_hat = outputs["x"].float(), outputs["x_hat"].float()
         columns = {
             "n": torch.ones(len(x), device=x.device),
             "squared_error": (x - x_hat).square().sum(1, dtype=torch.float64),

@@ -1,5 +1,6 @@
 """Where batches come from."""
 
+from zoo.active_inputs import ActiveInputs, BernoulliActive, FixedActive
 from zoo.datamodules.activations import ActivationsDataModule
 from zoo.datamodules.corpora import Corpus, HubDataset, LocalFiles, StdlibCorpus
 from zoo.datamodules.null_rows import (
@@ -10,14 +11,18 @@ from zoo.datamodules.null_rows import (
     PlantedRows,
 )
 from zoo.datamodules.rows import EmbeddingRowsDataModule
+from zoo.datamodules.sparse_features import SparseFeaturesDataModule
 from zoo.datamodules.text import TextDataModule
 from zoo.datamodules.tokenizers import HubTokenizer, TokenizerFile, TokenizerSource, TrainedBPE
 
 __all__ = [
     "ActivationsDataModule",
+    "ActiveInputs",
+    "BernoulliActive",
     "Corpus",
     "CovarianceMatchedRows",
     "EmbeddingRowsDataModule",
+    "FixedActive",
     "HubDataset",
     "HubTokenizer",
     "IsotropicRows",
@@ -25,6 +30,7 @@ __all__ = [
     "NullModel",
     "PermutedCoordinateRows",
     "PlantedRows",
+    "SparseFeaturesDataModule",
     "StdlibCorpus",
     "TextDataModule",
     "TokenizerFile",

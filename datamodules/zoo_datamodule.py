@@ -11,7 +11,7 @@ class ZooDataModule(L.LightningDataModule):
     Its text is its name; Lightning's would make all loaders in order to describe them.
     """
 
-    batches: Literal["tokens", "vectors"]
+    batches: Literal["tokens", "vectors", "feature vectors", "feature contexts"]
 
     def __str__(self) -> str:
         return type(self).__name__

@@ -17,6 +17,9 @@ from zoo.models.optimizers import AdamLinear, AdamWCosine
 from zoo.models.reconstruction import ReconstructionModule
 from zoo.models.sae import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
 from zoo.models.sparse_autoencoder import SparseAutoencoder
+from zoo.models.toy.superposition import SuperpositionNet
+from zoo.models.toy_module import ToyModule
+from zoo.models.toy_superposition import ToySuperposition
 from zoo.models.zoo_module import ZooModule
 
 __all__ = [
@@ -41,6 +44,9 @@ __all__ = [
     "ReLUSAE",
     "ReconstructionModule",
     "SparseAutoencoder",
+    "SuperpositionNet",
     "TopKSAE",
+    "ToyModule",
+    "ToySuperposition",
     "ZooModule",
 ]

@@ -150,7 +150,7 @@ class DictionaryLearning(ReconstructionModule):
         codes = solution.codes.to_dense()
         self.update_metrics(batch, x_hat, codes)
         relative = solution.gap / solution.objective.clamp(min=torch.finfo(torch.float64).tiny)
-        return {"x_hat": x_hat, "codes": codes, "relative_gap": relative, "certified": solution.certified}
+        return {"x": x, "x_hat": x_hat, "codes": codes, "relative_gap": relative, "certified": solution.certified}
 
     def log_metrics(self, split: str) -> None:
         """Log also the fraction of variance unexplained by debiased codes."""

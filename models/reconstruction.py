@@ -17,7 +17,7 @@ class ReconstructionModule(ZooModule):
 
     Evaluation batches are dicts: `x` (B, d_in), `weight` (B,), and `held_out` (B,) bool. Metrics of the held-out part
     are named `val/...` (or `test/...`), those of the part that was trained on `val_train/...`. Every evaluation step
-    returns `x_hat` and `codes` for callbacks.
+    returns `x`, `x_hat` and `codes` for callbacks.
 
     Args:
         d_sae: Number of codes K.
@@ -57,7 +57,7 @@ class ReconstructionModule(ZooModule):
         """Accumulate the metrics."""
         x_hat, codes = self.reconstruct(batch["x"])
         self.update_metrics(batch, x_hat, codes)
-        return {"x_hat": x_hat, "codes": codes}
+        return {"x": batch["x"], "x_hat": x_hat, "codes": codes}
 
     def update_metrics(self, batch: dict[str, Tensor], x_hat: Tensor, codes: Tensor) -> None:
         """Count a batch's reconstructions (B, d_in) and codes (B, K) with the rows held out or trained on."""

@@ -24,7 +24,7 @@ class ZooModule(L.LightningModule):
     which a module may lack: `embedding_rows()` and `reconstruct(x)`.
     """
 
-    batches: Literal["tokens", "vectors"]  # what it trains on
+    batches: Literal["tokens", "vectors", "feature vectors", "feature contexts"]  # what it trains on
     net: Any  # an nn.Module with `config`
     provenance: dict[str, Any]  # how the run was started: its config, command and seed
 

@@ -57,7 +57,7 @@ class SignedCoordinates(L.LightningModule):
         error, norm = (batch["x"] - x_hat).square().sum(), batch["x"].square().sum()
         self.log("val/fvu", error / norm, sync_dist=True, batch_size=max(1, len(x_hat)))
         self.log("val/l0", (codes != 0).sum() / max(1, len(x_hat)), sync_dist=True, batch_size=max(1, len(x_hat)))
-        return {"x_hat": x_hat, "codes": codes}
+        return {"x": batch["x"], "x_hat": x_hat, "codes": codes}
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=self.learning_rate)

@@ -53,6 +53,8 @@ LINKED = (  # what the data know and the model follows: attribute of the datamod
     ("context_length", "context_length"),
     ("d_in", "sae.init_args.d_in"),
     ("d_in", "d_in"),
+    ("n_features", "n_features"),
+    ("n_seeds", "n_seeds"),
 )
 
 

@@ -15,6 +15,7 @@ from zoo.metrics.reconstruction import (
     NMSEVariance,
     RelativeReconstructionBias,
 )
+from zoo.metrics.seeds import SeedMeans
 from zoo.metrics.sparsity import L0, FiringFrequency, dead_share, dense_share
 from zoo.metrics.splicing import LossRecovered
 from zoo.metrics.summary import ReconstructionMetrics
@@ -29,6 +30,7 @@ __all__ = [
     "NMSEVariance",
     "ReconstructionMetrics",
     "RelativeReconstructionBias",
+    "SeedMeans",
     "dead_share",
     "dense_share",
     "description_length",

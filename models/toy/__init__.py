@@ -1,0 +1,1 @@
+"""Small networks whose right answers are known: superposition, and computation in superposition."""

@@ -1,0 +1,95 @@
+"""Training of toy models of superposition."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.models.optimizers import AdamLinear
+from zoo.models.toy.superposition import SuperpositionNet, one_sparse_loss
+from zoo.models.toy_module import ToyModule
+
+
+class ToySuperposition(ToyModule):
+    """Trains networks to pass more features than they have dimensions (Elhage et al. 2022).
+
+    The loss of a vector is the sum over features of importance times squared error.
+
+    Args:
+        n_features: Features n, which follow the data.
+        d_hidden: Dimensions m.
+        n_seeds: Independent networks, which follow the data.
+        task: `identity`, y = ReLU(Wᵀ W x + b) should be x; `absolute`, y = ReLU(W_out ReLU(W_in x) + b) should be |x|.
+        importance: Feature i counts importance^i, i from 0; a list has one number per seed.
+        loss: `sampled` from the data, or `one_sparse`, the exact expectation over vectors with one feature that is on
+            and uniform in [0, 1]; the training vectors are then not looked at.
+        optimizer: Optimizer and learning-rate schedule; its learning rate is by default 1e-2.
+
+    Raises:
+        ZooError: If a number is out of range, or the exact loss is not that of the task and the data.
+    """
+
+    net: SuperpositionNet
+
+    def __init__(
+        self,
+        n_features: int = 0,
+        d_hidden: int = 2,
+        n_seeds: int = 1,
+        task: Literal["identity", "absolute"] = "identity",
+        importance: float | list[float] = 1.0,
+        loss: Literal["sampled", "one_sparse"] = "sampled",
+        optimizer: AdamLinear = AdamLinear(),  # noqa: B008 - a default that --help can show, never mutated
+    ) -> None:
+        super().__init__(n_seeds, optimizer)
+        sizes = {"n_features": n_features, "d_hidden": d_hidden, "n_seeds": n_seeds, "task": task}
+        self.save_plain_hyperparameters(**sizes, importance=importance, loss=loss, optimizer=optimizer)
+        self.net = SuperpositionNet(n_features, d_hidden, n_seeds, task)
+        base = torch.tensor(importance, dtype=torch.float32).reshape(-1, 1)  # (1 or n_seeds, 1)
+        if not (base > 0).all() or len(base) not in (1, n_seeds):
+            raise ZooError(
+                f"importance is {importance}; it must be positive: one number, or one for each of {n_seeds} seeds"
+            )
+        self.importance: Tensor
+        self.register_buffer("importance", base ** torch.arange(n_features), persistent=False)
+        self.loss = loss
+        if loss == "one_sparse" and task != "identity":
+            raise ZooError("loss one_sparse is the expectation for the task identity; use sampled")
+
+    def setup(self, stage: str) -> None:
+        """Refuse data that the loss or the task is not about."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        if data.d_in != data.n_features:
+            raise ZooError("a toy of superposition makes its own: leave out data.d_superposed")
+        if self.net.config["task"] == "absolute" and data.values != "signed":
+            raise ZooError(f"task absolute needs values of both signs: data.values is {data.values}, not signed")
+        if self.net.config["task"] == "identity" and data.values == "signed":
+            raise ZooError("task identity ends in a ReLU and cannot give negative values: data.values is signed")
+        if self.loss == "one_sparse" and (data.values != "uniform" or getattr(data.active, "n_active", 0) != 1):
+            raise ZooError("loss one_sparse needs data.values uniform and data.active FixedActive with n_active 1")
+
+    def embedding_rows(self) -> dict[str, Tensor]:
+        """Directions of all seeds' features, (n_seeds * n_features, d_hidden)."""
+        return {"W_in": self.net.W_in.flatten(0, 1)}
+
+    def features(self) -> Tensor:
+        """Directions of the features, (n_seeds, n_features, d_hidden)."""
+        return self.net.W_in
+
+    def outputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Outputs (n_seeds, B, n_features) and hidden activations (n_seeds, B, d_hidden)."""
+        x = self.per_seed(batch["x"])
+        return self.net(x), self.net.hidden(x)
+
+    def targets(self, batch: dict[str, Tensor]) -> Tensor:
+        """The vectors or their absolute values, (n_seeds, B, n_features)."""
+        return self.per_seed(batch["x"]).abs()
+
+    def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
+        """Mean loss of every seed, (n_seeds,)."""
+        if self.loss == "one_sparse":
+            return one_sparse_loss(self.net.W_in, self.net.b, self.importance)
+        return ((y - self.targets(batch)).square() * self.importance.unsqueeze(1)).sum(2).mean(1)
