@@ -5,6 +5,7 @@ from zoo.callbacks.certificates import Certificates
 from zoo.callbacks.checkpoints import LastCheckpoint, LogSpacedCheckpoints
 from zoo.callbacks.embedding_drift import EmbeddingDrift
 from zoo.callbacks.exact_resume import ExactResume
+from zoo.callbacks.feature_geometry import FeatureGeometry
 from zoo.callbacks.finite_loss import FiniteLoss
 from zoo.callbacks.graceful_stop import GracefulStop, RunStopped
 from zoo.callbacks.progress import RunProgress
@@ -18,6 +19,7 @@ __all__ = [
     "Certificates",
     "EmbeddingDrift",
     "ExactResume",
+    "FeatureGeometry",
     "FiniteLoss",
     "GracefulStop",
     "LastCheckpoint",

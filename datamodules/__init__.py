@@ -11,6 +11,7 @@ from zoo.datamodules.null_rows import (
     PlantedRows,
 )
 from zoo.datamodules.rows import EmbeddingRowsDataModule
+from zoo.datamodules.skip_bigrams import SkipBigramDataModule
 from zoo.datamodules.sparse_features import SparseFeaturesDataModule
 from zoo.datamodules.text import TextDataModule
 from zoo.datamodules.tokenizers import HubTokenizer, TokenizerFile, TokenizerSource, TrainedBPE
@@ -30,6 +31,7 @@ __all__ = [
     "NullModel",
     "PermutedCoordinateRows",
     "PlantedRows",
+    "SkipBigramDataModule",
     "SparseFeaturesDataModule",
     "StdlibCorpus",
     "TextDataModule",

@@ -17,9 +17,13 @@ from zoo.models.optimizers import AdamLinear, AdamWCosine
 from zoo.models.reconstruction import ReconstructionModule
 from zoo.models.sae import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
 from zoo.models.sparse_autoencoder import SparseAutoencoder
+from zoo.models.toy.gates import GateNet
+from zoo.models.toy.skip_bigram_head import SkipBigramHead
 from zoo.models.toy.superposition import SuperpositionNet
+from zoo.models.toy_attention import SkipBigramAttention
 from zoo.models.toy_module import ToyModule
 from zoo.models.toy_superposition import ToySuperposition
+from zoo.models.universal_gates import UniversalGates
 from zoo.models.zoo_module import ZooModule
 
 __all__ = [
@@ -34,6 +38,7 @@ __all__ = [
     "DictionaryLearning",
     "Embedding",
     "FrozenEmbeddingGPT2",
+    "GateNet",
     "GatedSAE",
     "GaussianEmbedding",
     "JumpReLUSAE",
@@ -43,10 +48,13 @@ __all__ = [
     "PermutedEmbedding",
     "ReLUSAE",
     "ReconstructionModule",
+    "SkipBigramAttention",
+    "SkipBigramHead",
     "SparseAutoencoder",
     "SuperpositionNet",
     "TopKSAE",
     "ToyModule",
     "ToySuperposition",
+    "UniversalGates",
     "ZooModule",
 ]

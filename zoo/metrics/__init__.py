@@ -1,5 +1,6 @@
 """Measures that several rooms of the zoo share."""
 
+from zoo.metrics.case_errors import CASES, CaseErrors
 from zoo.metrics.dictionaries import (
     description_length,
     matched_cosine,
@@ -8,6 +9,7 @@ from zoo.metrics.dictionaries import (
     rate_distortion_bits,
 )
 from zoo.metrics.drift import row_drift
+from zoo.metrics.geometry import feature_dimensionality
 from zoo.metrics.reconstruction import (
     FVU,
     CosineSimilarity,
@@ -21,8 +23,10 @@ from zoo.metrics.splicing import LossRecovered
 from zoo.metrics.summary import ReconstructionMetrics
 
 __all__ = [
+    "CASES",
     "FVU",
     "L0",
+    "CaseErrors",
     "CosineSimilarity",
     "FiringFrequency",
     "LossRecovered",
@@ -34,6 +38,7 @@ __all__ = [
     "dead_share",
     "dense_share",
     "description_length",
+    "feature_dimensionality",
     "matched_cosine",
     "mean_max_cosine",
     "pca_rank_at_bits",

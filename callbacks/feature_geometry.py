@@ -1,0 +1,77 @@
+"""How the features of toy models lie."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from zoo.callbacks.feature_picture import draw_features
+from zoo.callbacks.requirements import require
+from zoo.callbacks.tables_and_pictures import markdown_table, show, write_table
+from zoo.metrics import feature_dimensionality
+
+REPRESENTED = 0.5  # norm above which a feature counts as represented
+
+
+class FeatureGeometry(L.Callback):
+    """Draws the directions of features, for any module with `features()` and `seed_losses`.
+
+    With every checkpoint and at the end it writes `feature_geometry/features.csv` beside the checkpoints, with norm and
+    dimensionality of every feature of every seed, and draws `features.png`, which TensorBoard gets too. Seeds are
+    ordered by their loss in the last validation. `features()` returns directions (n_seeds, n_features, d_hidden), and
+    `seed_losses` is (n_seeds,), NaN before the first validation. Networks are the same on every rank, and only rank 0
+    measures.
+
+    Raises:
+        ZooError: On fit, if the module has no `features` or no `seed_losses`.
+    """
+
+    def __init__(self) -> None:
+        self._summary: dict[str, str] = {}
+        self._written = -1  # step of the last table
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse what has no features to follow."""
+        require(self, pl_module, "features", "seed_losses")
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the table and draw."""
+        self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the table and draw, unless a checkpoint has just brought them."""
+        if trainer.global_step != self._written:
+            self._write(trainer, pl_module)
+
+    def summary(self) -> dict[str, str]:
+        """Lines for the table at the end of a run."""
+        return self._summary
+
+    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._written = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        W = pl_module.features().detach().float().cpu()  # type: ignore[operator]
+        losses: Tensor = pl_module.seed_losses.cpu()  # type: ignore[operator, union-attr, assignment]
+        norms, shares = W.norm(dim=2), feature_dimensionality(W)  # (n_seeds, n_features)
+        n_seeds, n_features = norms.shape
+        folder = Path(trainer.default_root_dir) / "feature_geometry"
+        columns = {
+            "seed": [seed for seed in range(n_seeds) for _ in range(n_features)],
+            "feature": [*range(n_features)] * n_seeds,
+            "norm": norms.flatten().tolist(),
+            "dimensionality": shares.flatten().tolist(),
+        }
+        write_table(folder / "features.csv", columns)
+        best = int(losses.nan_to_num(torch.inf).argmin())
+        represented = norms[best] > REPRESENTED
+        share = f"mean dimensionality {shares[best][represented].mean():.3f}" if represented.any() else "none"
+        self._summary = {
+            "best seed": f"{best}, loss {losses[best]:.5g}",
+            "its features of norm > 1/2": f"{int(represented.sum())} of {n_features} in {W.shape[2]} dimensions, {share}",
+        }
+        lines = [[str(i), f"{norms[best, i]:.4f}", f"{shares[best, i]:.4f}"] for i in range(n_features)]
+        table = markdown_table(["feature", "norm", "dimensionality"], lines)
+        show(trainer, draw_features(W, losses), folder / "features.png", "features", {"best_seed": table})

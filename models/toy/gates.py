@@ -1,0 +1,181 @@
+"""Networks that compute Boolean gates of many pairs at once, in superposition."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+from zoo.models.toy.readoffs import all_pairs, truth_table
+
+
+class GateLayer(nn.Module):
+    """h = ReLU(x W_in + b_in), y = h W_out + b_out, for several networks at once.
+
+    The first layer starts as the theory has it, with standard normal weights and no bias; the readoff starts small.
+
+    Args:
+        d_in: Inputs.
+        d_mlp: Neurons d.
+        n_out: Outputs P.
+        n_nets: Networks n.
+    """
+
+    def __init__(self, d_in: int, d_mlp: int, n_out: int, n_nets: int = 1) -> None:
+        super().__init__()
+        self.W_in = nn.Parameter(torch.randn(n_nets, d_in, d_mlp))
+        self.b_in = nn.Parameter(torch.zeros(n_nets, d_mlp))
+        self.W_out = nn.Parameter(torch.randn(n_nets, d_mlp, n_out) / d_mlp)
+        self.b_out = nn.Parameter(torch.zeros(n_nets, n_out))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Neurons (n_nets, B, d_mlp) of inputs (n_nets, B, d_in)."""
+        return F.relu(torch.baddbmm(self.b_in.unsqueeze(1), x, self.W_in))
+
+    def read(self, h: Tensor) -> Tensor:
+        """Outputs (n_nets, B, n_out) of neurons (n_nets, B, d_mlp)."""
+        return torch.baddbmm(self.b_out.unsqueeze(1), h, self.W_out)
+
+    def freeze_first_layer(self) -> None:
+        """Leave only the readoff to training."""
+        self.W_in.requires_grad_(False)
+        self.b_in.requires_grad_(False)
+
+
+class GateNet(nn.Module):
+    """Gates of all pairs of Boolean features, and ORs of the gates, for several seeds at once.
+
+    At depth 1, `n_groups` narrow networks each compute the gate of all pairs of their share of the features (U-AND and
+    U-XOR: Hänni et al. 2024, "Mathematical Models of Computation in Superposition"). At every further depth one network
+    reads all outputs of the depth before, noise included, and computes ORs of two: output k is that of inputs k and
+    k + n // 2. `error_correction` puts a layer of two neurons per value in between, ReLU(2z - 1/2) - ReLU(2z - 3/2),
+    which removes errors below 1/4.
+
+    Args:
+        n_features: Features m.
+        d_mlp: Neurons d of every network.
+        gate: `and`, `or` or `xor`.
+        n_seeds: Seeds.
+        d_in: What the network sees; 0 for the features themselves, else the dimension they are superposed in.
+        depth: 1 for the gates alone.
+        n_groups: Networks at depth 1.
+        error_correction: Whether outputs are cleaned before they are read again.
+
+    Raises:
+        ZooError: If the sizes do not fit together.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        d_mlp: int,
+        gate: str = "and",
+        n_seeds: int = 1,
+        d_in: int = 0,
+        depth: int = 1,
+        n_groups: int = 1,
+        error_correction: bool = False,
+    ) -> None:
+        super().__init__()
+        sizes = {"n_features": n_features, "d_mlp": d_mlp, "n_seeds": n_seeds, "depth": depth, "n_groups": n_groups}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ZooError(f"{name} is {size}; it must be at least 1")
+        self.config: dict[str, Any] = sizes | {"gate": gate, "d_in": d_in or n_features}
+        self.config["error_correction"] = error_correction
+        in_group, left = divmod(n_features, n_groups)
+        if left or in_group < 2:
+            raise ZooError(f"{n_features} features do not make {n_groups} equal groups of at least 2")
+        if n_groups > 1 and self.config["d_in"] != n_features:
+            raise ZooError("features in superposition cannot be dealt out to groups; set n_groups to 1")
+        self.n_groups, self.n_seeds, self.error_correction = n_groups, n_seeds, error_correction
+        small = all_pairs(in_group)
+        starts = torch.arange(n_groups).repeat_interleave(small.shape[1]) * in_group
+        pairs, tables = [small.repeat(1, n_groups) + starts], [truth_table(gate)]
+        self.stages = nn.ModuleList(
+            [GateLayer(self.config["d_in"] // n_groups, d_mlp, small.shape[1], n_seeds * n_groups)]
+        )
+        for deeper in range(2, depth + 1):
+            n_in = pairs[-1].shape[1]
+            if n_in < 2:
+                raise ZooError(f"depth is {depth}, and at depth {deeper} a single output is left; make it smaller")
+            half = torch.arange(n_in // 2)
+            pairs.append(torch.stack([half, half + n_in // 2]))
+            tables.append(truth_table("or"))
+            self.stages.append(GateLayer(n_in, d_mlp, len(half), n_seeds))
+        for t, (pair, table) in enumerate(zip(pairs, tables, strict=True)):
+            self.register_buffer(f"pairs_{t}", pair, persistent=False)
+            self.register_buffer(f"table_{t}", table.float(), persistent=False)
+            n_in = n_features if t == 0 else pairs[t - 1].shape[1]
+            for name, members in _gates_of_inputs(pair, n_in).items():
+                self.register_buffer(f"{name}_{t}", members, persistent=False)
+
+    def gates(self, t: int) -> tuple[Tensor, Tensor]:
+        """Pairs (2, P) of depth t + 1, as places among the values before it, and their truth table (4,)."""
+        return self.get_buffer(f"pairs_{t}"), self.get_buffer(f"table_{t}")
+
+    def hidden_and_outputs(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Neurons (n_seeds, B, ·) and outputs (n_seeds, B, P) of every depth, for inputs (n_seeds, B, d_in)."""
+        found = []
+        for t, stage in enumerate(self.stages):
+            groups = self.n_groups if t == 0 else 1
+            split = x.unflatten(2, (groups, -1)).movedim(2, 1).flatten(0, 1)  # (n_seeds * groups, B, ·)
+            h = stage.hidden(split)
+            h, y = (_join(values, groups) for values in (h, stage.read(h)))
+            found.append((h, y))
+            x = corrected(y) if self.error_correction else y
+        return found
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Outputs (n_seeds, B, P) of every depth, for inputs (n_seeds, B, d_in) or, for all seeds, (B, d_in)."""
+        x = x.expand(self.n_seeds, *x.shape[-2:])
+        return [y for _, y in self.hidden_and_outputs(x)]
+
+    def active(self, f: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Gates that see anything but 00, for Boolean features (N, m).
+
+        Returns:
+            For every depth the places of these gates in a flattened (N, P) matrix, and their cases: 1, 2 and 3 for 01,
+            10 and 11; (K,) int64 each.
+        """
+        values, found = f > 0, []
+        for t in range(len(self.stages)):
+            pairs, table = self.gates(t)
+            gate, partner, is_first = (self.get_buffer(f"{name}_{t}") for name in ("gate", "partner", "is_first"))
+            row, on = values.nonzero(as_tuple=True)
+            both = values[row.unsqueeze(1), partner[on]]  # (on, gates that an input has)
+            once = (gate[on] >= 0) & (is_first[on] | ~both)  # of a gate that sees 11, only its first input speaks
+            place = (row.unsqueeze(1) * pairs.shape[1] + gate[on])[once]
+            case = (1 + is_first[on].long() + (is_first[on] & both))[once]
+            found.append((place, case))
+            values = torch.zeros(len(f), pairs.shape[1], dtype=torch.bool, device=f.device)
+            values.view(-1)[place] = table[case] > 0
+        return found
+
+
+def corrected(z: Tensor) -> Tensor:
+    """Values without errors below 1/4: 0 below 1/4, 1 above 3/4, straight between."""
+    return F.relu(2 * z - 0.5) - F.relu(2 * z - 1.5)
+
+
+def _join(values: Tensor, groups: int) -> Tensor:
+    """(n_seeds * groups, B, n) to (n_seeds, B, groups * n)."""
+    return values.unflatten(0, (-1, groups)).movedim(1, 2).flatten(2)
+
+
+def _gates_of_inputs(pairs: Tensor, n_in: int) -> dict[str, Tensor]:
+    """For each input the gates it goes into (-1 for none), its partner there, and if it is the first: (n_in, most)."""
+    inputs, gates = pairs.flatten(), torch.arange(pairs.shape[1]).repeat(2)
+    partners, is_first = pairs.flip(0).flatten(), torch.arange(2 * pairs.shape[1]) < pairs.shape[1]
+    order = inputs.argsort(stable=True)
+    counts = torch.bincount(inputs, minlength=n_in)
+    column = torch.arange(len(inputs)) - (counts.cumsum(0) - counts)[inputs[order]]
+    tables = {
+        "gate": torch.full((n_in, int(counts.max())), -1),
+        "partner": torch.zeros(n_in, int(counts.max()), dtype=torch.int64),
+        "is_first": torch.zeros(n_in, int(counts.max()), dtype=torch.bool),
+    }
+    for table, values in zip(tables.values(), (gates, partners, is_first), strict=True):
+        table[inputs[order], column] = values[order]
+    return tables

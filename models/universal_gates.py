@@ -1,0 +1,171 @@
+"""Training of networks that compute gates in superposition."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+from zoo.metrics import CASES, CaseErrors
+from zoo.models.optimizers import AdamLinear
+from zoo.models.toy.gate_loss import gate_losses
+from zoo.models.toy.gates import GateNet
+from zoo.models.toy_module import ToyModule
+
+# Vectors by which cases of deeper gates are counted, a stream that is neither trained nor judged on.
+SAMPLE, SAMPLE_STREAM = 1 << 16, (0, 4)
+
+
+class UniversalGates(ToyModule):
+    """Trains narrow networks to compute a gate of every pair of their Boolean inputs (U-AND, U-XOR), and ORs of these.
+
+    The loss is the mean over gates of w_c |y - t|^p, where w_c is the weight of the case c (00, 01, 10 or 11) divided
+    by how often it occurs. It is summed over depths. Validation reports errors apart for each case: of the mean of all
+    outputs, nearly all are 00 when inputs are sparse.
+
+    Args:
+        n_features: Inputs m, which follow the data.
+        d_in: What the network sees of them, which follows the data.
+        d_mlp: Neurons d.
+        n_seeds: Independent networks, which follow the data.
+        gate: What is computed of every pair.
+        trained_first_layer: Whether the first layer is trained; otherwise it stays as it was drawn, and only the
+            readoff is trained.
+        depth: Depth of the circuit; from 2 on, each depth computes ORs of the outputs before.
+        n_groups: Networks at depth 1, each with its share of the inputs.
+        error_correction: Whether outputs are cleaned before the next depth reads them.
+        p: Exponent of the error.
+        case_weights: Cases weigh as often as they occur (`natural`); those where the gate is 1 together as much as
+            those where it is 0 (`zero_one`); all four the same (`four`).
+        weight_on_ones: Factor on the weight of cases where the gate is 1.
+        optimizer: Optimizer and learning-rate schedule; its learning rate is by default 1e-2.
+
+    Raises:
+        ZooError: If a number is out of range.
+    """
+
+    net: GateNet
+
+    def __init__(
+        self,
+        n_features: int = 0,
+        d_in: int = 0,
+        d_mlp: int = 100,
+        n_seeds: int = 1,
+        gate: Literal["and", "or", "xor"] = "and",
+        trained_first_layer: bool = True,
+        depth: int = 1,
+        n_groups: int = 1,
+        error_correction: bool = False,
+        p: float = 2.0,
+        case_weights: Literal["natural", "zero_one", "four"] = "four",
+        weight_on_ones: float = 1.0,
+        optimizer: AdamLinear = AdamLinear(),  # noqa: B008 - a default that --help can show, never mutated
+    ) -> None:
+        super().__init__(n_seeds, optimizer)
+        for name, value, least in (("p", p, 1), ("weight_on_ones", weight_on_ones, 0)):
+            if not least <= value < float("inf"):
+                raise ZooError(f"{name} is {value}; it must be a number of at least {least}")
+        shape = {
+            "n_features": n_features,
+            "d_mlp": d_mlp,
+            "gate": gate,
+            "n_seeds": n_seeds,
+            "d_in": d_in,
+            "depth": depth,
+        }
+        shape |= {"n_groups": n_groups, "error_correction": error_correction}
+        loss = {"p": p, "case_weights": case_weights, "weight_on_ones": weight_on_ones}
+        self.save_plain_hyperparameters(**shape, **loss, trained_first_layer=trained_first_layer, optimizer=optimizer)
+        self.net = GateNet(**shape)  # type: ignore[arg-type]
+        if not trained_first_layer:
+            for stage in self.net.stages:
+                stage.freeze_first_layer()
+        self.p, self.case_weights, self.weight_on_ones = p, case_weights, weight_on_ones
+        self.metrics_by_depth = nn.ModuleList(CaseErrors(n_seeds) for _ in range(depth))
+        self.case_errors: list[dict[str, Tensor]] = []  # of the last validation, by depth
+        self.register_buffer("weights", torch.full((depth, 4), torch.nan), persistent=False)
+        self.weights: Tensor  # w_c over the probability of c
+
+    def setup(self, stage: str) -> None:
+        """Weigh the cases by how often the data have them."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        if data.values != "one":
+            raise ZooError(f"gates are of Boolean inputs: data.values is {data.values}, not one")
+        probabilities = [data.active.pair_probabilities(data.n_features)]
+        if len(self.net.stages) > 1:
+            per_seed = max(1, SAMPLE // data.n_seeds)
+            f = data.vectors(SAMPLE_STREAM, 0, per_seed, per_seed)["f"].to(self.device)
+            probabilities += [torch.bincount(case.flatten(), minlength=4) / case.numel() for case in self._cases(f)[1:]]
+        self.weights = torch.stack(
+            [self._weights(P.double().cpu(), self.net.gates(t)[1].double().cpu()) for t, P in enumerate(probabilities)]
+        ).to(self.device, torch.float32)
+
+    def embedding_rows(self) -> dict[str, Tensor]:
+        """First-layer weights of every input onto the neurons, (n_seeds * n_groups * inputs, d_mlp)."""
+        return {"W_in": self.net.stages[0].W_in.flatten(0, 1)}
+
+    def outputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Outputs of all depths (n_seeds, B, gates) and neurons (n_seeds, B, neurons)."""
+        hidden, y = zip(*self.net.hidden_and_outputs(self.per_seed(batch["x"])), strict=True)
+        return _all(y), _all(hidden)
+
+    def targets(self, batch: dict[str, Tensor]) -> Tensor:
+        """Values of all gates of all depths, (n_seeds, B, gates)."""
+        return self.per_seed(_all([self.net.gates(t)[1][case.int()] for t, case in enumerate(self._cases(batch["f"]))]))
+
+    def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
+        """Weighted loss of every seed, (n_seeds,), summed over depths."""
+        total = y.new_zeros(self.n_seeds)
+        for t, (out, (place, case)) in enumerate(zip(self._by_depth(y), self.net.active(batch["f"]), strict=True)):
+            table, weights = self.net.gates(t)[1].to(y.dtype), self.weights[t].to(y.dtype)
+            total = total + gate_losses(out, place, table[case], weights[case], weights[0], self.p)
+        return total
+
+    def judge(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
+        """Count errors by case."""
+        errors, cases = self._by_depth(y - target), self._cases(batch["f"])
+        for metric, error, case in zip(self.metrics_by_depth, errors, cases, strict=True):
+            metric.update(error, self.per_seed(case))  # type: ignore[operator]
+
+    def log_judgement(self, split: str) -> None:
+        """Log mean and largest error of each case, averaged over seeds, at every depth."""
+        self.case_errors = [metric.compute() for metric in self.metrics_by_depth]  # type: ignore[operator]
+        for t, (metric, found) in enumerate(zip(self.metrics_by_depth, self.case_errors, strict=True)):
+            metric.reset()  # type: ignore[operator]
+            prefix = f"{split}/" if t == 0 else f"{split}/depth{t + 1}_"
+            for i, case in enumerate(CASES):
+                for name in ("mean", "max"):
+                    if not (value := found[name][:, i].mean()).isnan():
+                        self.log(f"{prefix}{name}_error_{case}", value.float())
+
+    def _cases(self, f: Tensor) -> list[Tensor]:
+        """Which case, 0 to 3, every gate of every depth sees, for features (N, m): (N, P) uint8."""
+        found = []
+        for t, (place, case) in enumerate(self.net.active(f)):
+            dense = torch.zeros(len(f), self.net.gates(t)[0].shape[1], dtype=torch.uint8, device=f.device)
+            dense.view(-1)[place] = case.to(torch.uint8)
+            found.append(dense)
+        return found
+
+    def _by_depth(self, values: Tensor) -> tuple[Tensor, ...]:
+        return values.split([self.net.gates(t)[0].shape[1] for t in range(len(self.net.stages))], dim=2)
+
+    def _weights(self, probability: Tensor, table: Tensor) -> Tensor:
+        """Weight of every case over its probability, (4,) float64; 0 for a case that never occurs."""
+        if self.case_weights == "natural":
+            weight = probability.clone()
+        elif self.case_weights == "zero_one":
+            weight = torch.stack([probability * (table == value) for value in (0, 1)])
+            weight = (weight / weight.sum(1, keepdim=True).clamp(min=1e-300)).sum(0)
+        else:
+            weight = torch.full_like(probability, 0.25)
+        weight = (weight * self.weight_on_ones**table).where(probability > 0, 0)
+        return (weight / (weight.sum() * probability)).nan_to_num(0.0)
+
+
+def _all(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=-1)
