@@ -7,6 +7,7 @@ from zoo.callbacks.embedding_drift import EmbeddingDrift
 from zoo.callbacks.exact_resume import ExactResume
 from zoo.callbacks.feature_geometry import FeatureGeometry
 from zoo.callbacks.finite_loss import FiniteLoss
+from zoo.callbacks.gate_errors import GateErrors
 from zoo.callbacks.graceful_stop import GracefulStop, RunStopped
 from zoo.callbacks.progress import RunProgress
 from zoo.callbacks.reconstruction_error import ReconstructionError
@@ -21,6 +22,7 @@ __all__ = [
     "ExactResume",
     "FeatureGeometry",
     "FiniteLoss",
+    "GateErrors",
     "GracefulStop",
     "LastCheckpoint",
     "LogSpacedCheckpoints",

@@ -53,8 +53,9 @@ class FeatureGeometry(L.Callback):
         self._written = trainer.global_step
         if not trainer.is_global_zero:
             return
-        W = pl_module.features().detach().float().cpu()  # type: ignore[operator]
-        losses: Tensor = pl_module.seed_losses.cpu()  # type: ignore[operator, union-attr, assignment]
+        module: Any = pl_module
+        W: Tensor = module.features().detach().float().cpu()
+        losses: Tensor = module.seed_losses.cpu().reshape(len(W))
         norms, shares = W.norm(dim=2), feature_dimensionality(W)  # (n_seeds, n_features)
         n_seeds, n_features = norms.shape
         folder = Path(trainer.default_root_dir) / "feature_geometry"
@@ -67,10 +68,11 @@ class FeatureGeometry(L.Callback):
         write_table(folder / "features.csv", columns)
         best = int(losses.nan_to_num(torch.inf).argmin())
         represented = norms[best] > REPRESENTED
-        share = f"mean dimensionality {shares[best][represented].mean():.3f}" if represented.any() else "none"
+        mean = shares[best][represented].mean() if represented.any() else 0.0
+        share = f"mean dimensionality {mean:.3f}"
         self._summary = {
             "best seed": f"{best}, loss {losses[best]:.5g}",
-            "its features of norm > 1/2": f"{int(represented.sum())} of {n_features} in {W.shape[2]} dimensions, {share}",
+            "its features": f"{int(represented.sum())} of {n_features} of norm > 1/2 in d = {W.shape[2]}, {share}",
         }
         lines = [[str(i), f"{norms[best, i]:.4f}", f"{shares[best, i]:.4f}"] for i in range(n_features)]
         table = markdown_table(["feature", "norm", "dimensionality"], lines)

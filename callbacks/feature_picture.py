@@ -1,6 +1,7 @@
 """The picture of `FeatureGeometry`."""
 
 from fractions import Fraction
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,7 +28,9 @@ def draw_features(W: Tensor, losses: Tensor) -> Figure:
         losses: What the seeds are ordered by, (n_seeds,); NaN comes last.
     """
     figure = Figure(figsize=(14, 4.6), dpi=110, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.9, 1])
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr, call-arg]
+    parts: Any = figure.subfigures(1, 2, width_ratios=[1.9, 1])
+    left, right = parts
     order = losses.nan_to_num(torch.inf).argsort(stable=True)
     if W.shape[2] == 2:
         _draw_planes(left, W, losses, order)
@@ -54,7 +57,8 @@ def _draw_planes(figure: Figure, W: Tensor, losses: Tensor, order: Tensor) -> No
     reach = 1.12 * max(W[[seed for _, seed in shown]].norm(dim=2).max().item(), 0.5)
     for axes, (name, seed) in zip(grid.flat, shown, strict=False):
         vectors = W[seed].numpy()
-        ring = vectors[np.argsort(np.arctan2(vectors[:, 1], vectors[:, 0]))]
+        ring = vectors[np.linalg.norm(vectors, axis=1) > 0.1 * reach]
+        ring = ring[np.argsort(np.arctan2(ring[:, 1], ring[:, 0]))]
         axes.fill(*ring.T, facecolor="0.93", edgecolor="0.7", lw=1)
         for color, (x, y) in zip(_colors(len(vectors)), vectors, strict=True):
             axes.plot([0, x], [0, y], color=color, lw=1.8)
@@ -86,10 +90,12 @@ def _draw_lines(axes: Axes, W: Tensor, losses: Tensor, order: Tensor) -> None:
 def _draw_products(figure: Figure, W: Tensor, title: str) -> None:
     """Scalar products of the rows of W (n_features, d_hidden), and their norms and dimensionalities."""
     products = (W @ W.T).numpy()
-    n, most = len(products), max(float(np.abs(products).max()), 1e-12)
+    sizes, n = np.abs(products), len(products)
+    # Some squared norms may be so large that between features one would see nothing.
+    most = max((sizes * (1 - np.eye(n))).max(), sizes.max() / 4, 1e-12)
     image_axes, bars = figure.subplots(1, 2, width_ratios=[1.15, 1])
     image = image_axes.imshow(products, cmap="RdBu_r", norm=TwoSlopeNorm(0, -most, most))
-    figure.colorbar(image, ax=image_axes, shrink=0.8)
+    figure.colorbar(image, ax=image_axes, shrink=0.8, extend="both" if sizes.max() > most else "neither")
     image_axes.set(title="scalar products of features", xlabel="feature", ylabel="feature")
     places = np.arange(n)
     bars.barh(places - 0.2, W.norm(dim=1).numpy(), 0.4, color="C0", label="norm")
@@ -102,7 +108,7 @@ def _draw_products(figure: Figure, W: Tensor, title: str) -> None:
 
 
 def _draw_dimensionalities(axes: Axes, shares: np.ndarray) -> None:
-    axes.hist(shares, bins=np.linspace(0, 1, 81).tolist(), color="C1")
+    axes.hist(shares, bins=((np.arange(82) - 0.5) / 80).tolist(), color="C1")
     for known in KNOWN:
         axes.axvline(float(known), color="0.5", lw=0.7, ls=":")
         axes.annotate(
@@ -110,7 +116,7 @@ def _draw_dimensionalities(axes: Axes, shares: np.ndarray) -> None:
             textcoords="offset points", ha={Fraction(3, 8): "right", Fraction(2, 5): "left"}.get(known, "center"),
         )  # fmt: skip
     axes.set(xlabel="dimensionality", ylabel="features of all seeds", xlim=(-0.01, 1.01))
-    axes.set_title("dimensionality", pad=16)
+    axes.set_title(" ", fontsize="small")  # room for the fractions
 
 
 def _colors(n: int) -> np.ndarray:

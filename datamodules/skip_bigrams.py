@@ -41,7 +41,7 @@ class SkipBigramDataModule(SparseFeaturesDataModule):
         ZooError: If an argument is out of range.
     """
 
-    batches = "feature contexts"
+    batches = "feature contexts"  # type: ignore[assignment]
 
     def __init__(
         self,

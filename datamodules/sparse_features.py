@@ -80,7 +80,7 @@ class SparseFeaturesDataModule(ZooDataModule):
     @property
     def corpus_fingerprint(self) -> str:
         """SHA-256 over what names the training vectors."""
-        active = {"class": type(self.active).__name__, "n_active": self.active.n_active}
+        active = {"class": type(self.active).__name__, **vars(self.active)}
         sizes = (self.n_features, self.d_superposed, self.n_seeds, self.batch_size, self.seed)
         return hashlib.sha256(json.dumps([active, self.values, *sizes]).encode()).hexdigest()
 

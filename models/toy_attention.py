@@ -29,7 +29,7 @@ class SkipBigramAttention(ToyModule):
         ZooError: If a number is out of range.
     """
 
-    batches = "feature contexts"
+    batches = "feature contexts"  # type: ignore[assignment]
     net: SkipBigramHead
     seed_accuracies: Tensor  # of the last validation, (n_seeds,) float64
 

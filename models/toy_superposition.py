@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from zoo.active_inputs import FixedActive
 from zoo.errors import ZooError
 from zoo.models.optimizers import AdamLinear
 from zoo.models.toy.superposition import SuperpositionNet, one_sparse_loss
@@ -68,7 +69,8 @@ class ToySuperposition(ToyModule):
             raise ZooError(f"task absolute needs values of both signs: data.values is {data.values}, not signed")
         if self.net.config["task"] == "identity" and data.values == "signed":
             raise ZooError("task identity ends in a ReLU and cannot give negative values: data.values is signed")
-        if self.loss == "one_sparse" and (data.values != "uniform" or getattr(data.active, "n_active", 0) != 1):
+        alone = isinstance(data.active, FixedActive) and data.active.n_active * data.active.n_groups == 1
+        if self.loss == "one_sparse" and not (alone and data.values == "uniform"):
             raise ZooError("loss one_sparse needs data.values uniform and data.active FixedActive with n_active 1")
 
     def embedding_rows(self) -> dict[str, Tensor]:

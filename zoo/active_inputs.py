@@ -38,25 +38,28 @@ class ActiveInputs(ABC):
 
 
 class FixedActive(ActiveInputs):
-    """Exactly so many features are on.
+    """Exactly so many features are on, in all or in each of several equal groups.
+
+    What is said of a pair is said of two features of one group, and counts are those of the group.
 
     Args:
-        n_active: How many.
+        n_active: How many, in a group.
+        n_groups: Groups that the features, in order, are dealt out to.
     """
 
     n_active: int
 
-    def __init__(self, n_active: int = 2) -> None:
-        if n_active < 0:
-            raise ZooError(f"n_active is {n_active}; it must not be negative")
-        self.n_active = n_active
+    def __init__(self, n_active: int = 2, n_groups: int = 1) -> None:
+        if n_active < 0 or n_groups < 1:
+            raise ZooError(f"n_active is {n_active} in {n_groups} groups; expected at least 0 in at least 1")
+        self.n_active, self.n_groups = n_active, n_groups
 
     def draw(self, rng: np.random.Generator, n: int, n_features: int) -> np.ndarray:
         """Draw subsets, each as likely as any other, (n, n_features) bool."""
-        chosen = _distinct(rng, n, n_features, self.n_active)
-        x = np.zeros((n, n_features), dtype=bool)
-        x[np.arange(n)[:, None], chosen] = True
-        return x
+        rows, in_group = n * self.n_groups, n_features // self.n_groups
+        x = np.zeros((rows, in_group), dtype=bool)
+        x[np.arange(rows)[:, None], _distinct(rng, rows, in_group, self.n_active)] = True
+        return x.reshape(n, n_features)
 
     def counts(self, n_features: int, on: int) -> tuple[Tensor, Tensor]:
         """Always `n_active`."""
@@ -64,18 +67,20 @@ class FixedActive(ActiveInputs):
 
     def pair_probabilities(self, n_features: int) -> Tensor:
         """Probability of 00, 01, 10 and 11, (4,) float64."""
-        m, on = n_features, self.n_active
+        m, on = n_features // self.n_groups, self.n_active
         ways = torch.tensor([(m - on) * (m - on - 1), on * (m - on), on * (m - on), on * (on - 1)], dtype=torch.float64)
         return ways / (m * (m - 1))
 
     def check(self, n_features: int, n_seeds: int = 1) -> None:
-        """Refuse fewer features than are on.
+        """Refuse fewer features than are on, and groups that are not equal.
 
         Raises:
-            ZooError: If there are.
+            ZooError: If it is so.
         """
-        if self.n_active > n_features:
-            raise ZooError(f"n_active is {self.n_active}, and there are {n_features} features")
+        if n_features % self.n_groups:
+            raise ZooError(f"{n_features} features do not make {self.n_groups} equal groups")
+        if self.n_active > n_features // self.n_groups:
+            raise ZooError(f"n_active is {self.n_active}, and there are {n_features // self.n_groups} features")
 
 
 class BernoulliActive(ActiveInputs):
@@ -114,10 +119,10 @@ class BernoulliActive(ActiveInputs):
         Raises:
             ZooError: If it is so.
         """
-        if (most := float(np.max(self.n_active))) > n_features:
-            raise ZooError(f"n_active is {most:g}, and there are {n_features} features")
         if isinstance(self.n_active, list) and len(self.n_active) != n_seeds:
             raise ZooError(f"n_active has {len(self.n_active)} numbers, and there are {n_seeds} seeds")
+        if (most := float(np.max(self.n_active))) > n_features:
+            raise ZooError(f"n_active is {most:g}, and there are {n_features} features")
 
 
 def _distinct(rng: np.random.Generator, n: int, n_features: int, k: int) -> np.ndarray:

@@ -179,7 +179,8 @@ def own_token_accuracy(n_tokens: int, k: int) -> float:
 
     A query q of length r scores r² with itself, and N(0, r²) with each other key, independently given q. So it is right
     with probability Φ(r)^(V - 1), and the share is E[Φ(r)^(V - 1)] with r ~ chi_k. Of vectors of one length all are
-    right, |q|² > q·k by Cauchy and Schwarz, whatever k > 1.
+    right, |q|² > q·k by Cauchy and Schwarz, whatever k > 1; but in 2 dimensions float32 is too coarse to show it, as
+    on the circle.
     """
     x, weight = np.polynomial.legendre.leggauss(400)
     low, high = max(0.0, math.sqrt(k) - 10), math.sqrt(k) + 10

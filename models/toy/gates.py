@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.active_inputs import ActiveInputs
 from zoo.errors import ZooError
-from zoo.models.toy.readoffs import all_pairs, truth_table
+from zoo.models.toy.readoffs import all_pairs, explicit_readoff, truth_table
 
 
 class GateLayer(nn.Module):
@@ -124,13 +125,32 @@ class GateNet(nn.Module):
             h = stage.hidden(split)
             h, y = (_join(values, groups) for values in (h, stage.read(h)))
             found.append((h, y))
-            x = corrected(y) if self.error_correction else y
+            x = corrected(y.detach()) if self.error_correction else y.detach()
         return found
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Outputs (n_seeds, B, P) of every depth, for inputs (n_seeds, B, d_in) or, for all seeds, (B, d_in)."""
         x = x.expand(self.n_seeds, *x.shape[-2:])
         return [y for _, y in self.hidden_and_outputs(x)]
+
+    @torch.no_grad()
+    def construct(self, *active: ActiveInputs) -> None:
+        """Replace every depth's readoff by the explicit one (`explicit_readoff`), and its biases by 0.
+
+        Args:
+            active: For every depth, which of a network's inputs are on at once.
+
+        Raises:
+            ZooError: If the features are superposed, for then the weights onto each are not known here.
+        """
+        if self.config["d_in"] != self.config["n_features"]:
+            raise ZooError("the features are superposed: use explicit_readoff and its weights() with phi W_in")
+        for t, (stage, inputs) in enumerate(zip(self.stages, active, strict=True)):
+            pairs, n_in = self.gates(t)[0][:, : stage.W_out.shape[2]], stage.W_in.shape[1]
+            gate = self.config["gate"] if t == 0 else "or"
+            stage.W_out.copy_(explicit_readoff(gate, inputs, n_in).weights(stage.W_in, pairs))
+            stage.b_in.zero_()
+            stage.b_out.zero_()
 
     def active(self, f: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Gates that see anything but 00, for Boolean features (N, m).

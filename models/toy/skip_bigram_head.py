@@ -120,8 +120,8 @@ def score_noise(
     Each of B pairs (i, j) adds (f_aᵀ P Pᵀ f_i) (f_jᵀ f_b) to the score of feature a for b. These have mean 0 and are
     uncorrelated. The second factor has the square 1 / D on average. With ρ = f_aᵀ f_i the first has, given the
     features, mean ρ and variance (1 + ρ²) / d_head, so its square is g = (1 + (d_head + 1) / D) / d_head on average,
-    and σ² = B g / D: √(B / (D d_head)) where d_head is far below D. If f_i is f_a, g becomes 1 + 2 / d_head; if f_j is f_b,
-    1 / D becomes 1. With s features superposed at the query and s at the key, s² such scores add up: s σ.
+    and σ² = B g / D: √(B / (D d_head)) where d_head is far below D. If f_i is f_a, g becomes 1 + 2 / d_head; if f_j is
+    f_b, 1 / D becomes 1. With s features superposed at the query and s at the key, s² such scores add up: s σ.
 
     Args:
         n_pairs: Pairs B, their features all different from one another but for repeated partners.

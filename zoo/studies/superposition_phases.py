@@ -161,7 +161,7 @@ def report(trained: np.ndarray, theory: np.ndarray, flips: np.ndarray) -> str:
     same = agree(phase(theory), phase(best), importance)
     excess = losses / least - 1
     fine = np.linspace(FLIP_DENSITIES[0], FLIP_DENSITIES[-1], 100)
-    flip = flip_density(fine, minimum(fine, np.ones_like(fine))[0])
+    flip, coarse = (flip_density(d, minimum(d, np.ones_like(d))[0]) for d in (fine, FLIP_DENSITIES))
     shares = interval(np.array([agree(phase(theory), phase(one), importance).mean() for one in trained]))
     found = flips[np.isfinite(flips)]
     span = interval(found) if len(found) > 1 else dict.fromkeys(("mean", "low", "high"), float("nan"))
@@ -174,15 +174,17 @@ def report(trained: np.ndarray, theory: np.ndarray, flips: np.ndarray) -> str:
         f"| the same for single seeds, mean and 95 % interval | {_span(shares, 3)} |",
         f"| loss of the best seed above the least possible, median and largest | {_percent(excess)} |",
         f"| flip density at importance 1, theory | {flip:.4f} |",
+        f"| the same, theory, from no more densities than are trained | {coarse:.4f} |",
         f"| the same, trained, mean of {len(found)} seeds and 95 % interval | {_span(span, 4)} |",
         "",
-        "Phases are told apart at |w| = 1/2. Superposition does not end in a jump everywhere: at importance 1 both",
-        "weights shrink together before one is given up, so that the flip density depends on that threshold. That of a",
-        f"seed comes from the best of {TRIES} networks at each of {len(FLIP_DENSITIES)} densities.",
+        "Phases are told apart at |w| = 1/2. At importance 1 either feature may be the one that is kept; there, both",
+        "weights shrink together as density grows, until one jumps to a smaller size and shrinks on, so that the flip",
+        f"density depends on that threshold. A seed's is interpolated between {len(FLIP_DENSITIES)} densities, at each",
+        f"of which the best of {TRIES} networks counts.",
         "",
         *_disagreements(same, phase(theory), phase(best), p, importance),
         "Not tested: more features or dimensions, correlated features, features that are not uniform in [0, 1], other",
-        "optimizers, and densities below 0.01. Whether the descents of the theory find the global minimum is not proven;",
+        "optimizers, and densities below 0.01. That the descents of the theory find the global minimum is not proven;",
         f"no trained network was better than it by more than {max(0.0, -float(excess.min())):.1e} of its loss.",
     ]
     return "\n".join(lines) + "\n"
@@ -210,9 +212,8 @@ def draw(theory: np.ndarray, trained: np.ndarray, same: np.ndarray) -> Figure:
     phases = ListedColormap(COLORS)
     _draw_map(left, theory, phases, 2, "theory: least expected loss")
     _draw_map(middle, trained, phases, 2, "trained: best of the seeds")
-    _draw_map(
-        right, ~same, ListedColormap(["0.95", "black"]), 1, f"they disagree at {(~same).sum()} of {len(same)} points"
-    )
+    title = f"disagreement: {(~same).sum()} of {len(same)} points"
+    _draw_map(right, ~same, ListedColormap(["0.95", "black"]), 1, title)
     handles = [Patch(color=color, label=label) for color, label in zip(COLORS, PHASES, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure

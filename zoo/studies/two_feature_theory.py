@@ -80,8 +80,8 @@ def _residuals(theta: np.ndarray, p: np.ndarray, importance: np.ndarray) -> tupl
 def _nodes(theta: np.ndarray, own: int, other: int, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Quadrature for output `own`: values of its feature and of the other, (2, ..., Q), and weights (..., Q).
 
-    The squared error is a quadratic polynomial on either side of the line where the ReLU switches, so that nodes are put
-    on each side: of [0, 1] where one feature is on; of the unit square, cut into strips by where the line leaves it.
+    The squared error is a quadratic polynomial on either side of the line where the ReLU switches, and nodes are put on
+    each side: of [0, 1] where one feature is on; of the unit square, cut into strips where the line leaves it, else.
     """
     b, square = theta[..., 2 + own], theta[..., own] ** 2
     product = theta[..., own] * theta[..., other]
