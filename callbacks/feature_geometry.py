@@ -67,13 +67,13 @@ class FeatureGeometry(L.Callback):
         }
         write_table(folder / "features.csv", columns)
         best = int(losses.nan_to_num(torch.inf).argmin())
-        represented = norms[best] > REPRESENTED
-        mean = shares[best][represented].mean() if represented.any() else 0.0
-        share = f"mean dimensionality {mean:.3f}"
-        self._summary = {
-            "best seed": f"{best}, loss {losses[best]:.5g}",
-            "its features": f"{int(represented.sum())} of {n_features} of norm > 1/2 in d = {W.shape[2]}, {share}",
-        }
+        kept = norms[best] > REPRESENTED
+        mean = shares[best][kept].mean() if kept.any() else 0.0
+        text = f"{int(kept.sum())} of {n_features} of norm > 1/2 in d = {W.shape[2]}, mean dimensionality {mean:.3f}"
+        if losses[best].isnan():
+            self._summary = {"best seed": "unknown without a validation", f"features of seed {best}": text}
+        else:
+            self._summary = {"best seed": f"{best}, loss {losses[best]:.5g}", "its features": text}
         lines = [[str(i), f"{norms[best, i]:.4f}", f"{shares[best, i]:.4f}"] for i in range(n_features)]
         table = markdown_table(["feature", "norm", "dimensionality"], lines)
         show(trainer, draw_features(W, losses), folder / "features.png", "features", {"best_seed": table})

@@ -123,7 +123,7 @@ class ToyModule(ZooModule):
                 g.mul_(factors.view(-1, *[1] * (g.ndim - 1)))
 
     def _log_metrics(self, split: str) -> None:
-        self.seed_losses = self.means.compute()
+        self.seed_losses = self.means.compute().reshape(self.n_seeds)  # torchmetrics squeezes one seed
         self.means.reset()
         values = {"loss": self.seed_losses.mean(), "loss_best": self.seed_losses.min(), "fvu": self.fvu.compute()}
         self.fvu.reset()

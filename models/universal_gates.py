@@ -1,7 +1,7 @@
 """Training of networks that compute gates in superposition."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,7 @@ class UniversalGates(ToyModule):
     """
 
     net: GateNet
+    metrics_by_depth: Any  # nn.ModuleList of CaseErrors
 
     def __init__(
         self,
@@ -129,13 +130,13 @@ class UniversalGates(ToyModule):
         """Count errors by case."""
         errors, cases = self._by_depth(y - target), self._cases(batch["f"])
         for metric, error, case in zip(self.metrics_by_depth, errors, cases, strict=True):
-            metric.update(error, self.per_seed(case))  # type: ignore[operator]
+            metric.update(error, self.per_seed(case))
 
     def log_judgement(self, split: str) -> None:
         """Log mean and largest error of each case, averaged over seeds, at every depth."""
-        self.case_errors = [metric.compute() for metric in self.metrics_by_depth]  # type: ignore[operator]
+        self.case_errors = [metric.compute() for metric in self.metrics_by_depth]
         for t, (metric, found) in enumerate(zip(self.metrics_by_depth, self.case_errors, strict=True)):
-            metric.reset()  # type: ignore[operator]
+            metric.reset()
             prefix = f"{split}/" if t == 0 else f"{split}/depth{t + 1}_"
             for i, case in enumerate(CASES):
                 for name in ("mean", "max"):

@@ -20,7 +20,7 @@ def gate_losses(y: Tensor, place: Tensor, target: Tensor, weight: Tensor, weight
         weight_of_00: Weight of all other gates, ().
         p: Exponent, at least 1.
     """
-    losses: Tensor = _GateLosses.apply(y, place, target, weight, weight_of_00, p)  # type: ignore[no-untyped-call]
+    losses: Tensor = _GateLosses.apply(y, place, target, weight, weight_of_00, p)
     return losses
 
 

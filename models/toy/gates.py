@@ -67,6 +67,8 @@ class GateNet(nn.Module):
         ZooError: If the sizes do not fit together.
     """
 
+    stages: Any  # nn.ModuleList of GateLayer, by depth
+
     def __init__(
         self,
         n_features: int,

@@ -17,6 +17,14 @@ class CaseErrors(Sums):
         within: Error that counts as right.
     """
 
+    n: Tensor
+    absolute: Tensor
+    square: Tensor
+    signed: Tensor
+    right: Tensor
+    bins: Tensor
+    largest: Tensor
+
     def __init__(self, n_seeds: int, within: float = 0.25) -> None:
         super().__init__(
             dict.fromkeys(("n", "absolute", "square", "signed", "right"), (n_seeds, 4)) | {"bins": (4, 160)}
