@@ -28,7 +28,7 @@ class SparseFeaturesDataModule(ZooDataModule):
 
     Args:
         n_features: Features m.
-        active: Which of them are on at once.
+        active: Which of them are on at once; by default exactly two, `FixedActive`.
         values: What a feature is when it is on: 1; uniform in [0, 1]; or `signed`, uniform in [-1, 1].
         d_superposed: Dimensions d0 in which the features are superposed: x = sum of f_i phi_i, with random unit vectors
             phi_i of each seed's own. By default x is f itself.
@@ -47,7 +47,7 @@ class SparseFeaturesDataModule(ZooDataModule):
     def __init__(
         self,
         n_features: int = 5,
-        active: ActiveInputs = FixedActive(2),  # noqa: B008 - a default that --help can show, never mutated
+        active: ActiveInputs | None = None,
         values: Literal["one", "uniform", "signed"] = "one",
         d_superposed: int | None = None,
         n_seeds: int = 1,
@@ -62,6 +62,7 @@ class SparseFeaturesDataModule(ZooDataModule):
                 raise ZooError(f"data.{name} is {size}; it must be at least 1")
         if seed < 0:
             raise ZooError(f"data.seed is {seed}; it must not be negative")
+        active = active or FixedActive(2)
         active.check(n_features, n_seeds)
         self.n_features, self.active, self.values, self.n_seeds = n_features, active, values, n_seeds
         self.batch_size, self.n_validation, self.seed = batch_size, n_validation, seed

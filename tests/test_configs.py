@@ -30,7 +30,7 @@ def stdlib_cache(tmp_path_factory):
 
 def local_stand_ins(config, tmp_path, tiny_corpus):
     """Arguments that make a config small and point it at local data where it names something to download."""
-    families = {"sae": small_autoencoder, "basis_pursuit": small_dictionary}
+    families = {"sae": small_autoencoder, "basis_pursuit": small_dictionary, "toy": small_toy}
     return families.get(config.parent.name, small_gpt2)(config, tmp_path, tiny_corpus)
 
 
@@ -74,6 +74,15 @@ def small_dictionary(config, tmp_path, tiny_corpus):
     return ["--model.n_atoms", "300", *fewer_rows, *local_rows(text, tmp_path)]
 
 
+def small_toy(config, tmp_path, tiny_corpus):
+    args = ["--data.n_seeds", "2", "--data.batch_size", "8", "--data.n_validation", "8"]
+    args += ["--model.optimizer.decay_fraction", "0"]  # as for autoencoders
+    if "gates" not in (settings := config.read_text()) and "u_and" not in settings:
+        return args
+    groups = "4" if "n_groups" in settings else "1"
+    return [*args, "--data.n_features", "16", "--model.n_groups", groups, "--model.d_mlp", "6"]
+
+
 def local_rows(text, tmp_path):
     if "source: hf:" not in text:
         return []
@@ -99,6 +108,8 @@ def test_every_config_trains_and_resumes(config, tmp_path, tiny_corpus, stdlib_c
     after = zoo.load(checkpoint).state_dict()
     settings = yaml.safe_load((run_dir / "config.yaml").read_text())["model"]["init_args"]
     frozen = fitted or set()
+    if settings.get("trained_first_layer") is False:
+        frozen |= {"stages.0.W_in", "stages.0.b_in"}
     if settings.get("frozen_rows") == "all" and settings["trained_rows"] is None:
         W_E = before["transformer.wte.weight"]
         frozen |= {name for name in ("transformer.wte.weight", "lm_head.weight") if torch.equal(before[name], W_E)}

@@ -1,6 +1,7 @@
 """`python -m zoo`: commands without a trainer answer before Lightning is imported."""
 
 import argparse
+import importlib
 import json
 import sys
 from typing import Any
@@ -8,6 +9,12 @@ from typing import Any
 from zoo.errors import ZooError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+TOY_STUDIES = {  # what they ask, and runs per arm
+    "explicit-gates": ("how exactly random neurons compute gates with a readoff that is written down", 3),
+    "universal-gates": ("whether trained networks compute gates in superposition better than random neurons", 3),
+    "superposition-phases": ("when two features share one dimension, trained and in theory", 10),
+    "attention-features": ("how many features one attention head tells apart, constructed and learned", 5),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,9 +92,10 @@ def _add_studies(studies: Any) -> None:
     )
     atoms.add_argument("--d-in", type=int, default=128, help="dimension of the rows; there are 4 times as many atoms")
     atoms.add_argument("--n-rows", type=int, default=10_000, help="rows, of which a tenth is held out")
-    for study in (frozen, rows, pursuit, atoms):
+    toys = [(studies.add_parser(name, help=text), seeds) for name, (text, seeds) in TOY_STUDIES.items()]
+    for study, seeds in (*((study, 3) for study in (frozen, rows, pursuit, atoms)), *toys):
         study.add_argument("--out", required=True, help="folder of the study; finished runs in it are kept")
-        study.add_argument("--seeds", type=int, default=3, help="runs per arm")
+        study.add_argument("--seeds", type=int, default=seeds, help=f"runs per arm, default {seeds}")
         study.add_argument("--jobs", type=int, default=1, help="runs at a time")
 
 
@@ -145,6 +153,9 @@ def _study(arguments: argparse.Namespace, extra: list[str]) -> None:
         from zoo.studies import planted_atoms
 
         planted_atoms.run(out, a.d_in, a.n_rows, seeds=a.seeds, jobs=a.jobs)
+    elif a.name in TOY_STUDIES:
+        study = importlib.import_module(f"zoo.studies.{a.name.replace('-', '_')}")
+        study.run(out, seeds=a.seeds, jobs=a.jobs)
     else:
         from zoo.studies import sparse_rows
 
