@@ -16,8 +16,10 @@ def draw_gate_errors(case_errors: list[dict[str, Tensor]]) -> Figure:
     Args:
         case_errors: By depth, what `CaseErrors.compute` returns.
     """
-    figure = Figure(figsize=(12, 0.6 + 2.4 * len(case_errors)), dpi=110, layout="constrained")
-    panels = figure.subplots(len(case_errors), 4, squeeze=False, sharex=True)
+    height = 0.8 + 2.4 * len(case_errors)  # inches
+    figure = Figure(figsize=(12, height), dpi=100)
+    figure.subplots_adjust(0.06, 0.5 / height, 0.99, 1 - 0.3 / height, wspace=0.18, hspace=0.35)
+    panels = figure.subplots(len(case_errors), 4, squeeze=False, sharex="row")
     edges = EDGES.numpy()
     for t, (row, found) in enumerate(zip(panels, case_errors, strict=True)):
         bins = found["bins"].cpu().numpy()
@@ -44,6 +46,7 @@ def draw_gate_errors(case_errors: list[dict[str, Tensor]]) -> Figure:
                 fontsize="small",
             )
             axes.set_xlim(-reach, reach)
+            axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
         row[0].set_ylabel("density")
     for axes in panels[-1]:
         axes.set_xlabel("output - value of the gate")

@@ -28,7 +28,7 @@ class RunSummary(L.Callback):
             judged = {k: v for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val_train/")}
         for name, value in judged.items():
             label = name.replace("val/", "validation ").replace("val_train/", "training rows' ").replace("_", " ")
-            lines[label] = f"{value.item():.4f}"
+            lines[label] = f"{value.item():.4f}" if abs(value) >= 0.1 else f"{value.item():.4g}"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "summary"):
                 lines |= callback.summary()

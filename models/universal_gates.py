@@ -68,15 +68,8 @@ class UniversalGates(ToyModule):
         for name, value, least in (("p", p, 1), ("weight_on_ones", weight_on_ones, 0)):
             if not least <= value < float("inf"):
                 raise ZooError(f"{name} is {value}; it must be a number of at least {least}")
-        shape = {
-            "n_features": n_features,
-            "d_mlp": d_mlp,
-            "gate": gate,
-            "n_seeds": n_seeds,
-            "d_in": d_in,
-            "depth": depth,
-        }
-        shape |= {"n_groups": n_groups, "error_correction": error_correction}
+        shape = {"n_features": n_features, "d_mlp": d_mlp, "gate": gate, "n_seeds": n_seeds, "d_in": d_in}
+        shape |= {"depth": depth, "n_groups": n_groups, "error_correction": error_correction}
         loss = {"p": p, "case_weights": case_weights, "weight_on_ones": weight_on_ones}
         self.save_plain_hyperparameters(**shape, **loss, trained_first_layer=trained_first_layer, optimizer=optimizer)
         self.net = GateNet(**shape)  # type: ignore[arg-type]
@@ -96,7 +89,11 @@ class UniversalGates(ToyModule):
             return
         if data.values != "one":
             raise ZooError(f"gates are of Boolean inputs: data.values is {data.values}, not one")
+        if (groups := getattr(data.active, "n_groups", 1)) not in (1, self.net.n_groups):
+            raise ZooError(f"data.active has {groups} groups of inputs, and model.n_groups is {self.net.n_groups}")
         probabilities = [data.active.pair_probabilities(data.n_features)]
+        if probabilities[0][3] == 0:
+            raise ZooError("data.active never has two inputs on at once, which leaves no gate to learn; raise n_active")
         if len(self.net.stages) > 1:
             per_seed = max(1, SAMPLE // data.n_seeds)
             f = data.vectors(SAMPLE_STREAM, 0, per_seed, per_seed)["f"].to(self.device)

@@ -16,7 +16,7 @@ def mean_relu(mean, sd):
 
 
 def integrated_kappa(n_active):
-    """1 / E[ReLU(a + b + sigma g) sgn a sgn b] by Gauss-Legendre quadrature over 0 < b < a, where nothing has a kink."""
+    """1 / E[ReLU(a + b + sigma g) sgn a sgn b] by Gauss-Legendre quadrature over 0 < b < a, without kinks."""
     a, t = 5 * (NODES[:, None] + 1), (NODES + 1) / 2
     b, sd = a * t, math.sqrt(n_active - 2)
     density = stats.norm.pdf(a) * stats.norm.pdf(b) * a * 5 / 2 * np.outer(WEIGHTS, WEIGHTS)
@@ -24,9 +24,9 @@ def integrated_kappa(n_active):
     return 1 / (2 * (f * density).sum())
 
 
-def covariances(rng):
-    """E[z²], E[za], E[zb] and E[ab] of variables of which a and b have variance 1."""
-    factor = rng.normal(size=(3, 3))
+def covariances(rng, rank=3):
+    """Covariance matrix of z, a and b, of which a and b have variance 1."""
+    factor = rng.normal(size=(3, rank))
     covariance = factor @ factor.T
     sd = np.sqrt(np.diag(covariance)) * [0, 1, 1] + [1, 0, 0]
     return covariance / np.outer(sd, sd)
@@ -64,10 +64,11 @@ def test_kappa_of_several_numbers_is_that_of_each():
     assert kappa(n).tolist() == [[kappa(v).item() for v in row] for row in n.tolist()]
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_the_mean_of_a_size_times_two_signs_is_that_of_a_simulation(seed):
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("seed", range(8))
+def test_the_mean_of_a_size_times_two_signs_is_that_of_a_simulation(seed, rank):
     rng = np.random.default_rng(seed)
-    covariance = covariances(rng)
+    covariance = covariances(rng, rank)
     mean, error = simulated(rng, covariance)
     assert closed_form(*covariance[0], covariance[1, 2]) == pytest.approx(mean, abs=4 * error)
 

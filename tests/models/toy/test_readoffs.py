@@ -82,7 +82,7 @@ def cases_of(f, pair):
 
 def best_affine(gate):
     """Largest error of the best affine map of two inputs, by linear programming."""
-    t, ones = np.array(truth_table(gate)), np.ones((4, 1))
+    t, ones = truth_table(gate).numpy(), np.ones((4, 1))
     design = np.hstack([INPUTS, ones])
     bound = np.vstack([np.hstack([design, -ones]), np.hstack([-design, -ones])])
     return linprog([0, 0, 0, 1], bound, np.concatenate([t, -t]), bounds=[(None, None)] * 4).fun
@@ -99,7 +99,7 @@ def test_of_xor_two_inputs_tell_nothing():
 @pytest.mark.parametrize("gate", [*GATES, "i_not_j"])
 def test_the_affine_readoff_errs_as_much_in_every_case_and_no_affine_map_errs_less_at_worst(gate):
     *slopes, constant, error = affine_readoff(gate)
-    off = np.abs(INPUTS @ slopes + constant - np.array(truth_table(gate)))
+    off = np.abs(INPUTS @ slopes + constant - truth_table(gate).numpy())
     assert off.tolist() == pytest.approx([error] * 4)
     assert error == pytest.approx(best_affine(gate))
 
