@@ -13,7 +13,7 @@ from zoo.models.zoo_module import ZooModule
 
 
 class ToyModule(ZooModule):
-    """Trains `n_seeds` networks side by side: every parameter has a first dimension of that size.
+    """Trains `n_seeds` networks side by side: every parameter has them, or as many of each, along its first dimension.
 
     The loss is the sum over seeds, so with Adam each network trains as it would alone, on data of its own. Batches hold
     the seeds' vectors in equal parts, one seed after the other. Validation logs the loss of the mean and of the best
@@ -117,10 +117,10 @@ class ToyModule(ZooModule):
             nn.utils.clip_grad_value_(self.net.parameters(), gradient_clip_val)
         elif gradient_clip_val:
             gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-            norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)  # (n_seeds,)
-            factors = (gradient_clip_val / norms.clamp(min=gradient_clip_val)).to(norms.dtype)
-            for g in gradients:
-                g.mul_(factors.view(-1, *[1] * (g.ndim - 1)))
+            by_seed = [g.view(self.n_seeds, -1) for g in gradients]
+            norms = torch.stack([g.norm(dim=1) for g in by_seed]).norm(dim=0)  # (n_seeds,)
+            for g in by_seed:
+                g.mul_((gradient_clip_val / norms.clamp(min=gradient_clip_val)).unsqueeze(1))
 
     def _log_metrics(self, split: str) -> None:
         self.seed_losses = self.means.compute().reshape(self.n_seeds)  # torchmetrics squeezes one seed

@@ -84,9 +84,9 @@ class UniversalGates(ToyModule):
 
     def setup(self, stage: str) -> None:
         """Weigh the cases by how often the data have them."""
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         if data is None:
-            return
+            raise ZooError("UniversalGates weighs cases by how often the data have them; use SparseFeaturesDataModule")
         if data.values != "one":
             raise ZooError(f"gates are of Boolean inputs: data.values is {data.values}, not one")
         if (groups := getattr(data.active, "n_groups", 1)) not in (1, self.net.n_groups):

@@ -85,6 +85,8 @@ class GateNet(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ZooError(f"{name} is {size}; it must be at least 1")
+        if d_in < 0:
+            raise ZooError(f"d_in is {d_in}; it must not be negative")
         self.config: dict[str, Any] = sizes | {"gate": gate, "d_in": d_in or n_features}
         self.config["error_correction"] = error_correction
         in_group, left = divmod(n_features, n_groups)

@@ -14,6 +14,8 @@ def mean_abs_times_signs(variance: Tensor, with_a: Tensor, with_b: Tensor, ab: T
 
         (2/pi)^(3/2) [sd(z) asin(corr(a, b | z)) + Cov(z, a) asin(corr(z, b | a)) + Cov(z, b) asin(corr(z, a | b))]
 
+    It does not hold where all three are multiples of one variable.
+
     Args:
         variance: Variance of z, positive, any shape, float64.
         with_a: Covariance of z and a.

@@ -96,7 +96,7 @@ def explicit_readoff(gate: str, active: ActiveInputs, n_features: int) -> Explic
         n_features: Inputs m.
 
     Raises:
-        ZooError: If two inputs are never on at once, or none is ever on beside a pair that is off.
+        ZooError: If the gate has no name here, or two inputs are never on at once.
     """
     t = truth_table(gate)
     if active.pair_probabilities(n_features)[3] == 0:

@@ -40,7 +40,7 @@ class CaseErrors(Sums):
         size = error.abs()
         columns = {"absolute": size, "square": size.square(), "signed": error, "right": (size < self.within).float()}
         cells = 4 * self.n_seeds
-        sums = {k: torch.bincount(group, v, cells).double().view(-1, 4) for k, v in columns.items()}
+        sums = {k: torch.bincount(group, v.double(), cells).view(-1, 4) for k, v in columns.items()}
         edges = EDGES.to(error.device)
         place = ((error - edges[0]) * (160 / 4)).clamp_(0, 159).int()
         n = torch.bincount(group, minlength=cells).double().view(-1, 4)

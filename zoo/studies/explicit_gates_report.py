@@ -113,7 +113,7 @@ def draw(results: Results) -> Figure:
         superposed.plot(d0s, [np.mean([r["theory"] for r in group]) for group in rows], color=color, lw=1)
     floors = [np.mean([r["floor"] for r in of_kind(results, "superposed", d0)]) for d0 in d0s]
     superposed.plot(d0s, floors, color="black", ls="--", lw=1, label="floor: d without end")
-    superposed.set(xscale="log", yscale="log", xlabel="d0, dimensions that 100 inputs are superposed in")
+    superposed.set(xscale="log", yscale="log", xlabel="d0, dimensions that the inputs are superposed in")
     superposed.set(ylabel="rms error of 00", title="AND of superposed inputs, 2 on")
     superposed.legend()
     for color, d in zip(COLORS, values(of_kind(results, "depth"), 0), strict=False):
@@ -141,7 +141,7 @@ def _draw_widths(axes: Axes, results: Results) -> None:
         axes.plot(d, most, color=color, ls=":", lw=1)
     axes.axhline(0.25, color="black", ls="--", lw=1, label="affine in the inputs")
     axes.set(xscale="log", yscale="log", xlabel="neurons d", ylabel="error of 00: rms; dotted: largest")
-    axes.set_title("AND of 100 inputs by the explicit readoff")
+    axes.set_title("AND by the explicit readoff")
     axes.legend(fontsize="small")
 
 
