@@ -5,10 +5,13 @@ from contextlib import contextmanager
 
 import lightning as L
 import pytest
+import torch
 from huggingface_hub import constants
 
 from zoo import ZooError
 from zoo.datamodules import LocalFiles, TextDataModule, TrainedBPE
+
+torch.set_num_threads(1)  # OpenMP's threads do not survive the fork of strategy ddp_fork
 
 SUBJECTS = ["the cat", "a naïve fox", "one old owl", "my neighbour", "the π-shaped robot", "every student"]
 VERBS = ["sees", "follows", "paints", "forgets", "measures", "explains to"]

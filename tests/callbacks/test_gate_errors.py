@@ -62,7 +62,7 @@ def test_errors_of_every_depth_seed_and_case_are_written(make_trainer, tmp_path)
 def test_the_errors_are_drawn_also_where_a_case_does_not_occur(make_trainer, tmp_path, active, depth):
     trained(make_trainer, gates(depth=depth), sampled(active))
     picture = imread(tmp_path / "run" / "gate_errors" / "cases.png")
-    assert picture.shape[0] == pytest.approx((0.6 + 2.4 * depth) * 110, abs=2)
+    assert picture.shape[0] == pytest.approx((0.8 + 2.4 * depth) * 100, abs=2)
     assert picture[..., :3].std() > 0.05
     unknown = {row["case"] for row in table(tmp_path) if row["depth"] == "1" and row["mean"] == "nan"}
     assert unknown == ({"00"} if active.n_active == 5 else set())
