@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.__main__ import main
+from zoo.__main__ import TOY_STUDIES, main
 from zoo.models import GPT2
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +104,13 @@ def test_an_autoencoder_has_nothing_to_predict(command, tmp_path):
 def test_a_study_asked_for_wrongly_gets_one_line(command, arguments, capsys):
     code, _, errors = command("study", *arguments)
     assert (code, len(errors)) == (2, 1)
+
+
+@pytest.mark.parametrize("name", TOY_STUDIES)
+def test_every_toy_study_wants_seeds_for_its_intervals(command, name, tmp_path):
+    code, _, [error] = command("study", name, "--out", tmp_path, "--seeds", "1")
+    assert code == 2
+    assert "seeds is 1" in error
 
 
 def test_what_a_study_does_not_take_is_refused(command, tmp_path):
