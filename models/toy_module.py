@@ -4,7 +4,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.metrics import FVU, SeedMeans
@@ -106,21 +106,12 @@ class ToyModule(ZooModule):
         """Log the metrics over all ranks."""
         self._log_metrics("test")
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def clip_by_norm(self, largest: float) -> None:
         """Clip every seed's gradient by its own norm."""
-        if gradient_clip_algorithm == "value" and gradient_clip_val:
-            nn.utils.clip_grad_value_(self.net.parameters(), gradient_clip_val)
-        elif gradient_clip_val:
-            gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-            by_seed = [g.view(self.n_seeds, -1) for g in gradients]
-            norms = torch.stack([g.norm(dim=1) for g in by_seed]).norm(dim=0)  # (n_seeds,)
-            for g in by_seed:
-                g.mul_((gradient_clip_val / norms.clamp(min=gradient_clip_val)).unsqueeze(1))
+        by_seed = [p.grad.view(self.n_seeds, -1) for p in self.net.parameters() if p.grad is not None]
+        norms = torch.stack([g.norm(dim=1) for g in by_seed]).norm(dim=0)  # (n_seeds,)
+        for g in by_seed:
+            g.mul_((largest / norms.clamp(min=largest)).unsqueeze(1))
 
     def _log_metrics(self, split: str) -> None:
         self.seed_losses = self.means.compute().reshape(self.n_seeds)  # torchmetrics squeezes one seed

@@ -121,12 +121,15 @@ class ZooModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by global norm, also under mixed precision with a fused optimizer, and log the norm before clipping."""
+        """Clip, also under mixed precision with a fused optimizer, where Lightning refuses to."""
         if gradient_clip_algorithm == "value" and gradient_clip_val:
             nn.utils.clip_grad_value_(self.net.parameters(), gradient_clip_val)
         elif gradient_clip_val:
-            norm = nn.utils.clip_grad_norm_(self.net.parameters(), gradient_clip_val)
-            self.log("train/grad_norm", norm)
+            self.clip_by_norm(gradient_clip_val)
+
+    def clip_by_norm(self, largest: float) -> None:
+        """Clip the gradient by its global norm, and log the norm before."""
+        self.log("train/grad_norm", nn.utils.clip_grad_norm_(self.net.parameters(), largest))
 
 
 def _plain(value: Any) -> Any:

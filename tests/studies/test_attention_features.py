@@ -40,7 +40,7 @@ def test_learned_heads_beat_constructed_ones_and_their_groups_overlap_less_than_
             assert constructed > chance
         assert max(found["raw_overlap"]) < min(found["raw_random"])
     assert all(share == 1 for share in of(results, "projection", "normalised"))
-    text = (tmp_path / "attention_features.md").read_text("utf-8")
+    text = (tmp_path / "table.md").read_text("utf-8")
     assert "float32 is sure to tell 6,433 tokens" in text
     assert "| C4 | noise, B = 64, D = 512, d_head = 16 |" in text
     assert (tmp_path / "attention_features.png").stat().st_size > 10_000

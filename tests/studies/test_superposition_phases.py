@@ -103,7 +103,7 @@ def test_the_grid_has_importance_1_at_every_density():
 def test_training_finds_the_phases_of_the_theory_and_finished_seeds_are_kept(tmp_path, monkeypatch, refused):
     monkeypatch.setattr(superposition_phases, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
     run(tmp_path, seeds=4, points=5, steps=400, batch_size=128)
-    text = (tmp_path / "phases.md").read_text("utf-8")
+    text = (tmp_path / "table.md").read_text("utf-8")
     [share] = [line.split("|")[2] for line in text.splitlines() if "is in the phase of the theory" in line]
     assert float(share.split()[0]) >= 0.92
     [flip] = [line.split("|")[2] for line in text.splitlines() if "no more densities than are trained" in line]

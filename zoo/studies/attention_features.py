@@ -48,7 +48,7 @@ def run(
     n_pairs: Sequence[int] = (16, 32, 64, 128),
     steps: int = 1500,
 ) -> list[dict[str, Any]]:
-    """Do what is missing, then write `attention_features.md` and `attention_features.png` into the folder.
+    """Do what is missing, then write `table.md` and `attention_features.png` into the folder.
 
     Args:
         out: Folder of the study; finished measurements in it are not made again.
@@ -79,9 +79,9 @@ def run(
     do_all(_do, [task for task in tasks if not task.file(out).exists()], out, jobs)
     results = [json.loads(task.file(out).read_text("utf-8")) for task in tasks]
     text = table(results)
-    (out / "attention_features.md").write_text(text, "utf-8")
+    (out / "table.md").write_text(text, "utf-8")
     draw(results).savefig(out / "attention_features.png", dpi=120)
-    print(f"{text}\nwrote {out / 'attention_features.md'} and attention_features.png")
+    print(f"{text}\nwrote {out / 'table.md'} and attention_features.png")
     return results
 
 

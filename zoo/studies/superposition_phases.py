@@ -42,7 +42,7 @@ class Task:
 
 
 def run(out: Path, seeds: int = 10, jobs: int = 1, points: int = 17, steps: int = 1500, batch_size: int = 256) -> None:
-    """Do what is missing, then write `phases.md` and `phases.png` into the folder.
+    """Do what is missing, then write `table.md` and `phases.png` into the folder.
 
     The phase diagram of Elhage et al. 2022, "Toy Models of Superposition": y = ReLU(w (w·x) + b) should be x, for two
     features in one dimension. Densities run from 0.01 to 1, and importances of the second feature, relative to the
@@ -72,9 +72,9 @@ def run(out: Path, seeds: int = 10, jobs: int = 1, points: int = 17, steps: int 
     best, _ = best_of(trained, p, importance)
     theory, _ = minimum(p, importance)
     text = report(trained, theory, np.array([trained_flip(one) for one in tries]))
-    (out / "phases.md").write_text(text, "utf-8")
+    (out / "table.md").write_text(text, "utf-8")
     draw(phase(theory), phase(best), agree(phase(theory), phase(best), importance)).savefig(out / "phases.png", dpi=120)
-    print(f"{text}\nwrote {out / 'phases.md'} and phases.png")
+    print(f"{text}\nwrote {out / 'table.md'} and phases.png")
 
 
 def grid(points: int) -> tuple[np.ndarray, np.ndarray]:
