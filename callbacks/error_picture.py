@@ -33,7 +33,7 @@ def draw_errors(
     title = "over training, by number of occurrences" if counts is not None else "over training"
     right.set(xlabel="step", ylabel="pooled squared error / norm²", title=title)
     right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 1.05 * right.get_ylim()[1])
     for axes in (left, right):
         axes.grid(alpha=0.2)
     return figure
