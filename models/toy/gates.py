@@ -50,8 +50,9 @@ class GateNet(nn.Module):
     At depth 1, `n_groups` narrow networks each compute the gate of all pairs of their share of the features (U-AND and
     U-XOR: Hänni et al. 2024, "Mathematical Models of Computation in Superposition"). At every further depth one network
     reads all outputs of the depth before, noise included, and computes ORs of two: output k is that of inputs k and
-    k + n // 2. `error_correction` puts a layer of two neurons per value in between, ReLU(2z - 1/2) - ReLU(2z - 3/2),
-    which removes errors below 1/4.
+    k + n // 2. Each depth is trained for its own gates alone: no gradient goes back to the depth before.
+    `error_correction` puts a layer of two neurons per value in between, ReLU(2z - 1/2) - ReLU(2z - 3/2), which removes
+    errors below 1/4.
 
     Args:
         n_features: Features m.
