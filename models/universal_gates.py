@@ -117,6 +117,7 @@ class UniversalGates(ToyModule):
 
     def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
         """Weighted loss of every seed, (n_seeds,), summed over depths."""
+        y = y.to(torch.promote_types(y.dtype, torch.float32))
         total = y.new_zeros(self.n_seeds)
         for t, (out, (place, case)) in enumerate(zip(self._by_depth(y), self.net.active(batch["f"]), strict=True)):
             table, weights = self.net.gates(t)[1].to(y.dtype), self.weights[t].to(y.dtype)
