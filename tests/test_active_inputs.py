@@ -115,3 +115,8 @@ def test_pair_probabilities_of_a_list_are_the_mean_over_seeds():
 def test_wrong_numbers_are_refused_in_one_line(refused, make, message):
     with refused(message):
         make()
+
+
+def test_how_many_inputs_are_on_is_not_one_distribution_where_seeds_differ():
+    with pytest.raises(ZooError, match="give one number"):
+        BernoulliActive([1.0, 2.0]).counts(5, 1)

@@ -102,10 +102,15 @@ class BernoulliActive(ActiveInputs):
         return rng.random((n, n_features), dtype=np.float32) < np.repeat(p, n // len(p))[:, None]
 
     def counts(self, n_features: int, on: int) -> tuple[Tensor, Tensor]:
-        """`on` and a binomial number of the others; mean over seeds, if they differ."""
+        """`on` and a binomial number of the others.
+
+        Raises:
+            ZooError: If the seeds differ.
+        """
+        if isinstance(self.n_active, list):
+            raise ZooError("n_active is a list, and how many inputs are on differs between seeds; give one number")
         others = np.arange(n_features - 1)
-        p = np.atleast_1d(self.n_active) / n_features
-        probability = stats.binom.pmf(others[:, None], n_features - 2, p).mean(1)
+        probability = stats.binom.pmf(others, n_features - 2, self.n_active / n_features)
         return torch.from_numpy(others + float(on)), torch.from_numpy(probability)
 
     def pair_probabilities(self, n_features: int) -> Tensor:
