@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from zoo import ZooError
 from zoo.active_inputs import BernoulliActive, FixedActive
 
 M = 7  # features
