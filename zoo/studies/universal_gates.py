@@ -45,7 +45,7 @@ class Task:
 def run(
     out: Path,
     n_features: int = 100,
-    widths: Sequence[int] = (100, 200),
+    widths: Sequence[int] = (100, 200, 400),
     steps: int = 1500,
     seeds: int = 3,
     jobs: int = 1,
