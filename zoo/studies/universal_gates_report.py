@@ -55,7 +55,7 @@ def draw(results: Results) -> Figure:
         for axes in row:
             axes.set_ylim(0, None)
             axes.grid(alpha=0.2)
-    panels[0][1].legend(fontsize="small", loc=(0.28, 0.32))
+    figure.legend(*panels[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
     return figure
 
 
