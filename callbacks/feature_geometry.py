@@ -36,6 +36,10 @@ class FeatureGeometry(L.Callback):
         """Refuse what has no features to follow."""
         require(self, pl_module, "features", "seed_losses")
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What was written with the losses of an earlier validation is out of date."""
+        self._written = -1
+
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the table and draw."""
         self._write(trainer, pl_module)

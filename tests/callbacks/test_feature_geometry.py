@@ -126,3 +126,14 @@ def test_a_module_without_features_is_refused_in_one_line(make_trainer, tiny_dat
     model = FrozenEmbeddingGPT2(300, 16, d_model=16, n_layers=1, n_heads=2, optimizer=AdamWCosine())
     with refused("FeatureGeometry needs a model with features, seed_losses; FrozenEmbeddingGPT2 lacks features"):
         make_trainer(callbacks=[FeatureGeometry()]).fit(model, tiny_data)
+
+
+def test_a_checkpoint_before_the_last_validation_does_not_keep_its_older_losses(make_trainer):
+    class Saving(L.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            trainer.save_checkpoint(f"{trainer.default_root_dir}/{trainer.global_step}.ckpt")
+
+    module, callback = toy(learning_rate=0.1), FeatureGeometry()
+    options = {"limit_val_batches": 1.0, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    make_trainer(callbacks=[callback, Saving()], **options).fit(module, sampled(module))
+    assert f"loss {module.seed_losses.min():.5g}" in callback.summary()["best seed"]
