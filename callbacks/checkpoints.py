@@ -91,10 +91,14 @@ class LogSpacedCheckpoints(L.Callback):
             self._save(trainer, pl_module)
         self._last_step = trainer.global_step
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the last step."""
-        if not self.due(trainer.global_step):
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Tell the checkpoint of this very step, if there is one, what has been measured."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self.due(trainer.global_step):
             self._save(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the last step, with all that was measured."""
+        self._save(trainer, pl_module)
 
     def _save(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:

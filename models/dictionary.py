@@ -29,6 +29,11 @@ class Dictionary(nn.Module):
         ZooError: If a number is out of range.
     """
 
+    not_for = (
+        "Claims that its atoms are features. A dictionary fits null models too: compare its error with theirs, at the "
+        "same penalty."
+    )
+
     W_dec: nn.Parameter  # (K, d_in)
     b_dec: Tensor  # (d_in,)
     scale: Tensor  # ()

@@ -108,6 +108,11 @@ class GPT2(nn.Module):
         ZooError: If a size is not positive or `d_model` is not a multiple of `n_heads`.
     """
 
+    not_for = (
+        "Writing text or code, or claims about language models at large: a network of the zoo is small and saw only "
+        "the text named above."
+    )
+
     def __init__(
         self,
         vocab_size: int = 50257,

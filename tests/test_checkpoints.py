@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo import checkpoints
+from zoo import checkpoint_config, checkpoints
 from zoo.export import export
 from zoo.models import GPT2
 
@@ -52,8 +52,9 @@ def folder(tmp_path):
 def edit_config(folder, **changes):
     """Change the "zoo" part of a config."""
     config = json.loads((folder / "config.json").read_text())
-    config["zoo"] |= changes
-    (folder / "config.json").write_text(json.dumps(config))
+    part = config.pop("zoo") | changes
+    del part["sha256"]
+    checkpoint_config.write(folder, part, config)
 
 
 def edit_tensors(folder, edit):
@@ -98,12 +99,10 @@ def test_loading_leaves_the_global_random_state_alone(folder, tmp_path):
 def test_the_config_and_card_tell_where_a_model_comes_from(tmp_path):
     provenance = {"seed": 3, "command": "python -m zoo fit", "metrics": {"val/loss": 1.25}}
     folder = zoo.save(network(), tmp_path / "model", step=12, provenance=provenance)
-    config = checkpoints.read_config(folder)
+    config = checkpoint_config.read(folder)
     assert (config["step"], config["provenance"], config["class"]) == (12, provenance, "GPT2")
     card = (folder / "README.md").read_text()
-    assert all(
-        text in card for text in ("after 12 training steps", "| val/loss | 1.2500 |", "python -m zoo fit", "`3`")
-    )
+    assert all(text in card for text in ("after 12 training steps", "| val/loss | 1.25 |", "python -m zoo fit", "`3`"))
     assert zoo.info(str(folder)) == card
 
 
@@ -226,7 +225,7 @@ def test_a_config_that_does_not_fit_is_refused(folder, refused, changes, message
 def test_files_outside_the_folder_are_refused_even_with_the_right_hash(folder, refused):
     secret = folder.parent / "secret"
     secret.write_text('{"a": 1}')
-    digest = checkpoints.read_config(folder)["files"]["tokenizer.json"]
+    digest = checkpoint_config.read(folder)["files"]["tokenizer.json"]
     for name in ("../secret", str(secret), "..", "./tokenizer.json", ""):
         edit_config(folder, files={name: digest})
         with refused("is not the file that was saved"):
@@ -298,7 +297,7 @@ def test_a_lightning_checkpoint_gives_its_network(ckpt):
 def test_an_exported_lightning_checkpoint_keeps_weights_step_tokenizer_and_provenance(ckpt, tmp_path):
     folder = export(ckpt, tmp_path / "out")
     assert same(zoo.load(folder), network())
-    config = checkpoints.read_config(folder)
+    config = checkpoint_config.read(folder)
     assert (config["step"], config["provenance"]) == (9, {"seed": 4})
     assert (folder / "tokenizer.json").read_text() == "{}"
 
@@ -383,9 +382,18 @@ def test_a_plain_checkpoint_is_found_at_its_own_step_only(folder, ckpt, refused)
     assert same(zoo.load(folder, step=7), network())
     with refused("holds step 7 only, not step 8"):
         zoo.load(folder, step=8)
-    for source in (ckpt, "hf:org/repo"):
-        with refused("holds one step only"):
-            zoo.load(source, step=7)
+    with refused("holds one step only"):
+        zoo.load(ckpt, step=7)
+
+
+def test_a_step_of_a_hub_model_is_a_folder_of_it(folder, tmp_path, hub, refused):
+    (tmp_path / "steps").mkdir()
+    shutil.copytree(folder, tmp_path / "steps" / "step-000007")
+    hub("org/repo", tmp_path / "steps", absent=["step-000008/config.json", "step-000008/cfg.json"])
+    assert same(zoo.load("hf:org/repo", step=7), network())
+    assert torch.equal(zoo.embedding("hf:org/repo", step=7), network().state_dict()["transformer.wte.weight"])
+    with refused("hf:org/repo at step 8 has no config.json"):
+        zoo.load("hf:org/repo", step=8)
 
 
 def test_a_hub_model_is_loaded_from_the_local_cache_by_revision(folder, tmp_path, hub, refused):

@@ -55,12 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="print JSON")
     card = commands.add_parser("info", help="a checkpoint's model card")
     card.add_argument("name", help="zoo name, or folder of a zoo checkpoint")
-    export = commands.add_parser("export", help="turn a Lightning .ckpt into a zoo checkpoint or a SAELens folder")
-    export.add_argument(
-        "ckpt", help="Lightning checkpoint, such as runs/quickstart/checkpoints/last.ckpt; for saelens any checkpoint"
-    )
+    export = commands.add_parser("export", help="turn a checkpoint into a zoo checkpoint or a SAELens folder")
+    export.add_argument("ckpt", help="what zoo.load takes: a Lightning .ckpt, a run's folder, hf:org/repo, ...")
     export.add_argument("folder", help="where to write")
     export.add_argument("--format", choices=["zoo", "saelens"], default="zoo", help="what to write, default zoo")
+    export.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="what weights are stored as")
+    export.add_argument("--steps", type=_steps, help="steps of a run with log-spaced checkpoints, as 0,512,4096")
     study = commands.add_parser("study", help="answer a question by several runs: study frozen-embedding --out DIR")
     _add_studies(study.add_subparsers(dest="name", metavar="NAME", required=True))
     return parser
@@ -127,8 +127,13 @@ def _run_light(argv: list[str]) -> int:
     elif arguments.command == "export":
         from zoo.export import export, export_saelens
 
-        write = {"zoo": export, "saelens": export_saelens}[arguments.format]
-        print(f"wrote {write(arguments.ckpt, arguments.folder)}")
+        if arguments.format == "zoo":
+            folder = export(arguments.ckpt, arguments.folder, arguments.dtype, arguments.steps)
+        elif arguments.steps or arguments.dtype != "float32":
+            raise ZooError("--steps and --dtype are of the format zoo; SAELens has one step, in float32")
+        else:
+            folder = export_saelens(arguments.ckpt, arguments.folder)
+        print(f"wrote {folder}")
     elif arguments.command == "study":
         _study(arguments, extra)
     return 0

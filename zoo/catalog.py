@@ -6,11 +6,11 @@ checkpoint.
 
 import difflib
 import fnmatch
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from zoo import checkpoint_config
 from zoo.errors import ZooError
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -39,8 +39,8 @@ def folder(source: str, step: int | None = None) -> Path:
         path = path / "steps"
     found = steps(path)
     if not found:
-        if step is not None and _config(path).get("step") != step:
-            raise ZooError(f"{source} holds step {_config(path).get('step')} only, not step {step}")
+        if step is not None and (only := checkpoint_config.read(path)["step"]) != step:
+            raise ZooError(f"{source} holds step {only} only, not step {step}")
         return path
     chosen = max(found) if step is None else step
     if chosen not in found:
@@ -63,15 +63,15 @@ def entries(pattern: str = "*") -> list[dict[str, Any]]:
     """What `python -m zoo list` shows: name, family, size of the weights, steps and metrics."""
     rows = []
     for name in list_models(pattern):
-        config = _config(folder(name))
+        config = checkpoint_config.read(folder(name))
         weights = folder(name) / "model.safetensors"
         rows.append(
             {
                 "name": name,
-                "family": config.get("class"),
+                "family": config["class"],
                 "megabytes": round(weights.stat().st_size / 1e6, 2),
-                "steps": steps(PRETRAINED / name) or [int(config.get("step", 0))],
-                "metrics": config.get("provenance", {}).get("metrics", {}),
+                "steps": steps(PRETRAINED / name) or [config["step"]],
+                "metrics": config["provenance"].get("metrics", {}),
             }
         )
     return rows
@@ -88,10 +88,3 @@ def info(name: str) -> str:
         if readme.is_file() and (readme.parent == path or steps(path.parent)):
             return readme.read_text("utf-8")
     raise ZooError(f"{name} has no model card (README.md)")
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads((path / "config.json").read_text("utf-8"))["zoo"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ZooError(f"{path / 'config.json'} is not the config of a zoo checkpoint") from None

@@ -2,9 +2,9 @@
 
 ====================  ================================================================================================
 `model.safetensors`   the tensors; a tied copy is left out
-`config.json`         under "zoo": format version, class name, plain init arguments, training step, SHA-256 of every
-                      tensor and file, provenance. Beside it the keys of a Hugging Face config, if the class has any,
-                      so that `transformers` loads the same folder
+`config.json`         under "zoo": format version, class name, plain init arguments, training step, provenance, and
+                      the SHA-256 of every tensor, of the other files and of itself. Beside it the keys of a Hugging
+                      Face config, if the class has any, so that `transformers` loads the same folder
 `tokenizer.json`      the tokenizer, if the model reads text
 `token_counts.json`   how often each token occurs in the text it was trained on, one number per token id, if known
 `README.md`           the model card
@@ -29,13 +29,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from zoo import catalog, checkpoint_config
 from zoo.errors import ZooError
+from zoo.model_card import model_card
 
-FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 TOKEN_COUNTS = "token_counts.json"
-CONFIG_KEYS = {"class": str, "init_args": dict, "step": int, "tensors": dict, "files": dict, "provenance": dict}
 
 
 def save(
@@ -46,6 +46,8 @@ def save(
     tokenizer_json: str | None = None,
     card: str | None = None,
     token_counts: list[int] | None = None,
+    dtype: torch.dtype | None = None,
+    title: str | None = None,
 ) -> Path:
     """Write a model as a zoo checkpoint; an older checkpoint there is replaced only once the new one is complete.
 
@@ -57,6 +59,9 @@ def save(
         tokenizer_json: The tokenizer, serialised.
         card: Text of the model card; by default made from the rest.
         token_counts: How often each token occurs in the training text, one number per token id.
+        dtype: What floating-point tensors are rounded to, float16 for half the size. By default they stay as they are.
+            Loading gives float32 in either case.
+        title: Title of the card; by default the folder's name.
 
     Returns:
         The folder.
@@ -65,22 +70,26 @@ def save(
         ZooError: If something that is not a zoo checkpoint is in the way.
     """
     folder = Path(folder)
-    if folder.exists() and not _may_be_replaced(folder):
-        raise ZooError(f"{folder} is not empty and holds no zoo checkpoint; choose another folder")
+    check_replaceable(folder)
     seen: set[int] = set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
-            tensors[name] = tensor.detach().cpu().contiguous()
-    zoo_config: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
+            stored_as = dtype if dtype and tensor.is_floating_point() else tensor.dtype
+            tensors[name] = tensor.detach().to("cpu", stored_as).contiguous()
+            if not torch.equal(tensors[name].isfinite(), tensor.isfinite().cpu()):
+                raise ZooError(
+                    f"tensor {name} does not fit into {dtype}: its largest entry is {tensor.abs().max():.3g}"
+                )
+    part: dict[str, Any] = {
         "class": type(model).__name__,
         "init_args": model.config,
         "step": step,
         "tensors": {name: _tensor_digest(tensor) for name, tensor in tensors.items()},
         "files": {},
         "provenance": provenance or {},
+        "dtype": str(dtype or torch.float32).removeprefix("torch."),
     }
     with replacing(folder) as new:
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
@@ -89,10 +98,10 @@ def save(
         for name, text in {TOKENIZER: tokenizer_json, TOKEN_COUNTS: counts_json}.items():
             if text is not None:
                 (new / name).write_text(text, "utf-8")
-                zoo_config["files"][name] = hashlib.sha256(text.encode()).hexdigest()
+                part["files"][name] = hashlib.sha256(text.encode()).hexdigest()
         hf_config: dict[str, Any] = getattr(model, "hf_config", lambda: {})()
-        (new / "config.json").write_text(json.dumps({**hf_config, "zoo": zoo_config}, indent=1) + "\n", "utf-8")
-        (new / "README.md").write_text(card or default_card(folder.name, zoo_config), "utf-8")
+        checkpoint_config.write(new, part, hf_config)
+        (new / "README.md").write_text(card or model_card(title or folder.name, type(model), part), "utf-8")
     return folder
 
 
@@ -102,7 +111,7 @@ def load(folder: Path) -> nn.Module:
     Raises:
         ZooError: If the checkpoint is damaged, incomplete, of a newer format or of an unknown class.
     """
-    config = read_config(folder)
+    config = checkpoint_config.read(folder)
     tensors = read_tensors(folder / WEIGHTS)
     for name in config["tensors"]:
         if name not in tensors:
@@ -167,26 +176,6 @@ def model_class(name: str, source: str | Path) -> Any:
     return cls
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The "zoo" part of a checkpoint's config.json.
-
-    Raises:
-        ZooError: If it cannot be read, or is of a newer format.
-    """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))["zoo"]
-        version = config["format_version"]
-        for key, kind in CONFIG_KEYS.items():
-            if not isinstance(config[key], kind):
-                raise TypeError(f"{key!r} is no {kind.__name__}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ZooError(f"{path} is not the config of a zoo checkpoint ({type(error).__name__}: {error})") from None
-    if version != FORMAT_VERSION:
-        raise ZooError(f"{path} has format version {version}; this version of the zoo reads {FORMAT_VERSION}")
-    return config
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file.
 
@@ -234,20 +223,18 @@ def open_tensors(path: Path) -> Iterator[Any]:
         raise ZooError(f"{path} is damaged or no safetensors file: {error}") from None
 
 
-def default_card(name: str, config: dict[str, Any]) -> str:
-    """A model card in Markdown, from what the checkpoint knows of itself."""
-    provenance = config["provenance"]
-    arguments = ", ".join(f"{k}={v!r}" for k, v in config["init_args"].items())
-    lines = [f"# {name}", "", f"`{config['class']}({arguments})` after {config['step']} training steps.", ""]
-    if metrics := provenance.get("metrics"):
-        lines += ["| metric | last measured |", "|---|---|", *(f"| {k} | {v:.4f} |" for k, v in metrics.items()), ""]
-    if command := provenance.get("command"):
-        lines += ["Made by", "", f"    {command}", ""]
-    for key in ("seed", "corpus_fingerprint", "versions"):
-        if key in provenance:
-            lines.append(f"- {key.replace('_', ' ')}: `{provenance[key]}`")
-    lines += ["", "A small model for research on embeddings; its text is not meant to be used for anything."]
-    return "\n".join(lines) + "\n"
+def check_replaceable(folder: Path) -> None:
+    """Refuse to write a checkpoint where something else lies.
+
+    Raises:
+        ZooError: If the folder is neither absent, empty, nor a zoo checkpoint, damaged or not, of one step or several.
+    """
+    if folder.is_dir():
+        parts = [folder, *(folder / catalog.step_folder(step) for step in catalog.steps(folder))]
+        if not any(folder.iterdir()) or any('"zoo"' in _text(part / checkpoint_config.NAME) for part in parts):
+            return
+    if folder.exists():
+        raise ZooError(f"{folder} is not empty and holds no zoo checkpoint; choose another folder")
 
 
 @contextmanager
@@ -269,14 +256,8 @@ def replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _may_be_replaced(folder: Path) -> bool:
-    """Whether a folder is empty or a zoo checkpoint, damaged or not."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return folder.is_dir()
-    try:
-        return "zoo" in json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+def _text(path: Path) -> str:
+    return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
 
 def _tensor_digest(tensor: Tensor) -> str:

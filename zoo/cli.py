@@ -82,7 +82,15 @@ class _SaveFitConfig(SaveConfigCallback):
 
 
 class ZooCLI(LightningCLI):
-    """`fit`, `validate`, `test` and `predict` for every model and datamodule of the zoo."""
+    """`fit`, `validate`, `test` and `predict` for every model and datamodule of the zoo.
+
+    Args:
+        typed: What the user wrote after `python -m zoo`.
+    """
+
+    def __init__(self, typed: list[str], **kwargs: Any) -> None:
+        self.typed = typed
+        super().__init__(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's folder and the links from data to model."""
@@ -163,7 +171,7 @@ class ZooCLI(LightningCLI):
     def before_fit(self) -> None:
         """Tell the module where it comes from."""
         self.model.provenance = {
-            "command": "python -m zoo " + shlex.join(sys.argv[1:]),
+            "command": "python -m zoo " + shlex.join(self.typed),
             "seed": self.plain_config["seed_everything"],
             "config": self.plain_config,
         }
@@ -193,8 +201,11 @@ def run(argv: list[str]) -> int:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip" not in r.getMessage())
     sys.argv[1:] = expand_configs(argv)  # which DDP's child processes see too
+    for name in zoo.models.__all__:
+        getattr(zoo.models, name)  # configs may use the short names of classes that are imported
     try:
         ZooCLI(
+            typed=argv,
             parser_class=ZooParser,
             parser_kwargs={"prog": "python -m zoo", **{name: _help(name, text) for name, text in COMMANDS.items()}},
             save_config_callback=_SaveFitConfig,

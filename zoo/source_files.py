@@ -15,20 +15,21 @@ def open_folder(source: str | Path, step: int | None) -> tuple[str, Callable[[st
 
     Args:
         source: A zoo name, a folder, or hf:org/repo[/folder][@revision].
-        step: Training step, for a folder that holds several.
+        step: Training step, for a folder that holds several in folders such as `step-000512`.
 
     Raises:
         ZooError: If there is no such folder, step or repository.
     """
     text = str(source)
     if text.startswith("hf:"):
-        reject_step(source, step)
         place, _, revision = text.removeprefix("hf:").partition("@")
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", place) or {".", ".."} & set(place.split("/")):
             raise ZooError(f"hf:{place} is no repository name; write hf:org/repo, hf:org/repo/folder or ...@revision")
         parts = place.split("/")
+        parts += [] if step is None else [catalog.step_folder(step)]
         repo, inside = "/".join(parts[:2]), "".join(f"{part}/" for part in parts[2:])
-        return text, lambda name: _hub_file(repo, revision or None, inside + name)
+        label = text if step is None else f"{text} at step {step}"
+        return label, lambda name: _hub_file(repo, revision or None, inside + name)
     folder = catalog.folder(text, step)
     return text, lambda name: path if (path := folder / name).is_file() else None
 
@@ -102,4 +103,4 @@ def reject_step(source: str | Path, step: int | None) -> None:
         ZooError: If a step is given.
     """
     if step is not None:
-        raise ZooError(f"{source} holds one step only; leave step out (on the hub, steps are revisions)")
+        raise ZooError(f"{source} holds one step only; leave step out")

@@ -1,13 +1,15 @@
 """From a name to a model: shipped checkpoints, folders, Lightning checkpoints, the Hugging Face hub."""
 
 import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo import checkpoints, saelens
+from zoo import checkpoint_config, checkpoints, saelens
 from zoo.errors import ZooError
 from zoo.source_files import open_folder, read_json, reject_step, require, weight_files
 
@@ -47,12 +49,11 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
     if not get("config.json") and get(saelens.CONFIG):
         reject_step(source, step)
         return checkpoints.build(*saelens.read(name, get), name)
-    config = read_json(get("config.json"), name)
-    if "zoo" in config:
-        folder = require(get(checkpoints.WEIGHTS), name, checkpoints.WEIGHTS).parent
-        for file in checkpoints.read_config(folder)["files"]:
+    if part := _zoo_part(name, get):
+        for file in part["files"]:
             get(file)  # fetches what lies on the hub
-        return checkpoints.load(folder)
+        return checkpoints.load(require(get(checkpoints.WEIGHTS), name, checkpoints.WEIGHTS).parent)
+    config = read_json(get("config.json"), name)
     if config.get("model_type") != "gpt2":
         raise ZooError(
             f"{name} is a model of type {config.get('model_type')!r}; load() reads zoo checkpoints, gpt2 and SAELens"
@@ -114,6 +115,9 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise ZooError(f"{path} is a folder, not a .ckpt file" if path.is_dir() else f"{path} does not exist")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if (broken := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         first_line = str(error).partition("\n")[0]
@@ -143,6 +147,15 @@ def run_checkpoint(source: str | Path, step: int | None) -> str | Path:
     """The last checkpoint of a run's folder that holds no checkpoints of single steps; any other source as it is."""
     last = Path(source).expanduser() / "checkpoints" / "last.ckpt"
     return last if step is None and last.is_file() and not (last.parents[1] / "steps").is_dir() else source
+
+
+def zoo_part(source: str | Path, step: int | None = None) -> dict[str, Any] | None:
+    """What a folder says of itself if it is a zoo checkpoint: see `checkpoint_config.KEYS`; arguments as in `load`.
+
+    Raises:
+        ZooError: If there is no such source or step, or its config is damaged.
+    """
+    return _zoo_part(*open_folder(source, step))
 
 
 def tokenizer_json(source: str | Path, step: int | None = None) -> str | None:
@@ -199,14 +212,12 @@ def _side_file(source: str | Path, step: int | None, key: str, name: str) -> Any
         reject_step(source, step)
         return read_lightning(path)[1].get(key) if path.suffix == ".ckpt" else None
     label, get = open_folder(source, step)
-    config_file = get("config.json")
-    is_zoo = config_file is not None and "zoo" in read_json(config_file, label)
-    config = checkpoints.read_config(config_file.parent) if config_file and is_zoo else None
-    if name not in (config["files"] if config else [checkpoints.TOKENIZER]):
+    part = _zoo_part(label, get)
+    if name not in (part["files"] if part else [checkpoints.TOKENIZER]):
         return None
     file = get(name)
-    if config and config_file:
-        checkpoints.verify_file(config, config_file.parent, name)
+    if part:
+        checkpoints.verify_file(part, require(file, label, name).parent, name)
     return file.read_text("utf-8") if file else None
 
 
@@ -215,9 +226,13 @@ def _embedding_file(source: str | Path, step: int | None, tensor: str | None) ->
     label, get = open_folder(source, step)
     files = weight_files(label, get)
     name = files["*"] if "*" in files else files[_choose(files, tensor, source)]
-    config = get("config.json")
-    is_zoo = config is not None and "zoo" in read_json(config, label)
-    return require(get(name), label, name), checkpoints.read_config(config.parent) if config and is_zoo else None
+    return require(get(name), label, name), _zoo_part(label, get)
+
+
+def _zoo_part(label: str, get: Callable[[str], Path | None]) -> dict[str, Any] | None:
+    """The "zoo" part of a folder's config, if it has one."""
+    file = get(checkpoint_config.NAME)
+    return checkpoint_config.read(file.parent) if file and "zoo" in read_json(file, label) else None
 
 
 def _choose(names: Any, wanted: str | None, source: str | Path) -> str:

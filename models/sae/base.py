@@ -53,6 +53,11 @@ class SAE(nn.Module, ABC):
         ZooError: If a size is out of range.
     """
 
+    not_for = (
+        "Claims about what its model computes. Its latents describe the vectors that it was trained on; how much of "
+        "that is structure, only the same autoencoder on null models tells."
+    )
+
     unit_norm_decoder = True  # whether every optimizer step is followed by a normalisation of the atoms
     encoder_scale_of_dense = False  # whether most latents are on at first, so that a tied encoder would overshoot
     biases: tuple[str, ...] = ("b_enc", "b_dec")  # parameters in units of the data

@@ -68,6 +68,8 @@ class GateNet(nn.Module):
         ZooError: If the sizes do not fit together.
     """
 
+    not_for = "Claims about trained language models: it is a network whose right answers are known."
+
     stages: Any  # nn.ModuleList of GateLayer, by depth
 
     def __init__(

@@ -29,6 +29,8 @@ class SkipBigramHead(nn.Module):
         ZooError: If a size is not positive.
     """
 
+    not_for = "Claims about trained language models: it is a network whose right answers are known."
+
     def __init__(self, n_features: int, d_model: int, d_head: int, n_seeds: int = 1) -> None:
         super().__init__()
         self.config: dict[str, Any] = {

@@ -28,6 +28,8 @@ class SuperpositionNet(nn.Module):
         ZooError: If a size is not positive.
     """
 
+    not_for = "Claims about trained language models: it is a network whose right answers are known."
+
     def __init__(self, n_features: int, d_hidden: int, n_seeds: int = 1, task: Task = "identity") -> None:
         super().__init__()
         self.config: dict[str, Any] = {"n_features": n_features, "d_hidden": d_hidden, "n_seeds": n_seeds, "task": task}

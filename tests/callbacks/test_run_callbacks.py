@@ -6,6 +6,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
+from zoo import checkpoint_config
 from zoo.callbacks import ExactResume, FiniteLoss, LastCheckpoint, LogSpacedCheckpoints, Throughput
 from zoo.models import AdamWCosine, FrozenEmbeddingGPT2
 
@@ -122,6 +123,22 @@ def test_log_spaced_checkpoints_are_written_and_load_at_their_step(tiny_data, ma
     assert not torch.equal(zoo.embedding(run, step=4), zoo.embedding(run, step=8))
     with refused("no step 3; it has 0, 1, 2, 4, 8, 11"):
         zoo.load(run, step=3)
+
+
+def test_a_log_spaced_checkpoint_of_a_step_that_is_validated_holds_what_was_measured(tiny_data, make_trainer, tmp_path):
+    trainer = make_trainer(
+        max_steps=8,
+        callbacks=[LogSpacedCheckpoints()],
+        limit_val_batches=1.0,
+        val_check_interval=4,
+        check_val_every_n_epoch=None,
+    )
+    trainer.fit(module(), tiny_data)
+    four, eight = (
+        checkpoint_config.read(tmp_path / "run" / "steps" / f"step-{step:06d}")["provenance"]["metrics"]["val/loss"]
+        for step in (4, 8)
+    )
+    assert eight == trainer.callback_metrics["val/loss"].item() != four
 
 
 def test_pieces_of_a_schedule_follow_one_another():

@@ -1,0 +1,57 @@
+"""`config.json` of a zoo checkpoint: what rebuilds the model, where it came from, and the hashes of all that.
+
+It carries its own SHA-256, so that a damaged digit is noticed before it becomes another network or another account of
+a run. Imports nothing heavy.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError
+
+NAME = "config.json"
+FORMAT_VERSION = 1
+KEYS = {"class": str, "init_args": dict, "step": int, "tensors": dict, "files": dict, "provenance": dict}
+
+
+def write(folder: Path, part: dict[str, Any], hugging_face: dict[str, Any]) -> None:
+    """Write a checkpoint's config.
+
+    Args:
+        folder: Where to.
+        part: What has `KEYS`.
+        hugging_face: Keys of a Hugging Face config beside it, if any.
+    """
+    content = {**hugging_face, "zoo": {"format_version": FORMAT_VERSION, **part}}
+    content["zoo"]["sha256"] = _digest(content)
+    (folder / NAME).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The "zoo" part of a checkpoint's config.
+
+    Raises:
+        ZooError: If it cannot be read, is of a newer format, or is not the one that was saved.
+    """
+    path = folder / NAME
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        part = content["zoo"]
+        version = part["format_version"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ZooError(f"{path} is not the config of a zoo checkpoint ({type(error).__name__}: {error})") from None
+    if version != FORMAT_VERSION:
+        raise ZooError(f"{path} has format version {version}; this version of the zoo reads {FORMAT_VERSION}")
+    for key, kind in KEYS.items():
+        if not isinstance(part.get(key), kind):
+            raise ZooError(f"{path} is not the config of a zoo checkpoint ({key!r} is no {kind.__name__})")
+    if part.pop("sha256", None) != _digest(content):
+        raise ZooError(f"{path} is damaged: it is not the config that was saved")
+    return part
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """SHA-256 of everything but the digest itself, whatever its layout."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

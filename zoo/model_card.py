@@ -1,0 +1,50 @@
+"""The model card of a checkpoint, from what the checkpoint knows of itself."""
+
+import inspect
+from typing import Any
+
+
+def model_card(name: str, network: type, part: dict[str, Any]) -> str:
+    """A card in Markdown: what it is, its metrics, how it was made, and what it must not be used for.
+
+    Args:
+        name: Title.
+        network: The class, whose docstring says what it is and whose `not_for` what it is not for.
+        part: What `checkpoint_config.KEYS` lists.
+    """
+    provenance = part["provenance"]
+    arguments = ", ".join(f"{k}={v!r}" for k, v in part["init_args"].items())
+    lines = [f"# {name}", "", (inspect.getdoc(network) or network.__name__).partition("\n\n")[0], ""]
+    lines += [f"`{part['class']}({arguments})` after {part['step']:,} training steps{_stored_as(part)}.", ""]
+    if metrics := provenance.get("metrics"):
+        lines += ["| metric | last measured |", "|---|---|", *(f"| {k} | {v:.4g} |" for k, v in metrics.items()), ""]
+    lines += ["## How it was made", ""]
+    if command := provenance.get("command"):
+        lines += [f"    {command}", ""]
+        lines += ["`python -m zoo rebuild` with this checkpoint's name or folder does the same and compares.", ""]
+    if data := (provenance.get("config") or {}).get("data"):
+        settings = ", ".join(f"{k}={_short(v)}" for k, v in (data.get("init_args") or {}).items() if v is not None)
+        lines.append(f"- data: `{_class_name(data)}({settings})`")
+    for key in ("source", "seed", "corpus_fingerprint", "versions"):
+        if provenance.get(key) is not None:
+            value = provenance[key]
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            lines.append(f"- {key.replace('_', ' ')}: `{text}`")
+    if not provenance:
+        lines.append("The checkpoint does not say.")
+    lines += ["", "## What it is not for", "", getattr(network, "not_for", "Anything but research.")]
+    return "\n".join(lines) + "\n"
+
+
+def _stored_as(part: dict[str, Any]) -> str:
+    return ", its weights rounded to float16" if part.get("dtype") == "float16" else ""
+
+
+def _class_name(config: dict[str, Any]) -> str:
+    return str(config.get("class_path", "")).rpartition(".")[2]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and "class_path" in value:
+        return f"{_class_name(value)}({', '.join(f'{k}={v!r}' for k, v in (value.get('init_args') or {}).items())})"
+    return repr(value)
