@@ -2,7 +2,7 @@
 
 from zoo.callbacks.atoms import AtomReport
 from zoo.callbacks.certificates import Certificates
-from zoo.callbacks.checkpoints import LastCheckpoint, LogSpacedCheckpoints
+from zoo.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, LogSpacedCheckpoints
 from zoo.callbacks.embedding_drift import EmbeddingDrift
 from zoo.callbacks.exact_resume import ExactResume
 from zoo.callbacks.feature_geometry import FeatureGeometry
@@ -17,6 +17,7 @@ from zoo.callbacks.throughput import Throughput
 
 __all__ = [
     "AtomReport",
+    "AtomicCheckpointIO",
     "Certificates",
     "EmbeddingDrift",
     "ExactResume",

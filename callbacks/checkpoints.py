@@ -1,16 +1,47 @@
-"""When a run is saved: the last state to resume from, and log-spaced steps to study."""
+"""When a run is saved: the last state to resume from, and log-spaced steps to study; and that it is saved whole."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from zoo.catalog import step_folder
 from zoo.checkpoints import save
 from zoo.errors import ZooError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Saves checkpoints beside their place and moves them there when they are complete and on the disk.
+
+    Lightning writes to the system's folder of temporary files; moving from there to another disk is not atomic, and a
+    disk that is full or a process that is killed would leave neither the old checkpoint nor the new one.
+
+    Raises:
+        ZooError: If the file cannot be written; what was there before stays.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save, all or nothing."""
+        path = Path(path)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            below = error if isinstance(error, OSError) else error.__context__  # torch wraps what the disk says
+            reason = getattr(below, "strerror", None) or str(error).partition("\n")[0]
+            kept = "; the one before it is still there" if path.is_file() else ""
+            raise ZooError(f"checkpoint {path} could not be saved: {reason}{kept}") from error
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -24,8 +55,10 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(filename="last", every_n_train_steps=every_n_steps, enable_version_counter=False)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Settle on the run's folder."""
+        """Settle on the run's folder, and on saving whole files."""
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:

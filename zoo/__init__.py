@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from zoo.catalog import info, list_models
     from zoo.checkpoints import save
     from zoo.errors import ZooError
+    from zoo.hub import push
     from zoo.sources import embedding, load
 
 __version__ = "0.1.0"
@@ -18,6 +19,7 @@ HOMES = {
     "info": "zoo.catalog",
     "list_models": "zoo.catalog",
     "load": "zoo.sources",
+    "push": "zoo.hub",
     "save": "zoo.checkpoints",
 }
 __all__, __getattr__, __dir__ = lazy.exports(__name__, HOMES)

@@ -1,6 +1,7 @@
 """`python -m zoo`: commands without a trainer answer before Lightning is imported."""
 
 import argparse
+import errno
 import importlib
 import json
 import sys
@@ -30,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        full = "; is the disk of the run's folder or of the cache full?" if error.errno == errno.ENOSPC else ""
+        print(f"error: {error}{full}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -61,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--format", choices=["zoo", "saelens"], default="zoo", help="what to write, default zoo")
     export.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="what weights are stored as")
     export.add_argument("--steps", type=_steps, help="steps of a run with log-spaced checkpoints, as 0,512,4096")
+    push = commands.add_parser("push", help="upload a checkpoint to the Hugging Face hub")
+    push.add_argument("source", help="zoo name, folder of a checkpoint or run, or .ckpt")
+    push.add_argument("target", help="hf:org/repo[/folder][@branch]; the repository is created if absent")
+    push.add_argument("--private", action="store_true", help="create it so that only those may see it who are allowed")
     study = commands.add_parser("study", help="answer a question by several runs: study frozen-embedding --out DIR")
     _add_studies(study.add_subparsers(dest="name", metavar="NAME", required=True))
     return parser
@@ -134,6 +140,10 @@ def _run_light(argv: list[str]) -> int:
         else:
             folder = export_saelens(arguments.ckpt, arguments.folder)
         print(f"wrote {folder}")
+    elif arguments.command == "push":
+        from zoo.hub import push
+
+        print(f"pushed {push(arguments.source, arguments.target, arguments.private)}")
     elif arguments.command == "study":
         _study(arguments, extra)
     return 0

@@ -28,14 +28,14 @@ def folder(source: str, step: int | None = None) -> Path:
     Raises:
         ZooError: If there is no such checkpoint or step.
     """
-    path = PRETRAINED / source if source in list_models() else Path(source).expanduser()
+    path = place(source)
     if not path.is_dir():
         if path.exists():
             raise ZooError(f"{source} is a file; expected a folder, a .ckpt or, for an embedding, .safetensors or .npy")
         close = difflib.get_close_matches(source, list_models(), 1)
         hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
         raise ZooError(f"no checkpoint {source!r}: it is neither a zoo name nor a folder; {hint}")
-    if not (path / "config.json").is_file() and (path / "steps").is_dir():  # a run's folder
+    if not (path / checkpoint_config.NAME).is_file() and (path / "steps").is_dir():  # a run's folder
         path = path / "steps"
     found = steps(path)
     if not found:
@@ -46,6 +46,11 @@ def folder(source: str, step: int | None = None) -> Path:
     if chosen not in found:
         raise ZooError(f"{source} has no step {step}; it has {', '.join(map(str, found))}")
     return path / step_folder(chosen)
+
+
+def place(source: str | Path) -> Path:
+    """Where a zoo name, or a path, points to."""
+    return PRETRAINED / source if str(source) in list_models() else Path(source).expanduser()
 
 
 def step_folder(step: int) -> str:
@@ -64,7 +69,7 @@ def entries(pattern: str = "*") -> list[dict[str, Any]]:
     rows = []
     for name in list_models(pattern):
         config = checkpoint_config.read(folder(name))
-        weights = folder(name) / "model.safetensors"
+        weights = folder(name) / checkpoint_config.WEIGHTS
         rows.append(
             {
                 "name": name,
@@ -84,7 +89,7 @@ def info(name: str) -> str:
         ZooError: If there is no such checkpoint or it has no card.
     """
     path = folder(name)
-    for readme in (path.parent / "README.md", path / "README.md"):
+    for readme in (path.parent / checkpoint_config.CARD, path / checkpoint_config.CARD):
         if readme.is_file() and (readme.parent == path or steps(path.parent)):
             return readme.read_text("utf-8")
     raise ZooError(f"{name} has no model card (README.md)")

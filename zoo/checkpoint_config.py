@@ -1,6 +1,6 @@
-"""`config.json` of a zoo checkpoint: what rebuilds the model, where it came from, and the hashes of all that.
+"""The files of a zoo checkpoint, and its `config.json`: what rebuilds the model, where it came from, and hashes.
 
-It carries its own SHA-256, so that a damaged digit is noticed before it becomes another network or another account of
+The config carries its own SHA-256, so that a damaged digit is noticed before it becomes another network or another account of
 a run. Imports nothing heavy.
 """
 
@@ -12,6 +12,11 @@ from typing import Any
 from zoo.errors import ZooError
 
 NAME = "config.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+TOKEN_COUNTS = "token_counts.json"
+CARD = "README.md"
+FILES = (NAME, WEIGHTS, TOKENIZER, TOKEN_COUNTS, CARD)
 FORMAT_VERSION = 1
 KEYS = {"class": str, "init_args": dict, "step": int, "tensors": dict, "files": dict, "provenance": dict}
 

@@ -30,12 +30,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo import catalog, checkpoint_config
+from zoo.checkpoint_config import CARD, TOKEN_COUNTS, TOKENIZER, WEIGHTS
 from zoo.errors import ZooError
 from zoo.model_card import model_card
-
-WEIGHTS = "model.safetensors"
-TOKENIZER = "tokenizer.json"
-TOKEN_COUNTS = "token_counts.json"
 
 
 def save(
@@ -92,8 +89,7 @@ def save(
         "dtype": str(dtype or torch.float32).removeprefix("torch."),
     }
     with replacing(folder) as new:
-        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
-        (new / WEIGHTS).chmod(0o644)
+        write_tensors(tensors, new / WEIGHTS)
         counts_json = None if token_counts is None else json.dumps(token_counts)
         for name, text in {TOKENIZER: tokenizer_json, TOKEN_COUNTS: counts_json}.items():
             if text is not None:
@@ -101,7 +97,7 @@ def save(
                 part["files"][name] = hashlib.sha256(text.encode()).hexdigest()
         hf_config: dict[str, Any] = getattr(model, "hf_config", lambda: {})()
         checkpoint_config.write(new, part, hf_config)
-        (new / "README.md").write_text(card or model_card(title or folder.name, type(model), part), "utf-8")
+        (new / CARD).write_text(card or model_card(title or folder.name, type(model), part), "utf-8")
     return folder
 
 
@@ -184,6 +180,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     with open_tensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        ZooError: If the disk refuses it.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise ZooError(f"{path.name} could not be written: {str(error).rpartition('I/O error: ')[2]}") from error
+    path.chmod(0o644)  # the library leaves it to its owner alone
 
 
 def verify_tensor(config: dict[str, Any], name: str, tensor: Tensor, source: str | Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -199,6 +200,7 @@ def run(argv: list[str]) -> int:
     """Run a trainer's command, returning the exit code."""
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    threading.excepthook = _unless_reported
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip" not in r.getMessage())
     sys.argv[1:] = expand_configs(argv)  # which DDP's child processes see too
     for name in zoo.models.__all__:
@@ -227,6 +229,13 @@ def run(argv: list[str]) -> int:
     finally:
         RESTORED.set(None)
     return 0
+
+
+def _unless_reported(thread_exception: Any) -> None:
+    """Print what ended a thread; TensorBoard's raises again in the main one whatever the disk objects to."""
+    from_tensorboard = type(thread_exception.thread).__module__.startswith("tensorboard")
+    if not (from_tensorboard and isinstance(thread_exception.exc_value, OSError)):
+        threading.__excepthook__(thread_exception)
 
 
 def _check_pair(command: str | None, model: str | None, data: str | None) -> None:

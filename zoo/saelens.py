@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from zoo.checkpoints import read_tensors, replacing
+from zoo.checkpoints import read_tensors, replacing, write_tensors
 from zoo.errors import ZooError
 from zoo.source_files import read_json, require
 
@@ -85,8 +84,7 @@ def write(sae: nn.Module, folder: str | Path, metadata: dict[str, Any] | None = 
         },
     }
     with replacing(folder) as new:
-        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
-        (new / WEIGHTS).chmod(0o644)
+        write_tensors(tensors, new / WEIGHTS)
         (new / CONFIG).write_text(json.dumps(cfg, indent=1) + "\n", "utf-8")
     return folder
 

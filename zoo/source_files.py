@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zoo import catalog, checkpoints
+from zoo import catalog, checkpoint_config
 from zoo.errors import ZooError
 
 
@@ -22,16 +22,27 @@ def open_folder(source: str | Path, step: int | None) -> tuple[str, Callable[[st
     """
     text = str(source)
     if text.startswith("hf:"):
-        place, _, revision = text.removeprefix("hf:").partition("@")
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", place) or {".", ".."} & set(place.split("/")):
-            raise ZooError(f"hf:{place} is no repository name; write hf:org/repo, hf:org/repo/folder or ...@revision")
-        parts = place.split("/")
-        parts += [] if step is None else [catalog.step_folder(step)]
-        repo, inside = "/".join(parts[:2]), "".join(f"{part}/" for part in parts[2:])
-        label = text if step is None else f"{text} at step {step}"
-        return label, lambda name: _hub_file(repo, revision or None, inside + name)
+        repo, inside, revision = hub_place(text)
+        if step is None:
+            return text, lambda name: _hub_file(repo, revision, inside + name)
+        return f"{text} at step {step}", lambda name: _hub_file(
+            repo, revision, f"{inside}{catalog.step_folder(step)}/{name}"
+        )
     folder = catalog.folder(text, step)
     return text, lambda name: path if (path := folder / name).is_file() else None
+
+
+def hub_place(text: str) -> tuple[str, str, str | None]:
+    """Repository, folder in it ("" or ending in a slash) and revision that hf:org/repo[/folder][@revision] names.
+
+    Raises:
+        ZooError: If it names no such place.
+    """
+    place, _, revision = text.removeprefix("hf:").partition("@")
+    parts = place.split("/")
+    if not text.startswith("hf:") or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", place) or {".", ".."} & set(parts):
+        raise ZooError(f"{text!r} is no place on the hub; write hf:org/repo, hf:org/repo/folder or ...@revision")
+    return "/".join(parts[:2]), "".join(f"{part}/" for part in parts[2:]), revision or None
 
 
 def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
@@ -56,16 +67,16 @@ def weight_files(name: str, get: Callable[[str], Path | None]) -> dict[str, str]
     Raises:
         ZooError: If there are no safetensors weights, or their index is damaged.
     """
-    if get(checkpoints.WEIGHTS):
-        return {"*": checkpoints.WEIGHTS}
-    if index := get(f"{checkpoints.WEIGHTS}.index.json"):
+    if get(checkpoint_config.WEIGHTS):
+        return {"*": checkpoint_config.WEIGHTS}
+    if index := get(f"{checkpoint_config.WEIGHTS}.index.json"):
         files = read_json(index, name).get("weight_map")
         if not isinstance(files, dict) or any(f != Path(str(f)).name for f in files.values()):
             raise ZooError(f"{index} is damaged: its weight_map does not name files beside it")
         return files
     if get("pytorch_model.bin"):
         raise ZooError(f"{name} has only pytorch_model.bin, a pickle, which the zoo does not read; convert it first")
-    raise ZooError(f"{name} has no {checkpoints.WEIGHTS}")
+    raise ZooError(f"{name} has no {checkpoint_config.WEIGHTS}")
 
 
 def read_json(path: Path | None, name: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
     if part := _zoo_part(name, get):
         for file in part["files"]:
             get(file)  # fetches what lies on the hub
-        return checkpoints.load(require(get(checkpoints.WEIGHTS), name, checkpoints.WEIGHTS).parent)
+        return checkpoints.load(require(get(checkpoint_config.WEIGHTS), name, checkpoint_config.WEIGHTS).parent)
     config = read_json(get("config.json"), name)
     if config.get("model_type") != "gpt2":
         raise ZooError(
@@ -164,7 +164,7 @@ def tokenizer_json(source: str | Path, step: int | None = None) -> str | None:
     Raises:
         ZooError: If there is no such source or step, or the file is not the one that was saved.
     """
-    return _side_file(source, step, "tokenizer_json", checkpoints.TOKENIZER)
+    return _side_file(source, step, "tokenizer_json", checkpoint_config.TOKENIZER)
 
 
 def token_strings(source: str | Path, step: int | None = None) -> list[str] | None:
@@ -193,7 +193,7 @@ def token_counts(source: str | Path, step: int | None = None) -> Tensor | None:
     Raises:
         ZooError: If there is no such source or step, or its counts are no counts.
     """
-    counts = _side_file(source, step, "token_counts", checkpoints.TOKEN_COUNTS)
+    counts = _side_file(source, step, "token_counts", checkpoint_config.TOKEN_COUNTS)
     if counts is None:
         return None
     try:
@@ -213,7 +213,7 @@ def _side_file(source: str | Path, step: int | None, key: str, name: str) -> Any
         return read_lightning(path)[1].get(key) if path.suffix == ".ckpt" else None
     label, get = open_folder(source, step)
     part = _zoo_part(label, get)
-    if name not in (part["files"] if part else [checkpoints.TOKENIZER]):
+    if name not in (part["files"] if part else [checkpoint_config.TOKENIZER]):
         return None
     file = get(name)
     if part:

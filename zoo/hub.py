@@ -1,0 +1,147 @@
+"""From a checkpoint to a repository of the Hugging Face hub, from where `zoo.load` reads it back.
+
+Only the files in `checkpoint_config.FILES` are ever sent: numbers and text, no pickle. Imports nothing heavy.
+"""
+
+import re
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from zoo import catalog, checkpoint_config
+from zoo.checkpoint_config import CARD, FILES
+from zoo.errors import ZooError
+from zoo.source_files import hub_place
+
+FRONT_MATTER = re.compile(r"\s*---\r?\n.*?(?<=\n)---\s*?(\n|\Z)", re.DOTALL)
+LOG_IN = "run `hf auth login`, or set HF_TOKEN, with a token that has write permission"
+
+
+def push(source: str | Path, target: str, private: bool = False, message: str | None = None) -> str:
+    """Upload a checkpoint to the Hugging Face hub, verified and in one commit; the repository is created if absent.
+
+    An older checkpoint there is replaced; files that belong to none are left alone. Pushing what is there already
+    makes no commit.
+
+    Args:
+        source: A zoo name, a zoo checkpoint's folder, a folder of steps, a run's folder, or a Lightning .ckpt.
+        target: hf:org/repo[/folder][@branch]; the branch is created if absent.
+        private: Whether only those may see the repository who are allowed to; one that is public is refused then.
+        message: Message of the commit; by default the class and its training step.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ZooError: If the source is missing, damaged or not the zoo's, the target is no such place or not yours to write
+            to, or the hub cannot be reached.
+    """
+    repo, folder, branch = _place(target)
+    with tempfile.TemporaryDirectory() as scratch:
+        files, config = _files(source, Path(scratch) / target.partition("@")[0].rpartition("/")[2])
+        content: dict[str, Path | bytes] = {folder + name: path for name, path in files.items()}
+        if CARD in files:
+            content[folder + CARD] = _card(files[CARD], config["class"])
+        message = message or f"Push {config['class']} after {config['step']} training steps"
+        try:
+            return _commit(content, repo, folder, branch, private, message)
+        except ZooError:
+            raise
+        except Exception as error:
+            raise ZooError(_explanation(error, repo)) from error
+
+
+def _place(target: str) -> tuple[str, str, str]:
+    """Repository, folder in it ("" or ending in a slash) and branch that a target names."""
+    repo, folder, branch = hub_place(target)
+    if "/" not in repo:
+        raise ZooError(f"{target} does not say whose repository it is; write hf:org/{repo}, with org or user name")
+    is_branch = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", branch or "main") and ".." not in (branch or "")
+    if not is_branch or re.fullmatch(r"[0-9a-f]{40}", branch or ""):
+        raise ZooError(f"{target} cannot be written: {branch} is no name of a branch; write hf:{repo}@branch")
+    return repo, folder, branch or "main"
+
+
+def _files(source: str | Path, scratch: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """The verified files of a source by their names below the target, and its (last) config; may write to scratch."""
+    from zoo import sources
+    from zoo.export import export
+
+    source = sources.run_checkpoint(source, step=None)
+    if str(source).endswith(".ckpt"):
+        return _verified(export(source, scratch))
+    path = catalog.place(source)
+    steps = catalog.steps(path) if path.is_dir() else []
+    if not steps:
+        return _verified(catalog.folder(str(source)))
+    files = {CARD: path / CARD} if (path / CARD).is_file() else {}
+    for step in steps:
+        below, config = _verified(path / catalog.step_folder(step))
+        files |= {f"{catalog.step_folder(step)}/{name}": file for name, file in below.items()}
+    return files, config
+
+
+def _verified(folder: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """The files and the config of a zoo checkpoint, every hash checked."""
+    from zoo import checkpoints
+
+    checkpoints.load(folder)
+    config = checkpoint_config.read(folder)
+    if strange := [name for name in config["files"] if name not in FILES]:
+        raise ZooError(f"checkpoint {folder} counts {strange[0]} as its own, which is not pushed; save it again")
+    names = [checkpoint_config.NAME, checkpoint_config.WEIGHTS, *config["files"], CARD]
+    return {name: folder / name for name in names if (folder / name).is_file()}, config
+
+
+def _card(path: Path, class_name: str) -> bytes:
+    """A model card with the front matter by which the hub finds it."""
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZooError(f"{path} cannot be read as text: {error}") from None
+    if not FRONT_MATTER.match(text):
+        tags = ["superposition-zoo", "interpretability", class_name.lower()]
+        lines = ["---", "library_name: superposition-zoo", "tags:", *(f"- {tag}" for tag in tags), "---", "", text]
+        text = "\n".join(lines)
+    return text.encode()
+
+
+def _commit(content: dict[str, Path | bytes], repo: str, folder: str, branch: str, private: bool, message: str) -> str:
+    """Make the checkpoint in a folder of a branch exactly this; returns the address of the commit."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        raise ZooError(f"hf:{repo} cannot be written while HF_HUB_OFFLINE is set; unset it and push again")
+    if not (token := get_token()):
+        raise ZooError(f"hf:{repo} cannot be written: you are not logged in; {LOG_IN}")
+    api = HfApi(token=token)
+    additions = [CommitOperationAdd(name, file) for name, file in content.items()]
+    api.create_repo(repo, private=private or None, exist_ok=True)
+    if private and not api.model_info(repo).private:
+        raise ZooError(f"hf:{repo} is there already and public; make it private on the hub, or push without private")
+    if branch != "main":
+        api.create_branch(repo, branch=branch, exist_ok=True)
+    head = api.model_info(repo, revision=branch).sha
+    old = re.compile(rf"{re.escape(folder)}(step-\d+/)?({'|'.join(map(re.escape, FILES))})")
+    stale = [name for name in api.list_repo_files(repo, revision=head) if old.fullmatch(name) and name not in content]
+    operations: list[Any] = [*map(CommitOperationDelete, stale), *additions]
+    commit = api.create_commit(repo, operations, commit_message=message, revision=branch, parent_commit=head)
+    return commit.commit_url
+
+
+def _explanation(error: Exception, repo: str) -> str:
+    """One line that says what went wrong on the hub and what to do."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    reason = textwrap.shorten(getattr(error, "server_message", None) or str(error) or type(error).__name__, 300)
+    if status == 401:
+        return f"hf:{repo} cannot be written: the hub does not accept your token; {LOG_IN}"
+    if status == 403:
+        return f"hf:{repo} cannot be written: your account or token has no permission for it ({reason}); {LOG_IN}"
+    if status == 404:
+        return f"hf:{repo} cannot be written: the hub knows no such owner, or hides it from you; check the name"
+    if status in (409, 412):
+        return f"hf:{repo} was changed by somebody else meanwhile, and nothing was written; push again"
+    if status == 400 or isinstance(error, ValueError):
+        return f"hf:{repo} cannot be written as asked: {reason}"
+    return f"hf:{repo} could not be written: {reason}; check that the hub can be reached, and push again"
