@@ -4,6 +4,7 @@ from zoo.callbacks.atoms import AtomReport
 from zoo.callbacks.certificates import Certificates
 from zoo.callbacks.checkpoints import AtomicCheckpointIO, LastCheckpoint, LogSpacedCheckpoints
 from zoo.callbacks.embedding_drift import EmbeddingDrift
+from zoo.callbacks.end_together import EndTogether
 from zoo.callbacks.exact_resume import ExactResume
 from zoo.callbacks.feature_geometry import FeatureGeometry
 from zoo.callbacks.finite_loss import FiniteLoss
@@ -20,6 +21,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "Certificates",
     "EmbeddingDrift",
+    "EndTogether",
     "ExactResume",
     "FeatureGeometry",
     "FiniteLoss",

@@ -95,9 +95,9 @@ class Dictionary(nn.Module):
         self.scale.copy_((share @ (x.double() - mean).square().sum(1)).sqrt().clamp(min=1e-15))
 
     @torch.no_grad()
-    def take_as_atoms(self, x: Tensor) -> None:
+    def take_as_atoms(self, x: Tensor, generator: torch.Generator | None = None) -> None:
         """Make random rows of data (n, d_in), about the mean, the atoms; where there are too few, the rest stay."""
         centred = x - self.b_dec
         rows = centred[centred.norm(dim=1) > 1e-6 * self.scale]
-        chosen = rows[torch.randperm(len(rows))[: self.n_atoms].to(rows.device)]
+        chosen = rows[torch.randperm(len(rows), generator=generator)[: self.n_atoms].to(rows.device)]
         self.W_dec[: len(chosen)] = F.normalize(chosen)

@@ -64,6 +64,7 @@ class DictionaryLearning(ReconstructionModule):
         self.save_plain_hyperparameters(**arguments, memory=memory, replace_below=replace_below, init_from=init_from)
         self.automatic_optimization = False
         self.net = Dictionary(d_in, n_atoms, penalty, positive, tolerance)
+        self._random_state = torch.get_rng_state()
         self.memory, self.replace_below, self.init_from = memory, replace_below, init_from
         self.register_buffer("fitted", torch.tensor(RESTORED.get() is not None))
         self.held_out_debiased, self.trained_on_debiased = FVU(), FVU()
@@ -93,7 +94,9 @@ class DictionaryLearning(ReconstructionModule):
         x, weight = (data.sample().to(self.device), None) if ids is None else (data.W_E[ids], data.row_weights[ids])
         self.net.fit_moments(x, weight)
         if self.init_from is None:
-            self.net.take_as_atoms(x if weight is None else x[weight > 0])
+            generator = torch.Generator()  # the strategies of several processes reset the global one before this
+            generator.set_state(self._random_state)
+            self.net.take_as_atoms(x if weight is None else x[weight > 0], generator)
         self.fitted.fill_(True)
 
     def configure_optimizers(self) -> MethodOfOptimalDirections:

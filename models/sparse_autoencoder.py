@@ -102,13 +102,18 @@ class SparseAutoencoder(ReconstructionModule):
         dead = (self.examples_since_fired >= self.dead_after).nonzero().squeeze(1)
         sparsity = min(1.0, (self.global_step + 1) / (self.sparsity_warmup_steps + 1))
         loss = self.net.loss(batch["x"], dead, sparsity)
+        n_examples = torch.tensor(len(batch["x"]), device=self.device)
+        share: Tensor | float = 1.0  # of this process in the mean over examples, in units of an even share
+        if is_initialized():
+            all_reduce(n_examples)
+            share = len(batch["x"]) * self.trainer.world_size / n_examples
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
-            l0, dead_share = loss.fired.sum() / len(batch["x"]), len(dead) / self.net.d_sae
-            logged: dict[str, Any] = {"loss": loss.total.detach(), "l0": l0, "dead_latents": dead_share} | loss.terms
-            self.log_dict({f"train/{name}": value for name, value in logged.items()}, sync_dist=True)
-        self._count(loss.fired, len(batch["x"]))
-        return loss.total
+            logged = {"loss": loss.total.detach(), "l0": loss.fired.sum() / len(batch["x"])} | loss.terms
+            self.log_dict({f"train/{name}": value * share for name, value in logged.items()}, sync_dist=True)
+            self.log("train/dead_latents", len(dead) / self.net.d_sae)
+        self._count(loss.fired, n_examples)
+        return loss.total * share
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Keep the variant's constraints."""
@@ -134,11 +139,10 @@ class SparseAutoencoder(ReconstructionModule):
             )
         self.net.load_state_dict(weights.state_dict())
 
-    def _count(self, fired: Tensor, n_examples: int) -> None:
-        """Renew `examples_since_fired` from how often each latent fired in a batch (K,), over all processes."""
+    def _count(self, fired: Tensor, n_examples: Tensor) -> None:
+        """Renew `examples_since_fired` from how often each latent fired in this process's part (K,) of n examples."""
         if is_initialized():
             all_reduce(fired)
-            n_examples *= self.trainer.world_size
         self.examples_since_fired += n_examples
         self.examples_since_fired[fired > 0] = 0
 

@@ -1,6 +1,6 @@
 """The files of a zoo checkpoint, and its `config.json`: what rebuilds the model, where it came from, and hashes.
 
-The config carries its own SHA-256, so that a damaged digit is noticed before it becomes another network or another account of
+The config carries its own SHA-256: a damaged digit is noticed before it becomes another network or another account of
 a run. Imports nothing heavy.
 """
 

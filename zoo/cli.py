@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +33,7 @@ ALWAYS = (  # callbacks of every fit, in addition to those a config names
     callbacks.FiniteLoss,
     callbacks.ExactResume,
     callbacks.GracefulStop,
+    callbacks.EndTogether,
     callbacks.LastCheckpoint,
     callbacks.RunSummary,
 )
@@ -87,10 +89,11 @@ class ZooCLI(LightningCLI):
 
     Args:
         typed: What the user wrote after `python -m zoo`.
+        held: What is held until the command ends.
     """
 
-    def __init__(self, typed: list[str], **kwargs: Any) -> None:
-        self.typed = typed
+    def __init__(self, typed: list[str], held: ExitStack, **kwargs: Any) -> None:
+        self.typed, self.held = typed, held
         super().__init__(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -119,17 +122,21 @@ class ZooCLI(LightningCLI):
         config.run_dir = config.trainer.default_root_dir = str(run_dir)
         self.plain_config = run_folder.plain_config(self._parser(self.subcommand), config)
         self.first_step = 0
+        path, part = None, None
         if config.get("ckpt_path"):
             path = run_folder.find_checkpoint(config.ckpt_path, run_dir)
             config.ckpt_path = str(path)
             _, part = sources.read_lightning(path)
             RESTORED.set(part)
             self.first_step = part.get("step", 0)
-            if self.subcommand == "fit":
+        if self.subcommand == "fit":
+            if getattr(rank_zero_only, "rank", 0) == 0:
+                self.held.enter_context(run_folder.occupied(run_dir))
+            if path and part:
                 run_folder.check_resumed(run_dir, path, part, self.plain_config)
-        elif self.subcommand == "fit":
-            run_folder.check_new(run_dir)
-        elif config.model.get("init_args", {}).get("init_from") is None:
+            else:
+                run_folder.check_new(run_dir)
+        elif not path and config.model.get("init_args", {}).get("init_from") is None:
             print("note: without --ckpt_path these weights are untrained", file=sys.stderr)
 
     def instantiate_classes(self) -> None:
@@ -205,9 +212,11 @@ def run(argv: list[str]) -> int:
     sys.argv[1:] = expand_configs(argv)  # which DDP's child processes see too
     for name in zoo.models.__all__:
         getattr(zoo.models, name)  # configs may use the short names of classes that are imported
+    held = ExitStack()
     try:
         ZooCLI(
             typed=argv,
+            held=held,
             parser_class=ZooParser,
             parser_kwargs={"prog": "python -m zoo", **{name: _help(name, text) for name, text in COMMANDS.items()}},
             save_config_callback=_SaveFitConfig,
@@ -223,10 +232,14 @@ def run(argv: list[str]) -> int:
     except MisconfigurationException as error:
         raise ZooError(" ".join(str(error).split())) from error
     except RuntimeError as error:
+        if notes := getattr(error, "__notes__", None):  # of EndTogether
+            print(f"error: {notes[-1]}", file=sys.stderr)
+            return 1
         if "loading state_dict" not in str(error):
             raise
         raise ZooError(f"the checkpoint does not fit the model: {str(error).splitlines()[1].strip()}") from error
     finally:
+        held.close()
         RESTORED.set(None)
     return 0
 

@@ -1,9 +1,12 @@
 """The folder of a run: what lies in it, what may be resumed from it, and what must not be overwritten."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser, Namespace
 
 from zoo.errors import ZooError
@@ -43,20 +46,37 @@ def find_checkpoint(ckpt_path: str, run_dir: Path) -> Path:
     return path
 
 
+@contextmanager
+def occupied(run_dir: Path) -> Iterator[None]:
+    """Make a run's folder and keep other runs out of it.
+
+    Raises:
+        ZooError: If the folder cannot be written, or a run is going on in it.
+    """
+    lock = FileLock(run_dir / ".lock", timeout=0)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise ZooError(f"a run is going on in {run_dir}; wait for its end, or add --run_dir OTHER") from None
+    except OSError as error:
+        raise ZooError(f"run_dir {run_dir} cannot be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def check_new(run_dir: Path) -> None:
     """Refuse to start over in the folder of an earlier run.
 
     Raises:
-        ZooError: If the folder holds a run, or cannot be written.
+        ZooError: If the folder holds a run.
     """
     if (run_dir / "checkpoints" / "last.ckpt").exists():
         raise ZooError(
             f"{run_dir} holds a run already; add --ckpt_path last to resume it or --run_dir OTHER for a new one"
         )
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ZooError(f"run_dir {run_dir} cannot be made: {error.strerror}") from None
 
 
 def check_resumed(run_dir: Path, ckpt_path: Path, part: dict[str, Any], config: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """Which latents are on: the k largest of every example, or the k B largest of a batch. No gradients."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed import all_gather, get_world_size, is_initialized
+from torch.distributed import all_gather, all_reduce, get_rank, get_world_size, is_initialized
 
 SAMPLE = 2**14  # entries from which a threshold is guessed
 CHUNK = 512  # examples whose pre-activations are held at a time, so that they stay in a CPU's cache
@@ -63,12 +64,20 @@ def batch_threshold(pre: Tensor, k: int) -> Tensor:
         A number, () float32; 0 if fewer entries are positive.
     """
     pre = pre.float()
-    wanted = k * len(pre) * (get_world_size() if is_initialized() else 1)
-    largest = _largest(pre.flatten(), min(wanted, pre.numel()))
-    if is_initialized():
-        shares = [torch.zeros_like(largest) for _ in range(get_world_size())]
+    if not is_initialized():
+        wanted = k * len(pre)
+        largest = _largest(pre.flatten(), min(wanted, pre.numel()))
+    else:
+        sizes = torch.zeros(get_world_size(), dtype=torch.int64, device=pre.device)
+        sizes[get_rank()] = len(pre)
+        all_reduce(sizes)
+        lengths = sizes.tolist()
+        wanted = k * sum(lengths)
+        kept = [min(wanted, n * pre.shape[1]) for n in lengths]
+        largest = F.pad(_largest(pre.flatten(), kept[get_rank()]), (0, max(kept) - kept[get_rank()]))
+        shares = [torch.empty_like(largest) for _ in lengths]
         all_gather(shares, largest.contiguous())
-        largest = torch.cat(shares)
+        largest = torch.cat([share[:n] for share, n in zip(shares, kept, strict=True)])
     if wanted >= len(largest):
         return largest.min().clamp(min=0)
     return largest.kthvalue(len(largest) - wanted + 1).values.clamp(min=0)

@@ -1,0 +1,76 @@
+"""When one process of a run dies, the others end too, and say why."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import lightning as L
+import torch.distributed as dist
+
+LOOK_EVERY, PATIENCE = 0.5, 5.0  # seconds
+
+
+class EndTogether(L.Callback):
+    """Ends this process when another one of the run, its parent or one that it has started, has died.
+
+    The survivors of a killed process would otherwise wait for it in a collective operation until that times out, with
+    NCCL half an hour later. Processes that torchrun or SLURM have started are watched by those.
+    """
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._children: list[subprocess.Popen] = []
+        self._parent: int | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Start to watch, if there are several processes."""
+        if not (dist.is_initialized() and trainer.world_size > 1):
+            return
+        run = [0] * trainer.world_size
+        dist.all_gather_object(run, os.getpid())
+        self._children = getattr(trainer.strategy.launcher, "procs", [])
+        self._parent = os.getppid() if os.getppid() in run else None
+        if all(isinstance(child, subprocess.Popen) for child in self._children):
+            threading.Thread(target=self._watch, args=(_last_checkpoint(trainer),), daemon=True).start()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Stop: processes may end now, one by one."""
+        self._over.set()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Stop, and note on a failure of communication what has happened."""
+        self._over.set()
+        from_gloo = isinstance(exception, RuntimeError) and "gloo" in str(exception)
+        if from_gloo or isinstance(exception, dist.DistError):
+            time.sleep(LOOK_EVERY)  # until the system tells how a child ended
+            exception.add_note(self._message(_last_checkpoint(trainer)))
+
+    def _watch(self, checkpoint: Path) -> None:
+        while not self._over.wait(LOOK_EVERY):
+            if any(child.poll() for child in self._children) or self._parent not in (None, os.getppid()):
+                if self._over.wait(PATIENCE):  # it was noticed without us
+                    return
+                print(f"error: {self._message(checkpoint)}", file=sys.stderr, flush=True)
+                for child in self._children:
+                    child.kill()
+                os._exit(1)
+
+    def _message(self, checkpoint: Path) -> str:
+        """Which process has ended, and what to do."""
+        what = "another process of this run has ended, and so does this one"
+        for rank, child in enumerate(self._children, 1):
+            if (code := child.poll()) is not None and code < 0:
+                why = " (out of memory?)" if -code == signal.SIGKILL else ""
+                what = f"process {rank} of this run was ended by {signal.Signals(-code).name}{why}, and so all end"
+            elif code:
+                what = f"process {rank} of this run ended with an error of its own, and so all end"
+        resume = f"resume with: python -m zoo fit --ckpt_path {checkpoint}" if checkpoint.is_file() else ""
+        return f"{what}; {resume or 'nothing was saved yet'}"
+
+
+def _last_checkpoint(trainer: L.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
