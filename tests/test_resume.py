@@ -1,36 +1,12 @@
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from processes import last, make_corpus, training_args, zoo_process
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-ROOT = Path(__file__).parents[1]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-
-
-def zoo_process(folder, *args):
-    environment = {**os.environ, "ZOO_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", "zoo", *map(str, args)]
-    with (folder / "log.txt").open("a") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-
-
-def training_args(corpus, run_dir):
-    return [
-        *("fit", "--config", "cli_configs/quickstart.yaml", "--run_dir", run_dir),
-        *("--data.corpus", "LocalFiles", "--data.corpus.paths", f"[{corpus}]"),
-        *("--data.tokenizer", "TrainedBPE", "--data.tokenizer.vocab_size", "300"),
-        *("--data.val_fraction", "0.15", "--data.test_fraction", "0.15"),
-        *("--data.context_length", "16", "--data.batch_size", "4"),
-        *("--model.d_model", "16", "--model.n_layers", "1", "--model.dropout", "0.1", "--model.frozen_rows", "5-"),
-        *("--trainer.max_steps", "500", "--trainer.val_check_interval", "70", "--trainer.limit_val_batches", "2"),
-        *("--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_n_steps", "70"),
-    ]
 
 
 def curves(run_dir):
@@ -39,19 +15,11 @@ def curves(run_dir):
     return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in set(events.Tags()["scalars"]) - timed}
 
 
-def last(run_dir):
-    return run_dir / "checkpoints" / "last.ckpt"
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The same run uninterrupted, and interrupted by each signal at an arbitrary step and resumed, all side by side."""
-    from conftest import document
-
     folder = tmp_path_factory.mktemp("resume")
-    (folder / "corpus").mkdir()
-    for number in range(60):
-        (folder / "corpus" / f"{number:02}.txt").write_text(document(number), "utf-8")
+    make_corpus(folder)
     whole = zoo_process(folder, *training_args(folder / "corpus", folder / "whole"))
     stopped, codes, steps = {}, {}, {}
     for signum in SIGNALS:

@@ -67,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("source", help="zoo name, folder of a checkpoint or run, or .ckpt")
     push.add_argument("target", help="hf:org/repo[/folder][@branch]; the repository is created if absent")
     push.add_argument("--private", action="store_true", help="create it so that only those may see it who are allowed")
+    again = commands.add_parser(
+        "rebuild", help="train a pretrained checkpoint anew and compare: rebuild NAME --out DIR"
+    )
+    again.add_argument("name", help="zoo name, or folder of a checkpoint")
+    again.add_argument("--out", required=True, help="folder of the new run")
+    again.add_argument("--tolerance", type=float, default=0.05, help="of validation metrics, as a share; default 0.05")
     study = commands.add_parser("study", help="answer a question by several runs: study frozen-embedding --out DIR")
     _add_studies(study.add_subparsers(dest="name", metavar="NAME", required=True))
     return parser
@@ -144,6 +150,10 @@ def _run_light(argv: list[str]) -> int:
         from zoo.hub import push
 
         print(f"pushed {push(arguments.source, arguments.target, arguments.private)}")
+    elif arguments.command == "rebuild":
+        from zoo.rebuild import rebuild
+
+        return 0 if rebuild(arguments.name, arguments.out, arguments.tolerance) else 1
     elif arguments.command == "study":
         _study(arguments, extra)
     return 0

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import logging
+import re
 import shlex
 import sys
 import tempfile
@@ -122,9 +123,10 @@ class ZooCLI(LightningCLI):
         config.run_dir = config.trainer.default_root_dir = str(run_dir)
         self.plain_config = run_folder.plain_config(self._parser(self.subcommand), config)
         self.first_step = 0
-        path, part = None, None
-        if config.get("ckpt_path"):
-            path = run_folder.find_checkpoint(config.ckpt_path, run_dir)
+        path = run_folder.find_checkpoint(config.get("ckpt_path"), run_dir)
+        config.ckpt_path = None
+        part: dict[str, Any] = {}
+        if path:
             config.ckpt_path = str(path)
             _, part = sources.read_lightning(path)
             RESTORED.set(part)
@@ -132,7 +134,7 @@ class ZooCLI(LightningCLI):
         if self.subcommand == "fit":
             if getattr(rank_zero_only, "rank", 0) == 0:
                 self.held.enter_context(run_folder.occupied(run_dir))
-            if path and part:
+            if path:
                 run_folder.check_resumed(run_dir, path, part, self.plain_config)
             else:
                 run_folder.check_new(run_dir)
@@ -282,5 +284,11 @@ def _check_trainer(trainer: Namespace) -> None:
         value = trainer.get(name)
         if isinstance(value, int | float) and value <= 0:
             raise ZooError(f"trainer.{name} is {value}; it must be positive")
+    strategy = str(trainer.strategy.get("class_path") if isinstance(trainer.strategy, Namespace) else trainer.strategy)
+    if re.search("fsdp|deepspeed|modelparallel|model_parallel", strategy, re.IGNORECASE):
+        raise ZooError(
+            f"trainer.strategy {strategy} splits parameters over processes, and the zoo clips, tracks and checks them "
+            "whole; use ddp"
+        )
     if trainer.overfit_batches:
         raise ZooError("trainer.overfit_batches has no effect on the zoo's loaders; use a small corpus instead")

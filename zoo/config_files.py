@@ -63,7 +63,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _run_of_checkpoint(argv: list[str]) -> Path | None:
-    """The folder of the run whose config stands in for one: that of `--ckpt_path`, or `--run_dir` for "last".
+    """The folder of the run whose config stands in for one: that of `--ckpt_path`, or `--run_dir` for last or auto.
 
     Raises:
         ZooError: If the checkpoint does not exist.
@@ -71,7 +71,10 @@ def _run_of_checkpoint(argv: list[str]) -> Path | None:
     ckpt_path, run_dir = _value(argv, "--ckpt_path"), _value(argv, "--run_dir")
     if ckpt_path is None:
         return None
-    path = Path(run_dir, "checkpoints", "last.ckpt") if ckpt_path == "last" and run_dir else Path(ckpt_path)
+    is_own = run_dir is not None and ckpt_path in ("last", "auto")
+    path = Path(run_dir or "", "checkpoints", "last.ckpt") if is_own else Path(ckpt_path)
+    if ckpt_path == "auto" and not path.is_file():
+        return None
     if not path.is_file():
         raise ZooError(f"ckpt_path {str(path)!r} does not exist")
     folder = path.parent.parent

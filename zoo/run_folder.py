@@ -34,13 +34,16 @@ def plain_config(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
     return plain
 
 
-def find_checkpoint(ckpt_path: str, run_dir: Path) -> Path:
-    """The checkpoint file that `--ckpt_path` names; "last" is the run's own.
+def find_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint file that `--ckpt_path` names; "last" is the run's own, "auto" the same if there is one.
 
     Raises:
         ZooError: If there is no such file.
     """
-    path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if ckpt_path is None or (ckpt_path == "auto" and not last.is_file()):
+        return None
+    path = last if ckpt_path in ("last", "auto") else Path(ckpt_path)
     if not path.is_file():
         raise ZooError(f"ckpt_path {str(path)!r} does not exist")
     return path

@@ -1,0 +1,67 @@
+"""Make a checkpoint anew from what it says of itself, and compare the two."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from zoo import catalog, checkpoint_config, cli, sources
+from zoo.checkpoints import read_tensors
+from zoo.errors import ZooError
+
+NOT_OF_THE_RUN = ("run_dir", "base", "ckpt_path")  # settings that name places
+NEGLIGIBLE = 2e-3  # difference of a metric that may be near zero
+
+
+def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
+    """Train a checkpoint's run again and print its metrics beside the old ones.
+
+    On the machine, with the versions and the number of threads that the checkpoint was made with, weights come out bit
+    for bit the same; elsewhere rounding differs, and training amplifies it.
+
+    Args:
+        name: Zoo name or folder of a checkpoint; of one with several steps the last is compared.
+        out: Folder of the new run.
+        tolerance: Largest difference of a validation metric, as a share of it.
+
+    Returns:
+        Whether all validation metrics agree.
+
+    Raises:
+        ZooError: If there is no such checkpoint or it does not say how it was made.
+    """
+    folder, out = catalog.folder(name), Path(out)
+    part = checkpoint_config.read(folder)
+    settings = part["provenance"].get("config")
+    if not settings:
+        raise ZooError(f"{name} does not say how it was made: it was not trained by `python -m zoo fit`")
+    config = out / "rebuild.yaml"
+    out.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump(_portable(settings), sort_keys=False), "utf-8")
+    if code := cli.run(["fit", "--config", str(config), "--run_dir", str(out)]):
+        raise SystemExit(code)
+    state, anew = sources.read_lightning(out / "checkpoints" / "last.ckpt")
+    old, new = part["provenance"].get("metrics", {}), anew["provenance"]["metrics"]
+    table = Table("", "shipped", "rebuilt", "", title=f"{name} at step {part['step']}", title_justify="left")
+    agree = True
+    for key in sorted(k for k in old if k.startswith("val")):
+        same = key in new and math.isclose(old[key], new[key], rel_tol=tolerance, abs_tol=NEGLIGIBLE)
+        agree &= same
+        table.add_row(key, f"{old[key]:.5g}", f"{new.get(key, math.nan):.5g}", "" if same else "beyond the tolerance")
+    Console().print(table)
+    if part["provenance"].get("corpus_fingerprint") != anew["provenance"].get("corpus_fingerprint"):
+        print("note: the corpus is another one, such as the standard library of another version of Python")
+    stored = read_tensors(folder / checkpoint_config.WEIGHTS)
+    equal = all((state[key].to(tensor.dtype) == tensor).all() for key, tensor in stored.items())
+    print("weights: bit for bit the same" if equal else f"weights: other bits; tolerance of metrics {tolerance:.0%}")
+    return agree
+
+
+def _portable(settings: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings without the places it read from and wrote to."""
+    kept = {key: value for key, value in settings.items() if key not in NOT_OF_THE_RUN}
+    kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key != "default_root_dir"}
+    return kept
