@@ -10,6 +10,7 @@ from typing import Any
 from zoo.errors import ZooError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+MAIN_METRICS = ("val/fvu", "val/l0", "val/loss", "val/bits_per_byte")  # of which `list` shows two
 TOY_STUDIES = {  # what they ask, and runs per arm
     "explicit-gates": ("how exactly random neurons compute gates with a readoff that is written down", 3),
     "universal-gates": ("whether trained networks compute gates in superposition better than random neurons", 3),
@@ -197,12 +198,15 @@ def _list(pattern: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "family", "MB a step", "steps", "metrics")
+    table = Table()
+    table.add_column("name", no_wrap=True)
+    for title in ("class", "steps", "metrics"):
+        table.add_column(title)
     for row in rows:
         steps = row["steps"]
         span = str(steps[0]) if len(steps) == 1 else f"{steps[0]} ... {steps[-1]} ({len(steps)})"
-        metrics = ", ".join(f"{k} {v:.3f}" for k, v in row["metrics"].items() if k.startswith("val/"))
-        table.add_row(row["name"], row["family"], str(row["megabytes"]), span, metrics)
+        judged = [f"{k} {row['metrics'][k]:.3g}" for k in MAIN_METRICS if k in row["metrics"]]
+        table.add_row(row["name"], row["class"], span, ", ".join(judged[:2]))
     Console().print(table)
 
 

@@ -65,7 +65,7 @@ def steps(path: Path) -> list[int]:
 
 
 def entries(pattern: str = "*") -> list[dict[str, Any]]:
-    """What `python -m zoo list` shows: name, family, size of the weights, steps and metrics."""
+    """What `python -m zoo list` shows: name, class, size of the weights of a step, steps and metrics."""
     rows = []
     for name in list_models(pattern):
         config = checkpoint_config.read(folder(name))
@@ -73,7 +73,7 @@ def entries(pattern: str = "*") -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "family": config["class"],
+                "class": config["class"],
                 "megabytes": round(weights.stat().st_size / 1e6, 2),
                 "steps": steps(PRETRAINED / name) or [config["step"]],
                 "metrics": config["provenance"].get("metrics", {}),
