@@ -10,7 +10,6 @@ from typing import Any
 from zoo.errors import ZooError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-MAIN_METRICS = ("val/fvu", "val/l0", "val/loss", "val/bits_per_byte")  # of which `list` shows two
 TOY_STUDIES = {  # what they ask, and runs per arm
     "explicit-gates": ("how exactly random neurons compute gates with a readoff that is written down", 3),
     "universal-gates": ("whether trained networks compute gates in superposition better than random neurons", 3),
@@ -205,8 +204,11 @@ def _list(pattern: str, as_json: bool) -> None:
     for row in rows:
         steps = row["steps"]
         span = str(steps[0]) if len(steps) == 1 else f"{steps[0]} ... {steps[-1]} ({len(steps)})"
-        judged = [f"{k} {row['metrics'][k]:.3g}" for k in MAIN_METRICS if k in row["metrics"]]
-        table.add_row(row["name"], row["class"], span, ", ".join(judged[:2]))
+        metrics = row["metrics"]
+        shown = ("val/fvu", "val/l0") if "val/l0" in metrics else ("val/loss",)
+        table.add_row(
+            row["name"], row["class"], span, ", ".join(f"{k} {metrics[k]:.3g}" for k in shown if k in metrics)
+        )
     Console().print(table)
 
 

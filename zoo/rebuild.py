@@ -45,12 +45,14 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
         raise SystemExit(code)
     state, anew = sources.read_lightning(out / "checkpoints" / "last.ckpt")
     old, new = part["provenance"].get("metrics", {}), anew["provenance"]["metrics"]
-    table = Table("", "shipped", "rebuilt", "", title=f"{name} at step {part['step']}", title_justify="left")
+    table = Table("", "shipped", "rebuilt", "difference", title=f"{name} at step {part['step']}", title_justify="left")
     agree = True
     for key in sorted(k for k in old if k.startswith("val")):
         same = key in new and math.isclose(old[key], new[key], rel_tol=tolerance, abs_tol=NEGLIGIBLE)
         agree &= same
-        table.add_row(key, f"{old[key]:.5g}", f"{new.get(key, math.nan):.5g}", "" if same else "beyond the tolerance")
+        gap = new.get(key, math.nan) - old[key]
+        verdict = f"{gap:+.1g}" if same else f"{gap:+.1g}, beyond the tolerance"
+        table.add_row(key, f"{old[key]:.5g}", f"{new.get(key, math.nan):.5g}", verdict)
     Console().print(table)
     if part["provenance"].get("corpus_fingerprint") != anew["provenance"].get("corpus_fingerprint"):
         print("note: the corpus is another one, such as the standard library of another version of Python")
