@@ -52,6 +52,12 @@ def tiny_data(tiny_corpus, tmp_path):
     return data
 
 
+@pytest.fixture(scope="session")
+def stdlib_cache(tmp_path_factory):
+    """One cache of the standard library's tokens for the tests of a file."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
 def refused():
     """A context that demands a ZooError whose message is one line and matches."""

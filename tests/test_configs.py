@@ -22,12 +22,6 @@ SHORT_TEXT = ["--data.context_length", "16", "--data.batch_size", "2", "--model.
 TINY = ["--model.d_model", "16", "--model.n_layers", "1", "--model.n_heads", "2"]
 
 
-@pytest.fixture(scope="session")
-def stdlib_cache(tmp_path_factory):
-    """One token cache of the standard library for all configs."""
-    return tmp_path_factory.mktemp("cache")
-
-
 def local_stand_ins(config, tmp_path, tiny_corpus):
     """Arguments that make a config small and point it at local data where it names something to download."""
     families = {"sae": small_autoencoder, "basis_pursuit": small_dictionary, "toy": small_toy}

@@ -1,0 +1,109 @@
+"""What loading costs: time of whole processes, bytes read from disk and memory, beside safetensors and transformers.
+
+    python -m benchmarks.loading [--megabytes 2000]
+
+Each line is a fresh Python. Bytes are what the kernel says the process read from the disk, after the file was dropped
+from its cache; that needs Linux and a file system with a disk below it.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import zoo
+from zoo import catalog
+from zoo.models import GPT2
+
+ROWS, WIDTH = 50_257, 768  # of the embedding in the large file, as GPT-2 has them
+STARTUP = ("Python", "pass"), ("Python, `import zoo`", "import zoo"), ("Python, `import torch`", "import torch")
+SMALL = {
+    "zoo.list_models()": "import zoo; zoo.list_models()",
+    "zoo.embedding": "import zoo; zoo.embedding('gpt2-mini.learned')",
+    "zoo.load, GPT-2": "import zoo; zoo.load('gpt2-mini.learned')",
+    "zoo.load, SAE": "import zoo; zoo.load('sae-topk.gpt2-mini')",
+    "zoo.load, toy": "import zoo; zoo.load('toy.u-and')",
+    "transformers, the same GPT-2": "import transformers as hf; hf.GPT2LMHeadModel.from_pretrained('{mini}')",
+}
+MEASURED = """
+import time
+def kernel(file, key):
+    return int([line.split()[1] for line in open('/proc/self/' + file) if line.startswith(key)][0])
+{before}
+memory, read, start = kernel('status', 'VmHWM'), kernel('io', 'read_bytes'), time.perf_counter()
+{code}.sum()
+print(time.perf_counter() - start, kernel('io', 'read_bytes') - read, (kernel('status', 'VmHWM') - memory) * 1024)
+"""
+LARGE = {
+    "zoo.embedding": ("import zoo, torch, safetensors; zoo.embedding", "W = zoo.embedding('{file}')"),
+    "safetensors, whole file": (
+        "from safetensors.torch import load_file",
+        "W = load_file('{file}')['transformer.wte.weight'].clone()",
+    ),
+    "transformers, whole model": (
+        "import transformers as hf; hf.GPT2LMHeadModel",
+        "W = hf.GPT2LMHeadModel.from_pretrained('{folder}').transformer.wte.weight",
+    ),
+}
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def seconds(code: str, repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = os.times().elapsed
+        python(code)
+        times.append(os.times().elapsed - start)
+    return statistics.median(times)
+
+
+def forget(path: Path) -> None:
+    """Have the kernel drop a file from its cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def main() -> None:
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--megabytes", type=int, default=2000, help="size of the large file, default 2000")
+    args.add_argument("--repeats", type=int, default=5, help="fresh processes per line, default 5")
+    options = args.parse_args()
+    mini = catalog.folder("gpt2-mini.learned")
+    table = Table("small checkpoints, whole process", "seconds", "beyond Python", title_justify="left")
+    bare = seconds("pass", options.repeats)
+    for name, code in [*STARTUP[1:], *SMALL.items()]:
+        took = seconds(code.format(mini=mini), options.repeats)
+        table.add_row(name, f"{took:.2f}", f"{took - bare:.2f}")
+    console = Console()
+    console.print(table)
+    n_layers = max(1, round((options.megabytes * 1e6 / 4 - ROWS * WIDTH) / (12 * WIDTH**2)))
+    table = Table("W_E of a large file", "seconds", "MB read", "MB of memory")
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", ".")) as folder:
+        model = GPT2(ROWS, 128, WIDTH, n_layers, 12)
+        file = zoo.save(model, Path(folder) / "model") / "model.safetensors"
+        del model
+        for name, (before, code) in LARGE.items():
+            forget(file)
+            places = {"file": file, "folder": file.parent}
+            out = python(MEASURED.format(before=before, code=code.format(**places)))
+            took, read, memory = map(float, out.split())
+            table.add_row(name, f"{took:.2f}", f"{read / 1e6:,.0f}", f"{memory / 1e6:,.0f}")
+        size = file.stat().st_size / 1e6
+    console.print(table)
+    print(f"the file has {size:,.0f} MB, W_E {ROWS * WIDTH * 4 / 1e6:,.0f} MB; torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()

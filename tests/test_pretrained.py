@@ -1,0 +1,107 @@
+"""What ships inside the package: whole, small, of every family, and as good as its cards say."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import zoo
+from zoo import catalog, checkpoint_config
+from zoo.datamodules import EmbeddingRowsDataModule, TextDataModule, TrainedBPE
+from zoo.metrics import FVU
+from zoo.models import SAE, Dictionary, GateNet, SkipBigramHead, SuperpositionNet
+from zoo.rebuild import rebuild
+
+NAMES = catalog.list_models()
+FAMILIES = {"gpt2": "GPT2", "sae": SAE, "dictionary": Dictionary, "toy": (GateNet, SkipBigramHead, SuperpositionNet)}
+
+
+def shipped(name):
+    """Every folder of a checkpoint."""
+    root = catalog.PRETRAINED / name
+    return [root / catalog.step_folder(step) for step in catalog.steps(root)] or [root]
+
+
+def test_what_ships_is_small_and_plain():
+    files = [p for p in catalog.PRETRAINED.rglob("*") if p.is_file()]
+    assert {p.name for p in files} <= set(checkpoint_config.FILES)
+    assert sum(p.stat().st_size for p in files) < 26e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_checkpoint_loads_at_every_step_and_tells_where_it_comes_from(name):
+    for folder in shipped(name):
+        part = checkpoint_config.read(folder)
+        model = zoo.load(name, step=part["step"])
+        family = FAMILIES[name.partition("-")[0].partition(".")[0]]
+        assert type(model).__name__ == family if isinstance(family, str) else isinstance(model, family)
+        assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())
+        assert part["provenance"]["command"].startswith("python -m zoo fit --config cli_configs/")
+    card = zoo.info(name)
+    assert card.startswith(f"# {name}\n")
+    assert part["provenance"]["command"] in card
+    assert f"| val/{'fvu' if 'toy' not in name and name[:4] != 'gpt2' else 'loss'} |" in card
+    assert model.not_for in card
+
+
+def test_every_family_and_every_variant_ships():
+    classes = {checkpoint_config.read(shipped(name)[-1])["class"] for name in NAMES}
+    variants = {f"{kind}SAE" for kind in ("ReLU", "TopK", "BatchTopK", "JumpReLU", "Gated", "Matryoshka")}
+    assert classes == {"GPT2", "Dictionary", "GateNet", "SkipBigramHead", "SuperpositionNet"} | variants
+
+
+def test_a_frozen_embedding_stays_where_the_learned_one_starts():
+    start = zoo.embedding("gpt2-mini.learned", step=0)
+    for step in catalog.steps(catalog.PRETRAINED / "gpt2-mini.frozen-gaussian"):
+        assert torch.equal(zoo.embedding("gpt2-mini.frozen-gaussian", step=step), start)
+    assert not torch.equal(zoo.embedding("gpt2-mini.learned", step=32), start)
+
+
+@pytest.mark.parametrize("name", ["gpt2-mini.learned", "gpt2-mini.frozen-gaussian", "gpt2-stdlib.learned"])
+def test_a_shipped_gpt2_has_the_loss_that_its_card_says(name, stdlib_cache):
+    part = checkpoint_config.read(shipped(name)[-1])
+    model = zoo.load(name)
+    data = TextDataModule(
+        tokenizer=TrainedBPE(model.config["vocab_size"]), context_length=128, batch_size=16, cache_dir=str(stdlib_cache)
+    )
+    data.prepare_data()
+    data.setup()
+    if data.corpus_fingerprint != part["provenance"]["corpus_fingerprint"]:
+        pytest.skip("the standard library of another version of Python is another corpus")
+    batches = list(data.val_dataloader())[: part["provenance"]["config"]["trainer"]["limit_val_batches"]]
+    logits = (model(b["input_ids"]).flatten(0, 1) for b in batches)
+    losses = [F.cross_entropy(y, b["targets"].flatten(), reduction="sum") for y, b in zip(logits, batches, strict=True)]
+    loss = sum(losses).item() / sum((b["targets"] != -100).sum().item() for b in batches)
+    assert loss == pytest.approx(part["provenance"]["metrics"]["val/loss"], abs=2e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".gpt2-mini")])
+def test_a_shipped_dictionary_has_the_error_that_its_card_says(name):
+    data = EmbeddingRowsDataModule(source="gpt2-mini.learned", batch_size=512, val_fraction=0.1)
+    data.prepare_data()
+    data.setup("fit")
+    fvu, x = FVU(), data.W_E[data.held_out]
+    fvu.update(zoo.load(name).reconstruct(x)[0], x)
+    said = checkpoint_config.read(shipped(name)[-1])["provenance"]["metrics"]["val/fvu"]
+    assert fvu.compute().item() == pytest.approx(said, rel=1e-4)
+
+
+def test_a_checkpoint_is_rebuilt_by_one_command(tmp_path, capsys):
+    assert rebuild("dictionary.gpt2-mini", tmp_path / "anew")
+    assert "val/fvu" in capsys.readouterr().out
+    assert zoo.load(tmp_path / "anew").W_dec.shape == (256, 64)
+
+
+def test_a_checkpoint_that_comes_out_otherwise_is_told_apart(tmp_path, capsys):
+    folder = tmp_path / "model"
+    part = checkpoint_config.read(shipped("dictionary.gpt2-mini")[-1])
+    part["provenance"]["metrics"]["val/fvu"] *= 1.2
+    part["provenance"]["config"]["trainer"]["max_steps"] = 2
+    zoo.save(zoo.load("dictionary.gpt2-mini"), folder, provenance=part["provenance"])
+    assert not rebuild(str(folder), tmp_path / "anew")
+    assert "val/fvu is beyond the tolerance of 5%" in capsys.readouterr().out
+
+
+def test_what_was_not_trained_by_the_command_line_is_not_rebuilt(tmp_path, refused):
+    zoo.save(SuperpositionNet(5, 2), tmp_path / "model")
+    with refused("does not say how it was made"):
+        rebuild(str(tmp_path / "model"), tmp_path / "anew")
