@@ -43,7 +43,7 @@ class Dictionary(nn.Module):
     ) -> None:
         super().__init__()
         for name, size in (("d_in", d_in), ("n_atoms", n_atoms)):
-            if not isinstance(size, int) or size < 1:
+            if type(size) is not int or size < 1:
                 raise ZooError(f"{name} is {size}; it must be a whole number and at least 1")
         if not 0 < penalty < math.inf:
             raise ZooError(f"penalty is {penalty}; it must be a number above 0 (for 0 see sparse_coding.basis_pursuit)")

@@ -126,7 +126,7 @@ class GPT2(nn.Module):
         super().__init__()
         sizes = {"vocab_size": vocab_size, "context_length": context_length, "d_model": d_model, "n_heads": n_heads}
         for name, size in sizes.items():
-            if size < 1:
+            if type(size) is not int or size < 1:
                 raise ZooError(f"{name} is {size}; it must be at least 1")
         if n_layers < 0:
             raise ZooError(f"n_layers is {n_layers}; it must not be negative")

@@ -91,5 +91,8 @@ def info(name: str) -> str:
     path = folder(name)
     for readme in (path.parent / checkpoint_config.CARD, path / checkpoint_config.CARD):
         if readme.is_file() and (readme.parent == path or steps(path.parent)):
-            return readme.read_text("utf-8")
+            try:
+                return readme.read_text("utf-8")
+            except UnicodeDecodeError as error:
+                raise ZooError(f"{readme} is damaged: {error}") from None
     raise ZooError(f"{name} has no model card (README.md)")

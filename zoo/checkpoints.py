@@ -127,13 +127,43 @@ def build(class_name: str, init_args: dict[str, Any], tensors: dict[str, Tensor]
     """
     cls = model_class(class_name, source)
     try:
-        with torch.random.fork_rng(devices=[]):
+        n_numbers = sum(tensor.numel() for tensor in tensors.values())
+        with torch.random.fork_rng(devices=[]), _of_size(init_args, n_numbers, source):
             model = cls(**init_args)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except ZooError as error:
+        if str(source) in str(error):
+            raise
+        raise ZooError(f"checkpoint {source}: {class_name} cannot be built: {error}") from error
+    except Exception as error:
         first_line = str(error).partition("\n")[0]
         raise ZooError(f"checkpoint {source}: {class_name} cannot be built: {first_line}") from error
     load_strictly(model, tensors, source)
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _of_size(init_args: dict[str, Any], n_numbers: int, source: str | Path) -> Iterator[None]:
+    """Stop a network that is made far larger than its file: a config with a wrong size would fill the memory.
+
+    Raises:
+        ZooError: If an argument, or the parameters registered within the block, exceed what the file can hold.
+    """
+    most = 4 * n_numbers + 10_000  # tied copies, and those about to be replaced, count too
+    for name, value in init_args.items():
+        if type(value) is int and value > most:
+            raise ZooError(f"checkpoint {source}: its config says {name} {value}, and it holds {n_numbers:,} numbers")
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal most
+        most -= 0 if parameter is None else parameter.numel()
+        if most < 0:
+            raise ZooError(f"checkpoint {source}: its config says more parameters than its {n_numbers:,} numbers")
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:

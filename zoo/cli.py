@@ -113,6 +113,9 @@ class ZooCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle the run's folder, its logger and its checkpoint; refuse to overwrite or to contradict a run."""
         config = self.config[self.subcommand]
+        for name in ("model", "data", "trainer"):
+            if not isinstance(config.get(name), Namespace):
+                raise ZooError(f"{name} is {config.get(name)!r}; expected a mapping of settings")
         _check_trainer(config.trainer)
         _check_pair(self.subcommand, config.model.get("class_path"), config.data.get("class_path"))
         config.base = None

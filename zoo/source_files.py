@@ -87,9 +87,9 @@ def read_json(path: Path | None, name: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(require(path, name, "config.json").read_text("utf-8"))
-    except ValueError as error:
-        if isinstance(error, ZooError):
-            raise
+    except ZooError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ZooError(f"{path} is damaged: {error}") from None
     if not isinstance(content, dict):
         raise ZooError(f"{path} is damaged: it holds no JSON object")

@@ -125,8 +125,13 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     zoo_part = checkpoint.get("zoo") if isinstance(checkpoint, dict) and "state_dict" in checkpoint else None
     if not isinstance(zoo_part, dict) or not {"class", "init_args"} <= zoo_part.keys():
         raise ZooError(f"{path} was not written by a module of the zoo: it does not say which network it holds")
+    if not isinstance(checkpoint["state_dict"], dict):
+        raise ZooError(f"{path} is damaged: its state_dict is no dict")
     prefix = "net."
-    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+            raise ZooError(f"{path} is damaged: {name} is no tensor of numbers")
     return state, zoo_part
 
 
@@ -232,7 +237,15 @@ def _embedding_file(source: str | Path, step: int | None, tensor: str | None) ->
 def _zoo_part(label: str, get: Callable[[str], Path | None]) -> dict[str, Any] | None:
     """The "zoo" part of a folder's config, if it has one."""
     file = get(checkpoint_config.NAME)
-    return checkpoint_config.read(file.parent) if file and "zoo" in read_json(file, label) else None
+    if file is None:
+        return None
+    content = read_json(file, label)
+    if "zoo" in content:
+        return checkpoint_config.read(file.parent)
+    ours = any(isinstance(part, dict) and checkpoint_config.KEYS.keys() & part.keys() for part in content.values())
+    if ours or (file.parent / checkpoint_config.TOKEN_COUNTS).is_file():  # which only the zoo writes
+        raise ZooError(f"{file} is damaged: it is not the config that was saved")
+    return None
 
 
 def _choose(names: Any, wanted: str | None, source: str | Path) -> str:
@@ -255,5 +268,5 @@ def _read_npy(path: Path) -> Tensor:
         return torch.from_numpy(np.load(path, allow_pickle=False))
     except OSError as error:
         raise ZooError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, EOFError):
+    except Exception:  # numpy lets through whatever Python's own parser raises
         raise ZooError(f"{path} is damaged or no .npy file of numbers") from None

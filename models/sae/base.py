@@ -71,7 +71,7 @@ class SAE(nn.Module, ABC):
     def __init__(self, d_in: int, d_sae: int, aux_k: int | None = None, aux_coefficient: float = 1 / 32) -> None:
         super().__init__()
         for name, size in (("d_in", d_in), ("d_sae", d_sae), ("aux_k", 1 if aux_k is None else aux_k)):
-            if not isinstance(size, int) or size < 1:
+            if type(size) is not int or size < 1:
                 raise ZooError(f"{name} is {size}; it must be a whole number and at least 1")
         if not 0 <= aux_coefficient < math.inf:
             raise ZooError(f"aux_coefficient is {aux_coefficient}; it must be a number and not negative")

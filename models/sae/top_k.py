@@ -95,5 +95,5 @@ class BatchTopKSAE(SAE):
 
 
 def _check_k(k: int, d_sae: int) -> None:
-    if not isinstance(k, int) or not 1 <= k <= d_sae:
+    if type(k) is not int or not 1 <= k <= d_sae:
         raise ZooError(f"k is {k}; it must be a whole number, at least 1 and at most d_sae, which is {d_sae}")
