@@ -16,7 +16,6 @@ from zoo.models.reconstruction import ReconstructionModule
 from zoo.models.sparse_coding import least_squares_on_support
 from zoo.models.sparse_coding.rows import chosen_rows, csr
 from zoo.models.zoo_module import RESTORED
-from zoo.sources import load
 
 
 class DictionaryLearning(ReconstructionModule):
@@ -71,8 +70,7 @@ class DictionaryLearning(ReconstructionModule):
         self._rows: Tensor | None = None  # coded in the step before, (B,) int64
         self._codes: Tensor | None = None  # their codes, (B, K) in compressed rows
         self._restored: dict[str, Tensor] = {}
-        if init_from is not None and not self.fitted:
-            self._start_from(init_from)
+        self.start_from(init_from)
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction (B, d_in) and codes (B, K) of data (B, d_in)."""
@@ -201,12 +199,3 @@ class DictionaryLearning(ReconstructionModule):
         place = rows.new_full((int(max(rows.max(), known.max())) + 1,), -1)
         place[known] = torch.arange(len(known), device=rows.device)
         return chosen_rows(codes, place[rows]) if (place[rows] >= 0).all() else None
-
-    def _start_from(self, source: str) -> None:
-        weights = load(source)
-        if not isinstance(weights, Dictionary) or weights.W_dec.shape != self.net.W_dec.shape:
-            atoms = getattr(weights, "W_dec", None)
-            sizes = "" if atoms is None else f" of {atoms.shape[0]} x {atoms.shape[1]}"
-            ours = f"{self.net.n_atoms} x {self.net.d_in}"
-            raise ZooError(f"init_from {source} is a {type(weights).__name__}{sizes}, and this run's Dictionary {ours}")
-        self.net.load_state_dict(weights.state_dict())

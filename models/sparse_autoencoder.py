@@ -13,7 +13,6 @@ from zoo.models.optimizers import AdamLinear
 from zoo.models.reconstruction import ReconstructionModule
 from zoo.models.sae import SAE
 from zoo.models.zoo_module import RESTORED
-from zoo.sources import load
 
 ADAM_EPS = 1e-8
 
@@ -61,8 +60,13 @@ class SparseAutoencoder(ReconstructionModule):
         self.register_buffer("examples_since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
         self.register_buffer("fitted", torch.tensor(RESTORED.get() is not None))
         self.init_from = init_from
-        if init_from is not None and not self.fitted:
-            self._start_from(init_from)
+        self.start_from(init_from)
+        norms = self.net.W_dec.norm(dim=1)
+        if init_from and self.net.unit_norm_decoder and (norms - 1).abs().max() > 1e-3:
+            raise ZooError(
+                f"init_from {init_from} has atoms of norm {norms.min():.3g} to {norms.max():.3g}, and training keeps "
+                f"those of a {type(self.net).__name__} at 1"
+            )
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction (B, d_in) and codes (B, K) of data (B, d_in)."""
@@ -126,26 +130,9 @@ class SparseAutoencoder(ReconstructionModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.net.after_optimizer_step()
 
-    def _start_from(self, source: str) -> None:
-        weights = load(source)
-        ours, theirs = (f"{type(net).__name__}{_sizes(net)}" for net in (self.net, weights))
-        if ours != theirs:
-            raise ZooError(f"init_from {source} is a {theirs}, and this run's autoencoder a {ours}")
-        norms = weights.get_parameter("W_dec").norm(dim=1)
-        if self.net.unit_norm_decoder and (norms - 1).abs().max() > 1e-3:
-            raise ZooError(
-                f"init_from {source} has atoms of norm {norms.min():.3g} to {norms.max():.3g}, and training keeps "
-                f"those of a {type(self.net).__name__} at 1"
-            )
-        self.net.load_state_dict(weights.state_dict())
-
     def _count(self, fired: Tensor, n_examples: Tensor) -> None:
         """Renew `examples_since_fired` from how often each latent fired in this process's part (K,) of n examples."""
         if is_initialized():
             all_reduce(fired)
         self.examples_since_fired += n_examples
         self.examples_since_fired[fired > 0] = 0
-
-
-def _sizes(net: Any) -> str:
-    return " of {} x {} (d_sae x d_in)".format(*net.W_dec.shape) if hasattr(net, "W_dec") else ""

@@ -24,6 +24,8 @@ class SkipBigramAttention(ToyModule):
         d_head: Dimensions of queries and keys.
         n_seeds: Independent heads, which follow the data.
         optimizer: Optimizer and learning-rate schedule; its learning rate is by default 1e-2.
+        init_from: Weights to start from, of the same sizes: a zoo name, folder, Lightning .ckpt or
+            hf:org/repo[@revision].
 
     Raises:
         ZooError: If a number is out of range.
@@ -40,11 +42,13 @@ class SkipBigramAttention(ToyModule):
         d_head: int = 8,
         n_seeds: int = 1,
         optimizer: AdamLinear = AdamLinear(),  # noqa: B008 - a default that --help can show, never mutated
+        init_from: str | None = None,
     ) -> None:
         super().__init__(n_seeds, optimizer)
         sizes = {"n_features": n_features, "d_model": d_model, "d_head": d_head, "n_seeds": n_seeds}
-        self.save_plain_hyperparameters(**sizes, optimizer=optimizer)
+        self.save_plain_hyperparameters(**sizes, optimizer=optimizer, init_from=init_from)
         self.net = SkipBigramHead(n_features, d_model, d_head, n_seeds)
+        self.start_from(init_from)
         self.accuracy, self.mass = SeedMeans(n_seeds), SeedMeans(n_seeds)
         self.seed_accuracies = torch.full((n_seeds,), torch.nan, dtype=torch.float64)
 

@@ -26,6 +26,8 @@ class ToySuperposition(ToyModule):
         loss: `sampled` from the data, or `one_sparse`, the exact expectation over vectors with one feature that is on
             and uniform in [0, 1]; the training vectors are then not looked at.
         optimizer: Optimizer and learning-rate schedule; its learning rate is by default 1e-2.
+        init_from: Weights to start from, of the same sizes: a zoo name, folder, Lightning .ckpt or
+            hf:org/repo[@revision].
 
     Raises:
         ZooError: If a number is out of range, or the exact loss is not that of the task and the data.
@@ -42,11 +44,15 @@ class ToySuperposition(ToyModule):
         importance: float | list[float] = 1.0,
         loss: Literal["sampled", "one_sparse"] = "sampled",
         optimizer: AdamLinear = AdamLinear(),  # noqa: B008 - a default that --help can show, never mutated
+        init_from: str | None = None,
     ) -> None:
         super().__init__(n_seeds, optimizer)
         sizes = {"n_features": n_features, "d_hidden": d_hidden, "n_seeds": n_seeds, "task": task}
-        self.save_plain_hyperparameters(**sizes, importance=importance, loss=loss, optimizer=optimizer)
+        self.save_plain_hyperparameters(
+            **sizes, importance=importance, loss=loss, optimizer=optimizer, init_from=init_from
+        )
         self.net = SuperpositionNet(n_features, d_hidden, n_seeds, task)
+        self.start_from(init_from)
         base = torch.tensor(importance, dtype=torch.float32).reshape(-1, 1)  # (1 or n_seeds, 1)
         if not (base > 0).all() or len(base) not in (1, n_seeds):
             raise ZooError(

@@ -40,6 +40,8 @@ class UniversalGates(ToyModule):
             those where it is 0 (`zero_one`); all four the same (`four`).
         weight_on_ones: Factor on the weight of cases where the gate is 1.
         optimizer: Optimizer and learning-rate schedule; its learning rate is by default 1e-2.
+        init_from: Weights to start from, of the same sizes: a zoo name, folder, Lightning .ckpt or
+            hf:org/repo[@revision].
 
     Raises:
         ZooError: If a number is out of range.
@@ -63,6 +65,7 @@ class UniversalGates(ToyModule):
         case_weights: Literal["natural", "zero_one", "four"] = "four",
         weight_on_ones: float = 1.0,
         optimizer: AdamLinear = AdamLinear(),  # noqa: B008 - a default that --help can show, never mutated
+        init_from: str | None = None,
     ) -> None:
         super().__init__(n_seeds, optimizer)
         for name, value, least in (("p", p, 1), ("weight_on_ones", weight_on_ones, 0)):
@@ -71,8 +74,11 @@ class UniversalGates(ToyModule):
         shape = {"n_features": n_features, "d_mlp": d_mlp, "gate": gate, "n_seeds": n_seeds, "d_in": d_in}
         shape |= {"depth": depth, "n_groups": n_groups, "error_correction": error_correction}
         loss = {"p": p, "case_weights": case_weights, "weight_on_ones": weight_on_ones}
-        self.save_plain_hyperparameters(**shape, **loss, trained_first_layer=trained_first_layer, optimizer=optimizer)
+        self.save_plain_hyperparameters(
+            **shape, **loss, trained_first_layer=trained_first_layer, optimizer=optimizer, init_from=init_from
+        )
         self.net = GateNet(**shape)  # type: ignore[arg-type]
+        self.start_from(init_from)
         if not trained_first_layer:
             for stage in self.net.stages:
                 stage.freeze_first_layer()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.errors import ZooError
+from zoo.sources import load
 
 # What the checkpoint that is about to be restored says of its network. A module then builds that network and makes no
 # initial weights, whose source may be gone.
@@ -71,6 +72,27 @@ class ZooModule(L.LightningModule):
                 "versions": {m.__name__: str(m.__version__) for m in (torch, L, zoo)},
             },
         }
+
+    def start_from(self, source: str | None) -> None:
+        """Give `net` the weights of another run's network of the same class and sizes; nothing if None or restored.
+
+        Args:
+            source: A zoo name, folder, Lightning .ckpt or hf:org/repo[@revision].
+
+        Raises:
+            ZooError: If there is no such checkpoint or it does not fit.
+        """
+        if source is None or RESTORED.get() is not None:
+            return
+        weights, own = load(source), self.net.state_dict()
+        ours, theirs = type(self.net).__name__, type(weights).__name__
+        if ours != theirs:
+            raise ZooError(f"init_from {source} is a {theirs}, and this run's network a {ours}")
+        for name, tensor in weights.state_dict().items():
+            if own[name].shape != tensor.shape:
+                shapes = f"{list(tensor.shape)}, and this run's is {list(own[name].shape)}"
+                raise ZooError(f"init_from {source} is a {theirs} whose {name} is {shapes}")
+        self.net.load_state_dict(weights.state_dict())
 
     def total_steps(self) -> float:
         """Optimizer steps in the run; infinite for a run without an end."""

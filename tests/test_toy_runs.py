@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.__main__ import main
 from zoo.cli import run
 
 ROOT = Path(__file__).parents[1]
@@ -51,3 +52,16 @@ def test_more_active_inputs_of_other_groups_or_none_at_all_are_refused(tmp_path,
         assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path), f"--data.active.{wrong}", *QUIET]) == 2
         [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
         assert said in line
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_toy_starts_from_the_weights_of_another_run(name, tmp_path, monkeypatch, capsys):
+    args = ["--config", ROOT / "cli_configs" / "toy" / f"{name}.yaml", *QUIET, *SMALL[name], "--trainer.max_steps", 2]
+    fit(monkeypatch, *args, "--run_dir", tmp_path / "first")
+    source = ("--model.init_from", tmp_path / "first", "--run_dir", tmp_path / "second")
+    still = (*args, *source, "--model.optimizer.learning_rate", 0, "--seed_everything", 5)
+    fit(monkeypatch, *still)
+    first, second = (zoo.load(tmp_path / run_dir).state_dict() for run_dir in ("first", "second"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert main(["fit", *map(str, still), "--data.n_seeds", "3", "--run_dir", str(tmp_path / "third")]) == 2
+    assert "and this run's is [3, " in capsys.readouterr().err

@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo import catalog, checkpoint_config
-from zoo.checkpoint_config import CARD, TOKEN_COUNTS, TOKENIZER, WEIGHTS
+from zoo.checkpoint_config import CARD, FILES, TOKEN_COUNTS, TOKENIZER, WEIGHTS
 from zoo.errors import ZooError
 from zoo.model_card import model_card
 
@@ -242,7 +242,7 @@ def verify_file(config: dict[str, Any], folder: Path, name: str) -> None:
         ZooError: If it is not the file that was saved.
     """
     digest, file = config["files"].get(name), folder / name
-    if Path(name).name != name or not file.is_file() or _file_digest(file) != digest:
+    if name not in FILES or not file.is_file() or _file_digest(file) != digest:
         raise ZooError(f"checkpoint {folder} is damaged: {name} is not the file that was saved")
 
 

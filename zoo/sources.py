@@ -50,8 +50,9 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
         reject_step(source, step)
         return checkpoints.build(*saelens.read(name, get), name)
     if part := _zoo_part(name, get):
-        for file in part["files"]:
-            get(file)  # fetches what lies on the hub
+        for file in checkpoint_config.FILES:
+            if file in part["files"]:
+                get(file)  # fetches what lies on the hub
         return checkpoints.load(require(get(checkpoint_config.WEIGHTS), name, checkpoint_config.WEIGHTS).parent)
     config = read_json(get("config.json"), name)
     if config.get("model_type") != "gpt2":

@@ -278,11 +278,11 @@ def test_training_goes_on_from_saved_weights(tmp_path, make_trainer, variant):
 
 def test_saved_weights_of_another_variant_or_size_are_refused(tmp_path, refused):
     source = str(zoo.save(models.TopKSAE(D, K, k=2), tmp_path / "saved"))
-    with refused("is a TopKSAE of 40 x 16 .*, and this run's autoencoder a ReLUSAE of 40 x 16"):
+    with refused("is a TopKSAE, and this run's network a ReLUSAE"):
         module("ReLUSAE", init_from=source)
-    with refused("is a TopKSAE of 40 x 16 .*, and this run's autoencoder a TopKSAE of 41 x 16"):
+    with refused(r"is a TopKSAE whose W_dec is \[40, 16\], and this run's is \[41, 16\]"):
         SparseAutoencoder(models.TopKSAE(D, 41, k=2), init_from=source)
-    with refused("is a TopKSAE of 40 x 16 .*, and this run's autoencoder a TopKSAE of 40 x 17"):
+    with refused(r"is a TopKSAE whose W_dec is \[40, 16\], and this run's is \[40, 17\]"):
         SparseAutoencoder(models.TopKSAE(17, K, k=2), init_from=source)
     language_model = zoo.save(models.GPT2(30, 8, d_model=8, n_layers=1, n_heads=2), tmp_path / "gpt2")
     with refused("is a GPT2"):
