@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import last, make_corpus, training_args, zoo_process
+from processes import ROOT, last, make_corpus, training_args, zoo_process
 
 import zoo
 from zoo import run_folder
@@ -226,3 +226,10 @@ def test_a_folder_that_may_not_be_written_gets_one_line(folder, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert "Permission denied" in line
+
+
+def test_a_reader_that_stops_reading_gets_no_complaint():
+    done = subprocess.run(
+        f"{sys.executable} -m zoo list | head -1", shell=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stderr == ""

@@ -64,4 +64,4 @@ def test_a_toy_starts_from_the_weights_of_another_run(name, tmp_path, monkeypatc
     first, second = (zoo.load(tmp_path / run_dir).state_dict() for run_dir in ("first", "second"))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert main(["fit", *map(str, still), "--data.n_seeds", "3", "--run_dir", str(tmp_path / "third")]) == 2
-    assert "and this run's is [3, " in capsys.readouterr().err
+    assert "and this run's is [" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -30,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # of `python -m zoo list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         full = "; is the disk of the run's folder or of the cache full?" if error.errno == errno.ENOSPC else ""
         print(f"error: {error}{full}", file=sys.stderr)

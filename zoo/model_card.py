@@ -16,7 +16,8 @@ def model_card(name: str, network: type, part: dict[str, Any]) -> str:
     arguments = ", ".join(f"{k}={v!r}" for k, v in part["init_args"].items())
     what = (inspect.getdoc(network) or "").partition("\n\n")[0]
     lines = [f"# {name}", "", f"{network.__name__}: {what}", ""]
-    lines += [f"`{part['class']}({arguments})` after {part['step']:,} training steps{_stored_as(part)}.", ""]
+    trained = "" if "source" in provenance else f" after {part['step']:,} training steps"
+    lines += [f"`{part['class']}({arguments})`{trained}{_stored_as(part)}.", ""]
     if metrics := provenance.get("metrics"):
         lines += ["| metric | last measured |", "|---|---|", *(f"| {k} | {v:.4g} |" for k, v in metrics.items()), ""]
     lines += ["## How it was made", ""]
