@@ -1,5 +1,4 @@
 import hashlib
-import random
 import shutil
 from contextlib import contextmanager
 
@@ -7,31 +6,18 @@ import lightning as L
 import pytest
 import torch
 from huggingface_hub import constants
+from small_corpus import make_corpus
 
 from zoo import ZooError
 from zoo.datamodules import LocalFiles, TextDataModule, TrainedBPE
 
 torch.set_num_threads(1)  # OpenMP's threads do not survive the fork of strategy ddp_fork
 
-SUBJECTS = ["the cat", "a naïve fox", "one old owl", "my neighbour", "the π-shaped robot", "every student"]
-VERBS = ["sees", "follows", "paints", "forgets", "measures", "explains to"]
-OBJECTS = ["the moon", "a red door", "two small dogs", "the angle θ", "its own shadow", "an empty café"]
-
-
-def document(number):
-    rng = random.Random(number)
-    sentences = [" ".join(map(rng.choice, (SUBJECTS, VERBS, OBJECTS))) for _ in range(rng.randint(6, 14))]
-    return f"Story {number}: " + ". ".join(sentences) + ".\n"
-
 
 @pytest.fixture
 def tiny_corpus(tmp_path):
     """A folder of 60 different text documents, about 20 kB together."""
-    folder = tmp_path / "corpus"
-    folder.mkdir()
-    for number in range(60):
-        (folder / f"{number:02}.txt").write_text(document(number), "utf-8")
-    return folder
+    return make_corpus(tmp_path)
 
 
 @pytest.fixture

@@ -5,18 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import document
-
 ROOT = Path(__file__).parents[1]
-
-
-def make_corpus(folder):
-    """Write 60 different documents; returns their folder."""
-    corpus = folder / "corpus"
-    corpus.mkdir()
-    for number in range(60):
-        (corpus / f"{number:02}.txt").write_text(document(number), "utf-8")
-    return corpus
 
 
 def zoo_process(folder, *args, log="log.txt", launcher=("-m", "zoo"), **environment):

@@ -11,13 +11,12 @@ import torch
 import transformers
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from small_gpt2 import SIZES, network, same
 
 import zoo
 from zoo import checkpoint_config, checkpoints
 from zoo.export import export
-from zoo.models import GPT2
 
-SIZES = {"vocab_size": 50, "context_length": 12, "d_model": 16, "n_layers": 2, "n_heads": 2}
 IDS = torch.arange(24).view(2, 12)
 
 
@@ -29,19 +28,6 @@ class Payload:
 
     def __reduce__(self):
         return Path.touch, (self.path,)
-
-
-def network(seed=0, **options):
-    torch.manual_seed(seed)
-    model = GPT2(**{**SIZES, **options}).eval().requires_grad_(False)
-    for p in model.parameters():
-        p.normal_(std=0.3)
-    return model
-
-
-def same(a, b):
-    a, b = a.state_dict(), b.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import ROOT, last, make_corpus, training_args, zoo_process
+from processes import ROOT, last, training_args, zoo_process
+from small_corpus import make_corpus
 
 import zoo
 from zoo import run_folder

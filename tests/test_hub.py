@@ -14,27 +14,13 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
+from small_gpt2 import network, same
 
 import zoo
 from zoo import checkpoint_config
 from zoo.hub import push
-from zoo.models import GPT2
 
-SIZES = {"vocab_size": 50, "context_length": 12, "d_model": 16, "n_layers": 1, "n_heads": 2}
 PLAIN = ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
-
-
-def network(seed=0):
-    torch.manual_seed(seed)
-    model = GPT2(**SIZES).eval().requires_grad_(False)
-    for p in model.parameters():
-        p.normal_(std=0.3)
-    return model
-
-
-def same(a, b):
-    a, b = a.state_dict(), b.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture
@@ -302,7 +288,7 @@ def test_a_pickle_that_the_config_claims_as_its_own_is_refused_and_nothing_is_se
     part["files"]["weights.pt"] = hashlib.sha256(b"pickle").hexdigest()
     checkpoint_config.write(folder, part, {})
     assert same(zoo.load(folder), network())
-    with refused("counts weights.pt as its own, which is not pushed"):
+    with refused("weights.pt is not the file that was saved"):
         push(folder, "hf:org/repo")
     assert remote.requests == []
 

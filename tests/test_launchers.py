@@ -4,7 +4,8 @@ import socket
 
 import pytest
 import torch
-from processes import last, make_corpus, training_args, zoo_process
+from processes import last, training_args, zoo_process
+from small_corpus import make_corpus
 
 STEPS = ("--trainer.max_steps", "30", "--model.dropout", "0", "--model.optimizer.decay_steps", "30")
 TWO_HOSTS = ("--trainer.accelerator", "cpu", "--trainer.num_nodes", "2", "--trainer.devices", "1")

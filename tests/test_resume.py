@@ -3,7 +3,8 @@ import time
 
 import pytest
 import torch
-from processes import last, make_corpus, training_args, zoo_process
+from processes import last, training_args, zoo_process
+from small_corpus import make_corpus
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
