@@ -30,6 +30,7 @@ class EndTogether(L.Callback):
         """Start to watch, if there are several processes."""
         if not (dist.is_initialized() and trainer.world_size > 1):
             return
+        self._over.clear()
         run = [0] * trainer.world_size
         dist.all_gather_object(run, os.getpid())
         self._children = getattr(trainer.strategy.launcher, "procs", [])

@@ -22,7 +22,7 @@ from zoo.errors import ZooError
 
 SPLITS = ("train", "val", "test")
 FILES = (*(f"{split}.bin" for split in SPLITS), "token_counts.npy", "tokenizer.json")
-FORMAT = 1
+FORMAT = 2
 
 
 class TokenCache:
@@ -30,8 +30,8 @@ class TokenCache:
 
     The folder is named by a hash of the corpus's content, the tokenizer and the split, so a change of any of them
     makes a new cache. It holds `train.bin`, `val.bin`, `test.bin` (little-endian uint16, or uint32 for vocabularies
-    over 65,536), `token_counts.npy`, `tokenizer.json` and `meta.json` with every file's SHA-256. It is written to a
-    neighbouring folder and renamed when complete, under a lock.
+    over 65,536), `token_counts.npy`, `tokenizer.json` and `meta.json` with every file's SHA-256 and its own. It is
+    written to a neighbouring folder and renamed when complete, under a lock.
 
     Args:
         root: Folder of all caches.
@@ -79,6 +79,8 @@ class TokenCache:
             for split in SPLITS:
                 meta["splits"][split]["tokens"], meta["splits"][split]["bytes"]
             meta["corpus_fingerprint"]
+            if meta.pop("own_sha256") != _digest(meta):
+                raise ValueError
             return meta
         except (OSError, ValueError, KeyError, TypeError):
             raise self._damaged("meta.json") from None
@@ -124,6 +126,7 @@ class TokenCache:
             "splits": stats,
             "sha256": {name: _sha256(folder / name) for name in FILES},
         }
+        meta["own_sha256"] = _digest(meta)
         (folder / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
 
     def _training_documents(self, documents: Iterable[str]) -> Iterator[str]:
@@ -183,6 +186,10 @@ class TokenCache:
 def _batches(documents: Iterator[str], size: int = 256) -> Iterator[list[str]]:
     while batch := list(islice(documents, size)):
         yield batch
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -287,7 +287,6 @@ def test_a_pickle_that_the_config_claims_as_its_own_is_refused_and_nothing_is_se
     part = checkpoint_config.read(folder)
     part["files"]["weights.pt"] = hashlib.sha256(b"pickle").hexdigest()
     checkpoint_config.write(folder, part, {})
-    assert same(zoo.load(folder), network())
     with refused("weights.pt is not the file that was saved"):
         push(folder, "hf:org/repo")
     assert remote.requests == []

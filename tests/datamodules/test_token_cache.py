@@ -156,6 +156,15 @@ def test_a_meta_file_that_leaves_a_hash_out_is_refused(cache, refused):
         cache.prepare()
 
 
+def test_a_digit_of_the_meta_file_that_has_changed_is_noticed(cache, refused):
+    path = cache.folder / "meta.json"
+    text = path.read_text()
+    n_bytes = str(cache.meta["splits"]["val"]["bytes"])
+    path.write_text(text.replace(n_bytes, str(int(n_bytes) + 1)))
+    with refused(r"damaged: meta\.json"):
+        cache.prepare()
+
+
 def test_what_a_killed_process_left_is_replaced(make_cache):
     cache = make_cache()
     partial = cache.folder.with_name(f"{cache.folder.name}.partial")
