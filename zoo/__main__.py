@@ -203,16 +203,15 @@ def _list(pattern: str, as_json: bool) -> None:
 
     table = Table()
     table.add_column("name", no_wrap=True)
-    for title in ("class", "steps", "metrics"):
-        table.add_column(title)
+    table.add_column("steps")
+    table.add_column("on held-out data")
     for row in rows:
         steps = row["steps"]
         span = str(steps[0]) if len(steps) == 1 else f"{steps[0]} ... {steps[-1]} ({len(steps)})"
         metrics = row["metrics"]
         shown = ("val/fvu", "val/l0") if "val/l0" in metrics else ("val/loss",)
-        table.add_row(
-            row["name"], row["class"], span, ", ".join(f"{k} {metrics[k]:.3g}" for k in shown if k in metrics)
-        )
+        judged = [f"{key.removeprefix('val/')} {metrics[key]:.3g}" for key in shown if key in metrics]
+        table.add_row(row["name"], span, ", ".join(judged))
     Console().print(table)
 
 
