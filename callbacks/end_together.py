@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
 import torch.distributed as dist
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 LOOK_EVERY, PATIENCE = 0.5, 5.0  # seconds
 
@@ -21,39 +23,43 @@ class EndTogether(L.Callback):
     NCCL half an hour later. Processes that torchrun or SLURM have started are watched by those.
     """
 
-    def __init__(self) -> None:
-        self._over = threading.Event()
-        self._children: list[subprocess.Popen] = []
-        self._parent: int | None = None
+    _over: threading.Event | None = None  # made in the process that it is for
+    _children: Sequence[subprocess.Popen] = ()
+    _parent: int | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Start to watch, if there are several processes."""
         if not (dist.is_initialized() and trainer.world_size > 1):
             return
-        self._over.clear()
+        self._over, launcher = threading.Event(), trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            self._children = launcher.procs
+        threading.Thread(target=self._watch, args=(self._over, _last_checkpoint(trainer)), daemon=True).start()
         run = [0] * trainer.world_size
         dist.all_gather_object(run, os.getpid())
-        self._children = getattr(trainer.strategy.launcher, "procs", [])
         self._parent = os.getppid() if os.getppid() in run else None
-        if all(isinstance(child, subprocess.Popen) for child in self._children):
-            threading.Thread(target=self._watch, args=(_last_checkpoint(trainer),), daemon=True).start()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Stop: processes may end now, one by one."""
-        self._over.set()
+        self._stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Stop, and note on a failure of communication what has happened."""
-        self._over.set()
+        """Stop, and note on a failure of communication what has happened, as `lost_process` too."""
+        self._stop()
         from_gloo = isinstance(exception, RuntimeError) and "gloo" in str(exception)
         if from_gloo or isinstance(exception, dist.DistError):
             time.sleep(LOOK_EVERY)  # until the system tells how a child ended
-            exception.add_note(self._message(_last_checkpoint(trainer)))
+            exception.lost_process = self._message(_last_checkpoint(trainer))  # type: ignore[attr-defined]
+            exception.add_note(exception.lost_process)  # type: ignore[attr-defined]
 
-    def _watch(self, checkpoint: Path) -> None:
-        while not self._over.wait(LOOK_EVERY):
+    def _stop(self) -> None:
+        if self._over:
+            self._over.set()
+
+    def _watch(self, over: threading.Event, checkpoint: Path) -> None:
+        while not over.wait(LOOK_EVERY):
             if any(child.poll() for child in self._children) or self._parent not in (None, os.getppid()):
-                if self._over.wait(PATIENCE):  # it was noticed without us
+                if over.wait(PATIENCE):  # it was noticed without us
                     return
                 print(f"error: {self._message(checkpoint)}", file=sys.stderr, flush=True)
                 for child in self._children:

@@ -88,11 +88,14 @@ class ZooModule(L.LightningModule):
         ours, theirs = type(self.net).__name__, type(weights).__name__
         if ours != theirs:
             raise ZooError(f"init_from {source} is a {theirs}, and this run's network a {ours}")
-        for name, tensor in weights.state_dict().items():
+        given = weights.state_dict()
+        if odd := sorted(own.keys() ^ given.keys()):
+            raise ZooError(f"init_from {source} is a {theirs} of another shape: only one of the two has {odd[0]}")
+        for name, tensor in given.items():
             if own[name].shape != tensor.shape:
                 shapes = f"{list(tensor.shape)}, and this run's is {list(own[name].shape)}"
                 raise ZooError(f"init_from {source} is a {theirs} whose {name} is {shapes}")
-        self.net.load_state_dict(weights.state_dict())
+        self.net.load_state_dict(given)
 
     def total_steps(self) -> float:
         """Optimizer steps in the run; infinite for a run without an end."""

@@ -1,5 +1,6 @@
 import http.server
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -335,14 +336,14 @@ def test_a_folder_that_is_no_zoo_checkpoint_is_not_overwritten(tmp_path, refused
     (tmp_path / "mine").mkdir()
     for name, text in files.items():
         (tmp_path / "mine" / name).write_text(text)
-    with refused("holds no zoo checkpoint"):
+    with refused("holds other things|holds a model that is not the zoo's|is a file"):
         zoo.save(network(), tmp_path / "mine")
     assert {p.name: p.read_text() for p in (tmp_path / "mine").iterdir()} == files
 
 
 def test_a_file_in_the_way_is_not_overwritten(tmp_path, refused):
     (tmp_path / "model").write_text("mine")
-    with refused("holds no zoo checkpoint"):
+    with refused("holds other things|holds a model that is not the zoo's|is a file"):
         zoo.save(network(), tmp_path / "model")
     assert (tmp_path / "model").read_text() == "mine"
 
@@ -456,3 +457,105 @@ def test_of_a_sharded_hub_model_only_the_shard_with_the_embedding_is_downloaded(
     assert torch.equal(zoo.embedding("hf:org/repo"), twin.transformer.wte.weight)
     shard = json.loads((repository / "model.safetensors.index.json").read_text())["weight_map"]
     assert [name for name in asked if name.endswith(".safetensors")] == [shard["transformer.wte.weight"]]
+
+
+@pytest.mark.parametrize("strange", [".git/HEAD", "notes.txt", "step-000007/plot.png", "runs/a/last.ckpt"])
+def test_a_folder_with_anything_else_in_it_is_not_replaced(folder, tmp_path, refused, strange):
+    (folder / strange).parent.mkdir(parents=True, exist_ok=True)
+    (folder / strange).write_text("mine")
+    with refused("holds other things"):
+        zoo.save(network(seed=1), folder)
+    assert (folder / strange).read_text() == "mine"
+    assert same(checkpoints.load(folder), network())
+
+
+def test_a_model_of_another_kind_is_not_replaced(tmp_path, refused):
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**network().hf_config())).save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / "generation_config.json").unlink()
+    with refused("holds a model that is not the zoo's"):
+        zoo.save(network(), tmp_path / "theirs")
+
+
+def test_a_link_to_a_checkpoint_stays_one(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    zoo.save(network(seed=1), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert same(zoo.load(folder), network(seed=1))
+
+
+def test_a_disk_that_fails_between_two_renames_leaves_the_old_checkpoint(folder, monkeypatch):
+    renames, rename = [], os.replace
+
+    def fails_once(old, new):
+        renames.append(new)
+        if len(renames) == 2:
+            raise OSError(28, "No space left on device")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", fails_once)
+    with pytest.raises(OSError, match="No space"):
+        zoo.save(network(seed=1), folder)
+    assert same(zoo.load(folder), network())
+    assert [p.name for p in folder.parent.iterdir()] == ["model"]
+
+
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    with refused("is the current folder"):
+        zoo.save(network(), ".")
+
+
+def test_provenance_is_kept_as_json_keeps_it(tmp_path):
+    folder = zoo.save(network(), tmp_path / "model", provenance={"seeds": {2: 1, 10: (2, 3)}})
+    assert checkpoint_config.read(folder)["provenance"] == {"seeds": {"2": 1, "10": [2, 3]}}
+    assert same(zoo.load(folder), network())
+
+
+def test_a_config_of_before_there_were_hashes_of_it_is_called_old(folder, refused):
+    config = json.loads((folder / "config.json").read_text())
+    del config["zoo"]["sha256"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with refused("older version of the zoo"):
+        zoo.load(folder)
+
+
+def test_a_path_is_a_folder_even_if_it_is_called_like_a_shipped_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    zoo.save(network(), "gpt2-mini.learned")
+    assert same(zoo.load(Path("gpt2-mini.learned")), network())
+    assert not same(zoo.load("gpt2-mini.learned"), network())
+
+
+def test_weights_are_rounded_to_half_the_size_and_load_as_float32(folder, tmp_path, refused):
+    export(folder, tmp_path / "half", dtype="float16")
+    sizes = [(path / "model.safetensors").stat().st_size for path in (folder, tmp_path / "half")]
+    assert 0.5 < sizes[1] / sizes[0] < 0.6
+    half = zoo.load(tmp_path / "half").state_dict()
+    for name, tensor in network().state_dict().items():
+        assert torch.equal(half[name], tensor.half().float())
+    assert "rounded to float16" in zoo.info(str(tmp_path / "half"))
+    large = network()
+    large.W_E[0, 0] = 1e6
+    with refused("does not fit into torch.float16: its largest entry is 1e"):
+        zoo.save(large, tmp_path / "large", dtype=torch.float16)
+    with refused("dtype is 'int8'; it is one of float32, float16"):
+        export(folder, tmp_path / "x", dtype="int8")
+
+
+def test_steps_are_exported_side_by_side_and_nothing_is_written_where_it_is_read(folder, ckpt, tmp_path, refused):
+    for step in (0, 7, 9):
+        zoo.save(network(seed=step), tmp_path / "all" / f"step-{step:06}", step=step)
+    some = export(tmp_path / "all", tmp_path / "some", steps=[9, 0])
+    assert sorted(p.name for p in some.iterdir()) == ["README.md", "step-000000", "step-000009"]
+    assert same(zoo.load(some, step=0), network())
+    assert same(zoo.load(some), network(seed=9))
+    assert zoo.info(str(some)).startswith("# some\n")
+    for steps, message in (([7, 8], "no step 8; it has 0, 7, 9"), ([], "no steps to write")):
+        with refused(message):
+            export(tmp_path / "all", tmp_path / "none", steps=steps)
+    with refused("holds one step only"):
+        export(ckpt, tmp_path / "none", steps=[7])
+    for target in (tmp_path / "all", tmp_path):
+        with refused("is where .* lies"):
+            export(tmp_path / "all", target, steps=[0])
+    assert not (tmp_path / "none").exists()

@@ -159,6 +159,17 @@ def test_a_run_is_neither_overwritten_nor_contradicted(command, trained):
     assert "was made with 2" in error
 
 
+def test_steps_of_a_run_that_was_never_saved_are_not_taken_for_those_of_a_new_one(command, tmp_path):
+    left = tmp_path / "run" / "steps" / "step-002048"
+    left.mkdir(parents=True)
+    fit = ("fit", "--config", ROOT / "cli_configs" / "toy" / "pentagon.yaml", "--run_dir", tmp_path / "run")
+    code, _, errors = command(*fit)
+    assert (code, errors) == (2, [one for one in errors if "holds steps of a run that was never saved" in one])
+    quick = ("--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--data.n_seeds", "2")
+    assert command(*fit, *quick, "--ckpt_path", "auto")[0] == 0
+    assert not left.exists()
+
+
 def test_predict_continues_every_prompt(command, trained):
     _, checkpoint = trained
     prompts = json.dumps(["the cat ", "a red"])

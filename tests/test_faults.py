@@ -88,12 +88,12 @@ def test_a_killed_process_takes_the_others_along_and_the_run_resumes_exactly(fol
 
 
 WATCHED = """
-import subprocess, sys, time
+import subprocess, sys, threading
 from pathlib import Path
 from zoo.callbacks import EndTogether
 callback = EndTogether()
 callback._children = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep({seconds}); exit({code})"])]
-callback._watch(Path("nowhere"))
+callback._watch(threading.Event(), Path("nowhere"))
 """
 
 

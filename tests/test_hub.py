@@ -177,8 +177,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         status, answer = hub.answer(self.command, path, body)
         return self.reply(status, json.dumps(answer).encode(), Content_Type="application/json")
 
-    def download(self, repo, branch, name):
+    def download(self, repo, revision, name):
         hub = self.server.hub
+        branch = next((b for (r, b), head in hub.heads.items() if (r, head) == (repo, revision)), revision)
         digest = hub.branches[repo, branch].get(name)
         commit = hub.heads[repo, branch]
         if digest is None:
@@ -290,6 +291,23 @@ def test_a_pickle_that_the_config_claims_as_its_own_is_refused_and_nothing_is_se
     with refused("weights.pt is not the file that was saved"):
         push(folder, "hf:org/repo")
     assert remote.requests == []
+
+
+def test_a_model_of_another_kind_is_not_written_over(folder, remote, refused):
+    push(folder, "hf:org/repo")
+    theirs = dict(remote.branches["org/repo", "main"]) | {"config.json": remote.keep(b'{"model_type": "gpt2"}')}
+    remote.branches["org/repo", "main"] = theirs
+    with refused("config.json of hf:org/repo is that of another model"):
+        push(folder, "hf:org/repo")
+    assert remote.branches["org/repo", "main"] == theirs
+
+
+def test_a_card_on_the_hub_stays_where_the_steps_that_are_pushed_have_none(steps, remote):
+    push(steps, "hf:org/repo")
+    card = remote.read("README.md")
+    (steps / "README.md").unlink()
+    push(steps, "hf:org/repo")
+    assert remote.read("README.md") == card
 
 
 def test_an_older_checkpoint_is_replaced_and_the_rest_is_left_alone(tmp_path, folder, steps, remote):

@@ -96,7 +96,7 @@ def test_a_checkpoint_that_comes_out_otherwise_is_told_apart(tmp_path, capsys):
     part = checkpoint_config.read(shipped("dictionary.gpt2-mini")[-1])
     part["provenance"]["metrics"]["val/fvu"] *= 1.2
     part["provenance"]["config"]["trainer"]["max_steps"] = 2
-    zoo.save(zoo.load("dictionary.gpt2-mini"), folder, provenance=part["provenance"])
+    zoo.save(zoo.load("dictionary.gpt2-mini"), folder, step=2, provenance=part["provenance"])
     assert not rebuild(str(folder), tmp_path / "anew")
     assert "val/fvu is beyond the tolerance of 5%" in capsys.readouterr().out
 
@@ -105,3 +105,9 @@ def test_what_was_not_trained_by_the_command_line_is_not_rebuilt(tmp_path, refus
     zoo.save(SuperpositionNet(5, 2), tmp_path / "model")
     with refused("does not say how it was made"):
         rebuild(str(tmp_path / "model"), tmp_path / "anew")
+
+
+def test_only_the_end_of_a_run_is_rebuilt(tmp_path, refused):
+    with refused("is step 512 of a run of 4096"):
+        rebuild(str(catalog.PRETRAINED / "gpt2-mini.learned" / "step-000512"), tmp_path / "anew")
+    assert not (tmp_path / "anew").exists()

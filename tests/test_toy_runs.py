@@ -7,6 +7,7 @@ import torch
 import zoo
 from zoo.__main__ import main
 from zoo.cli import run
+from zoo.models import UniversalGates
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -65,3 +66,10 @@ def test_a_toy_starts_from_the_weights_of_another_run(name, tmp_path, monkeypatc
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert main(["fit", *map(str, still), "--data.n_seeds", "3", "--run_dir", str(tmp_path / "third")]) == 2
     assert "and this run's is [" in capsys.readouterr().err
+
+
+def test_a_toy_does_not_start_from_one_of_another_depth(tmp_path, refused):
+    for depth, other in ((1, 2), (2, 1)):
+        source = zoo.save(UniversalGates(8, 8, 4, depth=depth, n_groups=2).net, tmp_path / str(depth))
+        with refused("is a GateNet of another shape: only one of the two has stages.1"):
+            UniversalGates(8, 8, 4, depth=other, n_groups=2, init_from=str(source))

@@ -198,6 +198,8 @@ def _list(pattern: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
+    if not rows:
+        raise ZooError(f"no pretrained checkpoint is called {pattern!r}; a pattern such as 'gpt2*' matches several")
     from rich.console import Console
     from rich.table import Table
 

@@ -22,22 +22,26 @@ def list_models(pattern: str = "*") -> list[str]:
     return fnmatch.filter(names, pattern)
 
 
-def folder(source: str, step: int | None = None) -> Path:
+def folder(source: str | Path, step: int | None = None) -> Path:
     """The folder of a zoo name or path, at a training step (the last by default).
 
     Raises:
         ZooError: If there is no such checkpoint or step.
     """
     path = place(source)
+    if source == "" or str(source).startswith("hf:"):
+        raise ZooError(f"{source!r} is no name or folder of a checkpoint; `python -m zoo list` shows the names")
     if not path.is_dir():
         if path.exists():
             raise ZooError(f"{source} is a file; expected a folder, a .ckpt or, for an embedding, .safetensors or .npy")
-        close = difflib.get_close_matches(source, list_models(), 1)
+        close = difflib.get_close_matches(str(source), list_models(), 1)
         hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
-        raise ZooError(f"no checkpoint {source!r}: it is neither a zoo name nor a folder; {hint}")
+        raise ZooError(f"no checkpoint {str(source)!r}: it is neither a zoo name nor a folder; {hint}")
     if not (path / checkpoint_config.NAME).is_file() and (path / "steps").is_dir():  # a run's folder
         path = path / "steps"
     found = steps(path)
+    if not found and (path / "checkpoints").is_dir():
+        raise ZooError(f"the run {source} kept no weights of single steps, as LogSpacedCheckpoints would have")
     if not found:
         if step is not None and (only := checkpoint_config.read(path)["step"]) != step:
             raise ZooError(f"{source} holds step {only} only, not step {step}")
@@ -49,8 +53,8 @@ def folder(source: str, step: int | None = None) -> Path:
 
 
 def place(source: str | Path) -> Path:
-    """Where a zoo name, or a path, points to."""
-    return PRETRAINED / source if str(source) in list_models() else Path(source).expanduser()
+    """Where a name or path points to; a text that is a zoo name means that, a Path never does."""
+    return PRETRAINED / source if source in list_models() else Path(source).expanduser()
 
 
 def step_folder(step: int) -> str:

@@ -30,6 +30,7 @@ def write(folder: Path, part: dict[str, Any], hugging_face: dict[str, Any]) -> N
         hugging_face: Keys of a Hugging Face config beside it, if any.
     """
     content = {**hugging_face, "zoo": {"format_version": FORMAT_VERSION, **part}}
+    content = json.loads(json.dumps(content))  # numbers that are keys become text
     content["zoo"]["sha256"] = _digest(content)
     (folder / NAME).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
@@ -52,7 +53,9 @@ def read(folder: Path) -> dict[str, Any]:
     for key, kind in KEYS.items():
         if not isinstance(part.get(key), kind):
             raise ZooError(f"{path} is not the config of a zoo checkpoint ({key!r} is no {kind.__name__})")
-    if part.pop("sha256", None) != _digest(content):
+    if (own := part.pop("sha256", None)) is None:
+        raise ZooError(f"{path} is damaged, or was written by an older version of the zoo: it has no hash of itself")
+    if own != _digest(content):
         raise ZooError(f"{path} is damaged: it is not the config that was saved")
     return part
 

@@ -16,9 +16,7 @@ Nothing in it is executable, and nothing is unpickled. Classes are known here by
 import hashlib
 import importlib
 import json
-import os
-import shutil
-import tempfile
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +27,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from zoo import catalog, checkpoint_config
+from zoo import checkpoint_config
 from zoo.checkpoint_config import CARD, FILES, TOKEN_COUNTS, TOKENIZER, WEIGHTS
 from zoo.errors import ZooError
 from zoo.model_card import model_card
+from zoo.replacing import replacing
 
 
 def save(
@@ -64,10 +63,9 @@ def save(
         The folder.
 
     Raises:
-        ZooError: If something that is not a zoo checkpoint is in the way.
+        ZooError: If something that is not a zoo checkpoint is in the way, or the disk refuses.
     """
     folder = Path(folder)
-    check_replaceable(folder)
     seen: set[int] = set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -88,7 +86,8 @@ def save(
         "provenance": provenance or {},
         "dtype": str(dtype or torch.float32).removeprefix("torch."),
     }
-    with replacing(folder) as new:
+    check_kind(folder)
+    with replacing(folder, FILES) as new:
         write_tensors(tensors, new / WEIGHTS)
         counts_json = None if token_counts is None else json.dumps(token_counts)
         for name, text in {TOKENIZER: tokenizer_json, TOKEN_COUNTS: counts_json}.items():
@@ -262,41 +261,15 @@ def open_tensors(path: Path) -> Iterator[Any]:
         raise ZooError(f"{path} is damaged or no safetensors file: {error}") from None
 
 
-def check_replaceable(folder: Path) -> None:
-    """Refuse to write a checkpoint where something else lies.
+def check_kind(folder: Path) -> None:
+    """Refuse to replace a model that is not the zoo's.
 
     Raises:
-        ZooError: If the folder is neither absent, empty, nor a zoo checkpoint, damaged or not, of one step or several.
+        ZooError: If the folder, or one of a step in it, has a config without a "zoo" part.
     """
-    if folder.is_dir():
-        parts = [folder, *(folder / catalog.step_folder(step) for step in catalog.steps(folder))]
-        if not any(folder.iterdir()) or any('"zoo"' in _text(part / checkpoint_config.NAME) for part in parts):
-            return
-    if folder.exists():
-        raise ZooError(f"{folder} is not empty and holds no zoo checkpoint; choose another folder")
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when the block ends well, and vanishes otherwise."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        yield new
-        new.chmod(0o755)
-        if folder.exists():
-            old = new.with_name(f"{new.name}.old")
-            os.replace(folder, old)
-            os.replace(new, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def _text(path: Path) -> str:
-    return path.read_text("utf-8", errors="replace") if path.is_file() else ""
+    for config in (folder / checkpoint_config.NAME, *folder.glob(f"step-*/{checkpoint_config.NAME}")):
+        if config.is_file() and not re.search(r'"zoo"\s*:\s*\{', config.read_text("utf-8", errors="replace")):
+            raise ZooError(f"{folder} holds a model that is not the zoo's; choose another folder")
 
 
 def _tensor_digest(tensor: Tensor) -> str:

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import logging
+import os
 import re
 import shlex
 import sys
@@ -126,7 +127,9 @@ class ZooCLI(LightningCLI):
         config.run_dir = config.trainer.default_root_dir = str(run_dir)
         self.plain_config = run_folder.plain_config(self._parser(self.subcommand), config)
         self.first_step = 0
-        path = run_folder.find_checkpoint(config.get("ckpt_path"), run_dir)
+        asked = config.get("ckpt_path")
+        asked = "last" if asked == "auto" and self.subcommand != "fit" else asked
+        path = run_folder.find_checkpoint(asked, run_dir)
         config.ckpt_path = None
         part: dict[str, Any] = {}
         if path:
@@ -134,13 +137,14 @@ class ZooCLI(LightningCLI):
             _, part = sources.read_lightning(path)
             RESTORED.set(part)
             self.first_step = part.get("step", 0)
+        is_first = getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
         if self.subcommand == "fit":
-            if getattr(rank_zero_only, "rank", 0) == 0:
+            if is_first:
                 self.held.enter_context(run_folder.occupied(run_dir))
             if path:
                 run_folder.check_resumed(run_dir, path, part, self.plain_config)
-            else:
-                run_folder.check_new(run_dir)
+            elif is_first:
+                run_folder.check_new(run_dir, again=asked == "auto")
         elif not path and config.model.get("init_args", {}).get("init_from") is None:
             print("note: without --ckpt_path these weights are untrained", file=sys.stderr)
 
@@ -212,9 +216,9 @@ def run(argv: list[str]) -> int:
     """Run a trainer's command, returning the exit code."""
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    threading.excepthook = _unless_reported
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip" not in r.getMessage())
-    sys.argv[1:] = expand_configs(argv)  # which DDP's child processes see too
+    typed, sys.argv = sys.argv, [*sys.argv[:1], *expand_configs(argv)]  # which DDP's child processes see too
+    threading.excepthook = _unless_reported
     for name in zoo.models.__all__:
         getattr(zoo.models, name)  # configs may use the short names of classes that are imported
     held = ExitStack()
@@ -237,14 +241,15 @@ def run(argv: list[str]) -> int:
     except MisconfigurationException as error:
         raise ZooError(" ".join(str(error).split())) from error
     except RuntimeError as error:
-        if notes := getattr(error, "__notes__", None):  # of EndTogether
-            print(f"error: {notes[-1]}", file=sys.stderr)
+        if lost := getattr(error, "lost_process", None):
+            print(f"error: {lost}", file=sys.stderr)
             return 1
         if "loading state_dict" not in str(error):
             raise
         raise ZooError(f"the checkpoint does not fit the model: {str(error).splitlines()[1].strip()}") from error
     finally:
         held.close()
+        sys.argv, threading.excepthook = typed, threading.__excepthook__
         RESTORED.set(None)
     return 0
 

@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo import catalog, checkpoints, saelens, sources
+from zoo import catalog, checkpoint_config, checkpoints, saelens, sources
+from zoo.errors import ZooError
+from zoo.replacing import replacing
+from zoo.source_files import reject_step
 
 DTYPES = {"float32": None, "float16": torch.float16}
 
@@ -29,11 +32,16 @@ def export(source: str | Path, folder: str | Path, dtype: str = "float32", steps
         ZooError: If the source is damaged, cannot be read or lacks a step, or something else is in the folder.
     """
     folder = Path(folder)
+    if dtype not in DTYPES:
+        raise ZooError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
+    _check_apart(source, folder)
     if steps is None:
         model, part = _read(source)
         return _save(model, part, folder, folder.name, dtype)
-    checkpoints.check_replaceable(folder)
-    with checkpoints.replacing(folder) as new:
+    if not steps:
+        raise ZooError("there are no steps to write")
+    checkpoints.check_kind(folder)
+    with replacing(folder, checkpoint_config.FILES) as new:
         for step in sorted(steps):
             model, part = _read(source, step)
             last = _save(model, part, new / catalog.step_folder(step), folder.name, dtype)
@@ -58,6 +66,15 @@ def export_saelens(source: str | Path, folder: str | Path) -> Path:
     return saelens.write(model, folder, saelens.training_data(part.get("provenance") or {}))
 
 
+def _check_apart(source: str | Path, folder: Path) -> None:
+    """Refuse to write over what is read, or over the steps of a run."""
+    if str(source).startswith("hf:"):
+        return
+    place, target = catalog.place(source).resolve(), folder.expanduser().resolve()
+    if target in (place, place / "steps") or target in place.parents:
+        raise ZooError(f"{folder} is where {source} lies; choose another folder")
+
+
 def _save(model: nn.Module, part: dict[str, Any], folder: Path, title: str, dtype: str) -> Path:
     saved = {key: part.get(key) for key in ("provenance", "tokenizer_json", "token_counts")}
     return checkpoints.save(model, folder, part.get("step", 0), **saved, dtype=DTYPES[dtype], title=title)
@@ -67,6 +84,7 @@ def _read(source: str | Path, step: int | None = None) -> tuple[nn.Module, dict[
     """The network, and what its checkpoint says of it."""
     source = sources.run_checkpoint(source, step)
     if str(source).endswith(".ckpt"):
+        reject_step(source, step)
         state, part = sources.read_lightning(Path(source))
         return checkpoints.build(part["class"], part["init_args"], state, source), part
     model = sources.load(source, step)

@@ -21,8 +21,8 @@ LOG_IN = "run `hf auth login`, or set HF_TOKEN, with a token that has write perm
 def push(source: str | Path, target: str, private: bool = False, message: str | None = None) -> str:
     """Upload a checkpoint to the Hugging Face hub, verified and in one commit; the repository is created if absent.
 
-    An older checkpoint there is replaced; files that belong to none are left alone. Pushing what is there already
-    makes no commit.
+    An older checkpoint there is replaced, but for its card where the new one has none; other files are left alone.
+    Pushing what is there already makes no commit.
 
     Args:
         source: A zoo name, a zoo checkpoint's folder, a folder of steps, a run's folder, or a Lightning .ckpt.
@@ -34,8 +34,8 @@ def push(source: str | Path, target: str, private: bool = False, message: str | 
         The address of the commit.
 
     Raises:
-        ZooError: If the source is missing, damaged or not the zoo's, the target is no such place or not yours to write
-            to, or the hub cannot be reached.
+        ZooError: If the source is missing, damaged or not the zoo's, the target is no such place, holds
+            another model or is not yours to write to, or the hub cannot be reached.
     """
     repo, folder, branch = _place(target)
     with tempfile.TemporaryDirectory() as scratch:
@@ -122,10 +122,19 @@ def _commit(content: dict[str, Path | bytes], repo: str, folder: str, branch: st
         api.create_branch(repo, branch=branch, exist_ok=True)
     head = api.model_info(repo, revision=branch).sha
     old = re.compile(rf"{re.escape(folder)}(step-\d+/)?({'|'.join(map(re.escape, FILES))})")
-    stale = [name for name in api.list_repo_files(repo, revision=head) if old.fullmatch(name) and name not in content]
+    there = api.list_repo_files(repo, revision=head)
+    for config in {f"{name.rpartition('/')[0]}/{checkpoint_config.NAME}".lstrip("/") for name in content} & {*there}:
+        _check_kind(Path(api.hf_hub_download(repo, config, revision=head)), repo, config)
+    stale = [name for name in there if old.fullmatch(name) and name not in (*content, folder + CARD)]
     operations: list[Any] = [*map(CommitOperationDelete, stale), *additions]
     commit = api.create_commit(repo, operations, commit_message=message, revision=branch, parent_commit=head)
     return commit.commit_url
+
+
+def _check_kind(path: Path, repo: str, name: str) -> None:
+    """Refuse to write over a model that is not the zoo's."""
+    if '"zoo"' not in path.read_text("utf-8", errors="replace"):
+        raise ZooError(f"{name} of hf:{repo} is that of another model; push to another repository or folder")
 
 
 def _explanation(error: Exception, repo: str) -> str:

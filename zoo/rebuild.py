@@ -1,6 +1,7 @@
 """Make a checkpoint anew from what it says of itself, and compare the two."""
 
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from zoo import catalog, checkpoint_config, cli, sources
 from zoo.checkpoints import read_tensors
 from zoo.errors import ZooError
 
-NOT_OF_THE_RUN = ("run_dir", "base", "ckpt_path")  # settings that name places
+NOT_OF_THE_RUN = ("run_dir", "base", "ckpt_path")
 A_FEW = 0.02  # share of latents, of which a few more or less dead or dense are chance
 
 
@@ -24,26 +25,29 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
 
     Args:
         name: Zoo name or folder of a checkpoint; of one with several steps the last is compared.
-        out: Folder of the new run.
+        out: Folder of the new run; an interrupted one goes on.
         tolerance: Largest difference of a validation metric, as a share of it; shares of dead or dense latents may
             differ by 0.02 in any case.
 
     Returns:
-        Whether all validation metrics agree.
+        Whether all validation metrics agree or, of a run without any, the weights.
 
     Raises:
-        ZooError: If there is no such checkpoint or it does not say how it was made.
+        ZooError: If there is no such checkpoint, it does not say how it was made, or `out` holds another run.
     """
     folder, out = catalog.folder(name), Path(out)
     part = checkpoint_config.read(folder)
     settings = part["provenance"].get("config")
     if not settings:
         raise ZooError(f"{name} does not say how it was made: it was not trained by `python -m zoo fit`")
-    config = out / "rebuild.yaml"
-    out.mkdir(parents=True, exist_ok=True)
-    config.write_text(yaml.safe_dump(_portable(settings), sort_keys=False), "utf-8")
-    if code := cli.run(["fit", "--config", str(config), "--run_dir", str(out)]):
-        raise SystemExit(code)
+    end = settings["trainer"].get("max_steps", -1)
+    if 0 < end != part["step"]:
+        raise ZooError(f"{name} is step {part['step']} of a run of {end}; only a run's end can be rebuilt")
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch) / "rebuild.yaml"
+        config.write_text(yaml.safe_dump(_portable(settings), sort_keys=False), "utf-8")
+        if code := cli.run(["fit", "--config", str(config), "--run_dir", str(out), "--ckpt_path", "auto"]):
+            raise SystemExit(code)
     state, anew = sources.read_lightning(out / "checkpoints" / "last.ckpt")
     old, new = part["provenance"].get("metrics", {}), anew["provenance"]["metrics"]
     table = Table("", "shipped", "rebuilt", "difference", title=f"{name} at step {part['step']}", title_justify="left")
@@ -60,11 +64,13 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
     stored = read_tensors(folder / checkpoint_config.WEIGHTS)
     equal = all((state[key].to(tensor.dtype) == tensor).all() for key, tensor in stored.items())
     print(f"the weights are {'bit for bit the same' if equal else 'others in their last bits, or more'}")
-    return not beyond
+    return not beyond if compared else bool(equal)
 
 
 def _portable(settings: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings without the places it read from and wrote to."""
+    """A run's settings without the folders it wrote to."""
     kept = {key: value for key, value in settings.items() if key not in NOT_OF_THE_RUN}
     kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key != "default_root_dir"}
+    if init_args := kept["data"].get("init_args"):
+        kept["data"] = {**kept["data"], "init_args": {k: v for k, v in init_args.items() if k != "cache_dir"}}
     return kept

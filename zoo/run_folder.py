@@ -1,5 +1,6 @@
 """The folder of a run: what lies in it, what may be resumed from it, and what must not be overwritten."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,8 +71,12 @@ def occupied(run_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_new(run_dir: Path) -> None:
+def check_new(run_dir: Path, again: bool = False) -> None:
     """Refuse to start over in the folder of an earlier run.
+
+    Args:
+        run_dir: The folder.
+        again: Whether a run that died before it was saved may be started over, without the steps that it has left.
 
     Raises:
         ZooError: If the folder holds a run.
@@ -80,6 +85,13 @@ def check_new(run_dir: Path) -> None:
         raise ZooError(
             f"{run_dir} holds a run already; add --ckpt_path last to resume it or --run_dir OTHER for a new one"
         )
+    if (left := run_dir / "steps").exists():
+        if not again:
+            raise ZooError(
+                f"{run_dir} holds steps of a run that was never saved; add --ckpt_path auto to start it over without "
+                "them or --run_dir OTHER for a new one"
+            )
+        shutil.rmtree(left)
 
 
 def check_resumed(run_dir: Path, ckpt_path: Path, part: dict[str, Any], config: dict[str, Any]) -> None:

@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.checkpoints import read_tensors, replacing, write_tensors
+from zoo.checkpoints import read_tensors, write_tensors
 from zoo.errors import ZooError
+from zoo.replacing import replacing
 from zoo.source_files import read_json, require
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -58,8 +59,6 @@ def write(sae: nn.Module, folder: str | Path, metadata: dict[str, Any] | None = 
     folder, name = Path(folder), type(sae).__name__
     if name not in ARCHITECTURES:
         raise ZooError(f"a {name} cannot be written for SAELens; that takes one of {', '.join(ARCHITECTURES)}")
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / CONFIG).is_file())):
-        raise ZooError(f"{folder} is not empty and holds no {CONFIG}; choose another folder")
     tensors = {key: tensor.detach().float().cpu().contiguous() for key, tensor in sae.state_dict().items()}
     scale = tensors.pop("scale").item()
     config: dict[str, Any] = getattr(sae, "config", {})
@@ -83,7 +82,7 @@ def write(sae: nn.Module, folder: str | Path, metadata: dict[str, Any] | None = 
             **(metadata or {}),
         },
     }
-    with replacing(folder) as new:
+    with replacing(folder, (CONFIG, WEIGHTS)) as new:
         write_tensors(tensors, new / WEIGHTS)
         (new / CONFIG).write_text(json.dumps(cfg, indent=1) + "\n", "utf-8")
     return folder

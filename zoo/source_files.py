@@ -28,7 +28,7 @@ def open_folder(source: str | Path, step: int | None) -> tuple[str, Callable[[st
         return f"{text} at step {step}", lambda name: _hub_file(
             repo, revision, f"{inside}{catalog.step_folder(step)}/{name}"
         )
-    folder = catalog.folder(text, step)
+    folder = catalog.folder(source, step)
     return text, lambda name: path if (path := folder / name).is_file() else None
 
 

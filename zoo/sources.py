@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo import checkpoint_config, checkpoints, saelens
+from zoo import catalog, checkpoint_config, checkpoints, saelens
 from zoo.errors import ZooError
 from zoo.source_files import open_folder, read_json, reject_step, require, weight_files
 
@@ -54,7 +54,9 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
             if file in part["files"]:
                 get(file)  # fetches what lies on the hub
         return checkpoints.load(require(get(checkpoint_config.WEIGHTS), name, checkpoint_config.WEIGHTS).parent)
-    config = read_json(get("config.json"), name)
+    if name.startswith("hf:") and step is None and not get(checkpoint_config.NAME):
+        raise ZooError(f"{name} has no config.json; if it holds folders of steps, say which with step=")
+    config = read_json(get(checkpoint_config.NAME), name)
     if config.get("model_type") != "gpt2":
         raise ZooError(
             f"{name} is a model of type {config.get('model_type')!r}; load() reads zoo checkpoints, gpt2 and SAELens"
@@ -150,9 +152,13 @@ def at_step(source: str, step: int | None) -> tuple[str, int | None]:
 
 
 def run_checkpoint(source: str | Path, step: int | None) -> str | Path:
-    """The last checkpoint of a run's folder that holds no checkpoints of single steps; any other source as it is."""
-    last = Path(source).expanduser() / "checkpoints" / "last.ckpt"
-    return last if step is None and last.is_file() and not (last.parents[1] / "steps").is_dir() else source
+    """The last checkpoint of a run's folder, unless its newest single step is as far; any other source as it is."""
+    run = Path(source).expanduser()
+    last, kept = run / "checkpoints" / "last.ckpt", run / "steps"
+    if step is not None or not last.is_file():
+        return source
+    newest = max(catalog.steps(kept), default=-1) if kept.is_dir() else -1
+    return source if 0 <= read_lightning(last)[1].get("step", 0) <= newest else last
 
 
 def zoo_part(source: str | Path, step: int | None = None) -> dict[str, Any] | None:

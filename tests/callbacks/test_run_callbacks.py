@@ -1,4 +1,6 @@
 import math
+import pickle
+import shutil
 
 import lightning as L
 import pytest
@@ -8,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import zoo
 from zoo import checkpoint_config
 from zoo.callbacks import ExactResume, FiniteLoss, LastCheckpoint, LogSpacedCheckpoints, Throughput
+from zoo.cli import ALWAYS
 from zoo.models import AdamWCosine, FrozenEmbeddingGPT2
 
 TINY = {"vocab_size": 300, "context_length": 16, "d_model": 16, "n_layers": 1, "n_heads": 2}
@@ -139,6 +142,20 @@ def test_a_log_spaced_checkpoint_of_a_step_that_is_validated_holds_what_was_meas
         for step in (4, 8)
     )
     assert eight == trainer.callback_metrics["val/loss"].item() != four
+
+
+def test_a_run_that_went_on_after_its_newest_step_is_read_where_it_ended(tiny_data, make_trainer, tmp_path):
+    m = module(frozen_rows="none")
+    callbacks = [LogSpacedCheckpoints(), LastCheckpoint(1)]
+    make_trainer(max_steps=7, callbacks=callbacks, enable_checkpointing=True).fit(m, tiny_data)
+    shutil.rmtree(tmp_path / "run" / "steps" / "step-000007")  # as if it had been stopped
+    assert torch.equal(zoo.embedding(tmp_path / "run"), m.net.W_E)
+    assert torch.equal(zoo.load(tmp_path / "run").W_E, m.net.W_E)
+    assert not torch.equal(zoo.embedding(tmp_path / "run", step=4), m.net.W_E)
+
+
+def test_the_callbacks_of_every_run_go_to_processes_that_are_spawned():
+    assert {type(pickle.loads(pickle.dumps(kind()))) for kind in ALWAYS} == set(ALWAYS)
 
 
 def test_pieces_of_a_schedule_follow_one_another():
