@@ -42,7 +42,7 @@ memory, read, start = kernel('status', 'VmHWM'), kernel('io', 'read_bytes'), tim
 print(time.perf_counter() - start, kernel('io', 'read_bytes') - read, (kernel('status', 'VmHWM') - memory) * 1024)
 """
 LARGE = {
-    "zoo.embedding": ("import zoo, torch, safetensors; zoo.embedding", "W = zoo.embedding('{file}')"),
+    "zoo.embedding": ("import zoo, torch, safetensors; zoo.embedding", "W = zoo.embedding('{folder}')"),
     "safetensors, whole file": (
         "from safetensors.torch import load_file",
         "W = load_file('{file}')['transformer.wte.weight'].clone()",
