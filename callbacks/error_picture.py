@@ -32,7 +32,8 @@ def draw_errors(
         right.plot(curves[:, 0], curves[:, 1], color="C3", ls="--", marker=".", label="all held out")
     title = "over training, by number of occurrences" if counts is not None else "over training"
     right.set(xlabel="step", ylabel="pooled squared error / norm²", title=title)
-    right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    if right.lines:
+        right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
     right.set_ylim(0, 1.05 * right.get_ylim()[1])
     for axes in (left, right):
         axes.grid(alpha=0.2)

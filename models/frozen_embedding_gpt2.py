@@ -86,6 +86,9 @@ class FrozenEmbeddingGPT2(ZooModule):
             saved = {"class": type(source).__name__, "init_args": source.config}
             self.net = _like(saved, f"init_from {init_from}", vocab_size, context_length, dropout, sizes)
             self.net.load_state_dict(source.state_dict())
+            if embedding is not None:
+                kind = type(embedding).__name__
+                rank_zero_info(f"note: a {kind} takes the place of init_from's; --model.embedding null keeps that")
         if embedding is not None:
             with torch.no_grad():
                 self.net.W_E.copy_(embedding.rows(*self.net.W_E.shape))

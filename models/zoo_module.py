@@ -32,6 +32,7 @@ class ZooModule(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.provenance = {}
+        self._measured: dict[str, float] = {}  # by validations before a resume
 
     def embedding_rows(self) -> dict[str, Tensor]:
         """Matrices whose rows are tracked for drift, name -> (rows, D), sharing memory with the parameters."""
@@ -58,6 +59,7 @@ class ZooModule(L.LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         tokenizer = getattr(datamodule, "tokenizer", None)
         counts = getattr(datamodule, "token_counts", None)
+        measured = {k: v.item() for k, v in self.trainer.callback_metrics.items() if v.isfinite()}
         return {
             "class": type(self.net).__name__,
             "init_args": dict(self.net.config),
@@ -68,7 +70,7 @@ class ZooModule(L.LightningModule):
                 **self.provenance,
                 "corpus_fingerprint": getattr(datamodule, "corpus_fingerprint", None),
                 "hook_name": getattr(datamodule, "hook_name", None),
-                "metrics": {k: v.item() for k, v in self.trainer.callback_metrics.items() if v.isfinite()},
+                "metrics": self._measured | measured,
                 "versions": {m.__name__: str(m.__version__) for m in (torch, L, zoo)},
             },
         }
@@ -117,6 +119,7 @@ class ZooModule(L.LightningModule):
         if self._trainer is None:  # load_from_checkpoint
             return
         part = checkpoint.get("zoo", {})
+        self._measured = part.get("provenance", {}).get("metrics", {})
         self.check_tokenizer(part.get("tokenizer_json"), "the checkpoint")
         before = part.get("provenance", {}).get("corpus_fingerprint")
         now = getattr(getattr(self.trainer, "datamodule", None), "corpus_fingerprint", None)

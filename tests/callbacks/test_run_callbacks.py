@@ -154,6 +154,21 @@ def test_a_run_that_went_on_after_its_newest_step_is_read_where_it_ended(tiny_da
     assert not torch.equal(zoo.embedding(tmp_path / "run", step=4), m.net.W_E)
 
 
+def test_a_prolonged_run_keeps_what_was_measured_until_it_is_measured_again(tiny_data, make_trainer, tmp_path):
+    def fit(steps, ckpt=None):
+        options = {"limit_val_batches": 1.0, "val_check_interval": 4, "check_val_every_n_epoch": None}
+        callbacks = [LastCheckpoint(100)]
+        make_trainer(max_steps=steps, callbacks=callbacks, enable_checkpointing=True, **options).fit(
+            module(), tiny_data, ckpt_path=ckpt
+        )
+        return torch.load(last)["zoo"]["provenance"]["metrics"]["val/loss"]
+
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    four = fit(4)
+    assert fit(6, last) == four
+    assert fit(8, last) != four
+
+
 def test_the_callbacks_of_every_run_go_to_processes_that_are_spawned():
     assert {type(pickle.loads(pickle.dumps(kind()))) for kind in ALWAYS} == set(ALWAYS)
 

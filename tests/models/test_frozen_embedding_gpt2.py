@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import zoo
 from zoo.models import AdamWCosine, FrozenEmbeddingGPT2, GaussianEmbedding, LowCoherenceEmbedding
 
 TINY = {"vocab_size": 300, "context_length": 16, "d_model": 16, "n_layers": 1, "n_heads": 2}
@@ -116,9 +117,18 @@ def test_load_from_checkpoint_rebuilds_a_module_made_in_python(tiny_data, make_t
     assert all(torch.equal(a, b) for a, b in zip(again.net.parameters(), m.net.parameters(), strict=True))
 
 
-def test_training_goes_on_from_saved_weights_and_refuses_other_sizes(tmp_path, refused):
-    import zoo
+def test_an_embedding_of_its_own_in_the_place_of_saved_weights_is_pointed_out(tmp_path, caplog):
+    saved = zoo.save(module().net, tmp_path / "saved")
+    kept = module(init_from=str(saved))
+    assert "takes the place" not in caplog.text
+    replaced = module(init_from=str(saved), embedding=GaussianEmbedding(seed=1))
+    assert "a GaussianEmbedding takes the place of init_from's" in caplog.text
+    assert torch.equal(kept.net.W_E, zoo.embedding(saved))
+    assert not torch.equal(replaced.net.W_E, kept.net.W_E)
+    assert torch.equal(replaced.net.W_U, kept.net.W_U) or kept.net.tied
 
+
+def test_training_goes_on_from_saved_weights_and_refuses_other_sizes(tmp_path, refused):
     source = zoo.save(module(tied=False).net, tmp_path / "start")
     m = FrozenEmbeddingGPT2(300, 8, init_from=str(source), frozen_rows="none")
     assert torch.equal(m.net.lm_head.weight, zoo.load(source).lm_head.weight)
