@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from zoo.errors import ZooError
@@ -110,6 +109,8 @@ class BernoulliActive(ActiveInputs):
         if isinstance(self.n_active, list):
             raise ZooError("n_active is a list, and how many inputs are on differs between seeds; give one number")
         others = np.arange(n_features - 1)
+        from scipy import stats  # half a second, and loading a network does not need it
+
         probability = stats.binom.pmf(others, n_features - 2, self.n_active / n_features)
         return torch.from_numpy(others + float(on)), torch.from_numpy(probability)
 

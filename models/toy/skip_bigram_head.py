@@ -5,8 +5,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from scipy import stats
-from scipy.special import ndtri
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
@@ -174,7 +172,7 @@ def confusion(n_pairs: int, d_model: int, d_head: int, n_competitors: int) -> fl
     The query feature is in one pair, as there is a signal; σ is that of `score_noise`.
     """
     sigma = score_noise(n_pairs, d_model, d_head, query_pairs=1)
-    return -math.expm1(n_competitors * float(stats.norm.logcdf(1 / sigma)))
+    return -math.expm1(n_competitors * torch.special.log_ndtr(torch.tensor(1 / sigma, dtype=torch.float64)).item())
 
 
 def usable_pairs(d_model: int, d_head: int, n_competitors: int, level: float = 0.05) -> int:
@@ -185,7 +183,8 @@ def usable_pairs(d_model: int, d_head: int, n_competitors: int, level: float = 0
     """
     if not 0 < level < 1:
         raise ZooError(f"level is {level}; it must be a probability above 0 and below 1")
-    quantile = float(ndtri(math.exp(math.log1p(-level) / n_competitors)))
+    right = math.exp(math.log1p(-level) / n_competitors)  # probability that one competitor stays below the signal
+    quantile = torch.special.ndtri(torch.tensor(right, dtype=torch.float64)).item()
     if quantile <= 0:
         raise ZooError(f"level {level} is that of chance with {n_competitors} competitors; choose a lower one")
     sigma, one, two = 1 / quantile, *(score_noise(b, d_model, d_head, query_pairs=1) ** 2 for b in (1, 2))
