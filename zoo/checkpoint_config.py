@@ -6,6 +6,7 @@ a run. Imports nothing heavy.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ def write(folder: Path, part: dict[str, Any], hugging_face: dict[str, Any]) -> N
     content = json.loads(json.dumps(content))  # numbers that are keys become text
     content["zoo"]["sha256"] = _digest(content)
     (folder / NAME).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a config.json, damaged or not, is that of a zoo checkpoint."""
+    return re.search(r'"zoo"\s*:\s*\{', path.read_text("utf-8", errors="replace")) is not None
 
 
 def read(folder: Path) -> dict[str, Any]:

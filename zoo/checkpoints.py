@@ -16,7 +16,6 @@ Nothing in it is executable, and nothing is unpickled. Classes are known here by
 import hashlib
 import importlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -268,7 +267,7 @@ def check_kind(folder: Path) -> None:
         ZooError: If the folder, or one of a step in it, has a config without a "zoo" part.
     """
     for config in (folder / checkpoint_config.NAME, *folder.glob(f"step-*/{checkpoint_config.NAME}")):
-        if config.is_file() and not re.search(r'"zoo"\s*:\s*\{', config.read_text("utf-8", errors="replace")):
+        if config.is_file() and not checkpoint_config.is_ours(config):
             raise ZooError(f"{folder} holds a model that is not the zoo's; choose another folder")
 
 

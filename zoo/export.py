@@ -42,7 +42,7 @@ def export(source: str | Path, folder: str | Path, dtype: str = "float32", steps
         raise ZooError("there are no steps to write")
     checkpoints.check_kind(folder)
     with replacing(folder, checkpoint_config.FILES) as new:
-        for step in sorted(steps):
+        for step in sorted(set(steps)):
             model, part = _read(source, step)
             last = _save(model, part, new / catalog.step_folder(step), folder.name, dtype)
         (new / "README.md").write_text((last / "README.md").read_text("utf-8"), "utf-8")

@@ -124,17 +124,12 @@ def _commit(content: dict[str, Path | bytes], repo: str, folder: str, branch: st
     old = re.compile(rf"{re.escape(folder)}(step-\d+/)?({'|'.join(map(re.escape, FILES))})")
     there = api.list_repo_files(repo, revision=head)
     for config in {f"{name.rpartition('/')[0]}/{checkpoint_config.NAME}".lstrip("/") for name in content} & {*there}:
-        _check_kind(Path(api.hf_hub_download(repo, config, revision=head)), repo, config)
+        if not checkpoint_config.is_ours(Path(api.hf_hub_download(repo, config, revision=head))):
+            raise ZooError(f"{config} of hf:{repo} is that of another model; push to another repository or folder")
     stale = [name for name in there if old.fullmatch(name) and name not in (*content, folder + CARD)]
     operations: list[Any] = [*map(CommitOperationDelete, stale), *additions]
     commit = api.create_commit(repo, operations, commit_message=message, revision=branch, parent_commit=head)
     return commit.commit_url
-
-
-def _check_kind(path: Path, repo: str, name: str) -> None:
-    """Refuse to write over a model that is not the zoo's."""
-    if '"zoo"' not in path.read_text("utf-8", errors="replace"):
-        raise ZooError(f"{name} of hf:{repo} is that of another model; push to another repository or folder")
 
 
 def _explanation(error: Exception, repo: str) -> str:
