@@ -53,7 +53,7 @@ FLOORS = {
     1: ["active_inputs", "catalog", "checkpoint_config", "checkpoints", "export", "hub", "metrics", "model_card"],
     2: ["models", "datamodules"],
     3: ["analysis", "callbacks"],
-    4: ["cli", "config_files", "rebuild", "run_folder", "short_errors", "studies"],
+    4: ["cli", "config_files", "rebuild", "report", "run_folder", "short_errors", "studies"],
 }
 FLOORS[1] += ["null_models", "saelens", "source_files", "sources"]
 FLOORS = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
