@@ -2,5 +2,6 @@
 
 from zoo.report.chart import Chart, Series
 from zoo.report.document import Report, Section, Verdict
+from zoo.report.writing import read, write
 
-__all__ = ["Chart", "Report", "Section", "Series", "Verdict"]
+__all__ = ["Chart", "Report", "Section", "Series", "Verdict", "read", "write"]

@@ -1,0 +1,113 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_report import charts, small_report
+
+from zoo.report import Section, read, write
+
+
+@pytest.fixture
+def written(tmp_path):
+    report = small_report(tmp_path)
+    write(report, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def strict(text):
+    def refuse(name):
+        raise AssertionError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_a_report_is_a_page_its_data_and_its_pictures(written):
+    assert sorted(path.name for path in written.iterdir()) == ["figures", "report.html", "report.json"]
+    names = sorted(path.name for path in (written / "figures").iterdir())
+    assert names == sorted([*(f"{chart.name}.png" for chart in charts()), "panels.png"])
+    for name in names:
+        assert np.ptp(np.asarray(Image.open(written / "figures" / name).convert("L"))) > 50, f"{name} is blank"
+
+
+def test_the_json_is_strict_and_holds_what_was_measured(written):
+    content = strict((written / "report.json").read_text("ascii"))
+    assert content == read(written / "report.json") == read(written)
+    assert (content["schema"], content["schema_version"]) == ("superposition-zoo/report", 1)
+    first, second, third = content["sections"]
+    assert first["numbers"] == {"mean": 0.5, "all": [1.0, None], "n": 3, "4": {"inf": None}}
+    assert first["charts"][0]["series"][0]["y"] == [2.0, 1.0, None, 0.5, 0.25]
+    assert first["charts"][0]["series"][1]["y"] == [3, 2, None, 1, None]
+    assert first["pictures"] == ["figures/panels.png"]
+    assert [chart["name"] for chart in second["charts"]] == ["shares", "week", "cloud", "hostile"]
+    assert second["charts"][3]["series"][0]["labels"][3] == "\ud800"
+    assert not third["tested"]
+    assert content["settings"]["seeds"] == [0, 1, 2]
+    assert {"python", "torch"} <= content["versions"].keys()
+
+
+def test_a_report_is_written_over_an_older_one_and_its_own_pictures_stay(written):
+    old = (written / "figures" / "panels.png").read_bytes()
+    report = small_report(written / "figures")
+    (written / "figures" / "panels.png").write_bytes(old)
+    write(dataclasses.replace(report, title="Later"), written)
+    assert read(written)["title"] == "Later"
+    assert (written / "figures" / "panels.png").read_bytes() == old
+    assert not list(written.rglob("*.partial"))
+
+
+def test_nothing_is_written_of_a_report_that_cannot_be(tmp_path, refused):
+    report = small_report(tmp_path)
+    with refused("no picture"):
+        write(
+            dataclasses.replace(report, sections=[Section("A", "", "", pictures=[tmp_path / "no.png"])]),
+            tmp_path / "out",
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: [s[0], s[0]], "two sections of a report have the name A1"),
+        (lambda s: [s[0], dataclasses.replace(s[1], charts=s[0].charts)], "two figures .* loss.png"),
+        (
+            lambda s: [dataclasses.replace(s[0], charts=[dataclasses.replace(s[0].charts[0], name="../x")])],
+            "letters, digits",
+        ),
+    ],
+)
+def test_names_that_are_no_names_of_files_or_come_twice_are_refused(change, message, tmp_path, refused):
+    report = small_report(tmp_path)
+    with refused(message):
+        write(dataclasses.replace(report, sections=change(report.sections)), tmp_path / "out")
+
+
+GOOD = {"schema": "superposition-zoo/report", "schema_version": 1, "verdict": {}, "sections": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is damaged"),
+        (b"\xff\xfe", "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ("[]", "not a report"),
+        ('{"schema": "other"}', "not a report"),
+        (json.dumps(GOOD | {"schema_version": 2}), "schema_version 2, and this zoo reads 1; update the zoo"),
+        (json.dumps(GOOD | {"schema_version": "1"}), "is damaged"),
+        (json.dumps(GOOD | {"schema_version": True}), "is damaged"),
+        (json.dumps(GOOD | {"sections": 3}), "no verdict or no sections"),
+    ],
+)
+def test_what_is_no_report_of_a_known_version_is_refused(content, message, tmp_path, refused):
+    file = tmp_path / "report.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with refused(message):
+        read(file)
+
+
+def test_a_report_that_is_not_there_is_refused(tmp_path, refused):
+    with refused("cannot be read"):
+        read(tmp_path)

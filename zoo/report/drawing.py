@@ -1,0 +1,147 @@
+"""A chart as a picture file would show it."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from zoo.report.chart import Chart
+from zoo.report.colors import color_name
+from zoo.report.labels import label, lines
+from zoo.report.points import Points, categories, points, ranges, sides
+
+WIDTH, HEIGHT, DPI = 6.4, 4.4, 150
+DASHES: dict[str, Any] = {"line": "-", "dashed": "--", "dotted": ":"}
+ALIGN = ({-1: "right", 0: "center", 1: "left"}, {-1: "top", 0: "center", 1: "bottom"})
+
+
+def draw(chart: Chart, colors: Mapping[str, str]) -> Figure:
+    """The chart, 6.4 inches wide and 4.4 high, higher only for a long legend.
+
+    Args:
+        chart: What is drawn.
+        colors: Of every name.
+
+    Raises:
+        ZooError: If a series' parts differ in length.
+    """
+    drawn, names = points(chart), categories(chart)
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    many = sum(len(one.x) for one in drawn)
+    for order, one in enumerate(drawn):
+        _series(axes, one, colors[color_name(one.series)], many, 2 + 0.01 * order)
+        _write(axes, chart, one, drawn)
+    _axes(axes, chart, drawn, names)
+    _legend(figure, chart, colors)
+    return figure
+
+
+def _series(axes: Axes, one: Points, color: str, many: int, order: float) -> None:
+    x, y = _floats(one.x), _floats(one.y)
+    style = one.series.style
+    if style == "bars":
+        shown = [(a, b) for a, b in zip(one.x, one.y, strict=True) if a is not None and b is not None]
+        axes.bar([a for a, _ in shown], [b for _, b in shown], one.width, color=color, zorder=order)
+    elif style == "points":
+        size, alpha = (30.0, 0.9) if many <= 200 else (10.0, 0.65) if many <= 1000 else (5.0, 0.65)
+        axes.scatter(x, y, size, color=color, alpha=alpha, linewidths=0, zorder=order)
+    else:
+        mark = 3.5 if many <= 300 else 1.5
+        axes.plot(x, y, DASHES[style], color=color, marker="o", markersize=mark, linewidth=1.6, zorder=order)
+    if one.low and style in DASHES:
+        for run in one.runs():
+            band_x, low, high = (_floats([ends[i] for i in run]) for ends in (one.x, one.low, one.high))
+            axes.fill_between(band_x, low, high, color=color, alpha=0.18, linewidth=0, zorder=order - 1)
+    elif one.low:
+        shade = "#333333" if style == "bars" else color
+        for position, bottom, top in one.whiskers():
+            axes.plot([position] * 2, [bottom, top], color=shade, linewidth=1.3, zorder=order + 0.005)
+
+
+def _write(axes: Axes, chart: Chart, one: Points, drawn: Sequence[Points]) -> None:
+    if not one.series.written or one.series.labels is None:
+        return
+    for x, y, text, (right, up) in zip(one.x, one.y, one.series.labels, sides(chart, one, drawn), strict=True):
+        if x is not None and y is not None:
+            aligned: dict[str, Any] = {"ha": ALIGN[0][right], "va": ALIGN[1][up]}
+            axes.annotate(
+                _seen(label(text)), (x, y), (5 * right, 5 * up), textcoords="offset points",
+                fontsize=8, parse_math=False, zorder=4, **aligned,
+            )  # fmt: skip
+
+
+def _axes(axes: Axes, chart: Chart, drawn: Sequence[Points], names: Sequence[str]) -> None:
+    axes.set_title(_lines(chart.title, 70), loc="left", fontsize=10.5, parse_math=False)
+    axes.set_xlabel(_lines(chart.x_label, 75), fontsize=9, parse_math=False)
+    axes.set_ylabel(_lines(chart.y_label, 50), fontsize=9, parse_math=False)
+    axes.tick_params(which="both", labelsize=8, color="#999999")
+    axes.spines[["top", "right"]].set_visible(chart.map)
+    for spine in axes.spines.values():
+        spine.set_color("#dddddd" if chart.map else "#999999")
+    if chart.log_x:
+        axes.set_xscale("log")
+    if chart.log_y:
+        axes.set_yscale("log")
+    if chart.map:
+        across, up = ranges(chart, drawn)
+        axes.set(xlim=across, ylim=up, xticks=[], yticks=[])
+        axes.set_aspect("equal", adjustable="box")
+        return
+    axes.grid(axis="y" if names else "both", color="#e8e8e8", linewidth=0.8)
+    axes.set_axisbelow(True)
+    if names:
+        long = sum(max(map(len, lines(name, 16)), default=0) for name in names) > 75
+        turned: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if long else {}
+        seen = [_lines(name, 16) for name in names]
+        axes.set_xticks(range(len(names)), seen, parse_math=False, **turned)
+        axes.set_xlim(-0.6, len(names) - 0.4)
+
+
+def _legend(figure: Figure, chart: Chart, colors: Mapping[str, str]) -> None:
+    first = {series.name: series for series in reversed(chart.series) if series.name}
+    handles: list[Artist] = []
+    names = [name for name in dict.fromkeys(series.name for series in chart.series) if name]
+    for name in names:
+        color, style = colors[color_name(first[name])], first[name].style
+        if style == "bars":
+            handles.append(Patch(color=color))
+        elif style == "points":
+            handles.append(Line2D([], [], color=color, marker="o", linestyle="", markersize=5))
+        else:
+            handles.append(Line2D([], [], color=color, linestyle=DASHES[style], linewidth=1.6))
+    if not names:
+        return
+    columns = max(1, min(len(names), 88 // (8 + max(len(label(name)) for name in names))))
+    rows = -(-len(names) // columns)
+    figure.set_figheight(HEIGHT + 0.19 * max(0, rows - 3))
+    made = figure.legend(
+        handles, ["-"] * len(names), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+    )
+    for text, name in zip(made.get_texts(), names, strict=True):  # set later: matplotlib drops names with a `_` first
+        text.set_parse_math(False)
+        text.set_text(_seen(label(name)))
+
+
+def _floats(values: Sequence[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]
+
+
+def _lines(text: str, width: int) -> str:
+    return _seen("\n".join(lines(text, width)))
+
+
+def _seen(text: str) -> str:
+    """The text with a box for every character that the font does not have."""
+    return "".join(c if c == "\n" or ord(c) in _glyphs() else "\N{WHITE SQUARE}" for c in text)
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())

@@ -1,0 +1,49 @@
+"use strict";
+
+const CONFIG = {
+  responsive: true,
+  displaylogo: false,
+  showSendToCloud: false,
+  plotlyServerURL: "",
+  typesetMath: false,
+  displayModeBar: "hover",
+  modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]], // not that which shares a chart
+};
+const PAPER = 620; // pixels that a chart may be wide on A4 and on Letter
+
+// One after the other, so that the page can be read and scrolled meanwhile.
+function draw(charts) {
+  const [chart, ...others] = charts;
+  if (!chart) {
+    document.documentElement.dataset.drawn = "all";
+    return;
+  }
+  const { data, layout } = JSON.parse(chart.querySelector("script").textContent);
+  const config = { ...CONFIG };
+  if (matchMedia("(pointer: coarse)").matches) { // a finger scrolls the page, and a tap shows what is under it
+    config.displayModeBar = layout.dragmode = false;
+    layout.xaxis.fixedrange = layout.yaxis.fixedrange = true;
+  }
+  Plotly.newPlot(chart.querySelector(".plot"), data, layout, config).then(() => setTimeout(draw, 0, others));
+}
+
+function toggle(button) {
+  const plot = button.closest(".chart").querySelector(".plot");
+  const shown = button.getAttribute("aria-pressed") !== "true";
+  const traces = [];
+  plot.data.forEach((trace, index) => {
+    if (trace.legendgroup === button.dataset.group) traces.push(index);
+  });
+  button.setAttribute("aria-pressed", shown);
+  Plotly.restyle(plot, { visible: shown }, traces);
+}
+
+for (const button of document.querySelectorAll(".legend button")) {
+  button.addEventListener("click", () => toggle(button));
+}
+
+const drawn = () => document.querySelectorAll(".plot.js-plotly-plot");
+addEventListener("beforeprint", () => drawn().forEach((plot) => Plotly.relayout(plot, { autosize: false, width: PAPER })));
+addEventListener("afterprint", () => drawn().forEach((plot) => Plotly.relayout(plot, { autosize: true, width: null })));
+
+draw([...document.querySelectorAll(".chart")]);

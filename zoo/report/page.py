@@ -1,0 +1,184 @@
+"""A report as one HTML page that needs no other file and no network."""
+
+import base64
+import html as markup
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.errors import ZooError
+from zoo.report.chart import Chart, Series
+from zoo.report.colors import color_name, colors
+from zoo.report.document import Report, Section
+from zoo.report.labels import label, visible
+from zoo.report.plain import plain
+from zoo.report.traces import figure, legend
+from zoo.report.versions import versions
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+
+# The browser itself refuses to load anything from elsewhere.
+POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+WIDE = 8  # more series than that in half the page's width are not told apart
+DASHES = {"line": "", "dashed": "5 3", "dotted": "1.5 3"}
+
+
+def html(report: Report, out: Path) -> str:
+    """The page.
+
+    Args:
+        report: What it says.
+        out: Folder in which pictures are looked for, before the current one.
+
+    Raises:
+        ZooError: If a picture is not there, or the parts of a chart's series differ in length.
+    """
+    from plotly.offline import get_plotlyjs
+
+    text = _markdown()
+    shades = colors(report)
+    verdict = report.verdict
+    parts = [
+        f'<header><p class="study">{_shown(report.study)}</p><h1>{_shown(report.title)}</h1>',
+        f'<p class="subject">{_inline(text, report.subject)}</p></header>',
+        f'<section class="verdict"><p class="headline">{_inline(text, verdict.headline)}</p>',
+        f'<div class="certainty">{_block(text, verdict.certainty)}</div>{_block(text, verdict.evidence)}</section>',
+        _overview(text, report.sections),
+        *(_section(text, section, shades, out) for section in report.sections),
+        _end(text, report),
+    ]
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{_shown(report.title)}</title>\n<style>\n{_own('page.css')}</style>\n</head>\n<body>\n<main>",
+            *parts,
+            f"</main>\n<script>{get_plotlyjs()}</script>\n<script>\n{_own('page.js')}</script>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _own(name: str) -> str:
+    return (files("zoo.report") / name).read_text("utf-8")
+
+
+def _markdown() -> "MarkdownIt":
+    """Markdown without HTML and without anything that leads elsewhere: tokens look like links by chance."""
+    from markdown_it import MarkdownIt
+
+    found = MarkdownIt("commonmark", {"html": False}).enable("table")
+    return found.disable(["image", "link", "autolink", "reference", "html_block", "html_inline"])
+
+
+def _block(text: "MarkdownIt", source: str) -> str:
+    """Markdown as paragraphs and tables, which scroll sideways in a box of their own."""
+    made: str = text.render(visible(source, "\n\t"))
+    box = '<div class="box" role="region" aria-label="Table" tabindex="0"><table>'
+    return made.replace("<table>", box).replace("</table>", "</table></div>")
+
+
+def _inline(text: "MarkdownIt", source: str) -> str:
+    made: str = text.renderInline(visible(source, "\n\t"))
+    return made
+
+
+def _shown(source: str, keep: str = "") -> str:
+    return markup.escape(visible(source, keep))
+
+
+def _anchor(section: Section) -> str:
+    return re.sub(r"[^\w.-]", "-", visible(section.id))
+
+
+def _overview(text: "MarkdownIt", sections: Sequence[Section]) -> str:
+    rows = []
+    for section in sections:
+        mark = "" if section.tested else '<span class="mark">not tested</span> '
+        rows.append(
+            f'<li><a href="#{_anchor(section)}"><span class="id">{_shown(section.id)}</span> {_shown(section.title)}'
+            f"</a><div>{mark}{_inline(text, section.finding)}</div></li>"
+        )
+    return f'<nav><h2>The experiments</h2><ul class="overview">{"".join(rows)}</ul></nav>' if rows else ""
+
+
+def _section(text: "MarkdownIt", section: Section, shades: Mapping[str, str], out: Path) -> str:
+    mark = "" if section.tested else ' <span class="mark">not tested</span>'
+    parts = [f'<section class="experiment" id="{_anchor(section)}"><h2><span class="id">{_shown(section.id)}</span> ']
+    parts.append(f'{_shown(section.title)}{mark}</h2><div class="finding">{_block(text, section.finding)}</div>')
+    if section.tested:
+        charts = "".join(_chart(chart, shades) for chart in section.charts)
+        parts.append(f'<div class="charts">{charts}</div>' if charts else "")
+        parts += [_picture(section, picture, out) for picture in section.pictures]
+        parts.append(_block(text, section.tables))
+        for title, content in (("Compared with", section.null_models), ("What it does not show", section.not_shown)):
+            parts.append(f"<h3>{title}</h3>{_block(text, content)}" if content else "")
+        parts.append(f"<h3>To make it again</h3>{_pre(section.command)}" if section.command else "")
+    return "".join([*parts, "</section>"])
+
+
+def _pre(content: str) -> str:
+    return f'<pre tabindex="0">{_shown(content, chr(10))}</pre>'
+
+
+def _chart(chart: Chart, shades: Mapping[str, str]) -> str:
+    names = legend(chart)
+    first = {name: next(series for series in chart.series if series.name == name) for name in names}
+    entries = "".join(
+        f'<li><button type="button" aria-pressed="true" data-group="{group}">'
+        f"{_swatch(first[name], shades[color_name(first[name])])}{markup.escape(label(name))}</button></li>"
+        for group, name in enumerate(names)
+        if name
+    )
+    kind = " ".join(["chart", *(["wide"] if len(names) > WIDE else []), *(["map"] if chart.map else [])])
+    content = json.dumps(figure(chart, shades), allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":  # no label can end the script
+        content = content.replace(sign, f"\\u{ord(sign):04x}")
+    return (
+        f'<figure class="{kind}" id="chart-{_shown(chart.name)}"><h3>{_shown(chart.title)}</h3>'
+        f'<div class="plot" role="img" aria-label="{_shown(chart.title)}"></div>'
+        f'<script type="application/json">{content}</script>'
+        + (f'<ul class="legend">{entries}</ul>' if entries else "")
+        + (f"<figcaption>{_shown(chart.caption)}</figcaption>" if chart.caption else "")
+        + "</figure>"
+    )
+
+
+def _swatch(series: Series, color: str) -> str:
+    shapes = {"points": '<circle cx="11" cy="6" r="4"/>', "bars": '<rect x="5" y="1" width="12" height="10"/>'}
+    line = f'<path d="M0 6H22" fill="none" stroke="{color}" stroke-width="2.5" stroke-dasharray="{{}}"/>'
+    shape = shapes.get(series.style) or line.format(DASHES[series.style])
+    return f'<svg width="22" height="12" fill="{color}" aria-hidden="true">{shape}</svg>'
+
+
+def find_picture(picture: Path, out: Path) -> Path:
+    """Where the file of a picture is: in the report's folder, or as its path says.
+
+    Raises:
+        ZooError: If it is in neither place.
+    """
+    for path in (out / picture, picture):
+        if path.is_file():
+            return path
+    raise ZooError(f"there is no picture {picture}")
+
+
+def _picture(section: Section, picture: Path, out: Path) -> str:
+    content = base64.b64encode(find_picture(picture, out).read_bytes()).decode()
+    told = _shown(f"{section.title} ({picture.stem.replace('_', ' ').replace('-', ' ')})")
+    return f'<figure class="picture"><img alt="{told}" src="data:image/png;base64,{content}"></figure>'
+
+
+def _end(text: "MarkdownIt", report: Report) -> str:
+    told = "".join(f"<dt>{_shown(name)}</dt><dd>{_shown(version)}</dd>" for name, version in versions().items())
+    settings = json.dumps(plain(report.settings), indent=1, ensure_ascii=False, allow_nan=False)
+    return (
+        '<section class="end"><h2>How this was made</h2>'
+        + (_block(text, report.costs) if report.costs else "")
+        + (f"<h3>Settings</h3>{_pre(settings)}" if report.settings else "")
+        + f"<h3>Versions</h3><dl>{told}</dl><h3>To make all of it again</h3>{_pre(report.command)}</section>"
+    )

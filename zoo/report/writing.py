@@ -1,0 +1,125 @@
+"""The files of a report: a page, its data as JSON, and its charts as pictures."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError
+from zoo.report.colors import colors
+from zoo.report.document import Report, Section
+from zoo.report.page import find_picture, html
+from zoo.report.plain import plain
+from zoo.report.versions import versions
+
+SCHEMA = "superposition-zoo/report"
+SCHEMA_VERSION = 1
+
+
+def write(report: Report, out: Path) -> None:
+    """Write `report.html`, `report.json`, and in `figures/` every chart and picture; every file whole or not at all.
+
+    Args:
+        report: What it says.
+        out: A folder; it is made, and files of an older report in it are replaced.
+
+    Raises:
+        ZooError: If two sections or figures have one name, a picture is not there, or the parts of a chart's series
+            differ in length.
+    """
+    from zoo.report.drawing import draw
+
+    _check(report)
+    page = html(report, out)
+    content = json.dumps(_content(report), indent=1, allow_nan=False)
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    shades = colors(report)
+    for section in report.sections:
+        for chart in section.charts:
+            file = figures / f"{chart.name}.png"
+            partial = _partial(file)
+            draw(chart, shades).savefig(partial, format="png")
+            partial.replace(file)
+        for picture in section.pictures:
+            found, file = find_picture(picture, out), figures / picture.name
+            if found.resolve() != file.resolve():
+                _put(file, found.read_bytes())
+    _put(out / "report.json", (content + "\n").encode("ascii"))
+    _put(out / "report.html", page.encode("utf-8"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a `report.json`.
+
+    Args:
+        path: The file, or the folder it is in.
+
+    Raises:
+        ZooError: If it is not there, damaged, not a report, or of a newer version than this one reads.
+    """
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ZooError(f"{file} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ZooError(f"{file} is damaged: it is not JSON") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise ZooError(f"{file} is not a report of the zoo")
+    version = content.get("schema_version")
+    if type(version) is not int or version < 1:
+        raise ZooError(f"{file} is damaged: its schema_version is {version!r}")
+    if version > SCHEMA_VERSION:
+        raise ZooError(f"{file} has schema_version {version}, and this zoo reads {SCHEMA_VERSION}; update the zoo")
+    if not isinstance(content.get("verdict"), dict) or not isinstance(content.get("sections"), list):
+        raise ZooError(f"{file} is damaged: it has no verdict or no sections")
+    return content
+
+
+def _check(report: Report) -> None:
+    charts = [chart.name for section in report.sections for chart in section.charts]
+    for name in charts:
+        if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+            raise ZooError(f"chart {name!r}: a name is of letters, digits, _, - and .")
+    files = [f"{name}.png" for name in charts]
+    files += [picture.name for section in report.sections for picture in section.pictures]
+    for kind, names in (("sections", [section.id for section in report.sections]), ("figures", files)):
+        twice = [name for name, times in Counter(names).items() if times > 1]
+        if twice:
+            raise ZooError(f"two {kind} of a report have the name {twice[0]}")
+
+
+def _content(report: Report) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "study": report.study,
+        "title": report.title,
+        "subject": report.subject,
+        "verdict": plain(report.verdict),
+        "sections": [_section(section) for section in report.sections],
+        "command": report.command,
+        "settings": plain(report.settings),
+        "costs": report.costs,
+        "versions": versions(),
+    }
+
+
+def _section(section: Section) -> dict[str, Any]:
+    found = {key: plain(getattr(section, key)) for key in ("id", "title", "finding", "tested", "tables")}
+    found["pictures"] = [f"figures/{picture.name}" for picture in section.pictures]
+    return found | {
+        key: plain(getattr(section, key)) for key in ("null_models", "not_shown", "command", "numbers", "charts")
+    }
+
+
+def _partial(file: Path) -> Path:
+    return file.with_name(f"{file.name}.partial")
+
+
+def _put(file: Path, content: bytes) -> None:
+    partial = _partial(file)
+    partial.write_bytes(content)
+    partial.replace(file)
