@@ -83,6 +83,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_studies(studies: Any) -> None:
+    whole = studies.add_parser("embedding", help="is there structure in an embedding outside superposition? A report")
+    _add_embedding(whole)
+    toys = studies.add_parser("toys", help="all studies of toys, and one report")
+    reset = studies.add_parser("row-reset", help="what one row of a GPT-2's embedding is worth, and if it comes back")
+    reset.add_argument("--source", default="gpt2-mini.learned", help="the GPT-2: what zoo.load takes")
+    reset.add_argument("--config", help="config whose data are the text; default that of the model's training")
+    reset.add_argument("--rows", type=int, default=256, help="tokens whose row is reset, one at a time")
+    reset.add_argument("--steps", type=int, default=50, help="of fine-tuning")
     frozen = studies.add_parser("frozen-embedding", help="how much worse GPT-2 trains with a frozen random embedding")
     frozen.add_argument("--config", default="cli_configs/gpt2/base.yaml", help="config that all runs build on")
     frozen.epilog = "Arguments after -- go to every fit: study ... -- --trainer.max_steps 1200"
@@ -108,11 +116,31 @@ def _add_studies(studies: Any) -> None:
     )
     atoms.add_argument("--d-in", type=int, default=128, help="dimension of the rows; there are 4 times as many atoms")
     atoms.add_argument("--n-rows", type=int, default=10_000, help="rows, of which a tenth is held out")
-    toys = [(studies.add_parser(name, help=text), seeds) for name, (text, seeds) in TOY_STUDIES.items()]
-    for study, seeds in (*((study, 3) for study in (frozen, rows, pursuit, atoms)), *toys):
-        study.add_argument("--out", required=True, help="folder of the study; finished runs in it are kept")
+    single = [(studies.add_parser(name, help=text), seeds) for name, (text, seeds) in TOY_STUDIES.items()]
+    for study, seeds in (*((study, 3) for study in (whole, frozen, rows, pursuit, atoms)), (reset, 2), *single):
         study.add_argument("--seeds", type=int, default=seeds, help=f"runs per arm, default {seeds}")
+    toys.add_argument("--seeds", type=int, help="runs per arm; default that of every study")
+    for study in (whole, toys, reset, frozen, rows, pursuit, atoms, *(study for study, _ in single)):
+        study.add_argument("--out", required=True, help="folder of the study; finished runs in it are kept")
         study.add_argument("--jobs", type=int, default=1, help="runs at a time")
+
+
+def _add_embedding(study: argparse.ArgumentParser) -> None:
+    study.add_argument(
+        "--embedding", nargs="+", metavar="SOURCE", default=["gpt2-mini.learned"],
+        help="one or several runs' embeddings: what zoo.embedding takes; {step} in a name stands for the step",
+    )  # fmt: skip
+    study.add_argument("--steps", type=_steps, help="of pretraining, as 0,512,4096; default all that the source holds")
+    study.add_argument("--tokens", help="vocabulary of a source without: .txt with a token per line, or .json")
+    study.add_argument("--train", metavar="CONFIG", help="train learned and frozen embeddings by this config (A5)")
+    study.add_argument("--training-steps", type=int, default=1024, help="optimizer steps of these runs")
+    study.add_argument("--n-atoms", type=int, help="of a dictionary; default 4 per dimension")
+    study.add_argument("--frequency-power", type=float, default=0.0, help="rows have weight p^power")
+    study.add_argument("--null-draws", type=int, default=20, help="null models searched for circles and binding")
+    study.add_argument("--reset-rows", type=int, default=256, help="rows that are reset one at a time (A6)")
+    study.add_argument("--keep-untrained", action="store_true", help="study rows that look untrained, too")
+    study.add_argument("--margin", type=float, default=0.1, help="nats that are much worse")
+    study.add_argument("--tolerance", type=float, default=0.05, help="FVU at which nothing much is left over")
 
 
 def _numbers(text: str) -> list[float]:
@@ -169,6 +197,8 @@ def _study(arguments: argparse.Namespace, extra: list[str]) -> None:
     a, out = arguments, Path(arguments.out)
     if extra and a.name != "frozen-embedding":
         raise ZooError(f"study {a.name} takes nothing after --, and {' '.join(extra)} stands there")
+    if a.name == "embedding":
+        return _study_embedding(a)
     if a.name == "frozen-embedding":
         from zoo.studies import frozen_embedding
 
@@ -182,6 +212,16 @@ def _study(arguments: argparse.Namespace, extra: list[str]) -> None:
         from zoo.studies import planted_atoms
 
         planted_atoms.run(out, a.d_in, a.n_rows, seeds=a.seeds, jobs=a.jobs)
+    elif a.name == "row-reset":
+        from zoo.studies import row_reset
+
+        row_reset.run(out, a.source, a.config, a.rows, a.steps, a.seeds, a.jobs)
+    elif a.name == "toys":
+        from zoo.studies import toys
+
+        toys.run(out, a.seeds, a.jobs, _command_line())
+        print(f"wrote {out / 'report.html'}, report.json and figures")
+        return
     elif a.name in TOY_STUDIES:
         study = importlib.import_module(f"zoo.studies.{a.name.replace('-', '_')}")
         study.run(out, seeds=a.seeds, jobs=a.jobs)
@@ -189,6 +229,37 @@ def _study(arguments: argparse.Namespace, extra: list[str]) -> None:
         from zoo.studies import sparse_rows
 
         sparse_rows.run(out, a.source, a.d_sae, a.steps, a.batch_size, a.frequency_power, a.seeds, a.jobs)
+    print(f"{(out / 'table.md').read_text('utf-8')}\nwrote into {out}")
+
+
+def _study_embedding(a: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from zoo.studies import embedding
+
+    settings = embedding.Settings(
+        sources=tuple(a.embedding),
+        steps=None if a.steps is None else tuple(a.steps),
+        tokens=a.tokens,
+        train=a.train,
+        training_steps=a.training_steps,
+        n_atoms=a.n_atoms,
+        frequency_power=a.frequency_power,
+        seeds=a.seeds,
+        null_draws=a.null_draws,
+        reset_rows=a.reset_rows,
+        keep_untrained=a.keep_untrained,
+        margin=a.margin,
+        tolerance=a.tolerance,
+    )
+    verdict = embedding.run(Path(a.out), settings, _command_line(), a.jobs).verdict
+    print(f"{verdict.headline}\n{verdict.certainty}\nwrote {Path(a.out) / 'report.html'}, report.json and figures")
+
+
+def _command_line() -> str:
+    import shlex
+
+    return f"python -m zoo {shlex.join(sys.argv[1:])}"
 
 
 def _list(pattern: str, as_json: bool) -> None:

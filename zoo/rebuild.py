@@ -45,7 +45,7 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
         raise ZooError(f"{name} is step {part['step']} of a run of {end}; only a run's end can be rebuilt")
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "rebuild.yaml"
-        config.write_text(yaml.safe_dump(_portable(settings), sort_keys=False), "utf-8")
+        config.write_text(yaml.safe_dump(portable(settings), sort_keys=False), "utf-8")
         if code := cli.run(["fit", "--config", str(config), "--run_dir", str(out), "--ckpt_path", "auto"]):
             raise SystemExit(code)
     state, anew = sources.read_lightning(out / "checkpoints" / "last.ckpt")
@@ -67,8 +67,8 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
     return not beyond if compared else bool(equal)
 
 
-def _portable(settings: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings without the folders it wrote to."""
+def portable(settings: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings, as a checkpoint's provenance has them under "config", without the folders it wrote to."""
     kept = {key: value for key, value in settings.items() if key not in NOT_OF_THE_RUN}
     kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key != "default_root_dir"}
     if init_args := kept["data"].get("init_args"):

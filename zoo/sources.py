@@ -77,7 +77,8 @@ def embedding(source: str | Path, step: int | None = None, tensor: str | None = 
 
     Args:
         source: What `load` takes, any other Hugging Face repository or folder with safetensors weights, a
-            .safetensors file, or a .npy file.
+            .safetensors file, or a .npy file (beside which NAME.tokens.json may hold a list of the tokens' texts, and
+            NAME.token_counts.json of how often they occur).
         step: Training step, for a source that holds several; the last by default.
         tensor: Name of the tensor; by default that of the embedding in GPT-2, GPT-NeoX, BERT and Llama models.
 
@@ -185,6 +186,8 @@ def token_strings(source: str | Path, step: int | None = None) -> list[str] | No
     Raises:
         ZooError: If there is no such source or step, or the tokenizer cannot be read.
     """
+    if str(source).endswith(".npy"):
+        return _listed_tokens(source)
     if (text := tokenizer_json(source, step)) is None:
         return None
     from tokenizers import Tokenizer
@@ -197,10 +200,24 @@ def token_strings(source: str | Path, step: int | None = None) -> list[str] | No
     return tokenizer.decode_batch([[i] for i in range(n_tokens)], skip_special_tokens=False)
 
 
+def _listed_tokens(source: str | Path) -> list[str] | None:
+    """The tokens in the list beside a .npy file, if there is one."""
+    file = Path(source).expanduser().with_suffix(".tokens.json")
+    if not file.is_file():
+        return None
+    try:
+        tokens = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError):
+        tokens = None
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise ZooError(f"{file} is no list of texts")
+    return tokens
+
+
 def token_counts(source: str | Path, step: int | None = None) -> Tensor | None:
     """How often each token occurs in the text a checkpoint was trained on, (V,) int64, if it says so.
 
-    Arguments are those of `embedding`; only zoo and Lightning checkpoints hold counts.
+    Arguments are those of `embedding`; only zoo and Lightning checkpoints hold counts, and .npy files beside them.
 
     Raises:
         ZooError: If there is no such source or step, or its counts are no counts.
@@ -220,6 +237,8 @@ def token_counts(source: str | Path, step: int | None = None) -> Tensor | None:
 def _side_file(source: str | Path, step: int | None, key: str, name: str) -> Any:
     """What a Lightning checkpoint's "zoo" part has under a key, or the text of a folder's file; None if neither."""
     path = Path(source := run_checkpoint(source, step)).expanduser()
+    if path.suffix == ".npy" and (beside := path.with_suffix(f".{name}")).is_file():
+        return beside.read_text("utf-8")
     if path.suffix in (".npy", ".ckpt", ".safetensors"):
         reject_step(source, step)
         return read_lightning(path)[1].get(key) if path.suffix == ".ckpt" else None

@@ -15,9 +15,8 @@ def small_study(tmp_path, monkeypatch):
     rows, _, _ = planted(1200, 16, 24, 2, generator=torch.Generator().manual_seed(3))
     np.save(tmp_path / "rows.npy", rows.numpy())
     monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 2, 4))
-    monkeypatch.setattr("zoo.studies.basis_pursuit_report.AT_L0", 3)
     monkeypatch.setattr(basis_pursuit, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
-    settings = {"n_atoms": 24, "penalties": [0.4, 0.1], "dictionary_steps": 15, "seeds": 2}
+    settings = {"n_atoms": 24, "penalties": [0.4, 0.1], "dictionary_steps": 15, "seeds": 2, "at_l0": 3}
     return lambda **changed: basis_pursuit.run(tmp_path / "study", [str(tmp_path / "rows.npy")], **settings | changed)
 
 
@@ -82,9 +81,8 @@ def test_the_error_over_pretraining_is_told_for_revisions_of_a_hub_repository(hu
         (folder / "config.json").write_text('{"model_type": "gpt_neox"}')
         hub("org/neox", folder, revision=f"step{step}", absent=["tokenizer.json"])
     monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 2))
-    monkeypatch.setattr("zoo.studies.basis_pursuit_report.AT_L0", 2)
     monkeypatch.setattr(basis_pursuit, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
-    settings = {"n_atoms": 24, "penalties": [0.8, 0.2], "dictionary_steps": 3, "seeds": 2}
+    settings = {"n_atoms": 24, "penalties": [0.8, 0.2], "dictionary_steps": 3, "seeds": 2, "at_l0": 2}
     results = basis_pursuit.run(tmp_path / "study", ["hf:org/neox@step{step}"], steps, **settings)
     error = {(r["step"], r["matrix"]): r["fvu"] for r in results if r.get("penalty") == 0.2 and "fvu" in r}
     assert error[0, "embedding"] == pytest.approx(error[0, "covariance-matched"], rel=0.15)
@@ -102,7 +100,7 @@ def test_the_limit_of_a_falling_error_and_of_a_growing_distance_are_told():
                     fvu = end + (0.8 - end) * (max(step, 0.5) / 0.5) ** -0.5
                     line = {"source": "a", "step": step, "matrix": matrix, "seed": seed, "coder": "basis pursuit"}
                     lines.append(line | {"l0": l0, "fvu_debiased": fvu})
-    results = basis_pursuit_report.Results(lines, {"steps": steps, "sources": ["a"]})
+    results = basis_pursuit_report.Results(lines, {"steps": steps, "sources": ["a"], "at_l0": 16})
     error, distance = basis_pursuit_report._limits(results, ["embedding", "covariance-matched"])
     assert re.search(r"embedding's error under limit \+ b step\^-c: 0\.(19|20|21)\d \[", error)
     assert re.search(r"distance from the null model's under .*: -0\.(29|30|31)\d \[", distance)

@@ -81,7 +81,6 @@ def run(
     text = table(results)
     (out / "table.md").write_text(text, "utf-8")
     draw(results).savefig(out / "attention_features.png", dpi=120)
-    print(f"{text}\nwrote {out / 'table.md'} and attention_features.png")
     return results
 
 

@@ -42,30 +42,43 @@ THEORIES: dict[tuple[str, str], Callable[..., float]] = {
 
 def table(results: list[dict[str, Any]]) -> str:
     """Means and 95 % intervals over seeds beside the theory, in Markdown."""
+    return "\n".join([*notes(results).values(), rows(results)]) + "\n"
+
+
+def notes(results: list[dict[str, Any]]) -> dict[str, str]:
+    """What is said of experiments beside their `rows`, in paragraphs of Markdown."""
     most = {dtype: attention.largest_circle(dtype) for dtype in (torch.float32, torch.float64)}
     misled = {dtype: attention.misled_tokens(VOCABULARY, dtype, window=8) for dtype in most}
-    lines = [
-        f"C1. float32 is sure to tell {most[torch.float32]:,} tokens on a circle apart, and float64 "
+    found = {
+        "C1": f"C1. float32 is sure to tell {most[torch.float32]:,} tokens on a circle apart, and float64 "
         f"{most[torch.float64]:,}. Of V = {VOCABULARY:,}, {misled[torch.float32]:,} score another at least as high as "
         f"themselves in float32 and {misled[torch.float64]:,} in float64, where attention 0.9 to the own token takes "
         f"beta = {attention.circle_beta(VOCABULARY, 0.9):.2e}.\n",
-        "C4. Usable B: the most pairs at which any of the competitors wins with probability 0.05 at most. Theory of "
+        "C4": "C4. Usable B: the most pairs at which any of the competitors wins with probability 0.05 at most. Theory of "
         "the entropy: the same without noise.\n",
-    ]
+    }
+    heads = []
     for r in (r for r in results if r["kind"] == "head"):
         raw, centred = (sum(p < 0.05 for p in r[f"{name}_p_value"]) for name in ("raw", "centred"))
-        lines.append(
+        heads.append(
             f"C5. {r['sizes'][0]} pairs: the groups of {raw} of {r['sizes'][3]} heads overlap less than permuted ones "
             f"(p < 0.05), once centred {centred}.\n"
         )
-    lines += ["| | what | mean | 95 % interval over seeds | theory |", "|---|---|---|---|---|"]
+    return found | {"C5": "\n".join(heads)}
+
+
+def rows(results: list[dict[str, Any]], *experiments: str) -> str:
+    """Means and intervals of some experiments, or of all, as a table in Markdown."""
+    lines = ["| | what | mean | 95 % interval over seeds | theory |", "|---|---|---|---|---|"]
     for experiment, kind, key, what in ROWS:
-        for sizes, s in _groups(results, kind, key):
+        if experiments and experiment not in experiments:
+            continue
+        for sizes, s in groups(results, kind, key):
             if kind != "projection" or sizes[1] in ((8, 16, 32, 64) if key == "raw" else (2, 8)):
                 theory = f"{THEORIES[kind, key](*sizes):.4g}" if (kind, key) in THEORIES else ""
                 span = f"{s['low']:.4g} to {s['high']:.4g}"
                 lines.append(f"| {experiment} | {what.format(*sizes)} | {s['mean']:.4g} | {span} | {theory} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def draw(results: list[dict[str, Any]]) -> Figure:
@@ -73,16 +86,16 @@ def draw(results: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(12, 9), layout="constrained")
     (own, noisy), (heads, overlap) = figure.subplots(2, 2)
     colors = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
-    raw = list(_groups(results, "projection", "raw"))
+    raw = list(groups(results, "projection", "raw"))
     k = np.arange(2, max(sizes[1] for sizes, _ in raw) + 1)
     for color, v in zip(colors, sorted({sizes[0] for sizes, _ in raw}), strict=False):
         _points(own, [(sizes[1], s) for sizes, s in raw if sizes[0] == v], color=color, label=f"V = {v:,}")
         own.plot(k, [attention.own_token_accuracy(v, int(d)) for d in k], color=color, lw=1)
-    normalised = [(sizes[1], s) for sizes, s in _groups(results, "projection", "normalised")]
+    normalised = [(sizes[1], s) for sizes, s in groups(results, "projection", "normalised")]
     _points(own, normalised, color="gray", fmt="x", label="length-normalised (float64), every V")
     own.set(xlabel="dimensions k", ylabel="share that attend to their own token", ylim=(0, 1.05))
     own.set_title("C3: random token vectors (lines: theory)")
-    measured = list(_groups(results, "noise", "noise"))
+    measured = list(groups(results, "noise", "noise"))
     b = np.geomspace(min(sizes[0] for sizes, _ in measured), max(sizes[0] for sizes, _ in measured), 50)
     for color, (d_model, d_head) in zip(colors, sorted({sizes[1:] for sizes, _ in measured}), strict=False):
         points = [(sizes[0], s) for sizes, s in measured if sizes[1:] == (d_model, d_head)]
@@ -92,13 +105,13 @@ def draw(results: list[dict[str, Any]]) -> Figure:
     noisy.set(xlabel="pairs B", ylabel="noise of a score", xscale="log", yscale="log")
     noisy.set_title("C4: skip bigrams by construction\n(lines: theory; dotted: √(B / (D d_head)))")
     for color, key in zip(colors, ("learned", "constructed", "chance"), strict=False):
-        _points(heads, [(sizes[0], s) for sizes, s in _groups(results, "head", key)], color=color, label=key, fmt=".-")
+        _points(heads, [(sizes[0], s) for sizes, s in groups(results, "head", key)], color=color, label=key, fmt=".-")
     heads.set(ylabel="share that attend to a partner", ylim=(0, 1.05))
-    d_model, d_head = next(_groups(results, "head", "learned"))[0][1:3]
+    d_model, d_head = next(groups(results, "head", "learned"))[0][1:3]
     heads.set_title(f"C5: trained head, D = {d_model}, d_head = {d_head}")
     for name, style in (("raw", ".-"), ("centred", ".--")):
         for color, (key, label) in zip(colors, OVERLAPS.items(), strict=False):
-            points = [(sizes[0], s) for sizes, s in _groups(results, "head", f"{name}_{key}")]
+            points = [(sizes[0], s) for sizes, s in groups(results, "head", f"{name}_{key}")]
             _points(overlap, points, color=color, label=f"{label}, {name}", fmt=style)
     overlap.set(ylabel="overlap of groups' vectors (0: orthogonal)", ylim=(0, None))
     overlap.set_title("C5: do exclusive groups have subspaces of their own?")
@@ -112,7 +125,7 @@ def draw(results: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _groups(results: list[dict[str, Any]], kind: str, key: str) -> Iterator[tuple[tuple[Any, ...], dict[str, float]]]:
+def groups(results: list[dict[str, Any]], kind: str, key: str) -> Iterator[tuple[tuple[Any, ...], dict[str, float]]]:
     """Sizes of a kind in their order, each with mean and interval of a number over seeds."""
     values: dict[tuple[Any, ...], list[float]] = {}
     for r in results:

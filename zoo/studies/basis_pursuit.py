@@ -32,7 +32,7 @@ from zoo.metrics import (
 )
 from zoo.models import Dictionary, DictionaryLearning
 from zoo.models.sparse_coding import basis_pursuit, least_squares_on_support, orthogonal_matching_pursuit
-from zoo.studies.basis_pursuit_report import AT_L0, draw, table
+from zoo.studies.basis_pursuit_report import draw, table
 from zoo.studies.matrices import MATRICES, null_model
 from zoo.studies.quiet_fit import fit
 from zoo.studies.tasks import check_folder, do_all, write_json
@@ -56,6 +56,7 @@ class Task:
     penalties: tuple[float, ...]
     dictionary_steps: int
     frequency_power: float
+    at_l0: int = 16
 
     @property
     def name(self) -> str:
@@ -78,6 +79,7 @@ def run(
     frequency_power: float = 0.0,
     seeds: int = 3,
     jobs: int = 1,
+    at_l0: int = 16,
 ) -> list[dict[str, Any]]:
     """Do what is missing, then write `results.csv`, `table.md` and `curves.png` into the folder.
 
@@ -92,6 +94,7 @@ def run(
         frequency_power: Rows have weight p^power of their token's frequency p.
         seeds: Dictionaries per matrix.
         jobs: Processes, of one thread each.
+        at_l0: Atoms per row at which matrices are compared.
 
     Returns:
         What is in `results.csv`, a dict per line.
@@ -100,7 +103,7 @@ def run(
         ZooError: If an argument is out of range, or the folder holds a study with other settings.
     """
     _check(seeds, jobs, dictionary_steps, steps, penalties)
-    shared = (n_atoms, tuple(penalties), dictionary_steps, frequency_power)
+    shared = (n_atoms, tuple(penalties), dictionary_steps, frequency_power, at_l0)
     tasks = [
         Task(source, step, matrix, seed, seed, *shared)
         for seed in range(seeds)
@@ -112,14 +115,14 @@ def run(
     again = [replace(t, seed=1) for t in ends if t.draw == 0 and t.matrix != "embedding"]  # what seed 1 finds in it
     untrained = [replace(t, penalties=()) for t in ends if t.matrix in AT_EVERY_STEP]
     for source in sources:
-        data = _data(Task(source, steps[0], "embedding", 0, 0, *shared))
+        data = data_of(Task(source, steps[0], "embedding", 0, 0, *shared))
         baselines.refuse_trivial_dictionary(n_atoms, len(data.train_rows))
     settings = {"sources": list(sources), "steps": list(steps), "n_atoms": n_atoms, "penalties": list(penalties)}
     settings |= {"dictionary_steps": dictionary_steps, "frequency_power": frequency_power}
+    settings |= {"at_l0": at_l0}
     check_folder(out, settings)
-    (out / "atoms").mkdir(exist_ok=True)
     wanted = [*tasks, *untrained, *again]
-    do_all(_do, [task for task in wanted if not task.file(out).exists()], out, jobs)
+    do_all(solve, [task for task in wanted if not task.file(out).exists()], out, jobs)
     results = [line for task in [*tasks, *untrained] for line in json.loads(task.file(out).read_text("utf-8"))]
     results += [line for task in ends if task.seed == 0 for line in _stability(task, out)]
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as f:
@@ -130,7 +133,6 @@ def run(
     text = table(results, settings | {"seeds": seeds, "n_eff": round(data.effective_rows)}, MATRICES)
     (out / "table.md").write_text(text, "utf-8")
     draw(results, settings, MATRICES).savefig(out / "curves.png", dpi=120)
-    print(f"{text}\nwrote {out / 'table.md'}, results.csv and curves.png")
     return results
 
 
@@ -148,7 +150,8 @@ def _check(
         raise ZooError("penalties must be at least one number, all above 0")
 
 
-def _data(task: Task) -> EmbeddingRowsDataModule:
+def data_of(task: Task) -> EmbeddingRowsDataModule:
+    """The rows of a task."""
     return EmbeddingRowsDataModule(
         task.source,
         task.step,
@@ -159,7 +162,8 @@ def _data(task: Task) -> EmbeddingRowsDataModule:
     )
 
 
-def _do(task: Task, out: Path) -> None:
+def solve(task: Task, out: Path) -> None:
+    """Do a task, and keep its result and its atoms."""
     lines = _along_penalties(task, out) if task.penalties else _baselines(task)
     shared = {k: v for k, v in asdict(task).items() if k in ("source", "step", "matrix", "seed")}
     write_json(task.file(out), [{**shared, **line} for line in lines])
@@ -167,7 +171,7 @@ def _do(task: Task, out: Path) -> None:
 
 def _along_penalties(task: Task, out: Path) -> list[dict[str, Any]]:
     L.seed_everything(task.seed, verbose=False)
-    data = _data(task)
+    data = data_of(task)
     lines: list[dict[str, Any]] = []
     atoms: list[np.ndarray] = []
     module: DictionaryLearning | None = None
@@ -177,16 +181,17 @@ def _along_penalties(task: Task, out: Path) -> list[dict[str, Any]]:
             module.net.load_state_dict(before.net.state_dict())
             module.fitted.fill_(True)
         fit(module, data, task.dictionary_steps)
-        lines.append({"coder": "basis pursuit", "penalty": penalty} | _judge(module.net, data))
+        lines.append({"coder": "basis pursuit", "penalty": penalty} | _judge(module.net, data, task.at_l0))
         atoms.append(module.net.W_dec.detach().numpy().copy())
     assert module is not None
     lines[-1] |= _gauge(module.net, data)
     atoms.append(baselines.token_dictionary(data.W_E[~data.held_out], task.n_atoms).numpy())
+    (out / "atoms").mkdir(exist_ok=True)
     np.save(out / "atoms" / f"{task.name}.npy", np.stack(atoms))
     return lines
 
 
-def _judge(net: Dictionary, data: EmbeddingRowsDataModule) -> dict[str, float]:
+def _judge(net: Dictionary, data: EmbeddingRowsDataModule, at_l0: int) -> dict[str, float]:
     """Errors of a dictionary on rows trained on and held out, its certificates, and its bits."""
     x = data.W_E - net.b_dec
     solution = net.solve(data.W_E)
@@ -199,7 +204,7 @@ def _judge(net: Dictionary, data: EmbeddingRowsDataModule) -> dict[str, float]:
             f"{prefix}fvu_debiased": _fvu(x, free @ net.W_dec, rows),
         }
     atoms, pursued = net.W_dec.detach(), x[data.held_out]
-    l0 = min(AT_L0, *atoms.shape)
+    l0 = min(at_l0, *atoms.shape)
     line["fvu_pursued"] = baselines.fvu(pursued, orthogonal_matching_pursuit(pursued, atoms, l0) @ atoms)
     line["uncertified"] = float((~solution.certified).sum())
     line["largest_gap"] = (solution.gap / solution.objective.clamp(min=1e-300)).max().item()
@@ -250,7 +255,7 @@ def _gauge(net: Dictionary, data: EmbeddingRowsDataModule) -> dict[str, float]:
 
 
 def _baselines(task: Task) -> list[dict[str, Any]]:
-    data = _data(task)
+    data = data_of(task)
     train, held_out = data.W_E[~data.held_out], data.W_E[data.held_out]
     mean = train.mean(0)
     torch.manual_seed(task.seed)

@@ -12,7 +12,6 @@ from zoo.analysis.limits import limit
 from zoo.studies.intervals import interval
 from zoo.studies.sparse_rows_report import at_l0
 
-AT_L0 = 16
 UNLEARNED = ("random directions", "random tokens", "most frequent tokens")
 Lines = Sequence[dict[str, Any]]
 
@@ -26,7 +25,7 @@ class Results:
     """
 
     def __init__(self, lines: Lines, settings: dict[str, Any]) -> None:
-        self.lines, self.steps = lines, settings["steps"]
+        self.lines, self.steps, self.at_l0 = lines, settings["steps"], settings["at_l0"]
         self.sources = settings["sources"]
         self.seeds = sorted({line["seed"] for line in lines})
 
@@ -43,7 +42,7 @@ class Results:
 
     def at(self, step: Any, matrix: str, y: str, coder: str = "basis pursuit", x: str = "l0") -> np.ndarray:
         """A measure at one L0, interpolated along each curve, for every unit."""
-        return self.values(lambda source, seed: at_l0(self.curve(step, matrix, coder, x, y, source, seed), AT_L0))
+        return self.values(lambda source, seed: at_l0(self.curve(step, matrix, coder, x, y, source, seed), self.at_l0))
 
     def found(self, step: Any, matrix: str, key: str) -> list[float]:
         """All numbers under a key."""
@@ -64,10 +63,10 @@ def table(lines: Lines, settings: dict[str, Any], matrices: Sequence[str]) -> st
     over, penalties = "runs" if sources > 1 else "seeds", ", ".join(f"{p:g}" for p in settings["penalties"])
     parts.append(
         f"{unit}; brackets are 95 % Student t intervals over {over}, differences paired. Errors are interpolated in "
-        f"log L0 between penalties {penalties}; '-' means that L0 {AT_L0} lies outside. {settings['n_atoms']} atoms, "
-        f"{settings['dictionary_steps']} codings of all rows at each, weights p^{settings['frequency_power']:g} "
-        f"(n_eff {n_eff:,}). Codes of all rows in {coded} final dictionaries: {uncertified} rows are not certified, "
-        f"largest gap {largest:.1e} of the objective. The mean alone has FVU 1."
+        f"log L0 between penalties {penalties}; '-' means that L0 {results.at_l0} lies outside. "
+        f"{settings['n_atoms']} atoms, {settings['dictionary_steps']} codings of all rows at each, weights "
+        f"p^{settings['frequency_power']:g} (n_eff {n_eff:,}). Codes of all rows in {coded} final dictionaries: "
+        f"{uncertified} rows are not certified, largest gap {largest:.1e} of the objective. The mean alone has FVU 1."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -83,7 +82,7 @@ def _by_matrix(results: Results, step: Any, matrices: Sequence[str]) -> str:
 
     title = f"step {step}, " if step is not None else ""
     lines = [
-        *_head([f"{title}at L0 {AT_L0}", *matrices, f"{matrices[0]} - {matrices[1]}"]),
+        *_head([f"{title}at L0 {results.at_l0}", *matrices, f"{matrices[0]} - {matrices[1]}"]),
         row("held-out FVU, debiased", lambda m: results.at(step, m, "fvu_debiased")),
         row("held-out FVU, shrunk", lambda m: results.at(step, m, "fvu")),
         row("FVU of rows trained on, debiased", lambda m: results.at(step, m, "train_fvu_debiased", x="train_l0")),
@@ -208,9 +207,8 @@ def _over_steps(axes: Axes, results: Results, matrices: Sequence[str], color: di
         axes.plot(where, mean, color=color[matrix], marker=".")
         axes.fill_between(where, low, high, color=color[matrix], alpha=0.2, lw=0)
     axes.set_xscale("symlog", linthresh=1)
-    axes.set(
-        xlabel="step of pretraining", ylabel="FVU, debiased, held out", title=f"at L0 {AT_L0}, with 95 % intervals"
-    )
+    axes.set(xlabel="step of pretraining", ylabel="FVU, debiased, held out")
+    axes.set_title(f"at L0 {results.at_l0}, with 95 % intervals")
 
 
 def _at_every_step(axes: Axes, results: Results, matrix: str) -> None:

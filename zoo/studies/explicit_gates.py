@@ -86,7 +86,6 @@ def run(
     text = table(results)
     (out / "table.md").write_text(text, "utf-8")
     draw(results).savefig(out / "explicit_gates.png")
-    print(text + f"\nwrote {out / 'explicit_gates.png'}")
     return results
 
 

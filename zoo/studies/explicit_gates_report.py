@@ -40,7 +40,12 @@ def exponents(results: Results, gate: str, on: str) -> dict[str, dict[str, float
 
 def table(results: Results) -> str:
     """What was found beside what theory says, in Markdown."""
-    parts = []
+    return "\n\n".join(tables(results).values()) + "\n"
+
+
+def tables(results: Results) -> dict[str, str]:
+    """The parts of `table`: `width`, `exponents`, `used_at`, `superposed` and `depth`."""
+    parts = {}
     lines = [
         "| gate | inputs on | d | rms error of 00 | theory | ratio | mean error 00 / 01 / 10 / 11 | largest |",
         "|---" * 8 + "|",
@@ -62,26 +67,26 @@ def table(results: Results) -> str:
             f"{most:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    parts.append("\n".join(lines))
+    parts["width"] = "\n".join(lines)
     lines = ["| gate | inputs on | exponent of the mean error | of the largest |", "|---" * 4 + "|"]
     for gate, on in dict.fromkeys(tuple(r["setting"][:2]) for r in of_kind(results, "width")):
         slope = exponents(results, gate, on)
         lines.append(f"| {gate} | {on} | {_interval(slope['mean'])} | {_interval(slope['max'])} |")
-    parts.append("\n".join(lines))
+    parts["exponents"] = "\n".join(lines)
     lines = ["| inputs on, built for 4 | mean output of 11 | theory | of 00 |", "|---" * 4 + "|"]
     for (on,) in dict.fromkeys(tuple(r["setting"]) for r in of_kind(results, "used_at")):
         rows = of_kind(results, "used_at", on)
         ones = 1 + np.array([r["bias"]["11"] for r in rows])
         zeros = np.array([r["bias"]["00"] for r in rows])
         lines.append(f"| {on} | {_span(ones, 3)} | {rows[0]['theory']:.3f} | {_span(zeros, 4)} |")
-    parts.append("\n".join(lines))
+    parts["used_at"] = "\n".join(lines)
     lines = ["| d0 | d | rms error of 00 | theory | its floor |", "|---" * 5 + "|"]
     for d0, d in dict.fromkeys(tuple(r["setting"]) for r in of_kind(results, "superposed")):
         rows = of_kind(results, "superposed", d0, d)
         rms = np.array([r["rms"]["00"] for r in rows])
         theory, floor = (np.mean([r[name] for r in rows]) for name in ("theory", "floor"))
         lines.append(f"| {d0:,} | {d:,} | {_span(rms)} | {theory:.4f} | {floor:.4f} |")
-    parts.append("\n".join(lines))
+    parts["superposed"] = "\n".join(lines)
     depths = of_kind(results, "depth")
     head = [f"depth {t + 1}" for t in range(len(depths[0]["rms"]))]
     lines = [f"| d | error correction | {' | '.join(head)} |", "|---" * (2 + len(head)) + "|"]
@@ -89,8 +94,8 @@ def table(results: Results) -> str:
         rows = of_kind(results, "depth", d, corrected)
         cells = [_span(np.array([r["rms"][t] for r in rows]), 3) for t in range(len(head))]
         lines.append(f"| {d:,} | {'yes' if corrected else 'no'} | {' | '.join(cells)} |")
-    parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+    parts["depth"] = "\n".join(lines)
+    return parts
 
 
 def draw(results: Results) -> Figure:

@@ -2,15 +2,17 @@
 
 The arms: a learned embedding, and frozen ones that are Gaussian at GPT-2's own scale (standard deviation 0.02),
 Gaussian with longer rows, or of low coherence; each with an unembedding of its own and with a tied one. A learned
-embedding that starts with the longer rows tells what is owed to their length. Runs of one seed share the initial
-weights of everything but the embedding, so gaps to the learned arm are paired by seed. All runs see the data in one
-order.
+embedding that starts with the longer rows tells what is owed to their length. Other arms (`LEARNED_ROWS`) freeze rows
+made from what the learned run of the next seed has learned: its norms, its covariance, or the rows themselves. Runs of
+one seed share the initial weights of everything but the embedding, so gaps to the learned arm are paired by seed. All
+runs see the data in one order.
 """
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,12 @@ ROWS = {
         *("--model.embedding.max_cosine", "0.3"),
     ],
 }
+LEARNED_ROWS = {
+    "frozen norm-matched": "NormMatchedEmbedding",
+    "frozen covariance-matched": "CovarianceMatchedEmbedding",
+    "frozen permuted": "PermutedEmbedding",
+    "frozen copied": "CopiedEmbedding",
+}
 TIED = {"untied": "false", "tied": "true"}
 ARMS = [(rows, tied) for tied in TIED for rows in ROWS if (rows, tied) != ("learned, std 0.09", "tied")]
 
@@ -50,7 +58,7 @@ class Run:
     """One training run of the study.
 
     Args:
-        rows: Kind of embedding, a key of `ROWS`.
+        rows: Kind of embedding, a key of `ROWS` or `LEARNED_ROWS`.
         tied: A key of `TIED`.
         seed: Seed of weights and embedding.
     """
@@ -63,16 +71,23 @@ class Run:
         """Where the run lies."""
         return out / f"{self.rows} {self.tied}".replace(",", "").replace(" ", "-").lower() / f"seed-{self.seed}"
 
-    def command(self, config: str, out: Path, extra: list[str]) -> list[str]:
+    def command(self, config: str, out: Path, extra: list[str], seeds: int) -> list[str]:
         """The command that makes the run, or resumes it if it was interrupted."""
-        words = [sys.executable, "-m", "zoo", "fit", "--config", config, *ROWS[self.rows]]
+        words = [sys.executable, "-m", "zoo", "fit", "--config", config, *self._rows(out, seeds)]
         words += ["--model.tied", TIED[self.tied], "--seed_everything", str(self.seed), *extra]
         words += ["--run_dir", str(self.folder(out))]
         if (self.folder(out) / "checkpoints" / "last.ckpt").exists():
             words += ["--ckpt_path", "last"]
         return words
 
-    def train(self, config: str, out: Path, extra: list[str], threads: int) -> None:
+    def _rows(self, out: Path, seeds: int) -> list[str]:
+        if self.rows in ROWS:
+            return ROWS[self.rows]
+        other = Run("learned", self.tied, (self.seed + 1) % seeds).folder(out)  # whose other weights differ
+        recipe = ["--model.embedding", LEARNED_ROWS[self.rows], "--model.embedding.source", str(other)]
+        return ["--model.frozen_rows", "all", *recipe]
+
+    def train(self, config: str, out: Path, extra: list[str], threads: int, seeds: int) -> None:
         """Train unless it is done already."""
         folder = self.folder(out)
         if (folder / "done").exists():
@@ -80,7 +95,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("a") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            words = self.command(config, out, extra)
+            words = self.command(config, out, extra, seeds)
             code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
         if code:
             raise ZooError(f"{' '.join(words)} ended with code {code}; see {folder / 'log.txt'}")
@@ -93,7 +108,14 @@ class Run:
         return np.array(sorted(losses.items()))
 
 
-def run(config: str, out: Path, seeds: int = 3, jobs: int = 1, extra: list[str] | None = None) -> dict[str, Any]:
+def run(
+    config: str,
+    out: Path,
+    seeds: int = 3,
+    jobs: int = 1,
+    extra: list[str] | None = None,
+    arms: Sequence[tuple[str, str]] = ARMS,
+) -> dict[str, Any]:
     """Train what is missing, then write `results.json`, `table.md` and `curves.png` into the folder.
 
     Args:
@@ -102,6 +124,7 @@ def run(config: str, out: Path, seeds: int = 3, jobs: int = 1, extra: list[str] 
         seeds: Runs per arm.
         jobs: Runs at a time; the processor's cores are divided among them.
         extra: Further arguments for every `fit`.
+        arms: Kind of embedding and of unembedding, the learned ones first.
 
     Returns:
         What is in `results.json`.
@@ -113,31 +136,31 @@ def run(config: str, out: Path, seeds: int = 3, jobs: int = 1, extra: list[str] 
         raise ZooError(f"seeds is {seeds}; an interval needs at least 2")
     if jobs < 1:
         raise ZooError(f"jobs is {jobs}; it must be at least 1")
-    runs = [Run(rows, tied, seed) for seed in range(seeds) for rows, tied in ARMS]
+    runs = [Run(rows, tied, seed) for rows, tied in arms for seed in range(seeds)]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with Progress() as progress, ThreadPoolExecutor(jobs) as pool:
-        list(
-            progress.track(
-                pool.map(lambda r: r.train(config, out, extra or [], threads), runs), len(runs), description="runs"
-            )
-        )
+        bar = progress.add_task("runs", total=len(runs))
+        for derived in (False, True):
+            now = [r for r in runs if (r.rows in LEARNED_ROWS) == derived]
+            for _ in pool.map(lambda r: r.train(config, out, extra or [], threads, seeds), now):
+                progress.advance(bar)
     curves = {r: r.curve(out) for r in runs}
     results = {
         "config": config,
         "extra": extra or [],
         "seeds": seeds,
-        "arms": [_arm(rows, tied, curves, seeds) for rows, tied in ARMS],
+        "arms": [_arm(rows, tied, curves, seeds) for rows, tied in arms],
     }
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     (out / "table.md").write_text(table(results), "utf-8")
     draw(curves, seeds).savefig(out / "curves.png", dpi=120)
-    print(f"{table(results)}\nwrote {out / 'table.md'}, results.json and curves.png")
     return results
 
 
 def _arm(rows: str, tied: str, curves: dict[Run, np.ndarray], seeds: int) -> dict[str, Any]:
     mine = [curves[Run(rows, tied, s)] for s in range(seeds)]
     baseline = _baseline(rows, tied)
+    baseline = baseline if Run(baseline, tied, 0) in curves else "learned"
     learned = [curves[Run(baseline, tied, s)] for s in range(seeds)]
     final = np.array([c[-1, 1] for c in mine])
     gap = final - np.array([c[-1, 1] for c in learned])
@@ -200,18 +223,20 @@ def table(results: dict[str, Any]) -> str:
 
 def draw(curves: dict[Run, np.ndarray], seeds: int) -> Figure:
     """Validation loss over training, one panel per unembedding, mean and range over seeds."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    arms = list(dict.fromkeys((run.rows, run.tied) for run in curves))
+    tied = [t for t in TIED if t in {t for _, t in arms}]
+    figure = Figure(figsize=(5 * len(tied), 4), layout="constrained")
+    panels = figure.subplots(1, len(tied), sharey=True, squeeze=False)[0]
     colors = matplotlib.colormaps["tab10"]
-    for axes, tied in zip(panels, TIED, strict=True):
-        for i, rows in enumerate(ROWS):
-            if (rows, tied) not in ARMS:
+    for axes, unembedding in zip(panels, tied, strict=True):
+        for i, rows in enumerate([*ROWS, *LEARNED_ROWS]):
+            if (rows, unembedding) not in arms:
                 continue
-            stack = np.stack([curves[Run(rows, tied, s)] for s in range(seeds)])  # (seeds, points, 2)
+            stack = np.stack([curves[Run(rows, unembedding, s)] for s in range(seeds)])  # (seeds, points, 2)
             steps, losses = stack[0, :, 0], stack[:, :, 1]
             axes.plot(steps, losses.mean(0), color=colors(i), marker=".", label=rows)
             axes.fill_between(steps, losses.min(0), losses.max(0), color=colors(i), alpha=0.25, lw=0)
-        axes.set(xlabel="optimizer step", title=f"{tied} unembedding")
+        axes.set(xlabel="optimizer step", title=f"{unembedding} unembedding")
         axes.grid(alpha=0.2)
     panels[0].set_ylabel("validation loss, nats per token")
     panels[0].legend()

@@ -94,7 +94,6 @@ def run(
     text = table(results)
     (out / "table.md").write_text(text, "utf-8")
     draw(results).savefig(out / "planted.png", dpi=120)
-    print(f"{text}\nwrote {out / 'table.md'} and planted.png")
     return results
 
 

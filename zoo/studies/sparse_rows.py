@@ -8,6 +8,7 @@ same number of bits.
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def run(
     frequency_power: float = 0.0,
     seeds: int = 3,
     jobs: int = 1,
+    variants: Sequence[str] = tuple(VARIANTS),
 ) -> list[dict[str, Any]]:
     """Do what is missing, then write `results.csv`, `table.md` and `curves.png` into the folder.
 
@@ -88,6 +90,7 @@ def run(
         frequency_power: Rows are drawn with probability p^power of their token's frequency p.
         seeds: Runs per setting.
         jobs: Processes, of one thread each.
+        variants: Which autoencoders, of `VARIANTS`.
 
     Returns:
         What is in `results.csv`, a dict per line.
@@ -112,8 +115,8 @@ def run(
     tasks += [
         Task(source, matrix, seed, variant, level, *shared)
         for seed in range(seeds)
-        for variant, (_, _, levels) in VARIANTS.items()
-        for level in levels
+        for variant in variants
+        for level in VARIANTS[variant][2]
         for matrix in MATRICES
     ]
     do_all(_do, [task for task in tasks if not task.file(out).exists()], out, jobs)
@@ -123,10 +126,9 @@ def run(
         writer = csv.DictWriter(f, columns)
         writer.writeheader()
         writer.writerows(results)
-    text = table(results, {**settings, "seeds": seeds, "n_eff": round(data.effective_rows)}, list(VARIANTS), MATRICES)
+    text = table(results, {**settings, "seeds": seeds, "n_eff": round(data.effective_rows)}, list(variants), MATRICES)
     (out / "table.md").write_text(text, "utf-8")
-    draw(results, list(VARIANTS), MATRICES).savefig(out / "curves.png", dpi=120)
-    print(f"{text}\nwrote {out / 'table.md'}, results.csv and curves.png")
+    draw(results, list(variants), MATRICES).savefig(out / "curves.png", dpi=120)
     return results
 
 

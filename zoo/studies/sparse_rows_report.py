@@ -70,8 +70,10 @@ def table(results: Lines, settings: dict[str, Any], variants: Sequence[str], mat
 
 def draw(results: Lines, variants: Sequence[str], matrices: Sequence[str]) -> Figure:
     """Held-out FVU against L0, one panel per variant, one colour per matrix, and one line per seed."""
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    panels = figure.subplots(2, -(-len(variants) // 2), sharex=True, sharey=True, squeeze=False)
+    n_rows = 2 if len(variants) > 3 else 1
+    n_columns = -(-len(variants) // n_rows)
+    figure = Figure(figsize=(max(8, 4 * n_columns), 4 * n_rows), layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
     colors = matplotlib.colormaps["tab10"]
     seeds = sorted({r["seed"] for r in results})
     for axes, variant in zip(panels.flat, variants, strict=False):

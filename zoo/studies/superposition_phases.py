@@ -74,7 +74,6 @@ def run(out: Path, seeds: int = 10, jobs: int = 1, points: int = 17, steps: int 
     text = report(trained, theory, np.array([trained_flip(one) for one in tries]))
     (out / "table.md").write_text(text, "utf-8")
     draw(phase(theory), phase(best), agree(phase(theory), phase(best), importance)).savefig(out / "phases.png", dpi=120)
-    print(f"{text}\nwrote {out / 'table.md'} and phases.png")
 
 
 def grid(points: int) -> tuple[np.ndarray, np.ndarray]:

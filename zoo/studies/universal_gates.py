@@ -90,7 +90,6 @@ def run(
     text = table(results)
     (out / "table.md").write_text(text, "utf-8")
     draw(results).savefig(out / "universal_gates.png")
-    print(text + f"\nwrote {out / 'universal_gates.png'}")
     return results
 
 

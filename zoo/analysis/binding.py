@@ -1,0 +1,184 @@
+"""Is one row of a pair a linear map of the other, and is the map more than a scale and an offset?
+
+Rows b are predicted from rows a of pairs in one relation, such as words and their plurals. The models, from poor to
+rich: the mean of b; a + m; s a + m; s R a + m with a rotation R; s a + M a + m with a matrix M by ridge regression,
+which pulls towards the scalar. All are judged by cross-validation: on folds drawn at random, and on folds that are
+clusters of a, so that a map has to carry over to fillers of a kind that it has not seen.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+
+FOLDS = 5
+RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)  # in units of the mean of the variance's eigenvalues
+LEAST_PAIRS = 20
+ENOUGH = 0.95  # of the best gain, at the rank that is reported
+
+
+class Binding(NamedTuple):
+    """Cross-validated R² of b from a, by model, and what a matrix adds."""
+
+    pairs: int
+    offset: float
+    scale_offset: float
+    rotation: float
+    matrix: float
+    shuffled: float  # matrix, b dealt out to the a at random
+    gain: float  # of the matrix over scale and offset, random folds
+    p_value: float  # of a gain as large when what scale and offset leave is dealt out at random
+    class_gain: float  # the same, over folds that are clusters of a
+    class_p_value: float
+    rank: int  # of M, the least that has 95 % of the gain; 0 if there is none
+    gain_by_rank: list[float]  # of rank 0, 1, 2, ...
+
+
+def binding(a: Tensor, b: Tensor, n_permutations: int = 999, seed: int = 0) -> Binding:
+    """Fit and judge all models.
+
+    R² is 1 - (sum of squared errors) / (sum of squared errors of the mean of b over the other folds). The p-values deal
+    out the residuals of scale and offset among the pairs, which keeps everything that those two explain and everything
+    that residuals share, and breaks their dependence on a; the ridge that does best is chosen anew for every deal.
+
+    Args:
+        a: (n, D), n at least 20.
+        b: (n, D), in the same order.
+        n_permutations: Deals; p is (1 + those as good) / (1 + deals).
+        seed: Of folds, clusters and deals.
+
+    Raises:
+        ZooError: If there are too few pairs, or all b or all a are the same.
+    """
+    n = len(a)
+    if n < LEAST_PAIRS:
+        raise ZooError(f"{n} pairs are too few for {FOLDS} folds; at least {LEAST_PAIRS} are needed")
+    a, b = a.double(), b.double()
+    rng = np.random.default_rng(seed)
+    centred_a, centred_b = a - a.mean(0), b - b.mean(0)
+    if not centred_a.any() or not centred_b.any():
+        raise ZooError("all rows of one side of a relation are the same")
+    scale = float((centred_a * centred_b).sum() / centred_a.square().sum())
+    rest = b - scale * a
+    at_random = torch.from_numpy(rng.permutation(np.arange(n) % FOLDS))
+    deals = [torch.from_numpy(rng.permutation(n)) for _ in range(n_permutations)]
+    total = _squares(b, _mean_operator(at_random))
+    plain, best, ridge = _gains(a, rest, at_random)
+    gain = (plain - best) / total
+    p_value = _p_value(a, rest, at_random, deals, plain - best)
+    shuffled = _gains(a, b[torch.from_numpy(rng.permutation(n))], at_random)[1]
+    by_kind = clusters(a, FOLDS, seed)
+    class_plain, class_best, _ = _gains(a, rest, by_kind)
+    class_total = _squares(b, _mean_operator(by_kind))
+    by_rank = _gain_by_rank(a, rest, at_random, ridge, total)
+    return Binding(
+        n,
+        1 - _squares(b - a, _mean_operator(at_random)) / total,
+        1 - plain / total,
+        1 - _rotation(a, b, at_random) / total,
+        1 - best / total,
+        1 - shuffled / total,
+        gain,
+        p_value,
+        (class_plain - class_best) / class_total,
+        _p_value(a, rest, by_kind, deals, class_plain - class_best),
+        _rank(by_rank),
+        by_rank,
+    )
+
+
+def clusters(rows: Tensor, n: int, seed: int = 0) -> Tensor:
+    """Assign rows (N, D) to n clusters of equal size, give or take one, near the middles that k-means finds, (N,).
+
+    Rows are compared by direction, about their mean.
+    """
+    from scipy.cluster.vq import kmeans2
+    from scipy.optimize import linear_sum_assignment
+
+    x = torch.nn.functional.normalize(rows.double() - rows.double().mean(0)).numpy()
+    middles, _ = kmeans2(x, n, iter=20, minit="++", seed=seed)
+    places = np.sort(np.arange(len(x)) % n)  # as many in every cluster as there are rows for it
+    _, chosen = linear_sum_assignment(((middles**2).sum(1) - 2 * x @ middles.T)[:, places])
+    return torch.from_numpy(places[chosen])
+
+
+def _mean_operator(folds: Tensor) -> Tensor:
+    """P (n, n) that predicts every row by the mean of the rows in other folds."""
+    others = (folds.unsqueeze(1) != folds).double()
+    return others / others.sum(1, keepdim=True)
+
+
+def _ridge_operators(a: Tensor, folds: Tensor) -> list[Tensor]:
+    """For every ridge, P (n, n) that predicts every row from its a by what the rows in other folds show."""
+    n = len(a)
+    operators = [torch.zeros(n, n, dtype=torch.float64) for _ in RIDGES]
+    for test in (folds == f for f in folds.unique()):
+        mean = a[~test].mean(0)
+        train = a[~test] - mean
+        values, vectors = torch.linalg.eigh(train @ train.T)
+        cross = (a[test] - mean) @ train.T @ vectors
+        unit = values.sum() / min(train.shape)
+        centre = torch.eye(len(train), dtype=torch.float64) - 1 / len(train)
+        for P, ridge in zip(operators, RIDGES, strict=True):
+            weights = cross / (values.clamp(min=0) + ridge * unit) @ vectors.T @ centre + 1 / len(train)
+            P[test.unsqueeze(1) & ~test] = weights.flatten()
+    return operators
+
+
+def _squares(y: Tensor, P: Tensor) -> float:
+    return float((y - P @ y).square().sum())
+
+
+def _gains(a: Tensor, rest: Tensor, folds: Tensor) -> tuple[float, float, float]:
+    """Squared errors without a matrix and with the best ridge, and that ridge."""
+    errors = [_squares(rest, P) for P in _ridge_operators(a, folds)]
+    at = int(np.argmin(errors))
+    return _squares(rest, _mean_operator(folds)), errors[at], RIDGES[at]
+
+
+def _p_value(a: Tensor, rest: Tensor, folds: Tensor, deals: list[Tensor], gain: float) -> float:
+    """Share of deals in which a matrix gains as much. |(1 - P) y|² is <(1 - P)'(1 - P), y y'>: no deal is fitted."""
+    eye = torch.eye(len(a), dtype=torch.float64)
+    operators = [eye - P for P in (_mean_operator(folds), *_ridge_operators(a, folds))]
+    kernels = torch.stack([(P.T @ P).float().flatten() for P in operators])  # (1 + ridges, n²)
+    gram = (rest @ rest.T).float()
+    as_good = 0
+    for deal in deals:
+        plain, *ridges = (kernels @ gram[deal][:, deal].flatten()).tolist()
+        as_good += plain - min(ridges) >= gain * (1 - 1e-6)
+    return (1 + as_good) / (1 + len(deals))
+
+
+def _rotation(a: Tensor, b: Tensor, folds: Tensor) -> float:
+    """Squared errors of the best scaled rotation and offset (orthogonal Procrustes)."""
+    error = 0.0
+    for test in (folds == f for f in folds.unique()):
+        mean_a, mean_b = a[~test].mean(0), b[~test].mean(0)
+        x, y = a[~test] - mean_a, b[~test] - mean_b
+        U, S, Vh = torch.linalg.svd(x.T @ y)
+        error += float((b[test] - mean_b - S.sum() / x.square().sum() * (a[test] - mean_a) @ U @ Vh).square().sum())
+    return error
+
+
+def _gain_by_rank(a: Tensor, rest: Tensor, folds: Tensor, ridge: float, total: float) -> list[float]:
+    """Gain in R² of reduced-rank ridge regression, of rank 0, 1, ...: only the fit's leading principal directions."""
+    rank = min(a.shape[1], len(a) - 2 - len(a) // FOLDS)
+    changes = torch.zeros(rank, dtype=torch.float64)
+    for test in (folds == f for f in folds.unique()):
+        mean, offset = a[~test].mean(0), rest[~test].mean(0)
+        x, y = a[~test] - mean, rest[~test] - offset
+        unit = x.square().sum() / min(x.shape)
+        system = x.T @ x + ridge * unit * torch.eye(x.shape[1], dtype=torch.float64)
+        M = torch.linalg.solve(system, x.T @ y)
+        axes = torch.linalg.eigh(M.T @ (x.T @ x) @ M).eigenvectors.flip(1)[:, :rank]
+        predicted, wanted = (a[test] - mean) @ M @ axes, (rest[test] - offset) @ axes
+        changes += (wanted.square() - (wanted - predicted).square()).sum(0)
+    return [0.0, *(changes.cumsum(0) / total).tolist()]
+
+
+def _rank(gain_by_rank: list[float]) -> int:
+    best = max(gain_by_rank)
+    return next(rank for rank, gain in enumerate(gain_by_rank) if gain >= ENOUGH * best)

@@ -1,0 +1,92 @@
+"""Are rows of one kind nearest to each other, in all dimensions?"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.analysis.near_neighbours import nearest
+
+NEIGHBOURS = 5
+
+
+class Agreement(NamedTuple):
+    """How often nearest neighbours carry the same label."""
+
+    share: float  # of pairs of a row and one of its nearest
+    chance: float  # mean over permutations of the labels
+    p_value: float  # of a share as high, under permuted labels
+
+    @property
+    def kappa(self) -> float:
+        """Agreement beyond chance, as a share of what is possible: 0 by chance, 1 if all agree."""
+        return (self.share - self.chance) / (1 - self.chance) if self.chance < 1 else 0.0
+
+
+def neighbour_agreement(
+    rows: Tensor, labels: Sequence[str], signed: bool = True, n_permutations: int = 999, seed: int = 0
+) -> Agreement:
+    """Share of the 5 nearest neighbours, by cosine in R^D, that have a row's own label.
+
+    Args:
+        rows: (n, D), n above 5; what has no direction is nearest to nothing in particular.
+        labels: Of every row.
+        signed: Whether a row and its opposite differ; those of a dictionary with codes of both signs do not.
+        n_permutations: Of the labels; p is (1 + those as high) / (1 + permutations).
+        seed: Of these.
+    """
+    directions = F.normalize(rows.float(), dim=1)
+    if signed:
+        _, indices = nearest(directions, NEIGHBOURS)
+    else:
+        indices = (directions @ directions.T).abs().fill_diagonal_(-1).topk(NEIGHBOURS).indices
+    near = indices.numpy()
+    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
+    share = float((codes[near] == codes[:, None]).mean())
+    rng = np.random.default_rng(seed)
+    permuted = np.empty(n_permutations)
+    for i in range(n_permutations):
+        dealt = rng.permutation(codes)
+        permuted[i] = (dealt[near] == dealt[:, None]).mean()
+    p_value = (1 + int((permuted >= share - 1e-12).sum())) / (1 + n_permutations)
+    return Agreement(share, float(permuted.mean()), p_value)
+
+
+def atom_labels(codes: Tensor, labels: Sequence[str], top: int = 10) -> tuple[list[str], np.ndarray]:
+    """The commonest label among the rows that use an atom most, and the share of these rows that have it.
+
+    Args:
+        codes: (n, K), of which absolute values count.
+        labels: Of every row, (n).
+        top: Rows per atom.
+
+    Returns:
+        Label of every atom (K), and its purity (K,); an atom that no row uses has the label "unused" and purity NaN.
+    """
+    values, rows = codes.abs().topk(min(top, len(codes)), dim=0)  # (top, K)
+    names, purity = [], np.full(codes.shape[1], np.nan)
+    for k in range(codes.shape[1]):
+        own = [labels[i] for i, value in zip(rows[:, k].tolist(), values[:, k].tolist(), strict=True) if value > 0]
+        if not own:
+            names.append("unused")
+            continue
+        found, counts = np.unique(own, return_counts=True)
+        names.append(str(found[counts.argmax()]))
+        purity[k] = counts.max() / len(own)
+    return names, purity
+
+
+def beyond_null(value: float, null_values: Sequence[float]) -> float:
+    """One-sided p-value of a value as high as one more draw of what few null values are draws of (Student's t).
+
+    (value - mean) / (s sqrt(1 + 1/n)) has n - 1 degrees of freedom if values are normal; NaN for fewer than 2.
+    """
+    from scipy import stats
+
+    null = np.asarray(null_values, float)
+    if len(null) < 2 or null.std(ddof=1) == 0:
+        return float("nan")
+    t = (value - null.mean()) / (null.std(ddof=1) * np.sqrt(1 + 1 / len(null)))
+    return float(stats.t.sf(t, len(null) - 1))

@@ -1,0 +1,148 @@
+"""What tokens say of themselves: their kind, families with a known order, and pairs in one relation.
+
+Tokens are the texts that a tokenizer decodes them to: a leading space belongs to the token, and "##" marks a WordPiece
+that continues a word.
+"""
+
+import string
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+CONTINUES = "##"
+KINDS = ("word", "continuation", "capitalised", "upper case", "number", "punctuation", "space", "not Latin", "special")
+CYCLIC = {
+    "weekdays": "monday tuesday wednesday thursday friday saturday sunday",
+    "months": "january february march april may june july august september october november december",
+    "hours": "one two three four five six seven eight nine ten eleven twelve",
+    "digits": "0 1 2 3 4 5 6 7 8 9",
+    "seasons": "spring summer autumn winter",
+    "compass": "north northeast east southeast south southwest west northwest",
+    "colour wheel": "red orange yellow green blue purple",
+    "alphabet": " ".join(string.ascii_lowercase),
+}
+
+
+class Family(NamedTuple):
+    """Tokens of a known cyclic order."""
+
+    name: str
+    members: list[str]
+    rows: list[list[int]]  # for every form that all members have, their token ids in order
+
+
+class Relation(NamedTuple):
+    """Pairs of tokens that differ by the same thing."""
+
+    name: str
+    example: str
+    pairs: list[tuple[int, int]]  # token ids
+
+
+def kind(token: str) -> str:
+    """One of `KINDS`; "word" and "continuation" are of lower-case letters, with and without a word's start.
+
+    Whether a token without a leading space starts a word depends on the tokenizer: it does where others are marked with
+    "##"; where spaces belong to tokens it continues one.
+    """
+    text = token.removeprefix(CONTINUES).strip()
+    if (token.startswith("[") and token.endswith("]") and len(token) > 2) or (token[:1], token[-1:]) == ("<", ">"):
+        return "special" if any(c.isalpha() for c in token) else "punctuation"
+    if not text:
+        return "space"
+    if any(c.isdigit() for c in text) and not any(c.isalpha() for c in text):
+        return "number"
+    if not any(c.isalpha() for c in text):
+        return "punctuation"
+    if not text.isascii():
+        return "not Latin"
+    if len(text) > 1 and text.isupper():
+        return "upper case"
+    if text[0].isupper():
+        return "capitalised"
+    return "word" if token[:1].isspace() else "continuation"
+
+
+def kinds(tokens: Sequence[str]) -> list[str]:
+    """The kind of every token (V), see `kind`."""
+    marked = sum(t.startswith(CONTINUES) for t in tokens) > sum(t.startswith(" ") for t in tokens)
+    found = [kind(token) for token in tokens]
+    if marked:  # spaces belong to no token, and what has no mark starts a word
+        swap = {"continuation": "word"}
+        found = [k if t.startswith(CONTINUES) else swap.get(k, k) for k, t in zip(found, tokens, strict=True)]
+    return found
+
+
+def families(tokens: Sequence[str], usable: Sequence[bool] | None = None) -> list[Family]:
+    """Families of `CYCLIC` in every form that all their members have: with a leading space, a capital, in capitals, ...
+
+    Args:
+        tokens: Text of every token, (V).
+        usable: Which may be members, (V); all by default.
+    """
+    ids = _ids(tokens, usable)
+    found = []
+    for name, text in CYCLIC.items():
+        members = text.split()
+        rows: list[list[int]] = []
+        for start in ("", " ", CONTINUES):
+            for change in (str.lower, str.capitalize, str.upper):
+                form = [ids.get(start + change(member)) for member in members]
+                if None not in form and form not in rows:
+                    rows.append(form)  # type: ignore[arg-type]
+        if rows:
+            found.append(Family(name, members, rows))
+    return found
+
+
+def relations(tokens: Sequence[str], usable: Sequence[bool] | None = None, least: int = 40) -> list[Relation]:
+    """Relations that at least so many pairs of tokens stand in; other arguments as in `families`."""
+    ids = _ids(tokens, usable)
+    found = []
+    for name, change in RELATIONS.items():
+        pairs = [(i, ids[other]) for token, i in ids.items() if (other := change(token)) in ids and ids[other] != i]
+        if len(pairs) >= least:
+            a, b = pairs[len(pairs) // 2]
+            found.append(Relation(name, f"{tokens[a]!r} to {tokens[b]!r}", pairs))
+    return found
+
+
+def _ids(tokens: Sequence[str], usable: Sequence[bool] | None) -> dict[str, int]:
+    return {token: i for i, token in enumerate(tokens) if usable is None or usable[i]}
+
+
+def _word(change: Callable[[str], str]) -> Callable[[str], str | None]:
+    """A change of tokens that are words of at least three lower-case letters, their start left as it is."""
+
+    def changed(token: str) -> str | None:
+        text = token.strip()
+        if len(text) < 3 or not (text.isascii() and text.isalpha() and text.islower()):
+            return None
+        return token[: len(token) - len(token.lstrip())] + change(text)
+
+    return changed
+
+
+def _with_space(token: str) -> str | None:
+    return " " + token if token[:1].isalpha() else None
+
+
+def _past(text: str) -> str:
+    return text + ("d" if text.endswith("e") else "ed")
+
+
+def _progressive(text: str) -> str:
+    return text.removesuffix("e") + "ing"
+
+
+RELATIONS: dict[str, Callable[[str], str | None]] = {
+    "leading space": _with_space,
+    "continuation": lambda token: CONTINUES + token if token[:1].isalpha() else None,
+    "capital": _word(str.capitalize),
+    "upper case": _word(str.upper),
+    "-s": _word(lambda text: text + "s"),
+    "-ed": _word(_past),
+    "-ing": _word(_progressive),
+    "-ly": _word(lambda text: text + "ly"),
+    "-er": _word(lambda text: text + "er"),
+    "un-": _word(lambda text: "un" + text),
+}

@@ -1,0 +1,69 @@
+"""Numbers of the study that several parts of its report tell."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.analysis.limits import limit
+from zoo.studies.intervals import interval
+
+Interval = dict[str, float]
+Lines = Sequence[dict[str, Any]]
+
+
+def mean_and_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """Mean and 95 % interval; NaN where a value is, or with fewer than two."""
+    array = np.asarray(values, float)
+    if len(array) < 2 or not np.isfinite(array).all():
+        return dict.fromkeys(("mean", "low", "high"), float("nan"))
+    return interval(array)
+
+
+def spelled(value: Interval, digits: int = 3) -> str:
+    """An interval as text."""
+    if not np.isfinite(value["mean"]):
+        return "-"
+    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def pursued(done: dict[str, Any], step: Any, matrix: str) -> np.ndarray:
+    """Held-out FVU of learned atoms with greedy codes of the study's L0, one per run of pretraining or per seed.
+
+    Of the dictionaries along the penalties the best counts, for a null model as for the embedding.
+    """
+    lines = [r for r in done["A2"] if (r["step"], r["matrix"]) == (step, matrix) and "fvu_pursued" in r]
+    table = [
+        [
+            min(r["fvu_pursued"] for r in lines if (r["source"], r["seed"]) == (source, seed))
+            for seed in range(done["settings"]["seeds"])
+        ]
+        for source in done["rows"]["patterns"]
+    ]
+    return np.mean(table, 1) if len(table) > 1 else np.array(table[0])
+
+
+def units_of(done: dict[str, Any]) -> str:
+    """What intervals of errors are over."""
+    runs, seeds = len(done["rows"]["patterns"]), done["settings"]["seeds"]
+    if runs > 1:
+        return f"{runs} runs of pretraining, of {seeds} seeds each"
+    return (
+        f"{seeds} seeds (of held-out rows, dictionaries, null models and trained networks; one embedding was studied)"
+    )
+
+
+def limit_of(done: dict[str, Any]) -> Interval | None:
+    """Where the error is going over pretraining, under limit + b step^-c, from where its way to the last value begins.
+
+    None with fewer than 5 steps on that way, or if no limit can be told.
+    """
+    steps = [step for step in done["steps"] if step]
+    if len(steps) < 5:
+        return None
+    curve = np.array([pursued(done, step, "embedding").mean() for step in steps])
+    start = int(np.abs(curve - curve[-1]).argmax())
+    if len(steps) - start < 5:
+        return None
+    fitted = limit(np.array(steps[start:]), curve[start:])
+    return {"mean": fitted.value, "low": fitted.low, "high": fitted.high, "from_step": float(steps[start])}

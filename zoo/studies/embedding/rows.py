@@ -1,0 +1,154 @@
+"""The rows that the study looks at: those of every run and step, without the ones that were never trained."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo import catalog, sources
+from zoo.analysis.untrained_rows import area_under_curve, untrained_rows
+from zoo.errors import ZooError
+from zoo.studies.tasks import write_json
+
+SHOWN = 40  # rows set aside that are named
+
+
+def steps_of(source: str) -> list[int | None]:
+    """All training steps that a source holds, or only the last, where it does not say."""
+    place = catalog.place(source)
+    if source.startswith("hf:") or not place.is_dir():
+        return [None]
+    kept = place / "steps" if (place / "steps").is_dir() else place
+    return list(catalog.steps(kept)) or [None]
+
+
+def read_tokens(file: str) -> list[str]:
+    """Tokens of a vocabulary: a JSON list, a tokenizer.json, or a text file with one per line.
+
+    Raises:
+        ZooError: If the file cannot be read as one of these.
+    """
+    path = Path(file).expanduser()
+    try:
+        text = path.read_text("utf-8")
+        content = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise ZooError(f"--tokens {file} cannot be read: {' '.join(str(error).split())}") from None
+    if isinstance(content, dict):
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:
+            raise ZooError(f"--tokens {file} is no tokenizer: {error}") from None
+        return tokenizer.decode_batch([[i] for i in range(tokenizer.get_vocab_size())], skip_special_tokens=False)
+    if not isinstance(content, list) or not all(isinstance(token, str) for token in content):
+        raise ZooError(f"--tokens {file} is no list of texts")
+    return content
+
+
+def prepare(
+    out: Path, names: Sequence[str], steps: Sequence[int | None], tokens_file: str | None = None, keep_all: bool = False
+) -> dict[str, Any]:
+    """Write every run's trained rows at every step as .npy, tokens and counts beside them, unless that is done.
+
+    Rows are judged at the last step, and set aside in all steps and runs if they are untrained in any run.
+
+    Args:
+        out: Folder of the study.
+        names: Sources, one per run of pretraining.
+        steps: Ascending.
+        tokens_file: Their tokens, if the source has none, see `read_tokens`.
+        keep_all: Whether untrained rows stay.
+
+    Returns:
+        What was done: `patterns`, where the rows of every run are ({step} stands for the step), and what was set aside.
+
+    Raises:
+        ZooError: If the sources cannot be read, or have different shapes.
+    """
+    file = out / "rows" / "rows.json"
+    if file.exists():
+        return dict(json.loads(file.read_text("utf-8")))
+    matrices = [[_read(name, step) for step in steps] for name in names]
+    last = [run[-1] for run in matrices]
+    V, D = last[0].shape
+    for name, run in zip(names, matrices, strict=True):
+        for step, W in zip(steps, run, strict=True):
+            if W.shape != (V, D):
+                raise ZooError(f"{name} has {list(W.shape)} rows at step {step}, and {names[0]} has {[V, D]}")
+    tokens = read_tokens(tokens_file) if tokens_file else _tokens(names[0], steps[-1])
+    if tokens is not None and len(tokens) != V:
+        raise ZooError(f"there are {len(tokens)} tokens and {V} rows; give --tokens with one token per row")
+    counts = sources.token_counts(*sources.at_step(names[0], steps[-1]))
+    counts = counts if counts is not None and len(counts) == V else None
+    found = [untrained_rows(W, counts) for W in last]
+    untrained = torch.stack([f.untrained for f in found]).any(0)
+    kept = torch.ones(V, dtype=torch.bool) if keep_all else ~untrained
+    if kept.sum() < 2:
+        raise ZooError(f"all but {int(kept.sum())} of {V} rows look untrained; --keep-untrained keeps them")
+    patterns = []
+    for i, run in enumerate(matrices):
+        folder = out / "rows" / f"run-{i}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for step, W in zip(steps, run, strict=True):
+            stem = folder / _stem(step)
+            np.save(f"{stem}.npy", W[kept].numpy())
+            if tokens is not None:
+                write_json(Path(f"{stem}.tokens.json"), [t for t, k in zip(tokens, kept.tolist(), strict=True) if k])
+            if counts is not None:
+                write_json(Path(f"{stem}.token_counts.json"), counts[kept].tolist())
+        patterns.append(str(folder / ("{step}.npy" if steps[-1] is not None else "last.npy")))
+    named = tokens or [f"row {i}" for i in range(V)]
+    aside = untrained.nonzero().squeeze(1).tolist()
+    summary = {
+        "patterns": patterns,
+        "steps": list(steps),
+        "n_tokens": V,
+        "d_model": D,
+        "n_rows": int(kept.sum()),
+        "tokens_known": tokens is not None,
+        "counts_known": counts is not None,
+        "untrained": len(aside),
+        "never_occur": None if counts is None else int((counts == 0).sum()),
+        "kept_all": keep_all,
+        "threshold": [f.threshold for f in found],
+        "median_distance": [f.distance.median().item() for f in found],
+        "auc": _aucs(found[0].distance, counts, tokens),
+        "named": [named[i] for i in aside[:: max(1, len(aside) // SHOWN)][:SHOWN]],
+    }
+    write_json(file, summary)
+    return summary
+
+
+def _stem(step: int | None) -> str:
+    return "last" if step is None else str(step)
+
+
+def _read(name: str, step: int | None) -> torch.Tensor:
+    W = sources.embedding(*sources.at_step(name, step))
+    if len(W) < 2 or not W.isfinite().all():
+        raise ZooError(f"{name} has {len(W)} rows, or entries that are NaN or infinite")
+    return W
+
+
+def _tokens(name: str, step: int | None) -> list[str] | None:
+    try:
+        return sources.token_strings(*sources.at_step(name, step))
+    except ZooError:
+        if not name.startswith("hf:"):
+            raise
+        return None  # rows can do without names where the hub cannot be reached
+
+
+def _aucs(distance: torch.Tensor, counts: torch.Tensor | None, tokens: list[str] | None) -> dict[str, list[float]]:
+    """How well distance tells rows that must be untrained: area under the curve and their number, by criterion."""
+    certain = {}
+    if counts is not None:
+        certain["tokens that never occur"] = counts == 0
+    if tokens is not None:
+        certain["tokens called unused"] = torch.tensor(["unused" in token and token[:1] in "[<" for token in tokens])
+    return {name: [area_under_curve(-distance, rows), int(rows.sum())] for name, rows in certain.items() if rows.any()}

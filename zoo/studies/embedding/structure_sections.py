@@ -1,0 +1,268 @@
+"""The parts of the report on structure that sparse coding does not look for: A4, A8, A9."""
+
+from typing import Any
+
+import numpy as np
+
+from zoo.report import Chart, Section, Series
+from zoo.studies.embedding.atoms import MATRICES
+from zoo.studies.embedding.numbers import mean_and_interval, spelled
+from zoo.studies.embedding.structure import CLEAR_GAIN
+
+MODELS = {
+    "offset": "offset",
+    "scale_offset": "scale, offset",
+    "rotation": "scaled rotation, offset",
+    "matrix": "matrix (ridge)",
+    "shuffled": "matrix, pairs shuffled",
+}
+
+
+def _test(done: dict[str, Any], experiment: str, name: str) -> dict[str, Any]:
+    return next(t for t in done["A8"]["tests"] if (t["experiment"], t["name"]) == (experiment, name))
+
+
+def _found(done: dict[str, Any], experiment: str) -> list[str]:
+    return [line["name"] for line in done["A8"]["findings"] if line["experiment"] == experiment]
+
+
+def _false(done: dict[str, Any]) -> str:
+    false, alpha = done["A8"]["false_findings"], done["settings"]["alpha"]
+    return (
+        f"All tests of A4, A8 and A9 share a chance of {alpha:g} of any false finding (Holm). The whole search was "
+        f"also made in {len(false)} draws of the covariance-matched null model with the tokens' names kept: "
+        f"{sum(n > 0 for n in false)} had a finding."
+    )
+
+
+def atoms(question: str, done: dict[str, Any], command: str) -> Section:
+    """A4."""
+    found = done["A4"]
+    real, null = (found[matrix] for matrix in MATRICES)
+    kappa = {m: mean_and_interval([r["kappa"] for r in found[m]]) for m in MATRICES}
+    purity = {m: mean_and_interval([r["purity"] for r in found[m]]) for m in MATRICES}
+    rows = done["A8"]["found"]["agreement"]
+    in_null = [model["agreement"]["kappa"] for model in done["A8"]["null"] if model["agreement"]]
+    charts = []
+    for matrix, line in ((MATRICES[0], real[0]), (MATRICES[1], null[0])):
+        places, method = np.array(line["map"]["places"]), line["map"]["method"]
+        series = []
+        for label in sorted(set(line["labels"]), key=lambda x: -line["labels"].count(x)):
+            chosen = [i for i, own in enumerate(line["labels"]) if own == label]
+            words = [line["tokens"][i] for i in chosen]
+            x, y = places[chosen].T.tolist()
+            series.append(Series(label, x, y, "points", labels=words))
+        title = f"Atoms of the {'embedding' if matrix == MATRICES[0] else 'null model'}, by {method}"
+        charts.append(
+            Chart(
+                f"a4-{matrix.split('-')[0]}",
+                title,
+                series,
+                map=True,
+                caption="Every point is an atom, coloured by the kind of most of the tokens that use it most; point at "
+                "it to read them. Islands on such a map are no evidence: a Gaussian's has them too.",
+            )
+        )
+    p = found["kappa_p_value"]
+    names = {MATRICES[0]: "embedding", MATRICES[1]: "null model"}
+    table = [
+        "| | embedding | covariance-matched | p, one draw of the null model as high |",
+        "|---|---|---|---|",
+        f"| agreement of an atom's 5 nearest atoms beyond chance (kappa) | {spelled(kappa[MATRICES[0]])} | "
+        f"{spelled(kappa[MATRICES[1]])} | {p:.2g} |",
+        f"| purity of the 10 tokens that use an atom most | {spelled(purity[MATRICES[0]])} | "
+        f"{spelled(purity[MATRICES[1]])} | {found['purity_p_value']:.2g} |",
+    ]
+    if rows:
+        middle = f"{np.mean(in_null):.3f} (most of {len(in_null)} draws: {max(in_null):.3f})"
+        table.append(
+            f"| the same agreement of rows | {rows['kappa']:.3f} | {middle} | {rows['p_value']:.2g} (labels permuted) |"
+        )
+    bars = [
+        Series(
+            names[m],
+            ["agreement", "purity"],
+            [kappa[m]["mean"], purity[m]["mean"]],
+            "bars",
+            [kappa[m]["low"], purity[m]["low"]],
+            [kappa[m]["high"], purity[m]["high"]],
+        )
+        for m in MATRICES
+    ]
+    more = "more" if p <= done["settings"]["alpha"] else "not clearly more"
+    return Section(
+        "A4",
+        question,
+        f"In all dimensions, neighbouring atoms carry the same kind of token {more} often than on Gaussian rows: "
+        f"beyond chance {spelled(kappa[MATRICES[0]])} against {spelled(kappa[MATRICES[1]])} (p {p:.2g}).",
+        tables="\n".join(table),
+        charts=[
+            *charts,
+            Chart("a4-agreement", "Agreement in all dimensions", bars, "", "kappa; share", caption="Whiskers: 95 %."),
+        ],
+        null_models="Atoms learned on covariance-matched Gaussian rows whose tokens keep their names. " + _false(done),
+        not_shown=(
+            "That kinds of token are clusters. Kinds are read off the spelling (word, continuation, number, ...), and "
+            "the embedding may be organised by something else. Nothing is judged on the maps."
+        ),
+        command=command,
+        numbers={"kappa": kappa, "purity": purity, "p_value": p, "rows": rows, "rows_of_null_models": in_null},
+    )
+
+
+def binding(question: str, done: dict[str, Any], command: str) -> Section:
+    """A8."""
+    found, null = done["A8"]["found"]["relations"], [model["relations"] for model in done["A8"]["null"]]
+    if not found:
+        why = (
+            "no relation has 40 pairs among the tokens" if done["rows"]["tokens_known"] else "the tokens are not known"
+        )
+        return Section("A8", question, why, tested=False)
+    names = list(found)
+    head = ["relation", "pairs", *MODELS.values(), "gain of the matrix", "the same on new kinds", "p, adjusted", "rank"]
+    table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name in names:
+        r, test = found[name], _test(done, "A8", name)
+        cells = [f"{name} ({r['example']})", f"{r['pairs']} of {r['all_pairs']}", *(f"{r[m]:.3f}" for m in MODELS)]
+        cells += [f"{r['gain']:.3f}", f"{r['class_gain']:.3f}", f"{test['adjusted']:.2g}", str(r["rank"])]
+        table.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    most = max(names, key=lambda name: min(found[name]["gain"], found[name]["class_gain"]))
+    bound = _found(done, "A8")
+    if bound:
+        ranks = ", ".join(f"{name} (rank {found[name]['rank']})" for name in bound)
+        finding = f"A matrix says more than scale and offset in {ranks}, on fillers of new kinds as well."
+    else:
+        finding = (
+            f"In none of {len(names)} relations does a matrix gain more than {CLEAR_GAIN:g} in cross-validated R² over "
+            f"scale and offset; most in {most}: {found[most]['scale_offset']:.3f} with scale and offset, "
+            f"{found[most]['matrix']:.3f} with a matrix."
+        )
+    by_model = [Series(text, names, [found[n][m] for n in names], "bars") for m, text in MODELS.items()]
+    by_rank = [
+        Series(name, list(range(1, len(found[name]["gain_by_rank"]))), found[name]["gain_by_rank"][1:])
+        for name in names
+    ]
+    gains = [model[n]["gain"] for model in null for n in model if n in found]
+    return Section(
+        "A8",
+        question,
+        finding,
+        tables="\n".join(table)
+        + "\n\nCross-validated R² of the second row of a pair from the first. A finding needs a gain above "
+        + f"{CLEAR_GAIN:g} on random folds and on folds that are clusters of the first rows (new kinds). Rank: the "
+        "least that has 95 % of the gain.",
+        charts=[
+            Chart("a8-models", "What predicts one row from the other", by_model, "", "cross-validated R²"),
+            Chart("a8-ranks", "What a matrix of some rank adds to a scale", by_rank, "rank", "gain in R²", log_x=True),
+        ],
+        null_models=(
+            "Scale and offset; a rotation; pairs shuffled; and, for p, what scale and offset leave over dealt out "
+            f"among the pairs. On covariance-matched rows the largest gain of {len(gains)} is "
+            f"{max(gains, default=float('nan')):.3f}. " + _false(done)
+        ),
+        not_shown=(
+            "Relations that spelling does not show, binding by more than one filler, and maps that are not linear. A "
+            "small gain with a small p is real, but not what binding by a matrix would be."
+        ),
+        command=command,
+        numbers={"relations": found, "tests": [t for t in done["A8"]["tests"] if t["experiment"] == "A8"]},
+    )
+
+
+def circles(question: str, done: dict[str, Any], command: str) -> Section:
+    """A9."""
+    found, rings = done["A8"]["found"]["circles"], done["A8"]["found"]["rings"]
+    tested = {name: c for name, c in found.items() if c["p_value"] is not None}
+    head = ["family", "members", "first harmonic", "isotropic", "open arc", "p", "p, adjusted", "what it is"]
+    table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    on_circle = _found(done, "A9")
+    alpha = done["settings"]["alpha"]
+    for name, c in found.items():
+        if name not in tested:
+            table.append(f"| {name} | {len(c['members'])} | | | | | | too few members to tell |")
+            continue
+        test = _test(done, "A9", name)
+        what = (
+            "a circle"
+            if name in on_circle
+            else "a line or an open arc"
+            if test["adjusted"] <= alpha
+            else "not in order"
+        )
+        cells = [name, str(len(c["members"])), *(f"{c[k]:.3f}" for k in ("share", "expected", "arc_share"))]
+        cells += [f"{c['p_value']:.2g}", f"{test['adjusted']:.2g}", what]
+        table.append(f"| {' | '.join(cells)} |")
+    searched = [(ring, _test(done, "A9", f"any ring of {len(ring['members'])}")) for ring in rings]
+    for ring, test in searched:
+        table += [
+            "",
+            f"Roundest group of {len(ring['members'])} neighbouring rows: spread of radii {ring['spread']:.3f}, "
+            f"p {test['p_value']:.2g} beside null models, adjusted {test['adjusted']:.2g}.",
+        ]
+    charts = []
+    if tested:
+        names = list(tested)
+        charts.append(
+            Chart(
+                "a9-shares",
+                "Share of a family's variance on a circle in its order",
+                [
+                    Series("first harmonic", names, [tested[n]["share"] for n in names], "bars"),
+                    Series("open arc", names, [tested[n]["arc_share"] for n in names], "points"),
+                    Series("isotropic rows", names, [tested[n]["expected"] for n in names], "points"),
+                ],
+                "",
+                "share",
+            )
+        )
+        charts += [_drawn(name, c) for name, c in tested.items()]
+    open_arcs = [n for n in tested if n not in on_circle and _test(done, "A9", n)["adjusted"] <= alpha]
+    finding = f"Circles: {', '.join(on_circle)}." if on_circle else "No circle was found."
+    if open_arcs:
+        finding += f" In order, but on an open line or arc: {', '.join(open_arcs)}."
+    rest = [n for n in tested if n not in on_circle and n not in open_arcs]
+    if rest:
+        finding += f" Not in order: {', '.join(rest)}."
+    if not tested:
+        finding += " None of the families with a known order has all of its members among the tokens."
+    return Section(
+        "A9",
+        question,
+        finding,
+        tables="\n".join(table),
+        charts=charts,
+        null_models=(
+            "All other orders of the same members, for p; isotropic rows, whose share is 2 / (n - 1); and an open arc, "
+            "which has a high share too, without closing. For rings of unknown order, the least spread in null models. "
+            + _false(done)
+        ),
+        not_shown=(
+            "Circles of families that are not asked for, unless the search for rings finds them: it needs 12 or 24 "
+            "rows that are each other's neighbours, and takes the corners of a square for a circle. That a model "
+            "uses a circle."
+        ),
+        command=command,
+        numbers={
+            "families": found,
+            "rings": rings,
+            "tests": [t for t in done["A8"]["tests"] if t["experiment"] == "A9"],
+        },
+    )
+
+
+def _drawn(name: str, c: dict[str, Any]) -> Chart:
+    plane = np.array(c["plane"])[0]  # (n, 2), of the first form
+    closed = np.concatenate([plane, plane[:1]]) if c["closed"] else plane
+    (x, y), (px, py) = closed.T.tolist(), plane.T.tolist()
+    series = [
+        Series("in order", x, y, "dotted"),
+        Series(name, px, py, "points", labels=c["members"], written=True, color="members"),
+    ]
+    return Chart(
+        f"a9-{name.replace(' ', '-')}",
+        name.capitalize(),
+        series,
+        map=True,
+        caption=f"The plane of the first harmonic; it holds {100 * c['share']:.0f} % of the family's variance "
+        f"({100 * c['expected']:.0f} % of isotropic rows').",
+    )

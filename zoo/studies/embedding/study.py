@@ -1,0 +1,251 @@
+"""The parts of the study, one after the other; each keeps what it has finished."""
+
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from zoo import catalog, checkpoint_config, report, sources
+from zoo.errors import ZooError
+from zoo.rebuild import portable
+from zoo.studies import basis_pursuit, frozen_embedding, row_reset, sparse_rows
+from zoo.studies.embedding import atoms, rows, structure
+from zoo.studies.embedding.sections import write_up
+from zoo.studies.tasks import check_folder, do_all, write_json
+
+DEFAULT = "gpt2-mini.learned"
+ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-matched", "frozen copied")
+PENALTIES = (0.3, 0.2, 0.14, 0.1)
+DICTIONARY_STEPS = 10
+BITS_MATRICES = ("embedding", "covariance-matched", "planted")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is studied, and how thoroughly.
+
+    Args:
+        sources: The embeddings of one or several runs of pretraining: what `zoo.embedding` takes, or a name with {step}
+            in it where every step has a name of its own.
+        steps: Of pretraining, ascending; all that the source holds by default.
+        tokens: File with the rows' tokens, for a source that has none, see `rows.read_tokens`.
+        train: Config of the runs that learned and frozen embeddings are compared by (A5). By default that of
+            gpt2-mini.learned, if that is what is studied, and otherwise none: A5 is then not tested.
+        training_steps: Optimizer steps of these runs.
+        n_atoms: Atoms of a dictionary; by default 4 per dimension, and at most half as many as rows.
+        frequency_power: Rows have weight p^power of their token's frequency p.
+        seeds: Runs, dictionaries and autoencoders per arm.
+        null_draws: Draws of the covariance-matched null model that are searched for circles and binding.
+        reset_rows: Rows that are reset (A6).
+        keep_untrained: Whether untrained rows are studied too.
+        margin: Nats above which a frozen embedding is much worse.
+        tolerance: FVU below which sparse coding leaves nothing much over.
+        alpha: Chance of any false finding among the tests for structure.
+    """
+
+    sources: tuple[str, ...] = (DEFAULT,)
+    steps: tuple[int | None, ...] | None = None
+    tokens: str | None = None
+    train: str | None = None
+    training_steps: int = 1024
+    n_atoms: int | None = None
+    frequency_power: float = 0.0
+    seeds: int = 3
+    null_draws: int = 20
+    reset_rows: int = 256
+    keep_untrained: bool = False
+    margin: float = 0.1
+    tolerance: float = 0.05
+    alpha: float = 0.05
+
+
+def run(out: Path, settings: Settings, command: str = "", jobs: int = 1) -> report.Report:
+    """Do what is missing, then write `report.html`, `report.json` and `figures/` into the folder.
+
+    Args:
+        out: Folder of the study; finished parts in it are not made again.
+        settings: See `Settings`.
+        command: What was asked for, to be told in the report.
+        jobs: Processes, of one thread each.
+
+    Returns:
+        The report.
+
+    Raises:
+        ZooError: If a setting is out of range, a source cannot be read, or the folder holds another study.
+    """
+    _check(settings, jobs)
+    steps = settings.steps or tuple(rows.steps_of(settings.sources[0]))
+    if settings.train is None and settings.sources == (DEFAULT,):
+        settings = replace(settings, train=DEFAULT)
+    if settings.train and settings.train != DEFAULT and not Path(settings.train).is_file():
+        raise ZooError(f"--train {settings.train}: there is no such config")
+    check_folder(out, {**json.loads(json.dumps(asdict(settings))), "steps": list(steps)})
+    return _Study(out, settings, steps, command, jobs).run()
+
+
+def _check(settings: Settings, jobs: int) -> None:
+    least = {"seeds": 2, "null_draws": 5, "training_steps": 8, "reset_rows": 8}
+    for name, value in least.items():
+        if getattr(settings, name) < value:
+            raise ZooError(f"{name} is {getattr(settings, name)}; it must be at least {value}")
+    if jobs < 1:
+        raise ZooError(f"jobs is {jobs}; it must be at least 1")
+    if not 0 < settings.alpha < 1 or not 0 < settings.tolerance < 1 or settings.margin < 0:
+        raise ZooError(
+            f"alpha is {settings.alpha} and tolerance {settings.tolerance}, which must lie between 0 and 1; margin is "
+            f"{settings.margin}, which must not be negative"
+        )
+
+
+class _Study:
+    def __init__(self, out: Path, settings: Settings, steps: tuple[int | None, ...], command: str, jobs: int) -> None:
+        self.out, self.settings, self.steps, self.jobs, self.command = out, settings, steps, jobs, command
+        self.console = Console(stderr=True)
+        self.costs_file = out / "costs.json"
+        self.costs: dict[str, dict[str, float]] = (
+            json.loads(self.costs_file.read_text("utf-8")) if self.costs_file.exists() else {}
+        )
+
+    def run(self) -> report.Report:
+        settings = self.settings
+        done: dict[str, Any] = {"settings": asdict(settings), "steps": list(self.steps), "command": self.command}
+        parts: list[tuple[str, str, Callable[[], Any]]] = [
+            ("rows", "rows that were trained", self._prepare),
+            ("A1", "autoencoders on the rows", self._autoencoders),
+            ("A2", "certified dictionaries of the rows, at every step", self._dictionaries),
+            ("A4", "neighbours among atoms", self._atoms),
+            ("A7", "bits of smaller dictionaries", self._bits),
+            ("A8", "circles and binding, in the rows and in null models", self._structure),
+            ("A5", "training with learned and with frozen rows", self._training),
+            ("A6", "single rows reset", self._resets),
+        ]
+        self.done = done
+        for number, (name, text, do) in enumerate(parts, 1):
+            self.console.rule(f"{number} of {len(parts)}: {text}", align="left")
+            start = time.perf_counter()
+            done[name] = do()
+            self._note_cost(name, time.perf_counter() - start)
+        done["costs"] = self.costs
+        written = write_up(self.out, done)
+        report.write(written, self.out)
+        return written
+
+    def _note_cost(self, part: str, seconds: float) -> None:
+        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        if seconds > self.costs.get(part, {}).get("seconds", 0):  # a part that was done already takes no time
+            self.costs[part] = {"seconds": seconds, "largest_process_mb": peak / 1e3, "jobs": self.jobs}
+            write_json(self.costs_file, self.costs)
+
+    def _prepare(self) -> dict[str, Any]:
+        s = self.settings
+        prepared = rows.prepare(self.out, s.sources, self.steps, s.tokens, s.keep_untrained)
+        V, D = prepared["n_rows"], prepared["d_model"]
+        self.n_atoms = s.n_atoms or max(2, min(4 * D, V // 2))
+        self.at_l0 = max(1, min(16, D // 4))
+        self.last = prepared["patterns"][0].replace("{step}", str(self.steps[-1]))
+        self.tokens = sources.token_strings(self.last)
+        return prepared | {"n_atoms": self.n_atoms, "at_l0": self.at_l0}
+
+    def _autoencoders(self) -> Any:
+        if min(self.done["rows"]["d_model"], self.n_atoms) < max(sparse_rows.BASELINE_L0):
+            return f"it turns on up to {max(sparse_rows.BASELINE_L0)} latents, more than there are dimensions or atoms"
+        s = self.settings
+        shared = (self.n_atoms, 1000, min(512, self.done["rows"]["n_rows"]), s.frequency_power, s.seeds, self.jobs)
+        return sparse_rows.run(self.out / "A1", self.last, *shared, variants=("TopK",))
+
+    def _dictionaries(self) -> Any:
+        s = self.settings
+        shared = (self.n_atoms, PENALTIES, DICTIONARY_STEPS, s.frequency_power, s.seeds, self.jobs, self.at_l0)
+        return basis_pursuit.run(self.out / "A2", self.done["rows"]["patterns"], self.steps, *shared)
+
+    def _task(self, matrix: str, seed: int, n_atoms: int) -> basis_pursuit.Task:
+        shared = (n_atoms, PENALTIES, DICTIONARY_STEPS, self.settings.frequency_power, self.at_l0)
+        return basis_pursuit.Task(self.done["rows"]["patterns"][0], self.steps[-1], matrix, seed, seed, *shared)
+
+    def _atoms(self) -> Any:
+        if self.tokens is None:
+            return "the tokens of the rows are not known; give --tokens"
+        file = self.out / "A4.json"
+        if not file.exists():
+            tasks = [self._task(m, seed, self.n_atoms) for m in atoms.MATRICES for seed in range(self.settings.seeds)]
+            write_json(file, atoms.organisation(self.out / "A2", tasks, self.tokens))
+        return json.loads(file.read_text("utf-8"))
+
+    def _bits(self) -> Any:
+        """Bits at three sizes of dictionary, a line per dictionary and penalty."""
+        lines = [line | {"n_atoms": self.n_atoms} for line in self.done["A2"] if "fvu_at_bits" in line]
+        lines = [line for line in lines if line["step"] == self.steps[-1] and line["source"] == self._pattern]
+        for n in (self.n_atoms // 4, self.n_atoms // 2):
+            folder = self.out / "A7" / f"{n}-atoms"
+            (folder / "runs").mkdir(parents=True, exist_ok=True)
+            tasks = [self._task(m, seed, n) for m in BITS_MATRICES for seed in range(self.settings.seeds)]
+            do_all(basis_pursuit.solve, [t for t in tasks if not t.file(folder).exists()], folder, self.jobs)
+            lines += [line | {"n_atoms": n} for t in tasks for line in json.loads(t.file(folder).read_text("utf-8"))]
+        return [line for line in lines if line["matrix"] in BITS_MATRICES]
+
+    @property
+    def _pattern(self) -> str:
+        return str(self.done["rows"]["patterns"][0])
+
+    def _structure(self) -> dict[str, Any]:
+        (self.out / "structure").mkdir(exist_ok=True)
+        draws = [structure.Draw(self.last, n) for n in (None, *range(self.settings.null_draws))]
+        do_all(structure.look, [d for d in draws if not d.file(self.out).exists()], self.out, self.jobs)
+        found, *null = structure.read(self.out, draws)
+        alpha = self.settings.alpha
+        tests = structure.tests(found, null)
+        return {
+            "found": found,
+            "null": null,
+            "tests": tests,
+            "findings": structure.findings(tests, alpha),
+            "false_findings": structure.false_findings(null, alpha),
+        }
+
+    def _training(self) -> Any:
+        s = self.settings
+        if s.train is None:
+            return "no training runs: give --train CONFIG"
+        config = s.train
+        if config == DEFAULT:
+            config = str(self.out / "A5" / "config.yaml")
+            Path(config).parent.mkdir(exist_ok=True)
+            made_by = checkpoint_config.read(catalog.folder(DEFAULT))["provenance"]["config"]
+            Path(config).write_text(yaml.safe_dump(portable(made_by), sort_keys=False), "utf-8")
+        often = max(1, s.training_steps // 8)
+        extra = ["--trainer.max_steps", str(s.training_steps), "--trainer.val_check_interval", str(often)]
+        extra += ["--trainer.enable_progress_bar", "false"]
+        arms = [(name, "untied") for name in ARMS]
+        results = frozen_embedding.run(config, self.out / "A5", s.seeds, self.jobs, extra, arms)
+        runs = {a: [frozen_embedding.Run(*a, seed) for seed in range(s.seeds)] for a in arms}
+        curves = {a[0]: [r.curve(self.out / "A5").tolist() for r in of] for a, of in runs.items()}
+        return {"arms": results["arms"], "curves": curves}
+
+    def _resets(self) -> Any:
+        try:
+            net = sources.load(self.settings.sources[0])
+        except ZooError as error:
+            return f"no network to fine-tune: {error}"
+        if type(net).__name__ != "GPT2":
+            return f"{self.settings.sources[0]} is no GPT-2 that could be fine-tuned"
+        try:
+            n = self.settings.reset_rows
+            results = row_reset.run(self.out / "A6", self.settings.sources[0], rows=n, jobs=self.jobs)
+        except ZooError as error:
+            return str(error)
+        return results
+
+
+def default_jobs() -> int:
+    """As many processes as there are cores, up to 4."""
+    return min(4, os.cpu_count() or 1)
+
+

@@ -1,0 +1,106 @@
+"""The text that a language model was trained on, found by what the model says of itself."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+import zoo.datamodules
+from zoo import sources
+from zoo.cli import ZooParser
+from zoo.config_files import expand_configs, read_config
+from zoo.datamodules import TextDataModule, TokenizerFile
+from zoo.errors import ZooError
+
+
+def training_text(source: str, config: str | None, vocab_size: int) -> tuple[TextDataModule, list[str]]:
+    """The text a model was trained on, or that of a config, as token ids that the model knows.
+
+    Args:
+        source: The model: what `zoo.load` takes.
+        config: A config file with a `data` part; by default the one the model says it was trained by.
+        vocab_size: Tokens V that the model knows.
+
+    Returns:
+        A datamodule that is set up, and notes for the reader.
+
+    Raises:
+        ZooError: If the model does not say what it was trained on, or the tokens are not the model's.
+    """
+    notes: list[str] = []
+    provenance = _provenance(source)
+    if config is not None:
+        words = expand_configs(["--config", config])
+        parts = [read_config(Path(word)).get("data") for word in words[1::2]]
+        made_by = f"config {config}"
+    else:
+        parts, made_by = [_without_cache((provenance.get("config") or {}).get("data"))], source
+    data = _datamodule([part for part in parts if part], made_by)
+    if data.vocab_size != vocab_size:
+        raise ZooError(f"the tokenizer of {made_by} has {data.vocab_size} tokens, and {source} knows {vocab_size}")
+    tokenizer = sources.tokenizer_json(source)
+    before, now = provenance.get("corpus_fingerprint"), data.cache.corpus_fingerprint
+    if before is not None and before != now:
+        notes.append("the text is not the one the model was trained on, such as that of another version of Python")
+        if tokenizer is not None:
+            data = _with_tokenizer(data, tokenizer)
+    data.prepare_data()
+    data.setup()
+    if tokenizer is None:
+        notes.append(f"{source} has no tokenizer of its own, so whether its tokens are those of the text is not known")
+    elif Tokenizer.from_str(tokenizer).get_vocab() != data.tokenizer.get_vocab():
+        raise ZooError(f"the tokenizer of {made_by} is not the one that came with {source}")
+    return data, notes
+
+
+def _provenance(source: str) -> dict[str, Any]:
+    path = sources.run_checkpoint(source, None)
+    part = sources.read_lightning(Path(path))[1] if str(path).endswith(".ckpt") else sources.zoo_part(path)
+    return dict((part or {}).get("provenance") or {})
+
+
+def _datamodule(parts: list[dict[str, Any]], made_by: str) -> TextDataModule:
+    """The datamodule of configs' data parts, each of which builds on the one before."""
+    if not parts:
+        raise ZooError(f"{made_by} does not say on what text; name a config that has a data part, with --config")
+    for name in zoo.datamodules.__all__:
+        getattr(zoo.datamodules, name)  # configs may use the short names of classes that are imported
+    parser = ZooParser()
+    parser.add_lightning_class_args(TextDataModule, "data", subclass_mode=True)
+    settings = None
+    for part in parts:
+        name = str(part.get("class_path", "TextDataModule")).rpartition(".")[2]
+        if name != "TextDataModule":
+            raise ZooError(f"the data of {made_by} is a {name}; text is needed, a TextDataModule")
+        settings = parser.parse_object({"data": part}, settings)
+    data = parser.instantiate_classes(settings).data
+    assert isinstance(data, TextDataModule)
+    return data
+
+
+def _without_cache(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A run's data part without the folder it wrote to, perhaps on another machine."""
+    if not part:
+        return None
+    return {**part, "init_args": {k: v for k, v in (part.get("init_args") or {}).items() if k != "cache_dir"}}
+
+
+def _with_tokenizer(data: TextDataModule, tokenizer: str) -> TextDataModule:
+    """The same text in the tokens of a serialised tokenizer."""
+    cache = data.cache
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "tokenizer.json"
+        file.write_text(tokenizer, "utf-8")
+        source = TokenizerFile(str(file))
+    return TextDataModule(
+        cache.corpus,
+        source,
+        data.context_length,
+        data.batch_size,
+        cache.val_fraction,
+        cache.test_fraction,
+        data.seed,
+        data.prompts,
+        str(cache.folder.parent),
+    )
