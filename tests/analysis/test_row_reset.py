@@ -167,6 +167,12 @@ def test_putting_the_row_back_recovers_everything_and_leaving_it_nothing():
     assert half.value == pytest.approx(0.5, abs=0.15)
 
 
+def test_what_is_recovered_of_unclear_damage_is_not_told():
+    before, few = np.zeros(4), np.array([0.001, 0.002, 0.015, 0.018])  # a bootstrap alone would take it for clear
+    assert np.isnan(recovered(before, few, before, before)).all()
+    assert recovered(before, few + 0.02, before, before).value == 1
+
+
 def test_a_put_back_row_has_no_loss_left():
     model = network(tied=True)
     tokens, rows, train, evaluation = resets(model)

@@ -161,9 +161,9 @@ def test_the_finding_follows_the_numbers(study):
     row = results["groups"][0]["row"]
     row |= {"recovered": {"mean": 0.5, "low": 0.4, "high": 0.6}, "drift": {"mean": 0.3, "low": 0.2, "high": 0.4}}
     assert "make good 50 % [40, 60]" in finding(results)
-    assert "comes back towards its original" in finding(results)
+    assert "turns towards its original" in finding(results)
     row["drift"] = {"mean": 0.0, "low": -0.1, "high": 0.1}
-    assert "does not come near its original" in finding(results)
+    assert "does not turn towards its original" in finding(results)
     row["recovered"] = None
     assert "no clear damage" in finding(results)
 

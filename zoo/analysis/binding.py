@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo.errors import ZooError
 
 FOLDS = 5
+STARTS = 10  # of k-means, of which the best counts
 RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)  # in units of the mean of the variance's eigenvalues
 LEAST_PAIRS = 20
 ENOUGH = 0.95  # of the best gain, at the rank that is reported
@@ -99,7 +100,8 @@ def clusters(rows: Tensor, n: int, seed: int = 0) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     x = torch.nn.functional.normalize(rows.double() - rows.double().mean(0)).numpy()
-    middles, _ = kmeans2(x, n, iter=20, minit="++", seed=seed)
+    starts = [kmeans2(x, n, iter=20, minit="++", seed=np.random.default_rng((seed, start))) for start in range(STARTS)]
+    middles, _ = min(starts, key=lambda found: ((x - found[0][found[1]]) ** 2).sum())
     places = np.sort(np.arange(len(x)) % n)  # as many in every cluster as there are rows for it
     _, chosen = linear_sum_assignment(((middles**2).sum(1) - 2 * x @ middles.T)[:, places])
     return torch.from_numpy(places[chosen])

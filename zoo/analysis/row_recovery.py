@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor
 
 
@@ -50,7 +51,7 @@ def recovered(
     a ratio of means, as a reset that hardly matters makes a token's own ratio meaningless.
 
     Args:
-        before: Losses of the model as it was (n,).
+        before: Losses of the model as it was (n,), n at least 2.
         reset: Losses right after the resets (n,).
         after: Losses after fine-tuning (n,).
         control: Losses after the same fine-tuning without a reset (n,); `before`, to compare with no fine-tuning.
@@ -58,12 +59,11 @@ def recovered(
         seed: Of these.
 
     Returns:
-        The share and its 95 % bootstrap interval; NaN if the damage is not clearly above 0 in 97.5 % of the samples.
+        The share and its 95 % bootstrap interval; NaN if the damage's 95 % Student t interval is not above 0.
     """
-    chosen = np.random.default_rng(seed).integers(len(before), size=(draws, len(before)))
-    left, damage = after - control, reset - before
-    damages = damage[chosen].mean(1)
-    if np.quantile(damages, 0.025) <= 0 or damage.mean() <= 0:
+    n, left, damage = len(before), after - control, reset - before
+    if damage.mean() <= stats.t.ppf(0.975, n - 1) * stats.sem(damage):
         return Share(np.nan, np.nan, np.nan)
-    low, high = np.quantile(1 - left[chosen].mean(1) / damages, (0.025, 0.975))
+    chosen = np.random.default_rng(seed).integers(n, size=(draws, n))
+    low, high = np.quantile(1 - left[chosen].mean(1) / damage[chosen].mean(1), (0.025, 0.975))
     return Share(float(1 - left.mean() / damage.mean()), float(low), float(high))

@@ -47,15 +47,14 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def notes(results: list[dict[str, Any]]) -> dict[str, str]:
     """What is said of experiments beside their `rows`, in paragraphs of Markdown."""
-    most = {dtype: attention.largest_circle(dtype) for dtype in (torch.float32, torch.float64)}
-    misled = {dtype: attention.misled_tokens(VOCABULARY, dtype, window=8) for dtype in most}
+    limits = circle_limits()
     found = {
-        "C1": f"C1. float32 is sure to tell {most[torch.float32]:,} tokens on a circle apart, and float64 "
-        f"{most[torch.float64]:,}. Of V = {VOCABULARY:,}, {misled[torch.float32]:,} score another at least as high as "
-        f"themselves in float32 and {misled[torch.float64]:,} in float64, where attention 0.9 to the own token takes "
-        f"beta = {attention.circle_beta(VOCABULARY, 0.9):.2e}.\n",
-        "C4": "C4. Usable B: the most pairs at which any of the competitors wins with probability 0.05 at most. Theory of "
-        "the entropy: the same without noise.\n",
+        "C1": f"C1. float32 is sure to tell {limits['float32']['certain']:,} tokens on a circle apart, and float64 "
+        f"{limits['float64']['certain']:,}. Of V = {VOCABULARY:,}, {limits['float32']['misled']:,} score another at "
+        f"least as high as themselves in float32 and {limits['float64']['misled']:,} in float64, where attention 0.9 "
+        f"to the own token takes beta = {attention.circle_beta(VOCABULARY, 0.9):.2e}.\n",
+        "C4": "C4. Usable B: the most pairs at which any of the competitors wins with probability 0.05 at most. Theory "
+        "of the entropy: the same without noise.\n",
     }
     heads = []
     for r in (r for r in results if r["kind"] == "head"):
@@ -65,6 +64,18 @@ def notes(results: list[dict[str, Any]]) -> dict[str, str]:
             f"(p < 0.05), once centred {centred}.\n"
         )
     return found | {"C5": "\n".join(heads)}
+
+
+def circle_limits() -> dict[str, dict[str, int]]:
+    """By type: how many tokens on a circle it is certain to tell apart, and how many of GPT-2's it misleads."""
+    types = {"float32": torch.float32, "float64": torch.float64}
+    return {
+        name: {
+            "certain": attention.largest_circle(dtype),
+            "misled": attention.misled_tokens(VOCABULARY, dtype, window=8),
+        }
+        for name, dtype in types.items()
+    }
 
 
 def rows(results: list[dict[str, Any]], *experiments: str) -> str:

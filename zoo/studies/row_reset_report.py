@@ -83,7 +83,7 @@ def finding(results: Numbers) -> str:
     if row["recovered"] is None:
         return f"A random row does no clear damage: {_text(row['damage'])} nats over {everything['n']} tokens."
     drift, own, others = row["drift"], _text(row["own"], 2), _text(row["others"], 2)
-    way = "comes back towards" if drift["low"] > 0 else "goes away from" if drift["high"] < 0 else "does not come near"
+    way = "turns towards" if drift["low"] > 0 else "turns away from" if drift["high"] < 0 else "does not turn towards"
     return (
         f"A random row costs {_text(row['damage'])} nats per token where it matters, over {everything['n']} tokens. "
         f"Of that, {steps} steps on the row alone make good {_percent(row['recovered'])}, and {steps} steps on "

@@ -1,0 +1,199 @@
+"""Controls through the whole study: matrices of which it is known what they hold."""
+
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from zoo import report
+from zoo.analysis.token_families import CYCLIC
+from zoo.null_models import planted
+from zoo.studies import basis_pursuit, embedding
+from zoo.studies.embedding import structure, study
+from zoo.studies.embedding.verdict import decide, explained, needed
+
+D, PAIRS = 24, 80
+RANK = 2  # of the planted binding
+WORDS = [a + b + c for a in "bdfgklmnprt" for b in "aeiou" for c in "bdgklmnp"][:PAIRS]
+FAMILIES = [member for name in ("weekdays", "months", "compass", "colour wheel") for member in CYCLIC[name].split()]
+TOKENS = [*FAMILIES, *WORDS, *(word + "s" for word in WORDS), *(f"filler{i}" for i in range(500))]
+
+
+def superposition(seed=0):
+    """Rows that are sums of 3 of 36 atoms, a row per token."""
+    return planted(len(TOKENS), D, 36, 3, generator=torch.Generator().manual_seed(seed))[0]
+
+
+def with_circles_and_binding(seed=0):
+    """The same with weekdays and months on circles, and plurals a matrix (a scalar and rank 2) times the word."""
+    rows, g = superposition(seed), torch.Generator().manual_seed(100 + seed)
+    for name in ("weekdays", "months"):
+        members = [TOKENS.index(member) for member in CYCLIC[name].split()]
+        angle = 2 * math.pi * torch.arange(len(members)) / len(members)
+        plane = torch.linalg.qr(torch.randn(D, 2, generator=g)).Q.T
+        rows[members] += 4 * torch.stack([angle.cos(), angle.sin()], 1) @ plane
+    U, V = (torch.linalg.qr(torch.randn(D, RANK, generator=g)).Q for _ in range(2))
+    singular, plural = ([TOKENS.index(w + s) for w in WORDS] for s in ("", "s"))
+    rows[plural] = rows[singular] @ (0.5 * torch.eye(D) + 2 * U @ V.T) + 0.2 * torch.randn(PAIRS, D, generator=g)
+    return rows
+
+
+def gaussian(seed=0):
+    return torch.randn(len(TOKENS), D, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def small_study(tmp_path, monkeypatch):
+    """The study of some rows, small and in this process."""
+    for module in (study, basis_pursuit):
+        monkeypatch.setattr(module, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
+    monkeypatch.setattr(study, "PENALTIES", (0.3, 0.1))
+    monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 4))
+    monkeypatch.setattr(structure, "PERMUTATIONS", 299)
+    monkeypatch.setitem(sys.modules, "umap", None)  # as where it is not installed
+
+    def run(rows, tokens=True, **settings):
+        np.save(tmp_path / "W.npy", rows.numpy())
+        if tokens:
+            (tmp_path / "W.tokens.json").write_text(json.dumps(TOKENS))
+        given = {"sources": (str(tmp_path / "W.npy"),), "n_atoms": 36, "seeds": 2, "null_draws": 5}
+        return embedding.run(tmp_path / "out", embedding.Settings(**given | settings), "python -m zoo study embedding")
+
+    return run
+
+
+def found(written, experiment):
+    return {line["name"]: line for line in written.verdict.numbers["findings"] if line["experiment"] == experiment}
+
+
+def test_superposition_is_explained_by_superposition_and_holds_nothing_else(small_study, tmp_path):
+    written = small_study(superposition())
+    assert written.verdict.headline.startswith("Explained by superposition")
+    numbers = written.verdict.numbers
+    assert (numbers["case"], numbers["needed"]) == ("explained by superposition", "not tested")
+    assert numbers["error"]["high"] < 0.05 < numbers["null_error"]["low"]
+    assert numbers["findings"] == []
+    ratio = {s.id: s for s in written.sections}["A7"].numbers["ratio"]["36"]
+    assert ratio["embedding"]["high"] < 1 < ratio["covariance-matched"]["low"]  # of a Gaussian's bits
+    tested = {section.id: section.tested for section in written.sections}
+    assert tested == {f"A{i}": i in (2, 4, 7, 8, 9) for i in range(1, 10)}
+    read = report.read(tmp_path / "out" / "report.json")
+    assert read["verdict"]["headline"] == written.verdict.headline
+    assert "Explained by superposition" in (tmp_path / "out" / "report.html").read_text()
+    for section in read["sections"]:
+        assert all((tmp_path / "out" / "figures" / f"{chart['name']}.png").stat().st_size for chart in section["charts"])
+
+
+def test_planted_circles_and_binding_are_found_with_their_families_and_rank(small_study):
+    written = small_study(with_circles_and_binding())
+    assert set(found(written, "A9")) == {"weekdays", "months"}
+    assert set(found(written, "A8")) == {"-s"}
+    assert found(written, "A8")["-s"]["rank"] == RANK
+    assert "weekdays (A9)" in written.verdict.headline
+    sections = {section.id: section for section in written.sections}
+    assert sections["A9"].finding.startswith("Circles: weekdays, months.")
+    assert "-s (rank 2)" in sections["A8"].finding
+    assert sections["A9"].numbers["families"]["weekdays"]["share"] > 0.7
+
+
+def test_gaussian_rows_are_not_explained_and_hold_nothing(small_study):
+    written = small_study(gaussian())
+    assert written.verdict.numbers["case"] == "not explained by sparse coding"
+    assert written.verdict.numbers["findings"] == []
+    difference = written.verdict.numbers["difference"]
+    assert difference["low"] - 0.02 < 0 < difference["high"] + 0.02  # no nearer to sparse than a Gaussian
+
+
+def test_gaussian_rows_have_a_finding_no_more_often_than_stated(monkeypatch):
+    monkeypatch.setattr(structure, "PERMUTATIONS", 299)
+    n = 60
+    false = structure.false_findings([structure.structure(gaussian(seed), TOKENS) for seed in range(n)], alpha=0.05)
+    assert sum(count > 0 for count in false) <= 7  # 8 or more of 60 at the nominal 5 %: chance 1 in 75
+
+
+def test_untrained_rows_are_set_aside_and_counted(small_study, tmp_path):
+    rows = superposition()
+    rows[-40:] = rows[-40] * 0.5 + 0.01 * gaussian()[-40:]
+    written = small_study(rows)
+    assert "40 rows look untrained; they were set aside" in written.subject
+    kept = json.loads((tmp_path / "out" / "rows" / "run-0" / "last.tokens.json").read_text())
+    assert kept == TOKENS[:-40]
+    assert written.verdict.numbers["case"] == "explained by superposition"
+
+
+def test_the_error_over_pretraining_and_a_study_that_goes_on(small_study, tmp_path, monkeypatch, refused):
+    g = torch.Generator().manual_seed(0)
+    noise, learned = torch.randn(len(TOKENS), D, generator=g), superposition()
+    steps = (0, 1, 8, 64)
+    for step in steps:
+        np.save(tmp_path / f"{step}.npy", (learned + noise * 3 / (1 + step)).numpy() if step else noise.numpy())
+        (tmp_path / f"{step}.tokens.json").write_text(json.dumps(TOKENS))
+    settings = {"sources": (str(tmp_path / "{step}.npy"),), "steps": steps}
+    written = small_study(learned, **settings)
+    a3 = {section.id: section for section in written.sections}["A3"]
+    errors = [interval["mean"] for interval in a3.numbers["embedding"]]
+    assert errors[0] > 0.3 > 0.05 > errors[-1]
+    assert abs(a3.numbers["difference"][0]["mean"]) < 0.05  # an untrained matrix is a Gaussian
+    assert a3.numbers["limit"] is None  # 3 steps after the first are too few
+    made = {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("runs/*.json")}
+    monkeypatch.setattr(structure, "look", None)  # which nothing calls again
+    again = small_study(learned, **settings)
+    assert again.verdict == written.verdict
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("runs/*.json")} == made
+    with refused("a study with seeds 2, and seeds is 3 now"):
+        small_study(learned, **settings, seeds=3)
+
+
+def test_rows_without_tokens_are_studied_as_far_as_possible(small_study):
+    written = small_study(superposition(), tokens=False)
+    sections = {section.id: section for section in written.sections}
+    assert not sections["A4"].tested
+    assert not sections["A8"].tested
+    assert "the tokens are not known" in sections["A8"].finding
+    assert written.verdict.numbers["case"] == "explained by superposition"
+    assert "circles and binding of known tokens" in written.verdict.certainty
+
+
+def interval(low, high):
+    return {"mean": (low + high) / 2, "low": low, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("gap", "error", "limit", "case"),
+    [
+        (interval(0.2, 0.4), interval(0.2, 0.3), interval(0.1, 0.3), "structure outside superposition"),
+        (interval(0.2, 0.4), interval(0.2, 0.3), interval(0.0, 0.04), "explained by superposition"),
+        (interval(0.2, 0.4), interval(0.01, 0.02), None, "explained by superposition"),
+        (interval(0.0, 0.05), interval(0.2, 0.3), None, "not sparse, and hardly needed"),
+        (interval(0.0, 0.05), interval(0.01, 0.02), None, "explained, and hardly needed"),
+        (interval(0.05, 0.2), interval(0.2, 0.3), None, "undecided"),
+        (interval(0.2, 0.4), interval(0.2, 0.3), interval(0.0, 0.3), "undecided"),
+        (None, interval(0.2, 0.3), None, "not explained by sparse coding"),
+        (None, interval(0.03, 0.08), None, "undecided"),
+    ],
+)
+def test_the_four_cases_and_what_is_left_undecided(gap, error, limit, case):
+    decided, sentence, numbers = decide(gap, error, limit, [], margin=0.1, tolerance=0.05)
+    assert decided == numbers["case"] == case
+    assert sentence
+    assert (needed(gap, 0.1), explained(error, limit, 0.05)) == (numbers["needed"], numbers["explained"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"seeds": 1}, "seeds is 1; it must be at least 2"),
+        ({"null_draws": 2}, "null_draws is 2"),
+        ({"tolerance": 0.0}, "must lie between 0 and 1"),
+        ({"train": "no.yaml"}, "--train no.yaml: there is no such config"),
+        ({"sources": ("nothing",)}, "no checkpoint 'nothing'"),
+        ({"tokens": "none.txt"}, "--tokens none.txt cannot be read"),
+        ({"steps": (64, 8)}, "steps must be ascending"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_line(small_study, refused, settings, words):
+    with refused(words):
+        small_study(superposition(), **settings)
