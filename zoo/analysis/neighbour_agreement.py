@@ -26,7 +26,12 @@ class Agreement(NamedTuple):
 
 
 def neighbour_agreement(
-    rows: Tensor, labels: Sequence[str], signed: bool = True, n_permutations: int = 999, seed: int = 0
+    rows: Tensor,
+    labels: Sequence[str],
+    signed: bool = True,
+    n_permutations: int = 999,
+    seed: int = 0,
+    neighbours: Tensor | None = None,
 ) -> Agreement:
     """Share of the 5 nearest neighbours, by cosine in R^D, that have a row's own label.
 
@@ -36,13 +41,9 @@ def neighbour_agreement(
         signed: Whether a row and its opposite differ; those of a dictionary with codes of both signs do not.
         n_permutations: Of the labels; p is (1 + those as high) / (1 + permutations).
         seed: Of these.
+        neighbours: Indices of the nearest rows by cosine, (n, at least 5), if they are known.
     """
-    directions = F.normalize(rows.float(), dim=1)
-    if signed:
-        _, indices = nearest(directions, NEIGHBOURS)
-    else:
-        indices = (directions @ directions.T).abs().fill_diagonal_(-1).topk(NEIGHBOURS).indices
-    near = indices.numpy()
+    near = (_nearest(rows, signed) if neighbours is None else neighbours[:, :NEIGHBOURS]).numpy()
     codes = np.unique(np.asarray(labels), return_inverse=True)[1]
     share = float((codes[near] == codes[:, None]).mean())
     rng = np.random.default_rng(seed)
@@ -52,6 +53,13 @@ def neighbour_agreement(
         permuted[i] = (dealt[near] == dealt[:, None]).mean()
     p_value = (1 + int((permuted >= share - 1e-12).sum())) / (1 + n_permutations)
     return Agreement(share, float(permuted.mean()), p_value)
+
+
+def _nearest(rows: Tensor, signed: bool) -> Tensor:
+    directions = F.normalize(rows.float(), dim=1)
+    if signed:
+        return nearest(directions, NEIGHBOURS)[1]
+    return (directions @ directions.T).abs().fill_diagonal_(-1).topk(NEIGHBOURS).indices
 
 
 def atom_labels(codes: Tensor, labels: Sequence[str], top: int = 10) -> tuple[list[str], np.ndarray]:

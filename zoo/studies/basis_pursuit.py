@@ -38,7 +38,6 @@ from zoo.studies.quiet_fit import fit
 from zoo.studies.tasks import check_folder, do_all, write_json
 
 AT_EVERY_STEP, AT_THE_LAST_STEP = MATRICES[:2], MATRICES[2:]
-GAUGED = 50  # held-out rows whose gauge norm is found
 BASELINE_L0 = (1, 4, 8, 16, 32)
 BITS = 8  # of a coefficient and of a number of the dictionary
 
@@ -57,6 +56,7 @@ class Task:
     dictionary_steps: int
     frequency_power: float
     at_l0: int = 16
+    gauged: int = 50  # held-out rows whose gauge norm is found
 
     @property
     def name(self) -> str:
@@ -184,7 +184,7 @@ def _along_penalties(task: Task, out: Path) -> list[dict[str, Any]]:
         lines.append({"coder": "basis pursuit", "penalty": penalty} | _judge(module.net, data, task.at_l0))
         atoms.append(module.net.W_dec.detach().numpy().copy())
     assert module is not None
-    lines[-1] |= _gauge(module.net, data)
+    lines[-1] |= _gauge(module.net, data, task.gauged) if task.gauged else {}
     atoms.append(baselines.token_dictionary(data.W_E[~data.held_out], task.n_atoms).numpy())
     (out / "atoms").mkdir(exist_ok=True)
     np.save(out / "atoms" / f"{task.name}.npy", np.stack(atoms))
@@ -241,9 +241,9 @@ def _fvu(x: torch.Tensor, x_hat: torch.Tensor, rows: torch.Tensor) -> float:
     return FVU()(x_hat[rows], x[rows]).item()
 
 
-def _gauge(net: Dictionary, data: EmbeddingRowsDataModule) -> dict[str, float]:
+def _gauge(net: Dictionary, data: EmbeddingRowsDataModule, gauged: int) -> dict[str, float]:
     """Mean |a|₁ / |x| of held-out rows at error 0, under the learned atoms and under as many random directions."""
-    x = (data.W_E - net.b_dec)[data.held_out][:GAUGED]
+    x = (data.W_E - net.b_dec)[data.held_out][:gauged]
     directions = F.normalize(torch.randn(net.n_atoms, net.d_in))
     line = {}
     for name, atoms in (("gauge", net.W_dec.detach()), ("gauge_of_random_directions", directions)):

@@ -119,7 +119,7 @@ def run(
         for level in VARIANTS[variant][2]
         for matrix in MATRICES
     ]
-    do_all(_do, [task for task in tasks if not task.file(out).exists()], out, jobs)
+    do_all(do, [task for task in tasks if not task.file(out).exists()], out, jobs)
     results = [line for task in tasks for line in json.loads(task.file(out).read_text("utf-8"))]
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as f:
         columns = list(dict.fromkeys(key for line in results for key in line))
@@ -142,7 +142,8 @@ def _data(task: Task) -> EmbeddingRowsDataModule:
     )
 
 
-def _do(task: Task, out: Path) -> None:
+def do(task: Task, out: Path) -> None:
+    """Do a task, and keep its result."""
     lines = _baselines(task) if task.variant is None else [_train(task)]
     shared = {k: v for k, v in asdict(task).items() if k in ("matrix", "seed")}
     write_json(task.file(out), [{**shared, **line} for line in lines])

@@ -13,6 +13,7 @@ from zoo.analysis.untrained_rows import area_under_curve, untrained_rows
 from zoo.errors import ZooError
 from zoo.studies.tasks import write_json
 
+REVISIONS = ("step{step}", "checkpoint-{step}")
 SHOWN = 40  # rows set aside that are named
 
 
@@ -23,6 +24,24 @@ def steps_of(source: str) -> list[int | None]:
         return [None]
     kept = place / "steps" if (place / "steps").is_dir() else place
     return list(catalog.steps(kept)) or [None]
+
+
+def of_hub(name: str, step: int | None) -> str:
+    """A hub repository's name with {step} in it, if it keeps steps as revisions the way Pythia or Mistral does.
+
+    Raises:
+        ZooError: If it has the step in no way that is known.
+    """
+    if not name.startswith("hf:") or "@" in name or "{step}" in name or step is None:
+        return name
+    failures = []
+    for pattern in (name, *(f"{name}@{revision}" for revision in REVISIONS)):
+        try:
+            sources.embedding(*sources.at_step(pattern, step))
+            return pattern
+        except ZooError as error:
+            failures.append(str(error))
+    raise ZooError(f"{name} has no step {step}, neither as a folder nor as {' or '.join(REVISIONS)}: {failures[-1]}")
 
 
 def read_tokens(file: str) -> list[str]:
@@ -73,6 +92,7 @@ def prepare(
     file = out / "rows" / "rows.json"
     if file.exists():
         return dict(json.loads(file.read_text("utf-8")))
+    names = [of_hub(name, steps[-1]) for name in names]
     matrices = [[_read(name, step) for step in steps] for name in names]
     last = [run[-1] for run in matrices]
     V, D = last[0].shape

@@ -233,8 +233,8 @@ def circles(question: str, done: dict[str, Any], command: str) -> Section:
         charts=charts,
         null_models=(
             "All other orders of the same members, for p; isotropic rows, whose share is 2 / (n - 1); and an open arc, "
-            "which has a high share too, without closing. For rings of unknown order, the least spread in null models. "
-            + _false(done)
+            "which has a high share too, without closing. For rings of unknown order, the least spread in Gaussian "
+            "rows and in superposed ones. " + _false(done)
         ),
         not_shown=(
             "Circles of families that are not asked for, unless the search for rings finds them: it needs 12 or 24 "

@@ -98,6 +98,8 @@ def _check(settings: Settings, jobs: int) -> None:
             raise ZooError(f"{name} is {getattr(settings, name)}; it must be at least {value}")
     if jobs < 1:
         raise ZooError(f"jobs is {jobs}; it must be at least 1")
+    if settings.steps and list(settings.steps) != sorted(set(settings.steps)):  # type: ignore[type-var]
+        raise ZooError("steps must be ascending, each given once")
     if not 0 < settings.alpha < 1 or not 0 < settings.tolerance < 1 or settings.margin < 0:
         raise ZooError(
             f"alpha is {settings.alpha} and tolerance {settings.tolerance}, which must lie between 0 and 1; margin is "
@@ -166,8 +168,8 @@ class _Study:
         shared = (self.n_atoms, PENALTIES, DICTIONARY_STEPS, s.frequency_power, s.seeds, self.jobs, self.at_l0)
         return basis_pursuit.run(self.out / "A2", self.done["rows"]["patterns"], self.steps, *shared)
 
-    def _task(self, matrix: str, seed: int, n_atoms: int) -> basis_pursuit.Task:
-        shared = (n_atoms, PENALTIES, DICTIONARY_STEPS, self.settings.frequency_power, self.at_l0)
+    def _task(self, matrix: str, seed: int, n_atoms: int, gauged: int = 0) -> basis_pursuit.Task:
+        shared = (n_atoms, PENALTIES, DICTIONARY_STEPS, self.settings.frequency_power, self.at_l0, gauged)
         return basis_pursuit.Task(self.done["rows"]["patterns"][0], self.steps[-1], matrix, seed, seed, *shared)
 
     def _atoms(self) -> Any:
@@ -186,7 +188,7 @@ class _Study:
         for n in (self.n_atoms // 4, self.n_atoms // 2):
             folder = self.out / "A7" / f"{n}-atoms"
             (folder / "runs").mkdir(parents=True, exist_ok=True)
-            tasks = [self._task(m, seed, n) for m in BITS_MATRICES for seed in range(self.settings.seeds)]
+            tasks = [self._task(m, s, n) for m in BITS_MATRICES for s in range(self.settings.seeds)]
             do_all(basis_pursuit.solve, [t for t in tasks if not t.file(folder).exists()], folder, self.jobs)
             lines += [line | {"n_atoms": n} for t in tasks for line in json.loads(t.file(folder).read_text("utf-8"))]
         return [line for line in lines if line["matrix"] in BITS_MATRICES]
@@ -247,5 +249,3 @@ class _Study:
 def default_jobs() -> int:
     """As many processes as there are cores, up to 4."""
     return min(4, os.cpu_count() or 1)
-
-

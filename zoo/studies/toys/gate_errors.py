@@ -54,7 +54,8 @@ def comparisons(results: Results) -> list[dict[str, Any]]:
             one: dict[str, Any] = {"gate": gate, "d": d}
             for name, end in (("mean", ""), ("rms", "_rms")):
                 trained, readoff, *closed = (
-                    overall(results, name, gate=gate, d_mlp=d, method=method) for method in ("trained", "frozen", *CLOSED)
+                    overall(results, name, gate=gate, d_mlp=d, method=method)
+                    for method in ("trained", "frozen", *CLOSED)
                 )
                 best = min(closed, key=np.mean)
                 one |= {
@@ -77,4 +78,4 @@ def places(compared: list[dict[str, Any]], answer: str) -> str:
         at = [f"{one['d']:,}" for one in compared if (one["gate"], one["answer"]) == (gate, answer)]
         if at:
             found.append(f"{gate.upper()} at d = {listed(at)}")
-    return "; ".join(found)
+    return listed(found)

@@ -10,6 +10,7 @@ from zoo.report.chart import Style
 from zoo.studies.embedding.numbers import Interval, mean_and_interval, spelled
 
 Sample = Sequence[float] | np.ndarray
+COLORS = ("first", "second", "third", "fourth")  # names of colours, for series that no other chart has
 TOLERANCE = 0.05  # by how much a measurement may differ from its closed form, as a share
 
 
@@ -20,9 +21,9 @@ def series(name: str, x: Sequence[Any], samples: Sequence[Sample], style: Style 
     return Series(name, list(x), mean, style, low, high, **options)
 
 
-def theory(name: str, x: Sequence[Any], y: Sequence[float], style: Style = "dashed") -> Series:
-    """What theory says of the series of that name, which shares its colour and its entry in the legend."""
-    return Series(name, list(x), list(y), style, labels=["theory"] * len(x))
+def theory(name: str, x: Sequence[Any], y: Sequence[float], color: str | None = None) -> Series:
+    """What theory says of the series of that name, whose entry in the legend it shares."""
+    return Series(name, list(x), list(y), "dashed", labels=["theory"] * len(x), color=color)
 
 
 def agreement(ratios: np.ndarray) -> dict[str, Any]:
@@ -70,8 +71,8 @@ def sign(difference: Interval) -> Literal["below", "above", "undecided"]:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words as a list: a, b and c."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    """Words as a list: a, b and c; nothing if there are none."""
+    return "".join(words) if len(words) < 2 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _outside(span: Interval) -> bool:

@@ -64,7 +64,7 @@ def regular(n_features: int, corners: int) -> dict[str, float]:
     """The best regular polygon in which so many of the features share two dimensions and the others stay at 0.
 
     Returns:
-        Its `loss` per active input, squared length of a direction, `norm2`, and `bias`, found by minimising the exact
+        Its `loss` per active input, the `length` of a direction, and `bias`, found by minimising the exact
         loss over the directions' length and the biases of features that are kept and that are not, alone.
     """
     angles = 2 * math.pi * torch.arange(n_features, dtype=torch.float64) / corners
@@ -79,7 +79,7 @@ def regular(n_features: int, corners: int) -> dict[str, float]:
     options = {"xatol": 1e-9, "fatol": 1e-13, "maxiter": 5000}
     starts = [(1.0, -0.2, 0.1), (1.3, -0.6, 0.1)]
     found = min((optimize.minimize(loss, s, method="Nelder-Mead", options=options) for s in starts), key=_loss_of)
-    return {"loss": float(found.fun), "norm2": float(found.x[0] ** 2), "bias": float(found.x[1])}
+    return {"loss": float(found.fun), "length": abs(float(found.x[0])), "bias": float(found.x[1])}
 
 
 def _loss_of(found: Any) -> float:

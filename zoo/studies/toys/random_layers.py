@@ -7,12 +7,11 @@ import numpy as np
 from zoo.report import Chart, Section, Series
 from zoo.studies.embedding.numbers import mean_and_interval, spelled
 from zoo.studies.toys.gate_errors import AFFINE, GATES, NAMES, comparisons, errors, overall, places, widths
-from zoo.studies.toys.measured import sign
-from zoo.studies.toys.measured import series as over_seeds
+from zoo.studies.toys.measured import COLORS, listed, series, sign
 from zoo.studies.toys.trained import scope
 from zoo.studies.universal_gates_report import METHODS, Results, chosen, table
 
-WORDS = {"better": "better", "worse": "worse", "undecided": "not clearly either"}
+WORDS = {"better": "better", "worse": "worse", "undecided": "neither clearly"}
 
 
 def genericity(results: Results, command: str) -> Section:
@@ -33,21 +32,21 @@ def genericity(results: Results, command: str) -> Section:
         )
         for gate in GATES
     ]
-    by_answer = [f"{text}: {places(compared, answer)}" for answer, text in WORDS.items() if places(compared, answer)]
+    by_answer = [f"{text} for {places(compared, answer)}" for answer, text in WORDS.items() if places(compared, answer)]
     helped = sum(sign(one["against_readoff"]) == "below" for one in compared)
     finding = (
         f"Random layers {'compute' if beat else 'do not everywhere compute'} the gates better than no neurons do. Mean "
         f"|error| of networks with both layers trained against the best readoff of their random first layers: "
-        f"{'; '.join(told)}. Judged by mean and by root mean square, training is {'; '.join(by_answer)}. Against a "
-        f"readoff of the same random layer that is trained in the same way, training the first layer too makes the mean "
-        f"error smaller in {helped} of {len(compared)} comparisons."
+        f"{'; '.join(told)}. Judged by mean and by root mean square, training is {listed(by_answer)}. Against a "
+        "readoff of the same random layer that is trained in the same way, training the first layer too makes the "
+        f"mean error smaller in {helped} of {len(compared)} comparisons."
     )
     charts = [_widths(results, gate) for gate in GATES]
     charts.append(
         Chart(
             "b9-difference",
             "Trained networks minus the best readoff of random neurons",
-            [_differences(gate, [one for one in compared if one["gate"] == gate]) for gate in GATES],
+            [_differences(gate, compared, color) for gate, color in zip(GATES, COLORS, strict=False)],
             "neurons d",
             "difference of mean |error|",
             caption="Below 0 training wins. Whiskers: 95 % over seeds, which share their first layers.",
@@ -77,9 +76,9 @@ def genericity(results: Results, command: str) -> Section:
 def _widths(results: Results, gate: str) -> Chart:
     d = widths(results)
     lines = [
-        over_seeds(
+        series(
             NAMES[method],
-            d,
+            [f"{n:,}" for n in d],
             [overall(results, gate=gate, d_mlp=n, method=method) for n in d],
             "line" if method in ("trained", "frozen") else "dashed",
         )
@@ -87,12 +86,13 @@ def _widths(results: Results, gate: str) -> Chart:
     ]
     caption = "Bands: 95 % over seeds. Solid: trained; dashed: computed."
     label = "mean |error| of the four cases"
-    return Chart(f"b3-{gate}", f"{gate.upper()} against width", lines, "neurons d", label, True, True, caption=caption)
+    return Chart(f"b3-{gate}", f"{gate.upper()} against width", lines, "neurons d", label, log_y=True, caption=caption)
 
 
-def _differences(gate: str, compared: list[dict[str, Any]]) -> Series:
-    mean, low, high = ([one["against_best"][key] for one in compared] for key in ("mean", "low", "high"))
-    return Series(gate.upper(), [f"{one['d']:,}" for one in compared], mean, "points", low, high)
+def _differences(gate: str, compared: list[dict[str, Any]], color: str) -> Series:
+    own = [one for one in compared if one["gate"] == gate]
+    mean, low, high = ([one["against_best"][key] for one in own] for key in ("mean", "low", "high"))
+    return Series(gate.upper(), [f"{one['d']:,}" for one in own], mean, "points", low, high, color=color)
 
 
 def _table(compared: list[dict[str, Any]]) -> str:
@@ -128,7 +128,7 @@ def affine(results: Results, command: str) -> Section:
         f"{d:,} random neurons that is written down errs {' and '.join(compared)}."
     )
     bars = [
-        over_seeds(NAMES[m], names, [overall(results, gate=gate, d_mlp=d, method=m) for gate in GATES], "bars")
+        series(NAMES[m], names, [overall(results, gate=gate, d_mlp=d, method=m) for gate in GATES], "bars")
         for m in METHODS
     ]
     return Section(
@@ -138,7 +138,8 @@ def affine(results: Results, command: str) -> Section:
         tables=table([r for r in chosen(results, d_mlp=d) if r["method"] in ("affine", "explicit")]),
         charts=[Chart("b4-affine", f"Without neurons, and with d = {d:,}", bars, "", "mean |error| of the four cases")],
         null_models="It is itself what every other readoff is compared with.",
-        not_shown="Affine readoffs whose cases do not weigh alike: where nearly all is 00, the constant 0 errs less (B5).",
+        not_shown="Affine readoffs whose cases do not weigh alike: where nearly all is 00, the constant 0 errs less "
+        "(B5).",
         command=command,
         numbers={"off_closed_form": off, "runs": chosen(results, d_mlp=d, method="affine")},
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.report import Report
-from zoo.studies.toys import attention, explicit, superposition, trained
+from zoo.studies.toys import attention, explicit, noisy_inputs, random_layers, skip_bigrams, superposition, trained
 from zoo.studies.toys.verdict import decide
 
 
@@ -25,13 +25,26 @@ def write_up(
         seeds = "" if settings["seeds"] is None else f" --seeds {settings['seeds']}"
         return f"python -m zoo study {part} --out {(out / part).as_posix()}{seeds}"
 
+    gates, make_gates = done["universal-gates"], again("universal-gates")
+    written, make_written = done["explicit-gates"], again("explicit-gates")
+    features, make_features = done["attention-features"], again("attention-features")
     sections = [
-        *trained.sections(done["universal-gates"], out / "universal-gates", again("universal-gates")),
-        *explicit.sections(done["explicit-gates"], out / "explicit-gates", again("explicit-gates")),
+        trained.cases(gates, out / "universal-gates", make_gates),
+        random_layers.genericity(gates, make_gates),
+        random_layers.affine(gates, make_gates),
+        trained.losses(gates, make_gates),
+        explicit.closed_form(written, out / "explicit-gates", make_written),
+        explicit.width(written, make_written),
+        noisy_inputs.superposed(written, make_written),
+        noisy_inputs.depth(written, make_written),
         superposition.section(
             done["superposition-phases"], done["pentagon"], out / "superposition-phases", again("superposition-phases")
         ),
-        *attention.sections(done["attention-features"], out / "attention-features", again("attention-features")),
+        attention.circle(features, make_features),
+        attention.two_features(features, make_features),
+        attention.dimensions(features, out / "attention-features", make_features),
+        skip_bigrams.constructed(features, make_features),
+        skip_bigrams.learned(features, make_features),
     ]
     return Report(
         "toys",

@@ -59,7 +59,9 @@ def run(out: Path, seeds: int | None = None, jobs: int = 1, command: str = "") -
         done[part] = do[part](out / part)
         _note_cost(out, part, time.perf_counter() - start, jobs)
     costs = json.loads((out / "costs.json").read_text("utf-8"))
-    written = write_up(out, done, {"seeds": seeds, "jobs": jobs}, costs, command or f"python -m zoo study toys --out {out}")
+    written = write_up(
+        out, done, {"seeds": seeds, "jobs": jobs}, costs, command or f"python -m zoo study toys --out {out}"
+    )
     report.write(written, out)
     return written
 

@@ -7,7 +7,7 @@ import numpy as np
 from zoo.report import Chart, Section
 from zoo.studies.embedding.numbers import mean_and_interval, spelled
 from zoo.studies.toys.gate_errors import AFFINE, GATES, INPUTS, NAMES, errors, overall, widths
-from zoo.studies.toys.measured import listed, series, sign
+from zoo.studies.toys.measured import COLORS, listed, series, sign
 from zoo.studies.universal_gates_report import METHODS, Results, chosen, table
 
 WEIGHTS = {"natural": "as they occur", "ones": "ones as much as zeros", "four": "four cases alike"}
@@ -18,8 +18,8 @@ def scope(results: Results) -> str:
     """What no section on trained gates shows."""
     steps, seeds = results[0]["steps"], results[0]["seeds"]
     return (
-        f"Inputs of which more than two are on, or a varying number; other widths; other training than {steps:,} steps of "
-        f"Adam at one learning rate. {seeds} seeds are few."
+        f"Inputs of which more than two are on, or a varying number; other widths; other training than {steps:,} "
+        f"steps of Adam at one learning rate. {seeds} seeds are few."
     )
 
 
@@ -49,10 +49,10 @@ def cases(results: Results, folder: Path, command: str) -> Section:
     seen, unseen = (mean_and_interval(values.tolist()) for values in (blind[:, :3].max(1), blind[:, 3]))
     trap = "is wrong where both are on" if unseen["low"] > RIGHT else "is not clearly wrong where both are on"
     finding = (
-        f"{f'{listed(learned)} on average' if learned else 'Neither'}, better than without neurons, with d = {d:,} for "
-        f"the {m * (m - 1) // 2:,} pairs of {m} inputs. {' '.join(told)} Rounded to 0 or 1, "
-        f"{listed(right) if right else 'neither'} is right for every pair and input. XOR that is judged by zeros and ones "
-        f"alone {trap}: mean |error| {spelled(unseen)} at 11, and at most {spelled(seen)} in any other case."
+        f"{listed(learned) or 'Neither'} on average, with less error than any affine readoff of the inputs: "
+        f"d = {d:,} neurons, {m * (m - 1) // 2:,} pairs of {m} inputs. {' '.join(told)} Rounded to 0 or 1, "
+        f"{listed(right) or 'neither'} is right for every pair and input. XOR that is judged by zeros and "
+        f"ones alone {trap}: mean |error| {spelled(unseen)} at 11, and at most {spelled(seen)} in any other case."
     )
     charts = [
         Chart(
@@ -69,12 +69,19 @@ def cases(results: Results, folder: Path, command: str) -> Section:
         for gate in GATES
     ]
     judged = {"four cases alike": "four", "zeros and ones alike": "zero_one"}
+    colors = dict(zip([*WEIGHTS, "zero_one"], COLORS, strict=False))
     charts.append(
         Chart(
             "b2-judged",
             "U-XOR: what judging by zeros and ones hides",
             [
-                series(name, INPUTS, list(errors(results, gate="xor", d_mlp=d, method="trained", weights=w).T), "bars")
+                series(
+                    name,
+                    INPUTS,
+                    list(errors(results, gate="xor", d_mlp=d, method="trained", weights=w).T),
+                    "bars",
+                    color=colors[w],
+                )
                 for name, w in judged.items()
             ],
             "",
@@ -119,24 +126,29 @@ def losses(results: Results, command: str) -> Section:
     wins = "the zero map wins" if zero["low"] > 0.9 else "the zero map does not quite win"
     ones, alike = (mean_and_interval(of(w, low)[:, 1:3].mean(1).tolist()) for w in ("ones", "four"))
     both = mean_and_interval(of("ones", low)[:, 3].tolist())
-    mended = "mends 11 and spoils 01 and 10" if both["high"] < 0.25 < ones["low"] else "does not spoil 01 and 10 clearly"
+    mended = (
+        "mends 11 and spoils 01 and 10" if both["high"] < 0.25 < ones["low"] else "does not spoil 01 and 10 clearly"
+    )
     change = mean_and_interval((of("four", low).mean(1) - of("four", high).mean(1)).tolist())
     most = mean_and_interval((of("four", low, "max").max(1) - of("four", high, "max").max(1)).tolist())
     verbs = {"below": "errs less", "above": "errs more", "undecided": "errs about as much"}
     largest = {"below": "smaller", "above": "larger", "undecided": "not clearly different"}
     errors_by_p = ", ".join(f"{of('four', p).mean():.3f} (p = {p})" for p in powers)
     finding = (
-        f"As cases occur, {wins}: with p = {low} the error at 11 is {spelled(zero)}. Ones that weigh as much as all zeros: "
-        f"this {mended} ({spelled(both)} at 11; {spelled(ones)} at 01 and 10, against {spelled(alike)} with the four cases "
-        f"alike). With the four cases alike p = {low} {verbs[sign(change)]} than p = {high} in the mean: {errors_by_p}, "
-        f"difference {spelled(change)}; its largest error is {largest[sign(most)]} (difference {spelled(most, 2)})."
+        f"As cases occur, {wins}: with p = {low} the error at 11 is {spelled(zero)}. Ones that weigh as much as all "
+        f"zeros: this {mended} ({spelled(both)} at 11; {spelled(ones)} at 01 and 10, against {spelled(alike)} with "
+        f"the four cases alike). With the four cases alike p = {low} {verbs[sign(change)]} than p = {high} in the "
+        f"mean: {errors_by_p}, difference {spelled(change)}; its largest error is {largest[sign(most)]} (difference "
+        f"{spelled(most, 2)})."
     )
 
     def chart(name: str, title: str, label: str, column: slice, measure: str = "mean") -> Chart:
         lines = []
-        for weights, text in WEIGHTS.items():
+        for (weights, text), color in zip(WEIGHTS.items(), COLORS, strict=False):
             found = [of(weights, p, measure)[:, column] for p in powers]
-            lines.append(series(text, powers, [v.max(1) if measure == "max" else v.mean(1) for v in found], "line"))
+            lines.append(
+                series(text, powers, [v.max(1) if measure == "max" else v.mean(1) for v in found], "line", color=color)
+            )
         return Chart(name, title, lines, "exponent p of the loss", label, caption="Both layers trained. Bands: 95 %.")
 
     unweighted = {r["p"]: overall(results, gate="xor", d_mlp=d, method="trained", p=r["p"]) for r in runs}
@@ -154,9 +166,11 @@ def losses(results: Results, command: str) -> Section:
         tables=table(shown),
         charts=charts,
         null_models=(
-            "The constant 0 errs by 1 at 11 and by 0 elsewhere; the affine readoff by 1/4 everywhere. Weights: as cases "
-            "occur (natural), the same but ones as much as all zeros (ones), zeros and ones alike (zero_one), four alike. "
-            "Of XOR (four cases alike), by p: " + ", ".join(f"{v.mean():.3f} ({p})" for p, v in unweighted.items()) + "."
+            "The constant 0 errs by 1 at 11 and by 0 elsewhere; the affine readoff by 1/4 everywhere. Weights: as "
+            "cases occur (natural), the same but ones as much as all zeros (ones), zeros and ones alike (zero_one), "
+            "four alike. Of XOR (four cases alike), by p: "
+            + ", ".join(f"{v.mean():.3f} ({p})" for p, v in unweighted.items())
+            + "."
         ),
         not_shown=f"{scope(results)} Other learning rates for p above 2, which may not have settled at this one.",
         command=command,
