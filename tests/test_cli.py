@@ -112,6 +112,25 @@ def test_every_toy_study_wants_seeds_for_its_intervals(command, name, tmp_path):
     assert "seeds is 1" in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["embedding", "--steps", "8,2"], "steps must be ascending"),
+        (["embedding", "--embedding", "nowhere"], "no checkpoint 'nowhere'"),
+        (["embedding", "--train", "none.yaml"], "--train none.yaml: there is no such config"),
+        (["embedding", "--jobs", "0"], "jobs is 0"),
+        (["embedding", "--tolerance", "2"], "must lie between 0 and 1"),
+        (["row-reset", "--source", "sae-topk.gpt2-mini"], "the study needs a GPT2"),
+        (["row-reset", "--rows", "3"], "rows is 3"),
+        (["toys", "--seeds", "1"], "seeds is 1"),
+    ],
+)
+def test_a_study_with_wrong_settings_gets_one_line(command, tmp_path, arguments, words):
+    code, _, [error] = command("study", *arguments, "--out", tmp_path / "out")
+    assert code == 2
+    assert words in error
+
+
 def test_what_a_study_does_not_take_is_refused(command, tmp_path):
     code, _, [error] = command("study", "sparse-rows", "--out", tmp_path, "--", "--trainer.max_steps", "3")
     assert code == 2

@@ -23,8 +23,8 @@ TOKENS = [*FAMILIES, *WORDS, *(word + "s" for word in WORDS), *(f"filler{i}" for
 
 
 def superposition(seed=0):
-    """Rows that are sums of 3 of 36 atoms, a row per token."""
-    return planted(len(TOKENS), D, 36, 3, generator=torch.Generator().manual_seed(seed))[0]
+    """Rows that are sums of 2 of 36 atoms, a row per token."""
+    return planted(len(TOKENS), D, 36, 2, generator=torch.Generator().manual_seed(seed))[0]
 
 
 def with_circles_and_binding(seed=0):
@@ -51,7 +51,7 @@ def small_study(tmp_path, monkeypatch):
     for module in (study, basis_pursuit):
         monkeypatch.setattr(module, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
     monkeypatch.setattr(study, "PENALTIES", (0.3, 0.1))
-    monkeypatch.setattr(study, "DICTIONARY_STEPS", 6)
+    monkeypatch.setattr(study, "DICTIONARY_STEPS", 12)
     monkeypatch.setattr(basis_pursuit, "_gauge", lambda *_: {"gauge": math.nan, "gauge_of_random_directions": math.nan})
     monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 4))
     monkeypatch.setattr(structure, "PERMUTATIONS", 299)
@@ -130,7 +130,7 @@ def test_the_error_over_pretraining_without_tokens_and_a_study_that_goes_on(
     noise, learned = torch.randn(len(TOKENS), D, generator=g), superposition()
     steps = (0, 1, 8, 64)
     for step in steps:  # without tokens
-        np.save(tmp_path / f"{step}.npy", (learned + noise * 3 / (1 + step)).numpy() if step else noise.numpy())
+        np.save(tmp_path / f"{step}.npy", (learned + noise * 1.5 / (1 + step)).numpy() if step else noise.numpy())
     settings = {"sources": (str(tmp_path / "{step}.npy"),), "steps": steps}
     written = small_study(learned, **settings)
     sections = {section.id: section for section in written.sections}
@@ -152,6 +152,22 @@ def test_the_error_over_pretraining_without_tokens_and_a_study_that_goes_on(
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("runs/*.json")} == made
     with refused("a study with seeds 2, and seeds is 3 now"):
         small_study(learned, **settings, seeds=3)
+
+
+@pytest.mark.slow
+def test_a_map_by_umap_keeps_neighbours_and_takes_opposite_atoms_for_one():
+    pytest.importorskip("umap")
+    from zoo.studies.embedding.atoms import _map
+
+    g = torch.Generator().manual_seed(0)
+    kind = torch.arange(120) % 4
+    directions = 3 * torch.nn.functional.normalize(torch.randn(4, 16, generator=g))[kind]
+    directions += 0.3 * torch.randn(120, 16, generator=g)
+    drawn = _map(directions * torch.where(torch.rand(120, 1, generator=g) < 0.5, 1.0, -1.0))
+    assert drawn["method"] == "UMAP"
+    places = torch.tensor(drawn["places"])
+    nearest = torch.cdist(places, places).fill_diagonal_(torch.inf).topk(5, largest=False).indices
+    assert (kind[nearest] == kind.unsqueeze(1)).float().mean() > 0.95
 
 
 @pytest.mark.parametrize("revision", ["step{}", "checkpoint-{}"])

@@ -151,7 +151,7 @@ class _Study:
         prepared = rows.prepare(self.out, s.sources, self.steps, s.tokens, s.keep_untrained)
         V, D = prepared["n_rows"], prepared["d_model"]
         self.n_atoms = s.n_atoms or max(2, min(4 * D, V // 2))
-        self.at_l0 = max(1, min(16, D // 4))
+        self.at_l0 = max(2, min(16, D // 8))
         self.last = prepared["patterns"][0].replace("{step}", str(self.steps[-1]))
         self.tokens = sources.token_strings(self.last)
         return prepared | {"n_atoms": self.n_atoms, "at_l0": self.at_l0}
