@@ -196,8 +196,15 @@ def token_strings(source: str | Path, step: int | None = None) -> list[str] | No
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:
         raise ZooError(f"the tokenizer of {source} cannot be read: {error}") from None
+    return decoded_tokens(tokenizer)
+
+
+def decoded_tokens(tokenizer: Any) -> list[str]:
+    """Every token of a `tokenizers.Tokenizer` as text, by id; a word's start is a leading space, as in the text."""
     n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1  # ids may leave gaps
-    return tokenizer.decode_batch([[i] for i in range(n_tokens)], skip_special_tokens=False)
+    texts = tokenizer.decode_batch([[i] for i in range(n_tokens)], skip_special_tokens=False)
+    starts = [(tokenizer.id_to_token(i) or "").startswith("\u2581") for i in range(n_tokens)]  # SentencePiece's mark
+    return [" " + t if s and not t.startswith(" ") else t for t, s in zip(texts, starts, strict=True)]
 
 
 def _listed_tokens(source: str | Path) -> list[str] | None:

@@ -19,7 +19,8 @@ def test_the_rank_of_what_a_matrix_adds_to_a_scalar_is_found(rank):
     found = binding(*pairs(rank=rank), n_permutations=99)
     assert found.rank == rank
     assert found.p_value == found.class_p_value == 0.01
-    assert found.matrix > found.rotation > found.scale_offset - 0.15
+    assert found.matrix > found.shrinkage + 0.1
+    assert found.shrinkage > found.scale_offset - 0.02
     assert found.gain > 0.1
     assert found.class_gain > 0.1
     assert abs(found.shuffled) < 0.02
@@ -31,6 +32,16 @@ def test_scale_and_offset_alone_leave_nothing_to_a_matrix():
     assert found.offset < found.scale_offset  # a + m is too long
     assert found.gain < 0.01
     assert found.p_value > 0.05
+
+
+def test_shared_content_in_few_dimensions_is_shrinkage_and_no_binding():
+    g = torch.Generator().manual_seed(0)
+    content = torch.randn(240, 6, generator=g) @ torch.randn(6, 48, generator=g) / 6**0.5
+    a, b = (content + 0.6 * torch.randn(240, 48, generator=g) for _ in range(2))
+    found = binding(a, b + 1.0, n_permutations=19)
+    assert found.matrix > found.scale_offset + 0.05  # the best map shrinks where there is no content
+    assert found.gain < 0.02
+    assert found.class_gain < 0.02
 
 
 def test_a_rotation_is_found_by_the_rotation():

@@ -1,8 +1,10 @@
 """Is one row of a pair a linear map of the other, and is the map more than a scale and an offset?
 
 Rows b are predicted from rows a of pairs in one relation, such as words and their plurals. The models, from poor to
-rich: the mean of b; a + m; s a + m; s R a + m with a rotation R; s a + M a + m with a matrix M by ridge regression,
-which pulls towards the scalar. All are judged by cross-validation: on folds drawn at random, and on folds that are
+rich: the mean of b; a + m; s a + m; S a + m with a scale of its own for every principal direction of a; s R a + m with
+a rotation R; s a + M a + m with a matrix M by ridge regression, which pulls towards the scalar. Where two rows share
+content and differ by noise, the best map shrinks directions in which there is little content, which S does; binding by
+a matrix has to gain over that. All are judged by cross-validation: on folds drawn at random, and on folds that are
 clusters of a, so that a map has to carry over to fillers of a kind that it has not seen.
 """
 
@@ -27,11 +29,12 @@ class Binding(NamedTuple):
     pairs: int
     offset: float
     scale_offset: float
+    shrinkage: float  # a scale per principal direction
     rotation: float
     matrix: float
     shuffled: float  # matrix, b dealt out to the a at random
-    gain: float  # of the matrix over scale and offset, random folds
-    p_value: float  # of a gain as large when what scale and offset leave is dealt out at random
+    gain: float  # of the matrix over scale and offset, or over a scale per direction if that is better; random folds
+    p_value: float  # of a gain over scale and offset as large when what these leave is dealt out at random
     class_gain: float  # the same, over folds that are clusters of a
     class_p_value: float
     rank: int  # of M, the least that has 95 % of the gain; 0 if there is none
@@ -68,23 +71,25 @@ def binding(a: Tensor, b: Tensor, n_permutations: int = 999, seed: int = 0) -> B
     deals = [torch.from_numpy(rng.permutation(n)) for _ in range(n_permutations)]
     total = _squares(b, _mean_operator(at_random))
     plain, best, ridge = _gains(a, rest, at_random)
-    gain = (plain - best) / total
+    shrunk = _shrinkage(a, rest, at_random)
     p_value = _p_value(a, rest, at_random, deals, plain - best)
     shuffled = _gains(a, b[torch.from_numpy(rng.permutation(n))], at_random)[1]
     by_kind = clusters(a, FOLDS, seed)
     class_plain, class_best, _ = _gains(a, rest, by_kind)
     class_total = _squares(b, _mean_operator(by_kind))
+    class_shrunk = _shrinkage(a, rest, by_kind)
     by_rank = _gain_by_rank(a, rest, at_random, ridge, total)
     return Binding(
         n,
         1 - _squares(b - a, _mean_operator(at_random)) / total,
         1 - plain / total,
+        1 - shrunk / total,
         1 - _rotation(a, b, at_random) / total,
         1 - best / total,
         1 - shuffled / total,
-        gain,
+        (min(plain, shrunk) - best) / total,
         p_value,
-        (class_plain - class_best) / class_total,
+        (min(class_plain, class_shrunk) - class_best) / class_total,
         _p_value(a, rest, by_kind, deals, class_plain - class_best),
         _rank(by_rank),
         by_rank,
@@ -152,6 +157,20 @@ def _p_value(a: Tensor, rest: Tensor, folds: Tensor, deals: list[Tensor], gain: 
         plain, *ridges = (kernels @ gram[deal][:, deal].flatten()).tolist()
         as_good += plain - min(ridges) >= gain * (1 - 1e-6)
     return (1 + as_good) / (1 + len(deals))
+
+
+def _shrinkage(a: Tensor, rest: Tensor, folds: Tensor) -> float:
+    """Squared errors with a scale for every principal direction of a, each by ridge regression; of the best ridge."""
+    errors = torch.zeros(len(RIDGES), dtype=torch.float64)
+    for test in (folds == f for f in folds.unique()):
+        mean, offset = a[~test].mean(0), rest[~test].mean(0)
+        axes = torch.linalg.eigh((a[~test] - mean).T @ (a[~test] - mean)).eigenvectors
+        x, y = (a[~test] - mean) @ axes, (rest[~test] - offset) @ axes
+        energy = x.square().sum(0)
+        for i, ridge in enumerate(RIDGES):
+            scales = (x * y).sum(0) / (energy + ridge * energy.mean())
+            errors[i] += ((rest[test] - offset) @ axes - (a[test] - mean) @ axes * scales).square().sum()
+    return float(errors.min())
 
 
 def _rotation(a: Tensor, b: Tensor, folds: Tensor) -> float:

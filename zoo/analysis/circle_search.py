@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +25,8 @@ def roundest(rows: Tensor, neighbours: Tensor, sizes: Sequence[int] = SIZES) -> 
 
     A group is a row and its n - 1 nearest ones. Its members are looked at in the planes of its first and second and of
     its second and third principal component, each scaled to variance 1. The spread of their distances from the middle
-    is 0 on a circle and 0.52 for a Gaussian; it is also 0 at the corners of a square. How small the least of so many
-    groups' spreads is by chance, only rows without rings can tell: see `ring_p_value`.
+    is 0 on a circle and 0.52 for a Gaussian; it is also 0 at the corners of a triangle or a square, as of three or four
+    tight clusters. How small the least of so many groups' spreads is by chance, only other rows can tell.
 
     Args:
         rows: (V, D).
@@ -54,17 +53,3 @@ def roundest(rows: Tensor, neighbours: Tensor, sizes: Sequence[int] = SIZES) -> 
         if best is not None:
             rings.append(best)
     return rings
-
-
-def ring_p_value(spread: float, of_null_models: Sequence[float]) -> float:
-    """Chance of so small a least spread without rings, from those of null models: NaN for fewer than 5.
-
-    The least of many spreads has an extreme value distribution, so a Gumbel distribution with the null models' mean and
-    standard deviation is assumed; with a handful of null models a rank could not be called surprising at all.
-    """
-    null = np.asarray(of_null_models, float)
-    if len(null) < 5 or null.std(ddof=1) == 0:
-        return float("nan")
-    scale = null.std(ddof=1) * math.sqrt(6) / math.pi
-    middle = null.mean() + np.euler_gamma * scale
-    return -math.expm1(-math.exp((spread - middle) / scale))

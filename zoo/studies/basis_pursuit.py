@@ -61,7 +61,8 @@ class Task:
     @property
     def name(self) -> str:
         """Of the files with its results."""
-        words = [Path(self.source).name, f"step-{self.step}", self.matrix, f"seed-{self.seed}", f"draw-{self.draw}"]
+        place = "-".join(Path(self.source).parts[-2:]).replace(":", "-")
+        words = [place, f"step-{self.step}", self.matrix, f"seed-{self.seed}", f"draw-{self.draw}"]
         return "_".join([*words, *(() if self.penalties else ("baselines",))]).replace(" ", "-").lower()
 
     def file(self, out: Path) -> Path:
@@ -80,6 +81,7 @@ def run(
     seeds: int = 3,
     jobs: int = 1,
     at_l0: int = 16,
+    gauged: int = 50,
 ) -> list[dict[str, Any]]:
     """Do what is missing, then write `results.csv`, `table.md` and `curves.png` into the folder.
 
@@ -95,6 +97,7 @@ def run(
         seeds: Dictionaries per matrix.
         jobs: Processes, of one thread each.
         at_l0: Atoms per row at which matrices are compared.
+        gauged: Held-out rows whose gauge norm is found, the costliest number of all where dimensions are many.
 
     Returns:
         What is in `results.csv`, a dict per line.
@@ -103,7 +106,7 @@ def run(
         ZooError: If an argument is out of range, or the folder holds a study with other settings.
     """
     _check(seeds, jobs, dictionary_steps, steps, penalties)
-    shared = (n_atoms, tuple(penalties), dictionary_steps, frequency_power, at_l0)
+    shared = (n_atoms, tuple(penalties), dictionary_steps, frequency_power, at_l0, gauged)
     tasks = [
         Task(source, step, matrix, seed, seed, *shared)
         for seed in range(seeds)
@@ -119,7 +122,7 @@ def run(
         baselines.refuse_trivial_dictionary(n_atoms, len(data.train_rows))
     settings = {"sources": list(sources), "steps": list(steps), "n_atoms": n_atoms, "penalties": list(penalties)}
     settings |= {"dictionary_steps": dictionary_steps, "frequency_power": frequency_power}
-    settings |= {"at_l0": at_l0}
+    settings |= {"at_l0": at_l0, "gauged": gauged}
     check_folder(out, settings)
     wanted = [*tasks, *untrained, *again]
     do_all(solve, [task for task in wanted if not task.file(out).exists()], out, jobs)

@@ -76,8 +76,7 @@ class Run:
         words = [sys.executable, "-m", "zoo", "fit", "--config", config, *self._rows(out, seeds)]
         words += ["--model.tied", TIED[self.tied], "--seed_everything", str(self.seed), *extra]
         words += ["--run_dir", str(self.folder(out))]
-        if (self.folder(out) / "checkpoints" / "last.ckpt").exists():
-            words += ["--ckpt_path", "last"]
+        words += ["--ckpt_path", "auto"]
         return words
 
     def _rows(self, out: Path, seeds: int) -> list[str]:

@@ -29,8 +29,9 @@ def _banded(name: str, xs: Sequence[Sequence[float]], ys: Sequence[Sequence[floa
 
 def errors(done: dict[str, Any]) -> dict[str, Interval]:
     """The held-out error at the last step, its null model's, and their difference."""
-    real, null = (pursued(done, done["steps"][-1], m) for m in MATRICES[:2])
-    return {k: mean_and_interval(v) for k, v in (("embedding", real), ("null", null), ("difference", real - null))}
+    real, null, control = (pursued(done, done["steps"][-1], m) for m in (*MATRICES[:2], "planted"))
+    found = {"embedding": real, "null": null, "difference": real - null, "planted": control}
+    return {name: mean_and_interval(values) for name, values in found.items()}
 
 
 def autoencoders(question: str, out: Path, done: dict[str, Any], command: str) -> Section:
@@ -56,7 +57,6 @@ def autoencoders(question: str, out: Path, done: dict[str, Any], command: str) -
         charts=[
             Chart("a1-fvu", "Held-out error of autoencoders", series, "L0", "FVU", log_x=True, caption="Bands: 95 %.")
         ],
-        pictures=[out / "A1" / "curves.png"],
         null_models=COVARIANCE + " Random tokens as atoms have greedy codes, which are better than an encoder's.",
         not_shown="Other kinds of autoencoder: `python -m zoo study sparse-rows` trains six.",
         command=command,
@@ -102,9 +102,9 @@ def dictionaries(question: str, out: Path, done: dict[str, Any], command: str) -
         question,
         f"With {done['rows']['at_l0']} of {done['rows']['n_atoms']} atoms a row, {spelled(found['embedding'])} of the "
         f"variance of held-out rows is left, against {spelled(found['null'])} of Gaussian rows with their covariance; "
-        f"difference {spelled(found['difference'])}. Two seeds' atoms have a mean best |cosine| of "
-        f"{stable[MATRICES[0]]:.2f} ({stable[MATRICES[1]]:.2f} on the Gaussian rows). {uncertified or 'No'} codes are "
-        f"without a certificate of being optimal.",
+        f"difference {spelled(found['difference'])}; of planted superpositions {spelled(found['planted'])}. "
+        f"Two seeds' atoms have a mean best |cosine| of {stable[MATRICES[0]]:.2f} ({stable[MATRICES[1]]:.2f} on the "
+        f"Gaussian rows). {uncertified or 'No'} codes are without a certificate of being optimal.",
         tables=(out / "A2" / "table.md").read_text("utf-8"),
         charts=charts,
         pictures=[out / "A2" / "curves.png"],
@@ -134,7 +134,7 @@ def pretraining(question: str, out: Path, done: dict[str, Any], command: str) ->
     going = (
         f"A fitted power law goes to {spelled(limit)} (from step {limit['from_step']:.0f} on)"
         if limit
-        else "No limit can be fitted: fewer than 5 steps lie on one way to the last value"
+        else "No limit can be fitted: fewer than 5 steps lie after its last turn"
     )
     low = "below" if limit and limit["high"] <= tolerance else "above" if limit and limit["low"] > tolerance else None
     lines = ["| step | embedding | covariance-matched | difference |", "|---|---|---|---|"]

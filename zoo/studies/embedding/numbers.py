@@ -54,16 +54,20 @@ def units_of(done: dict[str, Any]) -> str:
 
 
 def limit_of(done: dict[str, Any]) -> Interval | None:
-    """Where the error is going over pretraining, under limit + b step^-c, from where its way to the last value begins.
+    """Where the error is going over pretraining, under limit + b step^-c, from its last turn on.
 
-    None with fewer than 5 steps on that way, or if no limit can be told.
+    None with fewer than 5 steps since, or if what fits is no fraction of a variance.
     """
     steps = [step for step in done["steps"] if step]
     if len(steps) < 5:
         return None
     curve = np.array([pursued(done, step, "embedding").mean() for step in steps])
-    start = int(np.abs(curve - curve[-1]).argmax())
+    turns = np.flatnonzero(np.diff(np.sign(np.diff(curve))))
+    start = int(turns[-1]) + 1 if len(turns) else 0
     if len(steps) - start < 5:
         return None
     fitted = limit(np.array(steps[start:]), curve[start:])
-    return {"mean": fitted.value, "low": fitted.low, "high": fitted.high, "from_step": float(steps[start])}
+    if fitted.high < 0 or fitted.low > 1:
+        return None
+    value, low, high = (min(max(number, 0.0), 1.0) for number in (fitted.value, fitted.low, fitted.high))
+    return {"mean": value, "low": low, "high": high, "from_step": float(steps[start])}

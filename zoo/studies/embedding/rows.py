@@ -1,5 +1,6 @@
 """The rows that the study looks at: those of every run and step, without the ones that were never trained."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from zoo.errors import ZooError
 from zoo.studies.tasks import write_json
 
 REVISIONS = ("step{step}", "checkpoint-{step}")
+WORD_STARTS = ("\u2581", "\u0120")  # SentencePiece's and byte-level BPE's marks of a leading space
+LEAST_ROWS, LEAST_DIMENSIONS = 40, 4
 SHOWN = 40  # rows set aside that are named
 
 
@@ -45,7 +48,7 @@ def of_hub(name: str, step: int | None) -> str:
 
 
 def read_tokens(file: str) -> list[str]:
-    """Tokens of a vocabulary: a JSON list, a tokenizer.json, or a text file with one per line.
+    """Tokens of a vocabulary: a tokenizer.json, a JSON list, a JSON object from tokens to ids, or lines of text.
 
     Raises:
         ZooError: If the file cannot be read as one of these.
@@ -53,20 +56,21 @@ def read_tokens(file: str) -> list[str]:
     path = Path(file).expanduser()
     try:
         text = path.read_text("utf-8")
-        content = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        content = json.loads(text) if path.suffix == ".json" else text.removesuffix("\n").split("\n")
     except (OSError, ValueError) as error:
         raise ZooError(f"--tokens {file} cannot be read: {' '.join(str(error).split())}") from None
+    if isinstance(content, dict) and sorted(map(str, content.values())) == sorted(map(str, range(len(content)))):
+        content = [token for token, _ in sorted(content.items(), key=lambda item: int(item[1]))]
     if isinstance(content, dict):
         from tokenizers import Tokenizer
 
         try:
-            tokenizer = Tokenizer.from_str(text)
+            return sources.decoded_tokens(Tokenizer.from_str(text))
         except Exception as error:
             raise ZooError(f"--tokens {file} is no tokenizer: {error}") from None
-        return tokenizer.decode_batch([[i] for i in range(tokenizer.get_vocab_size())], skip_special_tokens=False)
     if not isinstance(content, list) or not all(isinstance(token, str) for token in content):
         raise ZooError(f"--tokens {file} is no list of texts")
-    return content
+    return [" " + token[1:] if token[:1] in WORD_STARTS else token for token in content]
 
 
 def prepare(
@@ -87,45 +91,58 @@ def prepare(
         What was done: `patterns`, where the rows of every run are ({step} stands for the step), and what was set aside.
 
     Raises:
-        ZooError: If the sources cannot be read, or have different shapes.
+        ZooError: If the sources cannot be read, have different shapes or too few rows, or are not those that the folder
+            was begun with.
     """
-    file = out / "rows" / "rows.json"
-    if file.exists():
-        return dict(json.loads(file.read_text("utf-8")))
     names = [of_hub(name, steps[-1]) for name in names]
-    matrices = [[_read(name, step) for step in steps] for name in names]
-    last = [run[-1] for run in matrices]
+    last = [_read(name, steps[-1]) for name in names]
     V, D = last[0].shape
-    for name, run in zip(names, matrices, strict=True):
-        for step, W in zip(steps, run, strict=True):
-            if W.shape != (V, D):
-                raise ZooError(f"{name} has {list(W.shape)} rows at step {step}, and {names[0]} has {[V, D]}")
     tokens = read_tokens(tokens_file) if tokens_file else _tokens(names[0], steps[-1])
     if tokens is not None and len(tokens) != V:
         raise ZooError(f"there are {len(tokens)} tokens and {V} rows; give --tokens with one token per row")
     counts = sources.token_counts(*sources.at_step(names[0], steps[-1]))
     counts = counts if counts is not None and len(counts) == V else None
+    digest = hashlib.sha256(json.dumps([tokens, None if counts is None else counts.tolist()]).encode())
+    for name in names:
+        for step in steps:
+            W = _read(name, step)
+            if W.shape != (V, D):
+                raise ZooError(f"{name} has {list(W.shape)} rows at step {step}, and {names[0]} has {[V, D]}")
+            digest.update(W.contiguous().numpy().data)
+    fingerprint, file = digest.hexdigest(), out / "rows" / "rows.json"
+    folders = [out / "rows" / f"run-{i}" for i in range(len(names))]
+    patterns = [str(f / ("{step}.npy" if steps[-1] is not None else "last.npy")) for f in folders]
+    if file.exists():
+        summary = dict(json.loads(file.read_text("utf-8")))
+        if (summary["fingerprint"], summary["kept_all"]) != (fingerprint, keep_all):
+            raise ZooError(f"{out} holds a study of other rows or tokens than {', '.join(names)} has now")
+        return summary | {"patterns": patterns}
     found = [untrained_rows(W, counts) for W in last]
     untrained = torch.stack([f.untrained for f in found]).any(0)
     kept = torch.ones(V, dtype=torch.bool) if keep_all else ~untrained
-    if kept.sum() < 2:
-        raise ZooError(f"all but {int(kept.sum())} of {V} rows look untrained; --keep-untrained keeps them")
-    patterns = []
-    for i, run in enumerate(matrices):
-        folder = out / "rows" / f"run-{i}"
+    if kept.sum() < LEAST_ROWS or D < LEAST_DIMENSIONS:
+        why = (
+            ""
+            if keep_all or not untrained.any()
+            else f" ({int(untrained.sum())} of {V} look untrained; --keep-untrained keeps them)"
+        )
+        raise ZooError(
+            f"{names[0]} has {int(kept.sum())} rows in {D} dimensions{why}; the study needs {LEAST_ROWS} in "
+            f"{LEAST_DIMENSIONS}"
+        )
+    for name, folder in zip(names, folders, strict=True):
         folder.mkdir(parents=True, exist_ok=True)
-        for step, W in zip(steps, run, strict=True):
+        for step in steps:
             stem = folder / _stem(step)
-            np.save(f"{stem}.npy", W[kept].numpy())
+            np.save(f"{stem}.npy", _read(name, step)[kept].numpy())
             if tokens is not None:
                 write_json(Path(f"{stem}.tokens.json"), [t for t, k in zip(tokens, kept.tolist(), strict=True) if k])
             if counts is not None:
                 write_json(Path(f"{stem}.token_counts.json"), counts[kept].tolist())
-        patterns.append(str(folder / ("{step}.npy" if steps[-1] is not None else "last.npy")))
     named = tokens or [f"row {i}" for i in range(V)]
     aside = untrained.nonzero().squeeze(1).tolist()
     summary = {
-        "patterns": patterns,
+        "fingerprint": fingerprint,
         "steps": list(steps),
         "n_tokens": V,
         "d_model": D,
@@ -141,7 +158,7 @@ def prepare(
         "named": [named[i] for i in aside[:: max(1, len(aside) // SHOWN)][:SHOWN]],
     }
     write_json(file, summary)
-    return summary
+    return summary | {"patterns": patterns}
 
 
 def _stem(step: int | None) -> str:

@@ -75,6 +75,7 @@ def _resets(done: dict[str, Any]) -> Section:
 
 def _subject(done: dict[str, Any]) -> str:
     rows, names = done["rows"], ", ".join(done["settings"]["sources"])
+    names += " (A1, A4 and A6 to A9 look at the first)" if len(done["settings"]["sources"]) > 1 else ""
     text = f"{names}: {rows['n_tokens']:,} tokens in {rows['d_model']} dimensions"
     if len(done["steps"]) > 1:
         text += f", at {len(done['steps'])} steps of pretraining up to {done['steps'][-1]:,}"
@@ -87,41 +88,61 @@ def _subject(done: dict[str, Any]) -> str:
 def _verdict(done: dict[str, Any]) -> Verdict:
     s, at_l0 = done["settings"], done["rows"]["at_l0"]
     gap, arm = training_sections.cheapest(done["A5"])
-    error, null, difference = (coding_sections.errors(done)[k] for k in ("embedding", "null", "difference"))
+    gap = gap if gap and done["A5"]["same_shape"] else None  # that of another model says nothing of this embedding
+    errors = coding_sections.errors(done)
+    error, null, difference, control = (errors[k] for k in ("embedding", "null", "difference", "planted"))
     limit = limit_of(done)
     found = done["A8"]["findings"]
-    case, sentence, numbers = decide(gap, error, limit, found, s["margin"], s["tolerance"])
+    sentence, numbers = decide(gap, error, null, limit, found, s["margin"], s["tolerance"])
     untested = [] if gap else ["training with a frozen random embedding"]
     untested += [] if done["rows"]["tokens_known"] else ["circles and binding of known tokens"]
-    untested += [] if limit else ["a limit over pretraining"]
+    untested += [] if limit else ["a limit of the error over pretraining"]
     lines = [
         "| question | measured | threshold | answer |",
         "|---|---|---|---|",
         f"| Does training need the embedding? | {_gap(gap, arm)} | {s['margin']:g} nats | {numbers['needed']} |",
-        f"| Does sparse coding explain it? | held-out FVU {spelled(error)} with {at_l0} atoms a row | "
+        f"| Does sparse coding explain it? | held-out FVU {spelled(error)} with {at_l0} of {done['rows']['n_atoms']} "
+        f"atoms a row, every row counted alike | "
         f"{s['tolerance']:g} | {numbers['explained']} |",
         f"| Where is that error going? | {f'limit {spelled(limit)}' if limit else 'not tested'} | "
         f"{s['tolerance']:g} | |",
         f"| Is that less than its covariance explains? | {spelled(null)} for Gaussian rows, difference "
         f"{spelled(difference)} | 0 | {_sign(difference)} |",
+        f"| Would it, if rows were sums of 4 atoms? | held-out FVU {spelled(control)} on planted rows | "
+        f"{s['tolerance']:g} | {'yes' if control['high'] <= s['tolerance'] else 'not clearly'} |",
         f"| Is there structure that sparse coding does not look for? | {_structure(found)} | "
-        f"adjusted p {s['alpha']:g} | {'yes' if found else 'no'} |",
+        f"adjusted p {s['alpha']:g} | {_answer(done, found)} |",
     ]
     false = done["A8"]["false_findings"]
     certainty = (
-        f"Intervals are 95 % Student t over {units_of(done)}. "
+        f"{at_l0} of {done['rows']['n_atoms']} atoms a row leave {spelled(error)} of the variance of held-out rows, "
+        f"{spelled(null)} of Gaussian rows with the same covariance and {spelled(control)} of planted superpositions. "
+        f"Intervals are 95 % Student t; those of errors are over {units_of(done)}. "
         f"Of {len(false)} Gaussian null models with the same covariance and norms, {sum(n > 0 for n in false)} had any "
         f"finding in the same search."
         + (f" Not tested: {', '.join(untested)}." if untested else "")
-        + f" Case: {case}."
+        + " A superposition of more atoms a row, of more atoms than the dictionaries have, or with noise would leave "
+        "as much over as structure of another kind."
     )
-    numbers |= {"gap": gap, "arm": arm, "error": error, "null_error": null, "difference": difference}
+    numbers |= {
+        "planted_error": control,
+        "at_l0": at_l0,
+        "gap": gap,
+        "arm": arm,
+        "error": error,
+        "null_error": null,
+        "difference": difference,
+    }
     numbers |= {"limit": limit, "tests": done["A8"]["tests"], "findings": found, "false_findings": false}
     return Verdict(sentence, certainty, "\n".join(lines), numbers)
 
 
 def _gap(gap: dict[str, float] | None, arm: str | None) -> str:
-    return f"{arm}: {spelled(gap)} nats" if gap else "not tested"
+    return f"{arm}: {spelled(gap)} nats more" if gap else "not tested"
+
+
+def _answer(done: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
+    return ("yes" if found else "no") if done["rows"]["tokens_known"] else "not tested"
 
 
 def _sign(difference: dict[str, float]) -> str:
@@ -137,5 +158,5 @@ def _costs(costs: dict[str, dict[str, float]]) -> str:
     lines += [f"| {k} | {v['seconds'] / 60:.1f} | {v['largest_process_mb']:.0f} |" for k, v in costs.items()]
     total = sum(v["seconds"] for v in costs.values()) / 60
     jobs = int(max(v["jobs"] for v in costs.values()))
-    lines += [f"| all | {total:.1f} | |", "", f"{jobs} processes at a time, of one thread each."]
+    lines += [f"| all | {total:.1f} | |", "", f"{jobs} processes at a time, of one thread each; all sessions together."]
     return "\n".join(lines)

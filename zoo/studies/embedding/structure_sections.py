@@ -12,6 +12,7 @@ from zoo.studies.embedding.structure import CLEAR_GAIN
 MODELS = {
     "offset": "offset",
     "scale_offset": "scale, offset",
+    "shrinkage": "a scale per direction, offset",
     "rotation": "scaled rotation, offset",
     "matrix": "matrix (ridge)",
     "shuffled": "matrix, pairs shuffled",
@@ -29,8 +30,8 @@ def _found(done: dict[str, Any], experiment: str) -> list[str]:
 def _false(done: dict[str, Any]) -> str:
     false, alpha = done["A8"]["false_findings"], done["settings"]["alpha"]
     return (
-        f"All tests of A4, A8 and A9 share a chance of {alpha:g} of any false finding (Holm). The whole search was "
-        f"also made in {len(false)} draws of the covariance-matched null model with the tokens' names kept: "
+        f"All tests of rows (A4's, A8 and A9) share a chance of {alpha:g} of any false finding (Holm). The whole "
+        f"search was also made in {len(false)} draws of the covariance-matched null model with the tokens' names kept: "
         f"{sum(n > 0 for n in false)} had a finding."
     )
 
@@ -94,7 +95,7 @@ def atoms(question: str, done: dict[str, Any], command: str) -> Section:
         "A4",
         question,
         f"In all dimensions, neighbouring atoms carry the same kind of token {more} often than on Gaussian rows: "
-        f"beyond chance {spelled(kappa[MATRICES[0]])} against {spelled(kappa[MATRICES[1]])} (p {p:.2g}).",
+        f"beyond chance {spelled(kappa[MATRICES[0]])} against {spelled(kappa[MATRICES[1]])} (p {p:.2g}, uncorrected).",
         tables="\n".join(table),
         charts=[
             *charts,
@@ -130,11 +131,11 @@ def binding(question: str, done: dict[str, Any], command: str) -> Section:
     bound = _found(done, "A8")
     if bound:
         ranks = ", ".join(f"{name} (rank {found[name]['rank']})" for name in bound)
-        finding = f"A matrix says more than scale and offset in {ranks}, on fillers of new kinds as well."
+        finding = f"A matrix says more than scale, offset and shrinkage in {ranks}, on fillers of new kinds as well."
     else:
         finding = (
             f"In none of {len(names)} relations does a matrix gain more than {CLEAR_GAIN:g} in cross-validated R² over "
-            f"scale and offset; most in {most}: {found[most]['scale_offset']:.3f} with scale and offset, "
+            f"scale, offset and shrinkage; most in {most}: {found[most]['scale_offset']:.3f} with scale and offset, "
             f"{found[most]['matrix']:.3f} with a matrix."
         )
     by_model = [Series(text, names, [found[n][m] for n in names], "bars") for m, text in MODELS.items()]
@@ -192,13 +193,10 @@ def circles(question: str, done: dict[str, Any], command: str) -> Section:
         cells = [name, str(len(c["members"])), *(f"{c[k]:.3f}" for k in ("share", "expected", "arc_share"))]
         cells += [f"{c['p_value']:.2g}", f"{test['adjusted']:.2g}", what]
         table.append(f"| {' | '.join(cells)} |")
-    searched = [(ring, _test(done, "A9", f"any ring of {len(ring['members'])}")) for ring in rings]
-    for ring, test in searched:
-        table += [
-            "",
-            f"Roundest group of {len(ring['members'])} neighbouring rows: spread of radii {ring['spread']:.3f}, "
-            f"p {test['p_value']:.2g} beside null models, adjusted {test['adjusted']:.2g}.",
-        ]
+    if not found:
+        table = []
+    searched = [_ring(ring, done) for ring in rings]
+    table += [text for text, _ in searched]
     charts = []
     if tested:
         names = list(tested)
@@ -216,6 +214,7 @@ def circles(question: str, done: dict[str, Any], command: str) -> Section:
             )
         )
         charts += [_drawn(name, c) for name, c in tested.items()]
+    charts += [chart for _, chart in searched]
     open_arcs = [n for n in tested if n not in on_circle and _test(done, "A9", n)["adjusted"] <= alpha]
     finding = f"Circles: {', '.join(on_circle)}." if on_circle else "No circle was found."
     if open_arcs:
@@ -233,13 +232,12 @@ def circles(question: str, done: dict[str, Any], command: str) -> Section:
         charts=charts,
         null_models=(
             "All other orders of the same members, for p; isotropic rows, whose share is 2 / (n - 1); and an open arc, "
-            "which has a high share too, without closing. For rings of unknown order, the least spread in Gaussian "
-            "rows and in superposed ones. " + _false(done)
+            "which has a high share too, without closing. Rings of unknown order stand beside the roundest groups "
+            "of Gaussian rows and of superposed ones. " + _false(done)
         ),
         not_shown=(
-            "Circles of families that are not asked for, unless the search for rings finds them: it needs 12 or 24 "
-            "rows that are each other's neighbours, and takes the corners of a square for a circle. That a model "
-            "uses a circle."
+            "Circles of families that are not asked for: the roundest groups of neighbours are shown, but rows that "
+            "share atoms, and three or four tight clusters, are as round. That a model uses a circle."
         ),
         command=command,
         numbers={
@@ -248,6 +246,27 @@ def circles(question: str, done: dict[str, Any], command: str) -> Section:
             "tests": [t for t in done["A8"]["tests"] if t["experiment"] == "A9"],
         },
     )
+
+
+def _ring(ring: dict[str, Any], done: dict[str, Any]) -> tuple[str, Chart]:
+    """What is said of the roundest group of one size, and its picture."""
+    n, tokens = len(ring["members"]), done["rows"]["tokens"]
+    words = [tokens[i] if tokens else f"row {i}" for i in ring["members"]]
+    least = {
+        kind: [r["spread"] for model in done["A8"]["null"] for r in model[kind] if len(r["members"]) == n]
+        for kind in ("rings", "superposed_rings")
+    }
+    told = "; ".join(
+        f"in {len(spreads)} draws of {name} rows {np.mean(spreads):.3f}, at least {min(spreads):.3f}"
+        for name, spreads in (("Gaussian", least["rings"]), ("superposed", least["superposed_rings"]))
+    )
+    text = f"\n\nRoundest group of {n} neighbouring rows: spread of radii {ring['spread']:.3f} ({told})."
+    x, y = np.array(ring["places"]).T.tolist()
+    series = [Series("members", x, y, "points", labels=words, written=True)]
+    caption = (
+        "A plane of the group's principal components, scaled to variance 1. No finding: see what it does not show."
+    )
+    return text, Chart(f"a9-roundest-{n}", f"Roundest {n} neighbours", series, map=True, caption=caption)
 
 
 def _drawn(name: str, c: dict[str, Any]) -> Chart:

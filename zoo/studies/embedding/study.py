@@ -1,7 +1,7 @@
 """The parts of the study, one after the other; each keeps what it has finished."""
 
+import hashlib
 import json
-import os
 import resource
 import time
 from collections.abc import Callable
@@ -24,6 +24,8 @@ DEFAULT = "gpt2-mini.learned"
 ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-matched", "frozen copied")
 PENALTIES = (0.3, 0.2, 0.14, 0.1)
 DICTIONARY_STEPS = 10
+LEAST_ATOMS = 8
+OF_THE_REPORT = ("margin", "tolerance", "alpha", "null_draws", "reset_rows")  # settings that may change
 BITS_MATRICES = ("embedding", "covariance-matched", "planted")
 
 
@@ -87,7 +89,6 @@ def run(out: Path, settings: Settings, command: str = "", jobs: int = 1) -> repo
         settings = replace(settings, train=DEFAULT)
     if settings.train and settings.train != DEFAULT and not Path(settings.train).is_file():
         raise ZooError(f"--train {settings.train}: there is no such config")
-    check_folder(out, {**json.loads(json.dumps(asdict(settings))), "steps": list(steps)})
     return _Study(out, settings, steps, command, jobs).run()
 
 
@@ -96,6 +97,8 @@ def _check(settings: Settings, jobs: int) -> None:
     for name, value in least.items():
         if getattr(settings, name) < value:
             raise ZooError(f"{name} is {getattr(settings, name)}; it must be at least {value}")
+    if settings.n_atoms is not None and settings.n_atoms < LEAST_ATOMS:
+        raise ZooError(f"n_atoms is {settings.n_atoms}; it must be at least {LEAST_ATOMS}")
     if jobs < 1:
         raise ZooError(f"jobs is {jobs}; it must be at least 1")
     if settings.steps and list(settings.steps) != sorted(set(settings.steps)):  # type: ignore[type-var]
@@ -142,19 +145,33 @@ class _Study:
 
     def _note_cost(self, part: str, seconds: float) -> None:
         peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        if seconds > self.costs.get(part, {}).get("seconds", 0):  # a part that was done already takes no time
-            self.costs[part] = {"seconds": seconds, "largest_process_mb": peak / 1e3, "jobs": self.jobs}
-            write_json(self.costs_file, self.costs)
+        before = self.costs.get(part, {"seconds": 0.0, "largest_process_mb": 0.0})
+        largest = max(peak / 1e3, before["largest_process_mb"])
+        self.costs[part] = {"seconds": before["seconds"] + seconds, "largest_process_mb": largest, "jobs": self.jobs}
+        write_json(self.costs_file, self.costs)
 
     def _prepare(self) -> dict[str, Any]:
         s = self.settings
         prepared = rows.prepare(self.out, s.sources, self.steps, s.tokens, s.keep_untrained)
+        kept = {k: v for k, v in json.loads(json.dumps(asdict(s))).items() if k not in OF_THE_REPORT}
+        check_folder(self.out, kept | {"steps": list(self.steps), "train_sha256": self._config_hash()})
+        if s.frequency_power and not prepared["counts_known"]:
+            raise ZooError(f"how often the tokens of {s.sources[0]} occur is not known; leave --frequency-power out")
         V, D = prepared["n_rows"], prepared["d_model"]
-        self.n_atoms = s.n_atoms or max(2, min(4 * D, V // 2))
+        self.n_atoms = s.n_atoms or min(4 * D, V // 2)
+        if self.n_atoms >= 0.9 * V:
+            raise ZooError(f"n_atoms is {self.n_atoms}, for {V} rows of which a tenth is held out; use fewer atoms")
+        self.gauged = 50 if D <= 128 else 4
         self.at_l0 = max(2, min(16, D // 8))
         self.last = prepared["patterns"][0].replace("{step}", str(self.steps[-1]))
         self.tokens = sources.token_strings(self.last)
+        prepared["tokens"] = self.tokens
         return prepared | {"n_atoms": self.n_atoms, "at_l0": self.at_l0}
+
+    def _config_hash(self) -> str | None:
+        """Of the config that is trained by, if it is a file."""
+        train = self.settings.train
+        return hashlib.sha256(Path(train).read_bytes()).hexdigest() if train and train != DEFAULT else None
 
     def _autoencoders(self) -> Any:
         if min(self.done["rows"]["d_model"], self.n_atoms) < max(sparse_rows.BASELINE_L0):
@@ -165,7 +182,16 @@ class _Study:
 
     def _dictionaries(self) -> Any:
         s = self.settings
-        shared = (self.n_atoms, PENALTIES, DICTIONARY_STEPS, s.frequency_power, s.seeds, self.jobs, self.at_l0)
+        shared = (
+            self.n_atoms,
+            PENALTIES,
+            DICTIONARY_STEPS,
+            s.frequency_power,
+            s.seeds,
+            self.jobs,
+            self.at_l0,
+            self.gauged,
+        )
         return basis_pursuit.run(self.out / "A2", self.done["rows"]["patterns"], self.steps, *shared)
 
     def _task(self, matrix: str, seed: int, n_atoms: int, gauged: int = 0) -> basis_pursuit.Task:
@@ -177,7 +203,11 @@ class _Study:
             return "the tokens of the rows are not known; give --tokens"
         file = self.out / "A4.json"
         if not file.exists():
-            tasks = [self._task(m, seed, self.n_atoms) for m in atoms.MATRICES for seed in range(self.settings.seeds)]
+            tasks = [
+                self._task(m, seed, self.n_atoms, self.gauged)
+                for m in atoms.MATRICES
+                for seed in range(self.settings.seeds)
+            ]
             write_json(file, atoms.organisation(self.out / "A2", tasks, self.tokens))
         return json.loads(file.read_text("utf-8"))
 
@@ -185,7 +215,7 @@ class _Study:
         """Bits at three sizes of dictionary, a line per dictionary and penalty."""
         lines = [line | {"n_atoms": self.n_atoms} for line in self.done["A2"] if "fvu_at_bits" in line]
         lines = [line for line in lines if line["step"] == self.steps[-1] and line["source"] == self._pattern]
-        for n in (self.n_atoms // 4, self.n_atoms // 2):
+        for n in (n for n in (self.n_atoms // 4, self.n_atoms // 2) if n >= LEAST_ATOMS):
             folder = self.out / "A7" / f"{n}-atoms"
             (folder / "runs").mkdir(parents=True, exist_ok=True)
             tasks = [self._task(m, s, n) for m in BITS_MATRICES for s in range(self.settings.seeds)]
@@ -200,10 +230,10 @@ class _Study:
     def _structure(self) -> dict[str, Any]:
         (self.out / "structure").mkdir(exist_ok=True)
         draws = [structure.Draw(self.last, n) for n in (None, *range(self.settings.null_draws))]
-        do_all(structure.look, [d for d in draws if not d.file(self.out).exists()], self.out, self.jobs)
+        do_all(structure.look, [d for d in draws if not d.done(self.out)], self.out, self.jobs)
         found, *null = structure.read(self.out, draws)
         alpha = self.settings.alpha
-        tests = structure.tests(found, null)
+        tests = structure.tests(found)
         return {
             "found": found,
             "null": null,
@@ -229,7 +259,9 @@ class _Study:
         results = frozen_embedding.run(config, self.out / "A5", s.seeds, self.jobs, extra, arms)
         runs = {a: [frozen_embedding.Run(*a, seed) for seed in range(s.seeds)] for a in arms}
         curves = {a[0]: [r.curve(self.out / "A5").tolist() for r in of] for a, of in runs.items()}
-        return {"arms": results["arms"], "curves": curves}
+        V, D = sources.embedding(runs[arms[0]][0].folder(self.out / "A5")).shape
+        same = (self.done["rows"]["n_tokens"], self.done["rows"]["d_model"]) == (V, D)
+        return {"arms": results["arms"], "curves": curves, "trained_shape": [V, D], "same_shape": same}
 
     def _resets(self) -> Any:
         try:
@@ -238,14 +270,10 @@ class _Study:
             return f"no network to fine-tune: {error}"
         if type(net).__name__ != "GPT2":
             return f"{self.settings.sources[0]} is no GPT-2 that could be fine-tuned"
+        if rows.steps_of(self.settings.sources[0])[-1] != self.steps[-1]:
+            return "rows are reset in a network at its last step, and the study ends at another"
         try:
             n = self.settings.reset_rows
-            results = row_reset.run(self.out / "A6", self.settings.sources[0], rows=n, jobs=self.jobs)
+            return row_reset.run(self.out / "A6" / f"{n}-rows", self.settings.sources[0], rows=n, jobs=self.jobs)
         except ZooError as error:
             return str(error)
-        return results
-
-
-def default_jobs() -> int:
-    """As many processes as there are cores, up to 4."""
-    return min(4, os.cpu_count() or 1)

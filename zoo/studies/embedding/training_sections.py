@@ -32,12 +32,18 @@ def training(question: str, out: Path, done: dict[str, Any], command: str) -> Se
         f"After {arms['learned']['steps']:,} steps the frozen random embedding that costs least ({arm}) costs "
         f"{spelled(gap)} nats, {much} {margin:g}."
     )
-    if "frozen covariance-matched" in arms and "frozen copied" in arms:
-        shared, copied = arms["frozen covariance-matched"]["gap"], arms["frozen copied"]["gap"]
+    if not results["same_shape"]:
+        V, D = results["trained_shape"]
         finding += (
-            f" Frozen Gaussian rows with the covariance of learned ones cost {spelled(shared)}; learned rows of "
-            f"another run, frozen, {spelled(copied)}: what the covariance does not hold is worth "
-            f"{shared['mean'] - copied['mean']:.3f} nats."
+            f" These are networks of {V:,} tokens and width {D}, not that of the embedding: no part of the verdict."
+        )
+    if "frozen covariance-matched" in arms and "frozen copied" in arms:
+        shared, copied = arms["frozen covariance-matched"], arms["frozen copied"]
+        worth = mean_and_interval(np.array(shared["final_losses"]) - np.array(copied["final_losses"]))
+        finding += (
+            f" Frozen Gaussian rows with the covariance of learned ones cost {spelled(shared['gap'])}; learned rows of "
+            f"another run, frozen, {spelled(copied['gap'])} (they were trained before): which row belongs to "
+            f"which token, and what else the covariance does not hold, is worth {spelled(worth)} nats."
         )
     series = []
     for name, curves in results["curves"].items():
