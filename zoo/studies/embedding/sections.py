@@ -82,7 +82,9 @@ def _subject(done: dict[str, Any]) -> str:
     if not rows["untrained"]:
         return f"{text}. No row looks untrained."
     kept = "they were kept" if rows["kept_all"] else f"they were set aside, and {rows['n_rows']:,} rows are studied"
-    return f"{text}. {rows['untrained']:,} rows look untrained; {kept}."
+    told = [f"{name} ({n:,}) with an area under the curve of {auc:.3f}" for name, (auc, n) in rows["auc"].items()]
+    tells = f" The distance to other rows tells {' and '.join(told)}." if told else ""
+    return f"{text}. {rows['untrained']:,} rows look untrained; {kept}.{tells}"
 
 
 def _verdict(done: dict[str, Any]) -> Verdict:
@@ -155,7 +157,10 @@ def _structure(found: Sequence[dict[str, Any]]) -> str:
 
 def _costs(costs: dict[str, dict[str, float]]) -> str:
     lines = ["| part | minutes | largest process, MB |", "|---|---|---|"]
-    lines += [f"| {k} | {v['seconds'] / 60:.1f} | {v['largest_process_mb']:.0f} |" for k, v in costs.items()]
+    parts = {"A2": "A2, A3", "A8": "A8, A9"}
+    lines += [
+        f"| {parts.get(k, k)} | {v['seconds'] / 60:.1f} | {v['largest_process_mb']:.0f} |" for k, v in costs.items()
+    ]
     total = sum(v["seconds"] for v in costs.values()) / 60
     jobs = int(max(v["jobs"] for v in costs.values()))
     lines += [f"| all | {total:.1f} | |", "", f"{jobs} processes at a time, of one thread each; all sessions together."]
