@@ -133,7 +133,7 @@ def _add_embedding(study: argparse.ArgumentParser) -> None:
     study.add_argument("--steps", type=_steps, help="of pretraining, as 0,512,4096; default all that the source holds")
     study.add_argument("--tokens", help="vocabulary of a source without: .txt with a token per line, or .json")
     study.add_argument("--train", metavar="CONFIG", help="train learned and frozen embeddings by this config (A5)")
-    study.add_argument("--training-steps", type=int, default=1024, help="optimizer steps of these runs")
+    study.add_argument("--training-steps", type=int, default=640, help="optimizer steps of these runs")
     study.add_argument("--n-atoms", type=int, help="of a dictionary; default 4 per dimension")
     study.add_argument("--frequency-power", type=float, default=0.0, help="rows have weight p^power")
     study.add_argument("--null-draws", type=int, default=20, help="null models searched for circles and binding")

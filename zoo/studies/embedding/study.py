@@ -56,7 +56,7 @@ class Settings:
     steps: tuple[int | None, ...] | None = None
     tokens: str | None = None
     train: str | None = None
-    training_steps: int = 1024
+    training_steps: int = 640
     n_atoms: int | None = None
     frequency_power: float = 0.0
     seeds: int = 3
