@@ -61,7 +61,7 @@ class Settings:
     frequency_power: float = 0.0
     seeds: int = 3
     null_draws: int = 20
-    reset_rows: int = 256
+    reset_rows: int = 128
     keep_untrained: bool = False
     margin: float = 0.1
     tolerance: float = 0.05
