@@ -77,7 +77,7 @@ def run(
     frequency_power: float = 0.0,
     seeds: int = 3,
     jobs: int = 1,
-    variants: Sequence[str] = tuple(VARIANTS),
+    variants: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Do what is missing, then write `results.csv`, `table.md` and `curves.png` into the folder.
 
@@ -90,7 +90,7 @@ def run(
         frequency_power: Rows are drawn with probability p^power of their token's frequency p.
         seeds: Runs per setting.
         jobs: Processes, of one thread each.
-        variants: Which autoencoders, of `VARIANTS`.
+        variants: Which autoencoders, of `VARIANTS`; all by default.
 
     Returns:
         What is in `results.csv`, a dict per line.
@@ -98,6 +98,7 @@ def run(
     Raises:
         ZooError: If an argument is out of range, or the folder holds a study with other settings.
     """
+    variants = list(variants or VARIANTS)
     if seeds < 2:
         raise ZooError(f"seeds is {seeds}; an interval needs at least 2")
     if min(jobs, steps) < 1:
@@ -126,9 +127,9 @@ def run(
         writer = csv.DictWriter(f, columns)
         writer.writeheader()
         writer.writerows(results)
-    text = table(results, {**settings, "seeds": seeds, "n_eff": round(data.effective_rows)}, list(variants), MATRICES)
+    text = table(results, {**settings, "seeds": seeds, "n_eff": round(data.effective_rows)}, variants, MATRICES)
     (out / "table.md").write_text(text, "utf-8")
-    draw(results, list(variants), MATRICES).savefig(out / "curves.png", dpi=120)
+    draw(results, variants, MATRICES).savefig(out / "curves.png", dpi=120)
     return results
 
 
