@@ -99,7 +99,8 @@ def _verdict(done: dict[str, Any]) -> Verdict:
     sentence, numbers = decide(gap, error, null, limit, found, s["margin"], s["tolerance"])
     untested = [] if gap else ["training with a frozen random embedding"]
     untested += [] if done["rows"]["tokens_known"] else ["circles and binding of known tokens"]
-    untested += [] if limit else ["a limit of the error over pretraining"]
+    going = "not tested" if len(done["steps"]) == 1 else "no limit can be fitted, see A3"
+    untested += ["where the error goes over pretraining"] if len(done["steps"]) == 1 else []
     lines = [
         "| question | measured | threshold | answer |",
         "|---|---|---|---|",
@@ -107,8 +108,7 @@ def _verdict(done: dict[str, Any]) -> Verdict:
         f"| Does sparse coding explain it? | held-out FVU {spelled(error)} with {at_l0} of {done['rows']['n_atoms']} "
         f"atoms a row, every row counted alike | "
         f"{s['tolerance']:g} | {numbers['explained']} |",
-        f"| Where is that error going? | {f'limit {spelled(limit)}' if limit else 'not tested'} | "
-        f"{s['tolerance']:g} | |",
+        f"| Where is that error going? | {f'limit {spelled(limit)}' if limit else going} | {s['tolerance']:g} | |",
         f"| Is that less than its covariance explains? | {spelled(null)} for Gaussian rows, difference "
         f"{spelled(difference)} | 0 | {_sign(difference)} |",
         f"| Would it, if rows were sums of 4 atoms? | held-out FVU {spelled(control)} on planted rows | "
