@@ -153,14 +153,14 @@ class _Study:
     def _prepare(self) -> dict[str, Any]:
         s = self.settings
         prepared = rows.prepare(self.out, s.sources, self.steps, s.tokens, s.keep_untrained)
-        kept = {k: v for k, v in json.loads(json.dumps(asdict(s))).items() if k not in OF_THE_REPORT}
-        check_folder(self.out, kept | {"steps": list(self.steps), "train_sha256": self._config_hash()})
         if s.frequency_power and not prepared["counts_known"]:
             raise ZooError(f"how often the tokens of {s.sources[0]} occur is not known; leave --frequency-power out")
         V, D = prepared["n_rows"], prepared["d_model"]
         self.n_atoms = s.n_atoms or min(4 * D, V // 2)
         if self.n_atoms >= 0.9 * V:
             raise ZooError(f"n_atoms is {self.n_atoms}, for {V} rows of which a tenth is held out; use fewer atoms")
+        kept = {k: v for k, v in json.loads(json.dumps(asdict(s))).items() if k not in OF_THE_REPORT}
+        check_folder(self.out, kept | {"steps": list(self.steps), "train_sha256": self._config_hash()})
         self.gauged = 50 if D <= 128 else 4
         self.at_l0 = max(2, min(16, D // 8))
         self.last = prepared["patterns"][0].replace("{step}", str(self.steps[-1]))
