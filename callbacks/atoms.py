@@ -15,6 +15,7 @@ from zoo.callbacks.requirements import require
 from zoo.callbacks.tables_and_pictures import markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
 from zoo.metrics import matched_cosine
+from zoo.precision import float64, float64_device
 
 TABLED = 20  # atoms in TensorBoard's table
 NULL_ATOMS = 2048  # at most, which is enough for a histogram
@@ -74,8 +75,8 @@ class AtomReport(L.Callback):
         """Start from nothing."""
         shape, device = (len(_rows(pl_module)["W_dec"]), self.top_tokens), pl_module.device
         self._top_codes, self._top_rows = torch.zeros(shape, device=device), torch.full(shape, -1, device=device)
-        self._sums = torch.zeros(shape[0], 2, dtype=torch.float64, device=device)
-        self._n = torch.zeros((), dtype=torch.float64, device=device)
+        self._sums = torch.zeros(shape[0], 2, dtype=torch.float64, device=float64_device(device))
+        self._n = torch.zeros((), dtype=torch.float64, device=float64_device(device))
 
     def on_validation_batch_end(
         self,
@@ -91,7 +92,9 @@ class AtomReport(L.Callback):
         if not len(codes):
             return
         self._n += len(codes)
-        self._sums += torch.stack([(codes != 0).float().sum(0).double(), codes.sum(0, dtype=torch.float64)], 1)
+        self._sums += torch.stack(
+            [float64((codes != 0).float().sum(0)), codes.to(self._n.device).sum(0, dtype=torch.float64)], 1
+        )
         names, index = rows.unique(return_inverse=True)
         if len(names) < len(rows):  # the same token at several places
             largest = codes.new_zeros(len(names), codes.shape[1])
@@ -167,7 +170,7 @@ class AtomReport(L.Callback):
             "latent": range(len(atoms)),
             "firing_frequency": frequency.tolist(),
             "mean_code": [c if n else "" for c, n in zip((codes / firings).tolist(), firings.tolist(), strict=True)],
-            "decoder_norm": atoms.norm(dim=1).tolist(),
+            "decoder_norm": atoms.float().norm(dim=1).tolist(),
             "nearest_token": blanks,
             "nearest_cosine": blanks,
             "top_tokens": [json.dumps(pairs, ensure_ascii=False) for pairs in top],

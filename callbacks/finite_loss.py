@@ -1,4 +1,4 @@
-"""A run whose loss is no number ends, and what it had saved stays good."""
+"""A run whose loss is not finite ends, and what it had saved stays good."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ from zoo.errors import ZooError
 
 
 class FiniteLoss(L.Callback):
-    """Ends the run at the first NaN or infinite training loss, naming the step; no checkpoint is written after it.
+    """Ends the run at the first NaN or infinite loss, naming the step; no checkpoint is written after it.
 
     On one CPU process the loss is looked at in every step. On an accelerator or with several processes the first bad
-    step is noted on the device and looked at every `log_every_n_steps` steps and before every checkpoint.
+    step is noted on the device and looked at every `log_every_n_steps` steps and before every checkpoint. After every
+    validation and test it looks at what they have measured: a loss that is not finite, or a fraction of variance
+    unexplained that is NaN (it is infinite for data without variance).
 
     Raises:
-        ZooError: On the first loss or, when a checkpoint is due, the first weight that is not finite.
+        ZooError: On the first of these numbers or, when a checkpoint is due, the first weight that is not finite.
     """
 
     def __init__(self) -> None:
@@ -44,6 +46,14 @@ class FiniteLoss(L.Callback):
             if not parameter.isfinite().all():
                 raise ZooError(f"parameter {name} is not finite at step {trainer.global_step}; {_advice(trainer)}")
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse a validation whose result is not finite."""
+        _check_measured(trainer)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse a test whose result is not finite."""
+        _check_measured(trainer)
+
     def _check(self, trainer: L.Trainer) -> None:
         step = -1 if self._first_bad is None else int(self._first_bad)
         bad = step >= 0
@@ -54,7 +64,19 @@ class FiniteLoss(L.Callback):
             raise ZooError(f"the loss is not finite {where}; {_advice(trainer)}")
 
 
+def _check_measured(trainer: L.Trainer) -> None:
+    for name, value in trainer.callback_metrics.items():
+        bad = not value.isfinite() if name.endswith("/loss") else name.endswith("/fvu") and bool(value.isnan())
+        if bad:
+            step = f" at step {trainer.global_step}" if trainer.state.fn == "fit" else ""
+            raise ZooError(f"{name} is {value.item()}{step}, which is not finite; {_advice(trainer)}")
+
+
 def _advice(trainer: L.Trainer) -> str:
+    if trainer.precision in ("16-true", "16-mixed"):
+        return f"trainer.precision {trainer.precision} ends at 65,504; use bf16-mixed or 32-true"
+    if trainer.state.fn != "fit":
+        return "look for weights or data that are not finite"
     last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
     good = f"the last good checkpoint is {last}" if last.exists() else "nothing was saved yet"
     return f"{good}; a lower learning_rate, longer warmup_steps or gradient_clip_val may help"

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError
 from zoo.models.sparse_coding import Solution, lasso
+from zoo.precision import PreciseBuffers
 
 
-class Dictionary(nn.Module):
+class Dictionary(PreciseBuffers):
     """Unit atoms and a mean: x_hat = f(x) W_dec + b_dec with codes that solve a lasso.
 
     f(x) minimises |x - b_dec - f W_dec|² / 2 + penalty * scale * |f|₁, where `scale` is the root mean square distance

@@ -16,6 +16,7 @@ from zoo.models.reconstruction import ReconstructionModule
 from zoo.models.sparse_coding import least_squares_on_support
 from zoo.models.sparse_coding.rows import chosen_rows, csr
 from zoo.models.zoo_module import RESTORED
+from zoo.precision import float64_device
 
 
 class DictionaryLearning(ReconstructionModule):
@@ -82,10 +83,19 @@ class DictionaryLearning(ReconstructionModule):
 
     def setup(self, stage: str) -> None:
         """Fit mean, scale and first atoms to the data, once; a dictionary to start from keeps its atoms."""
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         self.check_data(data, self.net.d_in)
+        precision, device = self.trainer.precision, self.trainer.strategy.root_device
+        if precision in ("16-true", "bf16-true"):
+            raise ZooError(
+                f"trainer.precision {precision} rounds the data and the atoms far more than the tolerance "
+                f"{self.net.tolerance:g} that codes are certified to; use 32-true, 64-true or bf16-mixed"
+            )
         if stage == "fit" and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise ZooError("precision 16-mixed scales gradients, and there are none here; use 32-true or bf16-mixed")
+        if float64_device(device) != device:
+            raise ZooError(f"codes are certified in float64, which {device.type} lacks; use --trainer.accelerator cpu")
         if stage != "fit" or self.fitted or data is None:
             return
         ids = getattr(data, "train_rows", None)

@@ -21,8 +21,9 @@ class SparseAutoencoder(ReconstructionModule):
     """Trains a sparse autoencoder on embedding rows or activations.
 
     Batches are dicts with `x` (B, d_in). Before training, and before DDP wraps the module, the decoder's bias becomes
-    the mean of a sample of the data and `sae.scale` its spread. A latent is dead when it has not fired in any of the
-    last `dead_after` examples, those of all processes counted.
+    the mean of a sample of the data and `sae.scale` its spread. A datamodule of your own needs `d_in`, the length of
+    its vectors, and `sample()`, which gives vectors (n, d_in) to start from. A latent is dead when it has not fired in
+    any of the last `dead_after` examples, those of all processes counted.
 
     Args:
         sae: The variant and its sizes.
@@ -78,9 +79,10 @@ class SparseAutoencoder(ReconstructionModule):
 
     def setup(self, stage: str) -> None:
         """Fit scale and bias to the data, once; weights to start from keep their bias."""
-        data = getattr(self.trainer, "datamodule", None)
+        super().setup(stage)
+        data: Any = getattr(self.trainer, "datamodule", None)
         self.check_data(data, self.net.d_in)
-        if stage == "fit" and data is not None and data.batch_size is None and data.frequency_power:
+        if stage == "fit" and getattr(data, "frequency_power", None) and data.batch_size is None:
             raise ZooError("an autoencoder takes rows drawn by weight, not weighted: give data.batch_size a number")
         if stage != "fit" or self.fitted or data is None:
             return
@@ -110,10 +112,10 @@ class SparseAutoencoder(ReconstructionModule):
         share: Tensor | float = 1.0  # of this process in the mean over examples, in units of an even share
         if is_initialized():
             all_reduce(n_examples)
-            share = len(batch["x"]) * self.trainer.world_size / n_examples
+            share = len(batch["x"]) * self.trainer.world_size / n_examples.float()
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
-            logged = {"loss": loss.total.detach(), "l0": loss.fired.sum() / len(batch["x"])} | loss.terms
+            logged = {"loss": loss.total.detach(), "l0": loss.fired.sum().float() / len(batch["x"])} | loss.terms
             self.log_dict({f"train/{name}": value * share for name, value in logged.items()}, sync_dist=True)
             self.log("train/dead_latents", len(dead) / self.net.d_sae)
         self._count(loss.fired, n_examples)

@@ -8,6 +8,7 @@ from zoo.metrics import SeedMeans
 from zoo.models.optimizers import AdamLinear
 from zoo.models.toy.skip_bigram_head import SkipBigramHead
 from zoo.models.toy_module import ToyModule
+from zoo.precision import at_least_float32
 
 
 class SkipBigramAttention(ToyModule):
@@ -54,6 +55,7 @@ class SkipBigramAttention(ToyModule):
 
     def setup(self, stage: str) -> None:
         """Refuse data of other features or seeds."""
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         for name in ("n_features", "n_seeds"):
             if data is not None and getattr(data, name) != self.net.config[name]:
@@ -65,7 +67,7 @@ class SkipBigramAttention(ToyModule):
 
     def outputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Attention and scores of the query over the key positions, both (n_seeds, B, T)."""
-        scores = self.net.scores(self.per_seed(batch["x"]))
+        scores = at_least_float32(self.net.scores(self.per_seed(batch["x"])))  # small attention is 0 in float16
         return scores.softmax(2), scores
 
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
@@ -80,7 +82,7 @@ class SkipBigramAttention(ToyModule):
     def judge(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
         """Accumulate accuracy and mass, of attention and ideal attention (n_seeds, B, T)."""
         if n := y.shape[1]:
-            matching = (target > 0).double()
+            matching = (target > 0).float()
             self.accuracy.update(matching.gather(2, y.argmax(2, keepdim=True)).mean((1, 2)), n)
             self.mass.update((y * matching).sum(2).mean(1), n)
 

@@ -10,6 +10,7 @@ from zoo.errors import ZooError
 from zoo.models.optimizers import AdamLinear
 from zoo.models.toy.superposition import SuperpositionNet, one_sparse_loss
 from zoo.models.toy_module import ToyModule
+from zoo.precision import at_least_float32
 
 
 class ToySuperposition(ToyModule):
@@ -66,6 +67,7 @@ class ToySuperposition(ToyModule):
 
     def setup(self, stage: str) -> None:
         """Refuse data that the loss or the task is not about."""
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
             return
@@ -99,5 +101,5 @@ class ToySuperposition(ToyModule):
     def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
         """Mean loss of every seed, (n_seeds,)."""
         if self.loss == "one_sparse":
-            return one_sparse_loss(self.net.W_in, self.net.b, self.importance)
+            return one_sparse_loss(at_least_float32(self.net.W_in), at_least_float32(self.net.b), self.importance)
         return ((y - self.targets(batch)).square() * self.importance.unsqueeze(1)).sum(2).mean(1)

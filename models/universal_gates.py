@@ -90,6 +90,7 @@ class UniversalGates(ToyModule):
 
     def setup(self, stage: str) -> None:
         """Weigh the cases by how often the data have them."""
+        super().setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
         if data is None:
             raise ZooError("UniversalGates weighs cases by how often the data have them; use SparseFeaturesDataModule")
@@ -123,7 +124,6 @@ class UniversalGates(ToyModule):
 
     def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
         """Weighted loss of every seed, (n_seeds,), summed over depths."""
-        y = y.to(torch.promote_types(y.dtype, torch.float32))
         total = y.new_zeros(self.n_seeds)
         for t, (out, (place, case)) in enumerate(zip(self._by_depth(y), self.net.active(batch["f"]), strict=True)):
             table, weights = self.net.gates(t)[1].to(y.dtype), self.weights[t].to(y.dtype)

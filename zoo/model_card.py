@@ -39,7 +39,7 @@ def model_card(name: str, network: type, part: dict[str, Any]) -> str:
 
 
 def _stored_as(part: dict[str, Any]) -> str:
-    return "" if part.get("dtype") in (None, "float32") else f", its weights rounded to {part['dtype']}"
+    return "" if part.get("dtype") in (None, "float32", "float64") else f", its weights rounded to {part['dtype']}"
 
 
 def _class_name(config: dict[str, Any]) -> str:

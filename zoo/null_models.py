@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.precision import float64
 
 
 def gaussian(n_rows: int, d_model: int, generator: torch.Generator | None = None, std: float = 1.0) -> Tensor:
@@ -55,7 +56,7 @@ def with_norms_and_covariance_of(rows: Tensor, W: Tensor, rounds: int = 10) -> T
 
 def moments(W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (D,) of rows (V, D), symmetric root of their covariance (D, D), and the root's pseudo-inverse; float64."""
-    W = W.double()
+    W = float64(W)
     mean = W.mean(0)
     eigenvalues, eigenvectors = torch.linalg.eigh((W - mean).T @ (W - mean) / len(W))
     roots = eigenvalues.clamp(min=0).sqrt()

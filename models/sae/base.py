@@ -13,6 +13,7 @@ from torch.distributed import all_reduce, is_initialized
 from zoo.errors import ZooError
 from zoo.models.sae.selection import top_k_of_affine
 from zoo.models.sae.support import Everywhere, Support
+from zoo.precision import PreciseBuffers, at_least_float32, float64
 
 
 class Codes(NamedTuple):
@@ -31,7 +32,7 @@ class Loss(NamedTuple):
     fired: Tensor  # in how many examples each latent was on, (K,) int64
 
 
-class SAE(nn.Module, ABC):
+class SAE(PreciseBuffers, ABC):
     """A sparse autoencoder x_hat = f(x) W_dec + b_dec with codes f(x) >= 0 that are mostly 0.
 
     The loss is measured in units of `scale`, the root mean square of a coordinate about its mean, so that coefficients
@@ -100,7 +101,7 @@ class SAE(nn.Module, ABC):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Reconstruction from codes, (..., K) -> (..., d_in)."""
-        return codes @ self.W_dec + self.b_dec
+        return codes.to(self.W_dec.dtype) @ self.W_dec + self.b_dec
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction and codes, (..., d_in) -> (..., d_in) and (..., K)."""
@@ -123,6 +124,7 @@ class SAE(nn.Module, ABC):
         Returns:
             Reconstruction error plus penalties plus auxiliary loss, all per example and coordinate in units of scale².
         """
+        x = self._rows(x)
         codes = self.codes(x)
         penalties = {name: sparsity * term / self.d_in for name, term in self.penalty(x, codes).items()}
         x_hat = self._decode(codes)  # last, so that its gradient comes first and the penalties' is added in place
@@ -137,7 +139,7 @@ class SAE(nn.Module, ABC):
 
     def squared_error(self, x: Tensor, x_hat: Tensor) -> Tensor:
         """Mean squared difference of (B, d_in) from (B, d_in) in units of scale², ()."""
-        return F.mse_loss(x_hat, x) / self.scale**2
+        return F.mse_loss(at_least_float32(x_hat), at_least_float32(x)) / self.scale**2
 
     def encoder_bias(self) -> Tensor:
         """What is added to x W_enc, (K,): subtracting b_dec from the data first, folded into one bias."""
@@ -151,14 +153,14 @@ class SAE(nn.Module, ABC):
     @torch.no_grad()
     def fit_scale(self, sample: Tensor) -> None:
         """Fit the unit of the loss to a sample of the data, (n, d_in)."""
-        sample = sample.double()
+        sample = float64(sample)
         self.scale.fill_((sample - sample.mean(0)).square().mean().sqrt().clamp(min=1e-15))
 
     @torch.no_grad()
     def initialise(self, sample: Tensor) -> None:
         """Fit scale and bias to a sample of the data, (n, d_in)."""
         self.fit_scale(sample)
-        self.b_dec.copy_(sample.double().mean(0))
+        self.b_dec.copy_(float64(sample).mean(0))
 
     @torch.no_grad()
     def before_optimizer_step(self) -> None:
@@ -176,7 +178,7 @@ class SAE(nn.Module, ABC):
     def _rows(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.d_in:
             raise ZooError(f"the data have {x.shape[-1]} dimensions, and the autoencoder d_in = {self.d_in}")
-        return x.reshape(-1, self.d_in)
+        return x.reshape(-1, self.d_in).to(self.W_enc.dtype)
 
     def _decode(self, codes: Codes) -> Tensor:
         return codes.support.decode(codes.values, self.W_dec) + self.b_dec

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from zoo.errors import ZooError
 from zoo.models.sae.base import SAE, Codes
 from zoo.models.sae.support import support_where
+from zoo.precision import precise_dtype
 
 
 class ReLUSAE(SAE):
@@ -141,7 +142,7 @@ class JumpReLUSAE(SAE):
     def penalty(self, x: Tensor, codes: Codes) -> dict[str, Tensor]:
         """The number of latents on."""
         assert codes.gates is not None
-        return {"l0": self.l0_coefficient * codes.gates.sum() / len(x)}
+        return {"l0": self.l0_coefficient * codes.gates.sum(dtype=precise_dtype(codes.gates)) / len(x)}
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:
@@ -206,7 +207,7 @@ class GatedSAE(SAE):
     def penalty(self, x: Tensor, codes: Codes) -> dict[str, Tensor]:
         """The L1 norm of the gates."""
         assert codes.gates is not None
-        return {"l1": self.l1_coefficient * codes.gates.sum() / (len(x) * self.scale)}
+        return {"l1": self.l1_coefficient * codes.gates.sum(dtype=precise_dtype(codes.gates)) / (len(x) * self.scale)}
 
     def reconstruction_error(self, x: Tensor, x_hat: Tensor, codes: Codes) -> Tensor:
         """The error of the reconstruction from the codes, plus that from the gates."""

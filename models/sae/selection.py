@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed import all_gather, all_reduce, get_rank, get_world_size, is_initialized
 
+from zoo.precision import at_least_float32
+
 SAMPLE = 2**14  # entries from which a threshold is guessed
 CHUNK = 512  # examples whose pre-activations are held at a time, so that they stay in a CPU's cache
 
@@ -61,9 +63,9 @@ def batch_threshold(pre: Tensor, k: int) -> Tensor:
         k: Number of entries to keep per example on average.
 
     Returns:
-        A number, () float32; 0 if fewer entries are positive.
+        A number, () in the type of `pre`, at least float32; 0 if fewer entries are positive.
     """
-    pre = pre.float()
+    pre = at_least_float32(pre)
     if not is_initialized():
         wanted = k * len(pre)
         largest = _largest(pre.flatten(), min(wanted, pre.numel()))

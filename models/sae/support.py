@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from zoo.precision import at_least_float32, precise_dtype
+
 # Share of nonzero codes above which dense products are faster.
 DENSE_ABOVE = {"cpu": 0.1}
 DENSE_ABOVE_ON_ACCELERATORS = 0.01
@@ -79,7 +81,7 @@ class Support:
             b: (K,).
             values: The result, (N,).
         """
-        return _Affine.apply(x, W, b, values.float(), self)
+        return _Affine.apply(x, W, b, at_least_float32(values), self)
 
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         """Codes (N,) times `W_dec` (K, d_in), (B, d_in)."""
@@ -101,12 +103,12 @@ class Support:
 
     def sum_by_latent(self, values: Tensor) -> Tensor:
         """Sum of the pairs' values over the examples, (K,), in a fixed order of addition."""
-        return self.rows_by_latent(values, torch.ones(len(self.offsets), 1, device=values.device)).squeeze(1)
+        return self.rows_by_latent(values, values.new_ones(len(self.offsets), 1)).squeeze(1)
 
     def rows_by_latent(self, values: Tensor, rows: Tensor) -> Tensor:
         """Transposed codes times `rows` (B, d), (K, d)."""
         order, row, starts = self._by_latent
-        return F.embedding_bag(row, rows, starts, mode="sum", per_sample_weights=values[order])
+        return F.embedding_bag(row, rows.to(values.dtype), starts, mode="sum", per_sample_weights=values[order])
 
 
 class Everywhere:
@@ -138,7 +140,9 @@ class Everywhere:
 
     def total(self, values: Tensor, per_latent: Tensor) -> Tensor:
         """Sum of the codes, each times its latent's number (K,), ()."""
-        return values.sum(0) @ per_latent
+        precise = precise_dtype(values)
+        with torch.autocast(values.device.type, enabled=False):
+            return values.sum(0, dtype=precise) @ per_latent.to(precise)
 
 
 def support_where(mask: Tensor) -> Support | Everywhere:
@@ -149,6 +153,7 @@ def support_where(mask: Tensor) -> Support | Everywhere:
 
 def _weighted_rows(values: Tensor, rows: Tensor, support: Support) -> Tensor:
     """Codes (N,) times a matrix (K, d), (B, d)."""
+    rows = rows.to(values.dtype)
     return F.embedding_bag(support.latents, rows, support.offsets, mode="sum", per_sample_weights=values)
 
 
@@ -192,7 +197,7 @@ class _Decode(torch.autograd.Function):
         d_values = None
         if ctx.needs_input_grad[0]:  # the dot product of the example's gradient with the latent's atom
             d_values = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                grad, W_dec, support.latents, support.offsets, support.rows, 0
+                grad, W_dec.to(grad.dtype), support.latents, support.offsets, support.rows, 0
             )
         d_W = support.rows_by_latent(values, grad) if ctx.needs_input_grad[1] else None
         return d_values, d_W, None

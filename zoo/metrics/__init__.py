@@ -10,6 +10,7 @@ from zoo.metrics.dictionaries import (
 )
 from zoo.metrics.drift import row_drift
 from zoo.metrics.geometry import feature_dimensionality
+from zoo.metrics.losses import TokenLoss
 from zoo.metrics.reconstruction import (
     FVU,
     CosineSimilarity,
@@ -35,6 +36,7 @@ __all__ = [
     "ReconstructionMetrics",
     "RelativeReconstructionBias",
     "SeedMeans",
+    "TokenLoss",
     "dead_share",
     "dense_share",
     "description_length",

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from zoo.metrics.sums import Sums
+from zoo.precision import at_least_float32, float64_device
 
 CASES = ("00", "01", "10", "11")
 EDGES = torch.linspace(-2, 2, 161)  # of the histogram
@@ -34,14 +35,16 @@ class CaseErrors(Sums):
 
     def update(self, error: Tensor, case: Tensor) -> None:
         """Add errors (S, B, P) of gates whose inputs are as `case` (S, B, P) says, 0 to 3."""
-        seeds = torch.arange(self.n_seeds, device=error.device, dtype=torch.int32).view(-1, 1, 1)
+        device = float64_device(error.device)
+        error, case = at_least_float32(error).to(device), case.to(device)
+        seeds = torch.arange(self.n_seeds, device=device, dtype=torch.int32).view(-1, 1, 1)
         group = (case.int() + 4 * seeds).flatten()
         error = error.flatten()
         size = error.abs()
         columns = {"absolute": size, "square": size.square(), "signed": error, "right": (size < self.within).float()}
         cells = 4 * self.n_seeds
         sums = {k: torch.bincount(group, v.double(), cells).view(-1, 4) for k, v in columns.items()}
-        edges = EDGES.to(error.device)
+        edges = EDGES.to(device)
         place = ((error - edges[0]) * (160 / 4)).clamp_(0, 159).int()
         n = torch.bincount(group, minlength=cells).double().view(-1, 4)
         bins = torch.bincount(place + 160 * case.int().flatten(), minlength=640).double().view(4, 160)

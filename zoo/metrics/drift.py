@@ -3,9 +3,11 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.precision import at_least_float32
+
 
 def row_drift(rows: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    """How far each row moved from a reference, all float32 (R,).
+    """How far each row moved from a reference, (R,) each: float32, or float64 for rows in float64.
 
     Args:
         rows: The rows now, (R, D).
@@ -15,7 +17,7 @@ def row_drift(rows: Tensor, reference: Tensor) -> dict[str, Tensor]:
         `distance` |w - w0|, `relative_distance` |w - w0| / |w0| (infinite for a zero row that moved, 0 for one that did
         not), and `cosine` between w and w0. A row that did not move has distance exactly 0.
     """
-    rows, reference = rows.float(), reference.float()
+    rows, reference = at_least_float32(rows), at_least_float32(reference)
     distance = (rows - reference).norm(dim=1)
     relative = (distance / reference.norm(dim=1)).nan_to_num(nan=0.0, posinf=float("inf"))
     return {

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.metrics.sums import Sums, weights_of
+from zoo.precision import float64
 
 # Share of sum w|x|² below which the spread of rows is no longer told from the rounding of float64 sums.
 ROUNDING = 1e-12
@@ -25,7 +26,7 @@ def row_sums(x_hat: Tensor, x: Tensor, weights: Tensor) -> dict[str, Tensor]:
         (S,) float64 each: `weight` sum w, `square` sum w|x|², `square_hat` sum w|x̂|², `inner` sum w x·x̂, `error`
         sum w|x - x̂|², `cosine` sum w cos(x, x̂); and `x` sum w x, (S, d).
     """
-    x, x_hat = x.double(), x_hat.double()
+    x, x_hat = float64(x), float64(x_hat)
     difference = x - x_hat
     square, square_hat = torch.linalg.vecdot(x, x), torch.linalg.vecdot(x_hat, x_hat)
     inner, error = torch.linalg.vecdot(x, x_hat), torch.linalg.vecdot(difference, difference)

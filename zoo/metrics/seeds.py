@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from zoo.metrics.sums import Sums
+from zoo.precision import float64
 
 
 class SeedMeans(Sums):
@@ -21,7 +22,7 @@ class SeedMeans(Sums):
 
     def update(self, means: Tensor, n: int) -> None:
         """Add a batch's means (n_seeds,) over `n` vectors of each seed."""
-        self.add({"total": means.double() * n, "n": torch.tensor(float(n), dtype=torch.float64, device=means.device)})
+        self.add({"total": float64(means) * n, "n": torch.tensor(float(n), dtype=torch.float64)})
 
     def compute(self) -> Tensor:
         """Means (n_seeds,) float64."""

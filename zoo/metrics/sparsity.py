@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from zoo.metrics.sums import Sums, weights_of
+from zoo.precision import float64
 
 
 def count_active(codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,8 +17,8 @@ def count_active(codes: Tensor) -> tuple[Tensor, Tensor]:
     """
     active = (codes != 0).float()
     broken = codes.sum(1, dtype=torch.float32).isnan()
-    per_row = active.sum(1).double().masked_fill(broken, float("nan"))
-    return per_row, active.sum(0).double() + 0 * per_row.sum()
+    per_row = float64(active.sum(1).masked_fill(broken, float("nan")))
+    return per_row, float64(active.sum(0)) + 0 * per_row.sum()
 
 
 class L0(Sums):
@@ -91,4 +92,4 @@ def dense_share(frequency: Tensor, above: float = 0.1) -> Tensor:
 
 
 def _share(chosen: Tensor, frequency: Tensor) -> Tensor:
-    return chosen.double().masked_fill(frequency.isnan(), float("nan")).mean()
+    return float64(chosen).masked_fill(frequency.isnan(), float("nan")).mean()

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.metrics.sums import Sums, weights_of
+from zoo.precision import float64
 
 IGNORED = -100  # the target that torch's cross-entropy skips
 
@@ -47,8 +48,8 @@ class LossRecovered(Sums):
         # A token that the clean model rules out adds nothing, whatever its spliced probability.
         divergence = (p * (clean - spliced)).masked_fill(p == 0, 0.0).sum(-1)
         losses = {"clean": clean, "spliced": spliced, "ablated": ablated}
-        sums = {name: -x.gather(1, targets[:, None]).double().sum() for name, x in losses.items()}
-        self.add({**sums, "divergence": divergence.double().sum(), "tokens": weights_of(targets, None).sum()})
+        sums = {name: -float64(x.gather(1, targets[:, None])).sum() for name, x in losses.items()}
+        self.add({**sums, "divergence": float64(divergence).sum(), "tokens": weights_of(targets, None).sum()})
 
     def compute(self) -> dict[str, Tensor]:
         """Float64 scalars by name.
