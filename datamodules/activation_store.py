@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zoo.checkpoints import open_tensors
 from zoo.errors import ZooError
+from zoo.paths import make_folder
 
 
 class ActivationStore:
@@ -45,7 +46,7 @@ class ActivationStore:
 
     def save(self, name: str, x: Tensor) -> None:
         """Store activations; a file is whole or not there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, "data.activations_dir")
         path, x = self.folder / f"{name}.safetensors", x.cpu().contiguous()
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # another run may be making the same
         save_file({"x": x}, partial, {"fingerprint": self.fingerprint, "name": name, "sha256": _digest(x)})

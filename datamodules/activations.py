@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -21,9 +21,10 @@ from zoo.datamodules.activation_store import ActivationStore
 from zoo.datamodules.corpora import Corpus
 from zoo.datamodules.rows import SAMPLE_SIZE
 from zoo.datamodules.text import EvaluationLoader, TextDataModule, TokenLoader
-from zoo.datamodules.tokenizers import TokenizerSource
+from zoo.datamodules.tokenizers import TokenizerSource, vocabulary_size
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
+from zoo.paths import expanded
 
 EVALUATION_TOKENS = 2048  # of an evaluation batch on one rank: logits of all of them fit into memory
 
@@ -51,6 +52,8 @@ class ActivationsDataModule(ZooDataModule):
         seed: Order of the contexts and choice of the positions.
         cache_dir: Folder of the token caches. Default $ZOO_CACHE or ~/.cache/superposition-zoo.
         activations_dir: Folder where the activations of training are kept and found again; by default they are not.
+        special_tokens: See `TextDataModule`.
+        max_lost: See `TextDataModule`.
 
     Raises:
         ZooError: If the model, layer, tokenizer or corpus cannot be had or do not fit, or an argument is out of range.
@@ -76,6 +79,8 @@ class ActivationsDataModule(ZooDataModule):
         seed: int = 0,
         cache_dir: str | None = None,
         activations_dir: str | None = None,
+        special_tokens: bool = False,
+        max_lost: float = 0.01,
     ) -> None:
         super().__init__()
         sizes = {"sequence_length": sequence_length, "batch_size": batch_size, "val_contexts": val_contexts}
@@ -108,6 +113,8 @@ class ActivationsDataModule(ZooDataModule):
             test_fraction,
             seed,
             cache_dir=cache_dir,
+            special_tokens=special_tokens,
+            max_lost=max_lost,
         )
         if self.text.vocab_size > len(self.W_E):
             raise ZooError(f"the tokenizer has {self.text.vocab_size} tokens, and {model} knows {len(self.W_E)}")
@@ -139,16 +146,19 @@ class ActivationsDataModule(ZooDataModule):
                 f"{need}; lower batch_size or sequence_length, or raise positions_per_context"
             )
         self.text.setup()
-        own = Tokenizer.from_str(self._own_tokenizer).get_vocab() if self._own_tokenizer else None
+        text = self._own_tokenizer
+        own = sources.read_tokenizer(text, self.source).get_vocab() if text else None
         if own not in (None, self.text.tokenizer.get_vocab()):
             raise ZooError(f"the tokenizer is not the one that came with {self.source}; leave data.tokenizer out")
-        missing = len(self.W_E) - self.text.vocab_size
+        if missing := len(self.W_E) - self.text.vocab_size:
+            rank_zero_info(f"note: {missing} rows of W_E belong to no token")
         self.row_labels = self.text.token_strings + [f"row {i}" for i in range(self.text.vocab_size, len(self.W_E))]
         self.row_counts: Tensor | None = torch.cat([self.text.token_counts, torch.zeros(missing, dtype=torch.int64)])
         told = {
             "weights": _weights_digest(self.model),
             "corpus": cache.corpus_fingerprint,
             "tokenizer": cache.source.fingerprint(),
+            "special_tokens": cache.special_tokens,
             "fractions": [cache.val_fraction, cache.test_fraction],
             "layer": self.layer,
             "positions": [T, self.positions_per_context, self.skip_positions],
@@ -195,7 +205,7 @@ class ActivationsDataModule(ZooDataModule):
         store = None
         if self.activations_dir is not None:
             fingerprint = json.dumps([self.corpus_fingerprint, self.seed, C])
-            store = ActivationStore(Path(self.activations_dir).expanduser(), fingerprint)
+            store = ActivationStore(expanded(self.activations_dir), fingerprint)
         return ActivationLoader(contexts, self.stream, self.positions_per_context, self.skip_positions, store)
 
     def _ranks(self) -> tuple[int, int]:
@@ -206,11 +216,8 @@ class _OwnTokenizer(TokenizerSource):
     """The tokenizer that came with a checkpoint."""
 
     def __init__(self, tokenizer_json: str, source: str) -> None:
-        try:
-            self._json, self._tokenizer = tokenizer_json, Tokenizer.from_str(tokenizer_json)
-        except Exception as error:
-            raise ZooError(f"the tokenizer of {source} cannot be read: {error}") from None
-        self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1  # ids may leave gaps
+        self._json, self._tokenizer = tokenizer_json, sources.read_tokenizer(tokenizer_json, source)
+        self.vocab_size = vocabulary_size(self._tokenizer, f"the tokenizer of {source}")
 
     def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
         return self._tokenizer

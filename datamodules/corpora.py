@@ -1,21 +1,30 @@
 """Where text comes from. A corpus yields documents in a fixed order and names its content by a fingerprint."""
 
-import glob
 import hashlib
 import os
 import re
 import sysconfig
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from zoo.datamodules import text_files
 from zoo.errors import ZooError
+from zoo.paths import expanded
 
 
 class Corpus(ABC):
-    """Text as a sequence of documents."""
+    """Text as a sequence of documents.
+
+    Attributes:
+        skipped: What the last complete reading of `documents` did not yield, such as "2 null texts (first: a.jsonl, row
+            3)".
+    """
+
+    skipped: Sequence[str] = ()
 
     @abstractmethod
     def documents(self) -> Iterator[str]:
@@ -28,6 +37,10 @@ class Corpus(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A name for the content, which changes whenever the content does."""
+
+    def left_out(self) -> list[str]:
+        """Names of the files beside the corpus's that are not read."""
+        return []
 
 
 class StdlibCorpus(Corpus):
@@ -61,56 +74,78 @@ class StdlibCorpus(Corpus):
 
 
 class LocalFiles(Corpus):
-    """Files on this machine: text, JSON lines or Parquet, told apart by their endings.
+    """Files on this machine: text, JSON lines, tables or Parquet, told apart by their endings, compressed or not.
+
+    Endings are .txt and .md for text, .jsonl, .ndjson, .json, .csv, .tsv and .parquet, in capitals too; behind them may
+    stand .gz, .bz2, .xz or .zst. A file that is named, or found by a pattern that names its ending, is read as plain
+    text if it has another ending. Whatever else lies in a folder is left out, and said to be. Every file is read once,
+    however many paths and links lead to it.
 
     Args:
-        paths: Files, folders (searched for files with these endings) or patterns such as data/*.txt.
+        paths: Files, folders or patterns such as data/*.txt.
         separator: Splits a text file into documents. By default each text file is one document; two blank lines
             between documents are written "\n\n\n".
-        text_field: Field that holds the text in .jsonl, .json and .parquet files.
+        text_field: Field or column that holds the text in .jsonl, .ndjson, .json, .csv, .tsv and .parquet files.
     """
-
-    ENDINGS = (".txt", ".md", ".jsonl", ".json", ".parquet")
 
     def __init__(self, paths: list[str], separator: str | None = None, text_field: str = "text") -> None:
         self.paths, self.separator, self.text_field = paths, separator, text_field
 
     def documents(self) -> Iterator[str]:
         """See `Corpus.documents`."""
-        for path in self._files():
-            if path.stat().st_size == 0:
-                continue
-            if path.suffix in (".jsonl", ".json", ".parquet"):
-                builder, file = "parquet" if path.suffix == ".parquet" else "json", glob.escape(str(path))
-                yield from _texts(str(path), self.text_field, builder, data_files=file, split="train", streaming=True)
-            else:
-                try:
-                    text = path.read_text("utf-8")
-                except UnicodeDecodeError as error:
-                    raise ZooError(f"{path} is not UTF-8 text: byte {error.start} cannot be decoded") from None
-                yield from filter(str.strip, text.split(self.separator) if self.separator else [text])
+        kept = _Documents()
+        for path in self._files()[0]:
+            in_rows = text_files.ending(path) in text_files.ROWS
+            for number, text in enumerate(text_files.texts(path, self.text_field), 1):
+                if kept.is_one(text, f"{path}, row {number}" if in_rows else str(path)):
+                    yield from self._pieces(text) if not in_rows and self.separator else [text]
+        self.skipped = kept.skipped()
 
     def fingerprint(self) -> str:
         """See `Corpus.fingerprint`."""
-        files = self._files()
-        endings = [p.suffix for p in files]
+        files = self._files()[0]
+        endings = [(text_files.ending(p), p.suffix.lower()) for p in files]
         return f"{_hash_files(files)}:{endings}:{self.separator!r}:{self.text_field}"
 
-    def _files(self) -> list[Path]:
-        files: list[Path] = []
+    def left_out(self) -> list[str]:
+        """See `Corpus.left_out`."""
+        return list(map(str, self._files()[1]))
+
+    def _pieces(self, text: str) -> list[str]:
+        return [piece for piece in text.split(self.separator) if piece.strip()]
+
+    def _files(self) -> tuple[list[Path], list[Path]]:
+        """The files that are read, each once, and what else the folders and patterns hold."""
+        files: dict[Path, Path] = {}  # the real file: the path it was found by
+        left_out: list[Path] = []
         for pattern in self.paths:
-            path = Path(pattern).expanduser()
-            if path.is_dir():
-                found = [p for p in sorted(path.rglob("*")) if p.suffix in self.ENDINGS and p.is_file()]
-            elif path.is_file():
-                found = [path]
-            else:
-                matches = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
-                found = sorted(p for p in matches if p.is_file())
+            found, others = _find(expanded(pattern))
             if not found:
-                raise ZooError(f"corpus path {pattern!r}: no such file, and no folder or pattern with text files")
-            files += found
-        return files
+                names = f"; what is there has other endings: {some(others)}" if others else ""
+                raise ZooError(
+                    f"corpus path {pattern!r}: no such file, and no folder or pattern with text files{names}"
+                )
+            for path in found:
+                files.setdefault(path.resolve(), path)
+            left_out += others
+        return list(files.values()), [p for p in dict.fromkeys(left_out) if p.resolve() not in files]
+
+
+def _find(path: Path) -> tuple[list[Path], list[Path]]:
+    """What a path, folder or pattern leads to: files to read, and others, both in order."""
+    if path.is_dir():
+        return text_files.files_of(path)
+    if path.is_file():
+        return [path], []
+    matches = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    names_ending = path.suffix != "" and not set(path.suffix) & set("*?[")
+    read: list[Path] = []
+    left_out: list[Path] = []
+    for match in matches:
+        hidden = any(part.startswith(".") and part not in path.parts for part in match.parts)
+        is_text = names_ending or text_files.ending(match) in text_files.ENDINGS
+        (read if is_text and match.is_file() and not hidden else left_out).append(match)
+    return read, left_out
 
 
 class HubDataset(Corpus):
@@ -141,9 +176,10 @@ class HubDataset(Corpus):
 
     def documents(self) -> Iterator[str]:
         """See `Corpus.documents`."""
-        options = {"split": self.split, "revision": self.revision, "streaming": self.streaming}
-        texts = _texts(f"data set {self.name!r}", self.text_field, self.name, self.config, **options)
-        yield from islice(texts, self.max_documents)
+        source, kept = f"data set {self.name!r}", _Documents()
+        texts = enumerate(self._texts(source), 1)
+        yield from islice((t for n, t in texts if kept.is_one(t, f"{source}, row {n}")), self.max_documents)
+        self.skipped = kept.skipped()
 
     def fingerprint(self) -> str:
         """See `Corpus.fingerprint`.
@@ -156,21 +192,47 @@ class HubDataset(Corpus):
         content = _hash_files(sorted(p for p in folder.rglob("*") if p.is_file())) if folder.is_dir() else ""
         return f"{options!r}{content}"
 
+    def _texts(self, source: str) -> Iterator[str | None]:
+        """The text of every row, None for a null."""
+        import datasets
 
-def _texts(source: str, field: str, *arguments: Any, **options: Any) -> Iterator[str]:
-    """One field of every row that `datasets.load_dataset` gives for the arguments."""
-    import datasets
+        options = {"split": self.split, "revision": self.revision, "streaming": self.streaming}
+        try:
+            for number, row in enumerate(datasets.load_dataset(self.name, self.config, **options), 1):
+                if self.text_field not in row:
+                    raise ZooError(f"{source} has no text in field {self.text_field!r}; its fields are {sorted(row)}")
+                yield text_files.check_text(row[self.text_field], self.text_field, f"{source}, row {number}")
+        except ZooError:
+            raise
+        except Exception as error:
+            hint = "; LocalFiles reads the text alone" if Path(self.name).is_dir() else ""
+            raise ZooError(f"{source} cannot be read: {_cause(error)}{hint}") from error
 
-    try:
-        for row in datasets.load_dataset(*arguments, **options):
-            if not isinstance(row.get(field), str):
-                raise ZooError(f"{source} has no text in field {field!r}; its fields are {sorted(row)}")
-            yield row[field]
-    except ZooError:
-        raise
-    except Exception as error:
-        first_line = str(error).partition("\n")[0]
-        raise ZooError(f"{source} cannot be read: {first_line}") from error
+
+class _Documents:
+    """Tells documents from texts that are none, and counts these."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def is_one(self, text: str | None, where: str) -> TypeGuard[str]:
+        if text and not text.isspace():
+            return True
+        kind = "null text" if text is None else "empty document"
+        self._counts[kind] += 1
+        self._first.setdefault(kind, where)
+        return False
+
+    def skipped(self) -> list[str]:
+        return [f"{n} {kind}{'s' * (n > 1)} (first: {self._first[kind]})" for kind, n in self._counts.items()]
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what is at the bottom of an exception's chain."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0]
 
 
 def _hash_files(paths: list[Path]) -> str:
@@ -180,3 +242,10 @@ def _hash_files(paths: list[Path]) -> str:
         with path.open("rb") as f:
             total.update(hashlib.file_digest(f, "sha256").digest())
     return total.hexdigest()
+
+
+def some(names: Iterable[Any], shown: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    names = list(map(str, names))
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -2,7 +2,6 @@
 
 import hashlib
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from zoo.datamodules.null_rows import NullModel
 from zoo.datamodules.row_loaders import AllRowsLoader, RowEvaluationLoader, RowLoader, cumulative, draw, side_rng
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
+from zoo.paths import expanded
 
 SAMPLE_SIZE = 16_384
 EVALUATED_AT_ONCE = 4096  # rows per device, where batches have no size of their own
@@ -86,7 +86,7 @@ class EmbeddingRowsDataModule(ZooDataModule):
             self.W_E = _checked(null_model.rows_of_shape(n_rows, d_in), type(null_model).__name__)
         self.true_atoms = null_model.true_atoms if null_model else None
         V, self.d_in = self.W_E.shape
-        self.row_counts = _read_counts(token_counts, V) if token_counts else _source_counts(source, step, V)
+        self.row_counts = _read_counts(token_counts, V) if token_counts else _source_counts(source, step, tensor, V)
         self.row_labels = _labels(source, step, V)
         self.held_out = torch.zeros(V, dtype=torch.bool)
         n_held_out = min(V - 1, max(1, round(V * val_fraction))) if val_fraction else 0
@@ -192,7 +192,7 @@ def _checked(W: Tensor, source: str) -> Tensor:
 
 def _read_counts(file: str, n_rows: int) -> Tensor:
     try:
-        counts = np.load(Path(file).expanduser(), allow_pickle=False)
+        counts = np.load(expanded(file), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ZooError(f"token_counts {file} cannot be read: {' '.join(str(error).split())}") from None
     if counts.shape != (n_rows,) or counts.dtype.kind not in "iu":
@@ -206,8 +206,13 @@ def _read_counts(file: str, n_rows: int) -> Tensor:
     return torch.from_numpy(counts.astype(np.int64))
 
 
-def _source_counts(source: str | None, step: int | None, n_rows: int) -> Tensor | None:
-    counts = None if source is None else sources.token_counts(source, step)
+def _source_counts(source: str | None, step: int | None, tensor: str | None, n_rows: int) -> Tensor | None:
+    """Counts of the source's tokens; of another tensor than the embedding only if they are as many as its rows."""
+    if source is None:
+        return None
+    if tensor is None:
+        return sources.row_counts(source, step, n_rows)
+    counts = sources.token_counts(source, step)
     return counts if counts is not None and len(counts) == n_rows else None
 
 

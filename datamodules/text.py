@@ -2,20 +2,22 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from zoo.datamodules.corpora import Corpus, StdlibCorpus
 from zoo.datamodules.resumable import ResumableLoader
-from zoo.datamodules.token_cache import SPLITS, TokenCache
+from zoo.datamodules.text_encoder import TextEncoder
+from zoo.datamodules.token_cache import TokenCache
 from zoo.datamodules.tokenizers import TokenizerSource, TrainedBPE
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
+from zoo.paths import expanded
 
 
 class TextDataModule(ZooDataModule):
@@ -34,6 +36,10 @@ class TextDataModule(ZooDataModule):
         seed: Order of the training windows.
         prompts: Texts for `predict` to continue.
         cache_dir: Folder of the token caches. Default $ZOO_CACHE or ~/.cache/superposition-zoo.
+        special_tokens: Read the name of a special token in a document or prompt, such as <|endoftext|>, as that token.
+            By default it is text as any other.
+        max_lost: Largest share of the text that the tokenizer may lose, in bytes: what it has no token for, or only its
+            unknown token. White space between words does not count.
 
     Raises:
         ZooError: If an argument is out of range, or the corpus, tokenizer or cache is unusable.
@@ -52,6 +58,8 @@ class TextDataModule(ZooDataModule):
         seed: int = 0,
         prompts: list[str] = ["import "],  # noqa: B006 - shown by --help, never mutated
         cache_dir: str | None = None,
+        special_tokens: bool = False,
+        max_lost: float = 0.01,
     ) -> None:
         super().__init__()
         for name, value in (("context_length", context_length), ("batch_size", batch_size)):
@@ -61,13 +69,16 @@ class TextDataModule(ZooDataModule):
             raise ZooError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave a split empty")
         if seed < 0:
             raise ZooError(f"data.seed is {seed}; it must not be negative")
+        if not 0 <= max_lost <= 1:
+            raise ZooError(f"max_lost is {max_lost}; it is a share, from 0 to 1")
         if not prompts or not all(prompts):
             raise ZooError(f"prompts is {prompts}; give at least one text, and none that is empty")
         self.source = tokenizer or TrainedBPE()
         self.context_length, self.batch_size = context_length, batch_size
         self.seed, self.prompts = seed, prompts
-        root = Path(cache_dir or os.environ.get("ZOO_CACHE") or "~/.cache/superposition-zoo").expanduser()
-        self.cache = TokenCache(root, corpus or StdlibCorpus(), self.source, val_fraction, test_fraction)
+        root = expanded(cache_dir or os.environ.get("ZOO_CACHE") or "~/.cache/superposition-zoo")
+        fractions = (val_fraction, test_fraction)
+        self.cache = TokenCache(root, corpus or StdlibCorpus(), self.source, *fractions, special_tokens, max_lost)
 
     @property
     def vocab_size(self) -> int:
@@ -88,7 +99,6 @@ class TextDataModule(ZooDataModule):
                 f"the training split has {have} tokens, and one batch of {self.batch_size} x {self.context_length} "
                 f"needs {need}; lower batch_size or context_length"
             )
-        self.bytes_per_token = {s: meta["splits"][s]["bytes"] / meta["splits"][s]["tokens"] for s in SPLITS}
         self.token_counts = torch.from_numpy(self.cache.token_counts())  # (V,) int64, training split
         self.tokenizer: Tokenizer = self.cache.tokenizer()
         self.token_strings = [self.tokenizer.decode([i], skip_special_tokens=False) for i in range(self.vocab_size)]
@@ -101,16 +111,28 @@ class TextDataModule(ZooDataModule):
 
     def val_dataloader(self) -> "EvaluationLoader":
         """Every token of the validation split once, windows in a fixed random order."""
-        return EvaluationLoader(self.cache.tokens("val"), self.context_length, self.batch_size, *self._ranks())
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> "EvaluationLoader":
         """Every token of the test split once, windows in a fixed random order."""
-        return EvaluationLoader(self.cache.tokens("test"), self.context_length, self.batch_size, *self._ranks())
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader:
         """One prompt per batch, (1, T)."""
-        ids = [self.tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in self.prompts]
-        return DataLoader([{"input_ids": torch.tensor([i])} for i in ids], batch_size=None)  # type: ignore[arg-type]
+        encoder, batches = TextEncoder(self.tokenizer, self.cache.special_tokens), []
+        for prompt in self.prompts:
+            (encoded,) = encoder.encode([prompt])
+            if not len(encoded.ids):
+                raise ZooError(f"the tokenizer makes no token of prompt {prompt!r}; give one whose words it knows")
+            if missing := encoded.lost + encoded.unknown:
+                size = len(prompt.encode())
+                rank_zero_info(f"note: the tokenizer loses {missing} of the {size} bytes of prompt {prompt!r}")
+            batches.append({"input_ids": torch.from_numpy(encoded.ids)[None]})
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+    def _evaluation_loader(self, split: str) -> "EvaluationLoader":
+        tokens, token_bytes = self.cache.tokens(split), self.cache.token_bytes(split)
+        return EvaluationLoader(tokens, self.context_length, self.batch_size, *self._ranks(), token_bytes)
 
     def _ranks(self) -> tuple[int, int]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -168,11 +190,20 @@ class EvaluationLoader:
         batch_size: Windows per global batch.
         rank: This process.
         world_size: Number of processes.
+        token_bytes: Bytes of the text that each token stands for, (N,). If given, batches hold `target_bytes` (B, T)
+            int64, those of every target, and 0 at padding.
     """
 
     def __init__(
-        self, tokens: np.ndarray, context_length: int, batch_size: int, rank: int = 0, world_size: int = 1
+        self,
+        tokens: np.ndarray,
+        context_length: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        token_bytes: np.ndarray | None = None,
     ) -> None:
+        self.token_bytes = token_bytes
         self.tokens, self.context_length, self.batch_size = tokens, context_length, batch_size
         self.rank, self.world_size = rank, world_size
         self.n_windows = -(-(len(tokens) - 1) // context_length)
@@ -185,9 +216,14 @@ class EvaluationLoader:
         order = np.random.default_rng(0).permutation(self.n_windows)
         for first in range(0, self.n_windows, self.batch_size):
             input_ids, targets = np.zeros((share, T), np.int64), np.full((share, T), -100, np.int64)
+            target_bytes = np.zeros((share, T), np.int64)
             mine = order[first : first + self.batch_size][self.rank * share : (self.rank + 1) * share]
             for row, window in enumerate(mine):
-                tokens = self.tokens[window * T : (window + 1) * T + 1]
+                here = slice(window * T, (window + 1) * T + 1)
+                tokens = self.tokens[here]
                 input_ids[row, : len(tokens) - 1] = tokens[:-1]
                 targets[row, : len(tokens) - 1] = tokens[1:]
-            yield {"input_ids": torch.from_numpy(input_ids), "targets": torch.from_numpy(targets)}
+                if self.token_bytes is not None:
+                    target_bytes[row, : len(tokens) - 1] = self.token_bytes[here][1:]
+            batch = {"input_ids": torch.from_numpy(input_ids), "targets": torch.from_numpy(targets)}
+            yield batch if self.token_bytes is None else {**batch, "target_bytes": torch.from_numpy(target_bytes)}

@@ -4,25 +4,36 @@ import hashlib
 import json
 import os
 import shutil
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from lightning.pytorch.utilities import rank_zero_info
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from tokenizers import Tokenizer
 
-from zoo.datamodules.corpora import Corpus
-from zoo.datamodules.tokenizers import TokenizerSource, end_of_text_id
+from zoo.datamodules.corpora import Corpus, some
+from zoo.datamodules.text_encoder import TextEncoder
+from zoo.datamodules.tokenizers import TokenizerSource
 from zoo.errors import ZooError
+from zoo.paths import make_folder
 
 SPLITS = ("train", "val", "test")
-FILES = (*(f"{split}.bin" for split in SPLITS), "token_counts.npy", "tokenizer.json")
-FORMAT = 2
+EVALUATED = ("val", "test")
+FILES = (
+    *(f"{split}.bin" for split in SPLITS),
+    *(f"{split}_bytes.bin" for split in EVALUATED),
+    *("token_counts.npy", "tokenizer.json"),
+)
+FORMAT = 3
+BATCH_DOCUMENTS, BATCH_CHARACTERS = 256, 2**22  # that are tokenized at once, the last document aside
+COPIES = 0.01  # share of documents above which copies are worth a line
+NOT_LEARNED = ("lost", "unknown", "spaces")  # bytes of the text that no token stands for
 
 
 class TokenCache:
@@ -30,8 +41,9 @@ class TokenCache:
 
     The folder is named by a hash of the corpus's content, the tokenizer and the split, so a change of any of them
     makes a new cache. It holds `train.bin`, `val.bin`, `test.bin` (little-endian uint16, or uint32 for vocabularies
-    over 65,536), `token_counts.npy`, `tokenizer.json` and `meta.json` with every file's SHA-256 and its own. It is
-    written to a neighbouring folder and renamed when complete, under a lock.
+    over 65,536), `val_bytes.bin` and `test_bytes.bin` (little-endian uint32: bytes of the text that each token stands
+    for), `token_counts.npy`, `tokenizer.json` and `meta.json`, which says what was left out of the text, every file's
+    SHA-256 and its own. It is written to a neighbouring folder and renamed when complete, under a lock.
 
     Args:
         root: Folder of all caches.
@@ -39,46 +51,95 @@ class TokenCache:
         source: Source of the tokenizer.
         val_fraction: Share of documents held out for validation.
         test_fraction: Share of documents held out for testing.
+        special_tokens: Whether names of special tokens within a document are these tokens, see `TextEncoder`.
+        max_lost: Largest share of the text, in bytes, that the tokenizer may lose: what it has no token for, or only
+            the unknown token. White space between words does not count.
     """
 
     def __init__(
-        self, root: Path, corpus: Corpus, source: TokenizerSource, val_fraction: float, test_fraction: float
+        self,
+        root: Path,
+        corpus: Corpus,
+        source: TokenizerSource,
+        val_fraction: float,
+        test_fraction: float,
+        special_tokens: bool = False,
+        max_lost: float = 0.01,
     ) -> None:
         self.corpus, self.source = corpus, source
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.special_tokens, self.max_lost = special_tokens, max_lost
         self.corpus_fingerprint = hashlib.sha256(corpus.fingerprint().encode()).hexdigest()
         key = f"{FORMAT} {self.corpus_fingerprint} {source.fingerprint()} {val_fraction} {test_fraction}"
+        key += " special tokens" * special_tokens
         self.folder = root / f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     def prepare(self) -> None:
-        """Write the cache if there is none, and check every byte of it if there is.
+        """Write the cache if there is none, check every byte of it if there is, and say what it leaves out of the text.
 
         Raises:
-            ZooError: If the corpus is unusable or the cache is damaged.
+            ZooError: If the corpus is unusable, the cache is damaged, or the tokenizer loses too much of the text.
         """
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder.parent, "data.cache_dir, or by ZOO_CACHE in the environment")
         with FileLock(f"{self.folder}.lock"):
             if self.folder.exists():
-                return self._verify()
-            partial = self.folder.with_name(f"{self.folder.name}.partial")
+                self._verify()
+            else:
+                self._make()
+        self._report()
+
+    def _make(self) -> None:
+        partial = self.folder.with_name(f"{self.folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            self._write(partial)
+            os.replace(partial, self.folder)
+        finally:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            try:
-                self._write(partial)
-                os.replace(partial, self.folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+
+    def _report(self) -> None:
+        """Say what is left out of the text, and refuse a tokenizer that loses too much."""
+        meta = self.meta
+        if left_out := self.corpus.left_out():
+            rank_zero_info(f"note: {len(left_out)} of the corpus's files are not read: {some(left_out)}")
+        if meta["skipped"]:
+            rank_zero_info(f"note: the corpus has {' and '.join(meta['skipped'])}, which are left out")
+        n_documents = sum(split["documents"] for split in meta["splits"].values())
+        if meta["copies"] > COPIES * n_documents:
+            rank_zero_info(
+                f"note: {meta['copies']} of {n_documents} documents are copies of others, which are in the same split"
+            )
+        whole, lost, unknown, spaces = (
+            sum(split[key] for split in meta["splits"].values()) for key in ("bytes", *NOT_LEARNED)
+        )
+        share = (lost + unknown) / max(whole, 1)
+        told = (
+            f"the tokenizer loses {100 * share:.2g} % of the text: of {whole:,} bytes it has no token for {lost:,} and "
+            f"only its unknown token for {unknown:,}"
+        )
+        if share > self.max_lost:
+            raise ZooError(
+                f"{told}; take another tokenizer, or allow a larger share than data.max_lost {self.max_lost:g}"
+            )
+        if share:
+            rank_zero_info(f"note: {told}")
+        if spaces:
+            rank_zero_info(
+                f"note: the tokenizer leaves out white space, {100 * spaces / whole:.2g} % of the text; bits per byte "
+                "are over the other bytes"
+            )
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Token and byte counts of every split, and the files' hashes."""
+        """Token and byte counts of every split, what was left out, and the files' hashes."""
         try:
             meta = json.loads((self.folder / "meta.json").read_text("utf-8"))
             for name in FILES:
                 meta["sha256"][name]
             for split in SPLITS:
-                meta["splits"][split]["tokens"], meta["splits"][split]["bytes"]
-            meta["corpus_fingerprint"]
+                [meta["splits"][split][key] for key in ("tokens", "bytes", *NOT_LEARNED)]
+            meta["corpus_fingerprint"], meta["skipped"], meta["copies"]
             if meta.pop("own_sha256") != _digest(meta):
                 raise ValueError
             return meta
@@ -88,6 +149,10 @@ class TokenCache:
     def tokens(self, split: str) -> np.ndarray:
         """Memory-mapped token ids of a split, (N,) uint16 or uint32."""
         return np.memmap(self.folder / f"{split}.bin", self._dtype, mode="r")
+
+    def token_bytes(self, split: str) -> np.ndarray:
+        """Memory-mapped bytes of the text that each token of the val or test split stands for, (N,) uint32."""
+        return np.memmap(self.folder / f"{split}_bytes.bin", "<u4", mode="r")
 
     def token_counts(self) -> np.ndarray:
         """How often each token occurs in the training split, (V,) int64."""
@@ -103,8 +168,7 @@ class TokenCache:
 
     def _split(self, document: str) -> str:
         """A document's split depends on its text alone, so equal documents never straddle two splits."""
-        digest = hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()
-        u = int.from_bytes(digest[:8], "big") / 2**64
+        u = _number(document) / 2**64
         return "val" if u < self.val_fraction else "test" if u < self.val_fraction + self.test_fraction else "train"
 
     def _write(self, folder: Path) -> None:
@@ -116,7 +180,9 @@ class TokenCache:
             progress.remove_task(training)
             tokenizing = progress.add_task("tokenizing: documents", total=None)
             documents = progress.track(self.corpus.documents(), task_id=tokenizing)
-            stats, counts = self._write_tokens(folder, documents, tokenizer)
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            stats, counts, copies = self._write_tokens(folder, documents, TextEncoder(tokenizer, self.special_tokens))
         self._check_splits({split: stats[split]["documents"] for split in SPLITS})
         np.save(folder / "token_counts.npy", counts)
         tokenizer.save(str(folder / "tokenizer.json"))
@@ -124,6 +190,8 @@ class TokenCache:
             "format": FORMAT,
             "corpus_fingerprint": self.corpus_fingerprint,
             "splits": stats,
+            "skipped": list(self.corpus.skipped),
+            "copies": copies,
             "sha256": {name: _sha256(folder / name) for name in FILES},
         }
         meta["own_sha256"] = _digest(meta)
@@ -149,28 +217,35 @@ class TokenCache:
                 )
 
     def _write_tokens(
-        self, folder: Path, documents: Iterable[str], tokenizer: Tokenizer
-    ) -> tuple[dict[str, dict[str, int]], np.ndarray]:
-        """Write the splits' tokens; returns their sizes and the training split's token counts (V,)."""
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        end = end_of_text_id(tokenizer)
-        stats = {split: {"documents": 0, "tokens": 0, "bytes": 0} for split in SPLITS}
+        self, folder: Path, documents: Iterable[str], encoder: TextEncoder
+    ) -> tuple[dict[str, dict[str, int]], np.ndarray, int]:
+        """Write the splits' tokens.
+
+        Returns:
+            The splits' sizes, the training split's token counts (V,), and how many documents are copies of others.
+        """
+        stats = {split: dict.fromkeys(("documents", "tokens", "bytes", *NOT_LEARNED), 0) for split in SPLITS}
         counts = np.zeros(self.source.vocab_size, np.int64)
+        digests = array("Q")  # of all documents with text
         with ExitStack() as stack:
-            files = {split: stack.enter_context((folder / f"{split}.bin").open("wb")) for split in SPLITS}
-            for batch in _batches(iter(documents)):
-                encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-                for document, encoding in zip(batch, encodings, strict=True):
+            files = {name: stack.enter_context((folder / name).open("wb")) for name in FILES if name.endswith(".bin")}
+            for batch in _batches(documents):
+                for document, encoded in zip(batch, encoder.encode(batch), strict=True):
                     split = self._split(document)
-                    ids = np.array([*encoding.ids, end], self._dtype)
-                    files[split].write(ids.tobytes())
+                    ids = np.append(encoded.ids, encoder.end).astype(self._dtype)
+                    files[f"{split}.bin"].write(ids.tobytes())
+                    if split in EVALUATED:
+                        files[f"{split}_bytes.bin"].write(np.append(encoded.n_bytes, 0).astype("<u4").tobytes())
+                    else:
+                        counts += np.bincount(ids, minlength=len(counts))
                     stats[split]["documents"] += 1
                     stats[split]["tokens"] += len(ids)
-                    stats[split]["bytes"] += len(document.encode("utf-8", "surrogatepass"))
-                    if split == "train":
-                        counts += np.bincount(ids, minlength=len(counts))
-        return stats, counts
+                    stats[split]["bytes"] += len(document.encode())
+                    for key in NOT_LEARNED:
+                        stats[split][key] += getattr(encoded, key)
+                    if document:
+                        digests.append(_number(document))
+        return stats, counts, len(digests) - len(np.unique(np.frombuffer(digests, np.uint64)))
 
     def _verify(self) -> None:
         digests = self.meta["sha256"]
@@ -183,8 +258,21 @@ class TokenCache:
         return ZooError(f"token cache {self.folder} is damaged: {name}; delete the folder to rebuild it")
 
 
-def _batches(documents: Iterator[str], size: int = 256) -> Iterator[list[str]]:
-    while batch := list(islice(documents, size)):
+def _number(document: str) -> int:
+    """A whole number below 2**64 that only equal documents share."""
+    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big")
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document)
+        if len(batch) == BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
         yield batch
 
 

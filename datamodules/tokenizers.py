@@ -3,14 +3,16 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from zoo.errors import ZooError
+from zoo.paths import expanded
 
 END_OF_TEXT = "<|endoftext|>"
 END_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "[SEP]", "<eos>")
+
+LARGEST_VOCABULARY = 2**24
 
 
 class TokenizerSource(ABC):
@@ -69,7 +71,7 @@ class TrainedBPE(TokenizerSource):
         left = self.sample_megabytes * 2**20
         for text in texts:
             yield text
-            left -= len(text.encode("utf-8", "surrogatepass"))
+            left -= len(text.encode())
             if left <= 0:
                 return
 
@@ -83,16 +85,16 @@ class TokenizerFile(TokenizerSource):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        file = Path(path).expanduser()
+        file = expanded(path)
         self._file = file / "tokenizer.json" if file.is_dir() else file
         try:
-            self._json = self._file.read_text("utf-8")
+            self._json = self._file.read_text("utf-8-sig")
             self._tokenizer = Tokenizer.from_str(self._json)
         except FileNotFoundError:
             raise ZooError(f"tokenizer file {self._file} does not exist") from None
         except Exception as error:
             raise ZooError(f"{self._file} is not a tokenizer.json of the tokenizers library: {error}") from None
-        self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1  # ids may leave gaps
+        self.vocab_size = vocabulary_size(self._tokenizer, str(self._file))
 
     def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
         """See `TokenizerSource.tokenizer`."""
@@ -121,6 +123,18 @@ class HubTokenizer(TokenizerFile):
             raise ZooError(f"tokenizer.json of {name!r} cannot be had from the hub: {first_line}") from error
         super().__init__(path)
         self.name, self.revision = name, revision
+
+
+def vocabulary_size(tokenizer: Tokenizer, name: str) -> int:
+    """Largest token id, and one; ids may leave gaps.
+
+    Raises:
+        ZooError: If there could be no embedding of that size.
+    """
+    size = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if size > LARGEST_VOCABULARY:
+        raise ZooError(f"{name} has a token with id {size - 1:,}; ids are below {LARGEST_VOCABULARY:,}")
+    return size
 
 
 def end_of_text_id(tokenizer: Tokenizer) -> int:

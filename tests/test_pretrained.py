@@ -1,5 +1,7 @@
 """What ships inside the package: whole, small, of every family, and as good as its cards say."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -72,6 +74,8 @@ def test_a_shipped_gpt2_has_the_loss_that_its_card_says(name, stdlib_cache):
     losses = [F.cross_entropy(y, b["targets"].flatten(), reduction="sum") for y, b in zip(logits, batches, strict=True)]
     loss = sum(losses).item() / sum((b["targets"] != -100).sum().item() for b in batches)
     assert loss == pytest.approx(part["provenance"]["metrics"]["val/loss"], abs=2e-4)
+    bits = sum(losses).item() / math.log(2) / sum(b["target_bytes"].sum().item() for b in batches)
+    assert bits == pytest.approx(part["provenance"]["metrics"]["val/bits_per_byte"], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".gpt2-mini")])

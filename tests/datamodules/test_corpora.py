@@ -1,4 +1,6 @@
+import gzip
 import json
+import re
 import sysconfig
 from pathlib import Path
 
@@ -6,8 +8,11 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from supported.corpora import CASES, LINES, NULLS, TEXTS, changing_columns, linked
 
 from zoo.datamodules import HubDataset, LocalFiles, StdlibCorpus
+from zoo.datamodules.token_cache import TokenCache
+from zoo.datamodules.tokenizers import TrainedBPE
 
 DOCUMENTS = ["first", "zweites — mit\nUmlaut: ü", "third\n\n\nstill third", "4"]
 
@@ -62,6 +67,91 @@ def test_parquet_files_give_their_text_field(tmp_path):
 
 def test_names_with_wildcard_characters_are_taken_literally(tmp_path):
     assert documents(write_jsonl(tmp_path / "[draft] a.jsonl")) == DOCUMENTS
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
+def test_a_folder_gives_its_documents_or_is_refused(tmp_path, refused, case):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    expected = case.make(folder)
+    if case.refusal:
+        with refused(case.refusal):
+            documents(folder)
+    else:
+        assert documents(folder) == expected
+
+
+@pytest.mark.parametrize("name", ["a.JSONL", "a.Ndjson", "a.jsonl.GZ"])
+def test_a_named_file_is_read_by_its_ending_whatever_its_case(tmp_path, name):
+    content = gzip.compress(LINES.encode()) if name.endswith("GZ") else LINES.encode()
+    (tmp_path / name).write_bytes(content)
+    assert documents(tmp_path / name) == TEXTS
+
+
+def test_a_named_file_with_another_ending_is_plain_text_unless_it_is_none(tmp_path, refused):
+    (tmp_path / "novel.tex").write_text("\ufefftext", "utf-8")
+    assert documents(tmp_path / "novel.tex") == documents(tmp_path / "*.tex") == ["text"]
+    (tmp_path / "data.bin").write_bytes(b"abc\0")
+    with refused(r"data\.bin is no text: byte 3 is NUL; read are \.txt, \.md, \.jsonl.*compressed: \.gz"):
+        documents(tmp_path / "data.bin")
+
+
+def test_what_is_not_read_of_a_folder_is_named(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    linked(folder)
+    (folder / ".git").mkdir()
+    for name in ("picture.png", ".DS_Store", "a.txt~", "._a.txt", ".git/config.txt"):
+        (folder / name).touch()
+    (folder / "lost.txt").symlink_to(folder / "nowhere.txt")
+    names = {Path(path).name for path in LocalFiles([str(folder)]).left_out()}
+    assert names == {"picture.png", ".DS_Store", "a.txt~", "._a.txt", ".git", "lost.txt", "loop"}
+    names = {Path(path).name for path in LocalFiles([str(folder / "*")]).left_out()}
+    assert names == {"picture.png", ".DS_Store", "a.txt~", "._a.txt", ".git", "lost.txt", "loop"}
+
+
+def test_a_file_that_several_paths_lead_to_is_read_once(tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    expected = linked(folder)
+    paths = [str(folder), str(folder / "*.txt"), str(folder / "a.txt"), str(folder / "loop" / "a.txt")]
+    assert list(LocalFiles(paths).documents()) == expected
+
+
+@pytest.mark.parametrize("kind", ["LocalFiles", "HubDataset"])
+def test_null_and_blank_texts_are_skipped_counted_and_the_first_is_named(tmp_path, kind):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text(NULLS)
+    corpus = LocalFiles([str(tmp_path / "set")]) if kind == "LocalFiles" else HubDataset(str(tmp_path / "set"))
+    assert list(corpus.documents()) == ["first", "4"]
+    null, empty = corpus.skipped
+    assert re.fullmatch(r"1 null text \(first: .*, row 2\)", null)
+    assert re.fullmatch(r"1 empty document \(first: .*, row 3\)", empty)
+    list(corpus.documents())
+    assert list(corpus.skipped) == [null, empty]
+
+
+def test_files_and_rows_that_are_left_out_are_told_when_text_is_tokenized_and_when_it_is_found_again(tmp_path, caplog):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    lines = [{"text": f"document {i} of several"} for i in range(60)]
+    lines += [{"text": None}, {"text": ""}, *[{"text": "a copy"}] * 3]
+    (folder / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "b.png").touch()
+    for _ in range(2):
+        caplog.clear()
+        TokenCache(tmp_path / "cache", LocalFiles([str(folder)]), TrainedBPE(257), 0.2, 0.2).prepare()
+        assert f"1 of the corpus's files are not read: {folder / 'b.png'}" in caplog.text
+        assert f"has 1 null text (first: {folder / 'a.jsonl'}, row 61) and 1 empty document" in caplog.text
+        assert "2 of 63 documents are copies of others" in caplog.text
+
+
+def test_a_data_set_whose_columns_change_says_what_reads_it(tmp_path, refused):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    changing_columns(folder)
+    with refused("cannot be read: .*; LocalFiles reads the text alone"):
+        list(HubDataset(str(folder), streaming=True).documents())
 
 
 def test_empty_files_hold_no_document(tmp_path):
@@ -121,6 +211,8 @@ def test_the_fingerprint_follows_content_ending_and_options_but_not_the_place(tm
     same = fingerprint("here", "a.txt", "text")
     assert fingerprint("there", "a.txt", "text") == same
     assert fingerprint("here", "a.md", "text") != same
+    assert fingerprint("here", "a.TXT", "text") == same
+    assert fingerprint("here", "a.txt.gz", "text") != fingerprint("here", "a.jsonl.gz", "text") != same
     assert fingerprint("here", "a.txt", "text", separator="x") != same
     assert fingerprint("here", "a.txt", "text", text_field="body") != same
     assert fingerprint("here", "a.txt", "texT") != same

@@ -4,6 +4,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 import torch
+from supported.tokenizers import letters
 
 from zoo.datamodules import LocalFiles, TextDataModule, TrainedBPE
 from zoo.datamodules.text import EvaluationLoader, TokenLoader
@@ -154,6 +155,40 @@ def test_a_corpus_smaller_than_one_batch_is_refused(tiny_data, refused):
     tiny_data.batch_size = 10_000
     with refused("lower batch_size or context_length"):
         tiny_data.setup()
+
+
+def test_prompts_are_read_as_documents_are(tiny_data, caplog):
+    tiny_data.prompts = ["a<|endoftext|>b"]
+    (batch,) = tiny_data.predict_dataloader()
+    assert 0 not in batch["input_ids"]
+    tiny_data.cache.special_tokens = True
+    (batch,) = tiny_data.predict_dataloader()
+    assert batch["input_ids"].tolist()[0].count(0) == 1
+    assert not caplog.text
+
+
+def test_a_prompt_of_no_tokens_is_refused_and_one_that_loses_letters_is_pointed_out(tiny_data, refused, caplog):
+    tiny_data.tokenizer = letters(None)(["the cat"])
+    tiny_data.prompts = ["the cät"]
+    tiny_data.predict_dataloader()
+    assert "loses 2 of the 8 bytes of prompt 'the cät'" in caplog.text
+    tiny_data.prompts = ["the cat", "漢字"]
+    with refused("makes no token of prompt '漢字'"):
+        tiny_data.predict_dataloader()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_that_is_none_is_refused(refused, share):
+    with refused("max_lost is .*; it is a share"):
+        TextDataModule(max_lost=share)
+
+
+def test_the_bytes_of_targets_come_with_an_evaluation_batch(tiny_data):
+    for split, loader in (("val", tiny_data.val_dataloader()), ("test", tiny_data.test_dataloader())):
+        batches = list(loader)
+        n_bytes = tiny_data.cache.token_bytes(split)
+        assert sum(batch["target_bytes"].sum() for batch in batches) == n_bytes[1:].sum()
+        assert all((batch["target_bytes"][batch["targets"] == -100] == 0).all() for batch in batches)
 
 
 @pytest.mark.parametrize("prompts", [[], ["fine", ""]])

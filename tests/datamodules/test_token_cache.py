@@ -5,12 +5,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from supported.tokenizers import letters
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from zoo.datamodules import LocalFiles, TokenizerFile, TrainedBPE
 from zoo.datamodules.token_cache import SPLITS, TokenCache
 
-FILES = ["meta.json", "test.bin", "token_counts.npy", "tokenizer.json", "train.bin", "val.bin"]
+FILES = ["meta.json", "test.bin", "test_bytes.bin", "token_counts.npy", "tokenizer.json", "train.bin", "val.bin"]
+FILES.append("val_bytes.bin")
 
 
 @pytest.fixture
@@ -91,13 +93,39 @@ def test_sizes_are_those_of_the_documents(cache):
             "documents": len(documents),
             "tokens": sum(len(cache.tokenizer().encode(d).ids) + 1 for d in documents),
             "bytes": sum(len(d.encode()) for d in documents),
+            **dict.fromkeys(("lost", "unknown", "spaces"), 0),
         }
 
 
-def test_bytes_per_token_is_bytes_of_text_over_tokens(tiny_data):
-    for split in SPLITS:
-        n_bytes = sum(len(d.encode()) for d in split_documents(tiny_data.cache, split))
-        assert tiny_data.bytes_per_token[split] == n_bytes / len(tiny_data.cache.tokens(split))
+def test_the_bytes_of_every_evaluated_token_are_those_it_decodes_to(cache):
+    alphabet = set(pre_tokenizers.ByteLevel.alphabet())
+    for split in ("val", "test"):
+        tokens = [cache.tokenizer().id_to_token(i) for i in cache.tokens(split)]
+        expected = [len(token) if alphabet.issuperset(token) and token != "<|endoftext|>" else 0 for token in tokens]
+        assert cache.token_bytes(split).tolist() == expected
+
+
+def test_a_literal_end_of_text_in_a_document_does_not_end_it(make_cache, tiny_corpus):
+    for path in tiny_corpus.iterdir():
+        path.write_text(f"<|endoftext|>{path.read_text('utf-8')}<|endoftext|> and on", "utf-8")
+    for special_tokens, ends in ((False, 60), (True, 180)):
+        cache = make_cache()
+        cache = TokenCache(cache.folder.parent, cache.corpus, cache.source, 0.15, 0.15, special_tokens)
+        cache.prepare()
+        assert sum((cache.tokens(split) == 0).sum() for split in SPLITS) == ends
+        assert sum(cache.meta["splits"][split]["documents"] for split in SPLITS) == 60
+
+
+def test_a_tokenizer_that_loses_text_is_refused_and_said_to_when_allowed(make_cache, tmp_path, refused, caplog):
+    letters(None)(["the cat sees a"]).save(str(tmp_path / "few.json"))
+    cache = make_cache(TokenizerFile(str(tmp_path / "few.json")))
+    for _ in range(2):
+        with refused(r"loses \d\d % of the text: of [\d,]+ bytes .*larger share than data\.max_lost 0\.01"):
+            cache.prepare()
+    cache.max_lost = 1.0
+    caplog.clear()
+    cache.prepare()
+    assert "note: the tokenizer loses" in caplog.text
 
 
 def test_an_unchanged_cache_is_not_written_again(cache, make_cache):

@@ -1,9 +1,11 @@
 import random
 
 import pytest
+from supported.tokenizers import CASES
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from zoo.datamodules import HubTokenizer, TokenizerFile, TrainedBPE
+from zoo.datamodules import HubTokenizer, LocalFiles, TokenizerFile, TrainedBPE
+from zoo.datamodules.token_cache import NOT_LEARNED, SPLITS, TokenCache
 from zoo.datamodules.tokenizers import END_OF_TEXT, end_of_text_id
 
 
@@ -18,6 +20,47 @@ def saved(texts, tmp_path):
     folder.mkdir()
     TrainedBPE(300).tokenizer(texts).save(str(folder / "tokenizer.json"))
     return folder
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
+def test_a_tokenizer_accounts_for_every_byte_of_the_text_or_is_refused(
+    texts, tiny_corpus, tmp_path, refused, caplog, case
+):
+    case.make(texts).save(str(tmp_path / "tokenizer.json"))
+
+    def prepared(max_lost=0.01):
+        source = TokenizerFile(str(tmp_path))
+        cache = TokenCache(tmp_path, LocalFiles([str(tiny_corpus)]), source, 0.15, 0.15, max_lost=max_lost)
+        cache.prepare()
+        return cache
+
+    if case.refusal:
+        for _ in range(2):  # when the text is tokenized, and when its tokens are found
+            with refused(case.refusal):
+                prepared()
+        if "% of the text" not in case.refusal and "only its unknown" not in case.refusal:
+            return
+    cache = prepared(max_lost=1)
+    end, whole, learned = end_of_text_id(cache.tokenizer()), 0, 0
+    for split in SPLITS:
+        stats = cache.meta["splits"][split]
+        assert (cache.tokens(split) == end).sum() == stats["documents"]
+        if split != "train":
+            missing = sum(stats[key] for key in NOT_LEARNED)
+            assert cache.token_bytes(split).sum() == stats["bytes"] - missing
+        whole += stats["bytes"]
+        learned += stats["bytes"] - sum(stats[key] for key in NOT_LEARNED)
+    assert whole == sum(len(text.encode()) for text in texts)
+    assert case.refusal or ("white space" in caplog.text) == ("white space" in case.answer)
+    assert ("the tokenizer loses" in caplog.text) == (case.refusal is not None)
+    assert learned == whole or case.refusal or "white space" in case.answer
+
+
+def test_a_byte_order_mark_before_a_tokenizer_changes_nothing(saved):
+    before = TokenizerFile(str(saved)).fingerprint()
+    file = saved / "tokenizer.json"
+    file.write_text(file.read_text("utf-8"), "utf-8-sig")
+    assert TokenizerFile(str(saved)).fingerprint() == before
 
 
 def random_text(seed):
