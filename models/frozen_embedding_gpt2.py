@@ -1,6 +1,5 @@
 """GPT-2 trained with all, some or none of its embedding rows frozen."""
 
-import math
 from typing import Any
 
 import torch
@@ -9,13 +8,14 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric
 
 from zoo.errors import ZooError
+from zoo.metrics import TokenLoss
 from zoo.models.embeddings import Embedding, GaussianEmbedding, row_mask
 from zoo.models.gpt2 import GPT2
 from zoo.models.optimizers import AdamWCosine
 from zoo.models.zoo_module import RESTORED, ZooModule
+from zoo.precision import at_least_float32
 from zoo.sources import load, tokenizer_json
 
 
@@ -26,7 +26,8 @@ class FrozenEmbeddingGPT2(ZooModule):
     (B, T) int64; targets of -100 are left out.
 
     Args:
-        vocab_size: Number of tokens V. On the command line it follows the tokenizer.
+        vocab_size: Rows V of the embedding, at least one per token; `init_from` may have more. On the command line it
+            follows the tokenizer unless it is given.
         context_length: Longest sequence T. On the command line it follows the data.
         d_model: Width D of the residual stream. Default 256, or that of `init_from`.
         n_layers: Number of layers. Default 4, or that of `init_from`.
@@ -101,7 +102,8 @@ class FrozenEmbeddingGPT2(ZooModule):
             )
         if trained_rows is not None and frozen_rows not in ("all", None):
             raise ZooError("give frozen_rows or trained_rows, not both")
-        frozen = row_mask(frozen_rows, vocab_size) if trained_rows is None else ~row_mask(trained_rows, vocab_size)
+        n_rows = len(self.net.W_E)
+        frozen = row_mask(frozen_rows, n_rows) if trained_rows is None else ~row_mask(trained_rows, n_rows)
         self.register_buffer("frozen_ids", frozen.nonzero().squeeze(1), persistent=False)
         self.net.W_E.requires_grad_(not frozen.all())
         self.partly_frozen = bool(frozen.any() and not frozen.all())
@@ -111,8 +113,7 @@ class FrozenEmbeddingGPT2(ZooModule):
         self.optimizer, self.compile_net = optimizer, compile
         self.init_from = None if restored else init_from
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
-        # A NaN stays one: "warn" would leave it out, and "disable" leaves out the weights (torchmetrics 1.9).
-        self.val_loss, self.test_loss = MeanMetric(nan_strategy=math.nan), MeanMetric(nan_strategy=math.nan)
+        self.val_loss, self.test_loss = TokenLoss(), TokenLoss()
 
     def embedding_rows(self) -> dict[str, Tensor]:
         """`W_E` (V, D), and `W_U` (V, D) when it is a matrix of its own."""
@@ -123,7 +124,11 @@ class FrozenEmbeddingGPT2(ZooModule):
         return batch["targets"].numel()
 
     def setup(self, stage: str) -> None:
-        """Make sure that the data's tokenizer is that of the weights training starts from."""
+        """Tell of rows without a token; make sure that the tokenizer is that of the weights training starts from."""
+        super().setup(stage)
+        n_tokens, n_rows = self._n_tokens(), len(self.net.W_E)
+        if n_tokens is not None and n_tokens < n_rows:
+            rank_zero_info(f"note: {n_rows - n_tokens} rows of W_E belong to no token")
         if stage == "fit" and self.init_from is not None:
             self.check_tokenizer(tokenizer_json(self.init_from), f"init_from {self.init_from}")
 
@@ -150,46 +155,52 @@ class FrozenEmbeddingGPT2(ZooModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Mean cross-entropy of the next token, nats."""
-        loss, _ = self._loss(batch)
+        nats, n_tokens = self._nats(batch)
+        loss = nats / n_tokens.clamp(min=1)
         self.log("train/loss", loss)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Accumulate the loss, each token weighing the same on every rank."""
-        self.val_loss.update(*self._loss(batch))
+        self._evaluate(batch, self.val_loss)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Accumulate the loss, each token weighing the same on every rank."""
-        self.test_loss.update(*self._loss(batch))
+        self._evaluate(batch, self.test_loss)
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss, perplexity and bits per byte (at the whole split's bytes per token) over all ranks."""
+        """Log loss, perplexity and bits per byte of the text that the targets stand for, over all ranks."""
         self._log_losses("val", self.val_loss)
 
     def on_test_epoch_end(self) -> None:
-        """Log loss, perplexity and bits per byte over all ranks."""
+        """Log loss, perplexity and bits per byte of the text that the targets stand for, over all ranks."""
         self._log_losses("test", self.test_loss)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Continue the prompts, (B, T) -> (B, T + max_new_tokens)."""
-        return self.net.generate(batch["input_ids"], self.max_new_tokens, self.temperature)
+        return self.net.generate(batch["input_ids"], self.max_new_tokens, self.temperature, n_tokens=self._n_tokens())
 
-    def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy, nats, and the number of tokens it is over."""
+    def _n_tokens(self) -> int | None:
+        """Tokens of the data, if they say how many there are."""
+        return getattr(getattr(self.trainer, "datamodule", None), "vocab_size", None)
+
+    def _nats(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross-entropy summed over tokens, nats, and the number of tokens."""
         targets = batch["targets"].flatten()
-        logits = self.net(batch["input_ids"])
-        n_tokens = (targets != -100).sum()
-        loss = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=-100, reduction="sum")
-        return loss / n_tokens.clamp(min=1), n_tokens
+        logits = at_least_float32(self.net(batch["input_ids"]))
+        nats = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=-100, reduction="sum")
+        return nats, (targets != -100).sum()
 
-    def _log_losses(self, stage: str, metric: MeanMetric) -> None:
-        loss = metric.compute()
+    def _evaluate(self, batch: dict[str, Tensor], metric: TokenLoss) -> None:
+        n_bytes = batch.get("target_bytes")
+        metric.update(*self._nats(batch), None if n_bytes is None else n_bytes.sum())
+
+    def _log_losses(self, stage: str, metric: TokenLoss) -> None:
+        values = metric.compute()
+        if values["bits_per_byte"].isinf():
+            del values["bits_per_byte"]
         metric.reset()
-        self.log(f"{stage}/loss", loss)
-        self.log(f"{stage}/perplexity", loss.exp())
-        bytes_per_token = getattr(getattr(self.trainer, "datamodule", None), "bytes_per_token", None)
-        if bytes_per_token:
-            self.log(f"{stage}/bits_per_byte", loss / (math.log(2) * bytes_per_token[stage]))
+        self.log_dict({f"{stage}/{name}": value.float() for name, value in values.items()})
 
 
 def _like(
@@ -200,13 +211,15 @@ def _like(
     dropout: float,
     sizes: dict[str, int | bool | None],
 ) -> GPT2:
-    """A new GPT2 with the sizes of a saved one, which must not contradict those that were asked for."""
+    """A new GPT2 with the sizes of a saved one, which may have more rows and positions than were asked for."""
     if saved["class"] != "GPT2":
         raise ZooError(f"{owner} holds a {saved['class']}, not a GPT2")
     config = saved["init_args"]
-    for name, value in {"vocab_size": vocab_size, **sizes}.items():
+    for name, value in sizes.items():
         if value is not None and value != config[name]:
             raise ZooError(f"{name} is {value}, and {owner} has {config[name]}")
+    if vocab_size > config["vocab_size"]:
+        raise ZooError(f"vocab_size is {vocab_size}, more than the {config['vocab_size']} rows of {owner}")
     if context_length > config["context_length"]:
         raise ZooError(
             f"context_length is {context_length}, more than the {config['context_length']} positions of {owner}"

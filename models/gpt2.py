@@ -1,6 +1,5 @@
 """GPT-2, with the residual stream within reach and Hugging Face's tensor names and layout."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -200,6 +199,7 @@ class GPT2(nn.Module):
         max_new_tokens: int,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        n_tokens: int | None = None,
     ) -> Tensor:
         """Continue sequences, (B, T) -> (B, T + max_new_tokens).
 
@@ -208,9 +208,10 @@ class GPT2(nn.Module):
             max_new_tokens: Tokens to add.
             temperature: Divides the logits; 0 takes the most likely token.
             generator: Source of randomness; torch's global one by default.
+            n_tokens: Only the first so many rows of the vocabulary are drawn from, where the others are no tokens.
         """
         for _ in range(max_new_tokens):
-            logits = self(input_ids[:, -self.context_length :])[:, -1]  # (B, V)
+            logits = self(input_ids[:, -self.context_length :])[:, -1, :n_tokens]  # (B, V)
             if temperature == 0:
                 token = logits.argmax(-1, keepdim=True)
             else:
@@ -238,53 +239,3 @@ class GPT2(nn.Module):
             "bos_token_id": None,
             "eos_token_id": None,
         }
-
-    @classmethod
-    def from_hf(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "GPT2":
-        """Build a model from a Hugging Face GPT-2 `config.json` and its tensors.
-
-        Names with and without the `transformer.` prefix are understood; the attention-mask buffers that old files
-        carry are ignored; every other tensor must be there, in its shape, and nothing else.
-
-        Raises:
-            ZooError: If the configuration is not GPT-2's or asks for a variant that GPT-2 itself does not use.
-            RuntimeError: If tensors are missing, unexpected or of the wrong shape.
-        """
-        _check_hf_config(config)
-        tensors = {
-            name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": tensor
-            for name, tensor in tensors.items()
-            if not name.endswith((".attn.bias", ".attn.masked_bias"))
-        }
-        model = cls(
-            vocab_size=config["vocab_size"],
-            context_length=config.get("n_positions", 1024),
-            d_model=config["n_embd"],
-            n_layers=config["n_layer"],
-            n_heads=config["n_head"],
-            dropout=config.get("resid_pdrop", 0.1),
-            tied=config.get("tie_word_embeddings", True),
-        )
-        if model.tied and "transformer.wte.weight" in tensors:
-            tensors["lm_head.weight"] = tensors["transformer.wte.weight"]
-        model.load_state_dict(tensors)
-        return model
-
-
-def _check_hf_config(config: Mapping[str, Any]) -> None:
-    if config.get("model_type") != "gpt2":
-        raise ZooError(f"model_type is {config.get('model_type')!r}; only 'gpt2' can be loaded as GPT2")
-    expected = {
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "n_inner": (None, 4 * config["n_embd"]),
-    }
-    for key, value in expected.items():
-        allowed = value if isinstance(value, tuple) else (value,)
-        if key in config and config[key] not in allowed:
-            raise ZooError(f"{key} is {config[key]!r}, and GPT2 supports only {allowed[-1]!r}")
-    pdrops = {config.get(key, 0.1) for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
-    if len(pdrops) > 1:
-        raise ZooError(f"resid_pdrop, embd_pdrop and attn_pdrop differ ({sorted(pdrops)}); GPT2 has one dropout")

@@ -16,6 +16,7 @@ Nothing in it is executable, and nothing is unpickled. Classes are known here by
 import hashlib
 import importlib
 import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,10 @@ from zoo import checkpoint_config
 from zoo.checkpoint_config import CARD, FILES, TOKEN_COUNTS, TOKENIZER, WEIGHTS
 from zoo.errors import ZooError
 from zoo.model_card import model_card
+from zoo.paths import expanded
 from zoo.replacing import replacing
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def save(
@@ -64,7 +68,7 @@ def save(
     Raises:
         ZooError: If something that is not a zoo checkpoint is in the way, or the disk refuses.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     seen: set[int] = set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -83,7 +87,7 @@ def save(
         "tensors": {name: _tensor_digest(tensor) for name, tensor in tensors.items()},
         "files": {},
         "provenance": provenance or {},
-        "dtype": str(dtype or torch.float32).removeprefix("torch."),
+        "dtype": _dtype_name(tensors),
     }
     check_kind(folder)
     with replacing(folder, FILES) as new:
@@ -168,9 +172,11 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: str | Pa
     """Load tensors into a model, naming what is missing, unexpected or of another shape.
 
     Raises:
-        ZooError: If the tensors are not exactly the model's; a tensor tied to one that is there may be missing.
+        ZooError: If the tensors are not exactly the model's, or are no weights that `as_weights` takes; a tensor tied
+            to one that is there may be missing.
     """
     state = model.state_dict()
+    tensors = {n: as_weights(t, state[n].dtype, n, source) if n in state else t for n, t in tensors.items()}
     owner = {state[name].data_ptr(): name for name in tensors if name in state}
     complete = {name: tensors.get(name, tensors.get(owner.get(own.data_ptr(), ""))) for name, own in state.items()}
     missing = [name for name, tensor in complete.items() if tensor is None]
@@ -184,6 +190,25 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: str | Pa
             found, expected = list(tensor.shape), list(state[name].shape)
             raise ZooError(f"checkpoint {source}: tensor {name} has shape {found}; its config says {expected}")
     model.load_state_dict(complete)
+
+
+def as_weights(tensor: Tensor, dtype: torch.dtype, name: str, source: str | Path) -> Tensor:
+    """A checkpoint's weights in the precision that the zoo computes in.
+
+    Raises:
+        ZooError: If they are quantised or otherwise no plain floating-point numbers, or any is NaN, infinite or too
+            large for the precision.
+    """
+    if tensor.dtype not in FLOATS:
+        kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FLOATS)
+        raise ZooError(f"{source}: tensor {name} is {tensor.dtype}; weights are read in {kinds}, and not quantised")
+    weights = tensor.to(dtype)
+    bad = ~weights.isfinite()
+    if bad.any():
+        where = f"row {int(bad.nonzero()[0, 0])} of tensor {name}" if bad.ndim > 1 else f"tensor {name}"
+        precision = str(dtype).removeprefix("torch.")
+        raise ZooError(f"{source}: {where} has entries that are NaN or infinite in {precision}")
+    return weights
 
 
 def model_class(name: str, source: str | Path) -> Any:
@@ -208,6 +233,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     with open_tensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def read_pickle(path: Path) -> Any:
+    """What `torch.save` wrote, if it is plain data; nothing in the file is executed.
+
+    Raises:
+        ZooError: If the file is damaged or holds other things than plain data.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (broken := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        first_line = str(error).partition("\n")[0]
+        raise ZooError(f"{path} is damaged or no plain checkpoint: {first_line}") from None
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -269,6 +310,14 @@ def check_kind(folder: Path) -> None:
     for config in (folder / checkpoint_config.NAME, *folder.glob(f"step-*/{checkpoint_config.NAME}")):
         if config.is_file() and not checkpoint_config.is_ours(config):
             raise ZooError(f"{folder} holds a model that is not the zoo's; choose another folder")
+
+
+def _dtype_name(tensors: dict[str, Tensor]) -> str:
+    """What most of the numbers are stored as, such as "float16"."""
+    sizes: dict[torch.dtype, int] = {}
+    for tensor in tensors.values():
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
+    return str(max(sizes, key=sizes.__getitem__)).removeprefix("torch.")
 
 
 def _tensor_digest(tensor: Tensor) -> str:

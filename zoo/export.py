@@ -9,6 +9,7 @@ from torch import nn
 
 from zoo import catalog, checkpoint_config, checkpoints, saelens, sources
 from zoo.errors import ZooError
+from zoo.paths import expanded
 from zoo.replacing import replacing
 from zoo.source_files import reject_step
 
@@ -31,7 +32,7 @@ def export(source: str | Path, folder: str | Path, dtype: str = "float32", steps
     Raises:
         ZooError: If the source is damaged, cannot be read or lacks a step, or something else is in the folder.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if dtype not in DTYPES:
         raise ZooError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
     _check_apart(source, folder)
@@ -70,7 +71,7 @@ def _check_apart(source: str | Path, folder: Path) -> None:
     """Refuse to write over what is read, or over the steps of a run."""
     if str(source).startswith("hf:"):
         return
-    place, target = catalog.place(source).resolve(), folder.expanduser().resolve()
+    place, target = catalog.place(source).resolve(), folder.resolve()
     if target in (place, place / "steps") or target in place.parents:
         raise ZooError(f"{folder} is where {source} lies; choose another folder")
 

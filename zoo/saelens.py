@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.checkpoints import read_tensors, write_tensors
+from zoo.checkpoints import as_weights, read_tensors, write_tensors
 from zoo.errors import ZooError
+from zoo.paths import expanded
 from zoo.replacing import replacing
 from zoo.source_files import read_json, require
 
@@ -56,7 +57,7 @@ def write(sae: nn.Module, folder: str | Path, metadata: dict[str, Any] | None = 
     Raises:
         ZooError: If the network is no sparse autoencoder, or something else is in the folder.
     """
-    folder, name = Path(folder), type(sae).__name__
+    folder, name = expanded(folder), type(sae).__name__
     if name not in ARCHITECTURES:
         raise ZooError(f"a {name} cannot be written for SAELens; that takes one of {', '.join(ARCHITECTURES)}")
     tensors = {key: tensor.detach().float().cpu().contiguous() for key, tensor in sae.state_dict().items()}
@@ -103,14 +104,12 @@ def read(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, A
     shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     shapes |= dict.fromkeys(("b_gate", "b_mag", "r_mag") if architecture == "gated" else ("b_enc",), (d_sae,))
     shapes |= {"threshold": (d_sae,)} if architecture == "jumprelu" else {}
-    tensors = {k: t.float() for k, t in read_tensors(require(get(WEIGHTS), name, WEIGHTS)).items()}
+    stored = read_tensors(require(get(WEIGHTS), name, WEIGHTS))
+    tensors = {key: as_weights(tensor, torch.float32, key, name) for key, tensor in stored.items()}
     if "log_threshold" in tensors:
         tensors["threshold"] = tensors.pop("log_threshold").exp()
     shapes |= {key: (d_sae,) for key in FACTORS if key in tensors}
     _check_shapes(tensors, shapes, name)
-    for key, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ZooError(f"{name}: tensor {key} of {WEIGHTS} has entries that are NaN or infinite")
     factors = next((tensors.pop(key) for key in FACTORS if key in tensors), torch.ones(d_sae))
     if not cfg["finetuning_scaling_factor"] and not torch.allclose(factors, torch.ones(d_sae)):
         raise ZooError(f"{name}: {WEIGHTS} has scaling factors, and finetuning_scaling_factor is not true")
@@ -120,7 +119,7 @@ def read(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, A
     if "b_enc" in tensors:
         tensors["b_enc"] = tensors["b_enc"] * norms
     if not cfg["apply_b_dec_to_input"]:
-        _undo_subtraction(tensors)
+        undo_subtraction(tensors)
     if architecture == "jumprelu":
         tensors["threshold"] = tensors["threshold"].clamp(min=0)  # codes are rectified anyway
     tensors["scale"] = torch.tensor(cfg["scale"])
@@ -183,7 +182,7 @@ def _check_shapes(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]
             raise ZooError(f"{name}: tensor {key} has shape {list(shape)}; {CONFIG} says {list(shapes[key])}")
 
 
-def _undo_subtraction(tensors: dict[str, Tensor]) -> None:
+def undo_subtraction(tensors: dict[str, Tensor]) -> None:
     """Add to the biases what the zoo's networks will lose by subtracting b_dec from their input."""
     lost = (tensors["b_dec"].double() @ tensors["W_enc"].double()).float()
     if "b_enc" in tensors:

@@ -1,37 +1,25 @@
 """From a name to a model: shipped checkpoints, folders, Lightning checkpoints, the Hugging Face hub."""
 
 import json
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo import catalog, checkpoint_config, checkpoints, saelens
+from zoo import catalog, checkpoint_config, checkpoints, dictionary_learning, hugging_face, saelens, sparsify
 from zoo.errors import ZooError
+from zoo.paths import expanded
 from zoo.source_files import open_folder, read_json, reject_step, require, weight_files
-
-W_E_NAMES = (
-    "transformer.wte.weight",  # GPT-2
-    "wte.weight",
-    "gpt_neox.embed_in.weight",  # GPT-NeoX, Pythia
-    "embed_in.weight",
-    "bert.embeddings.word_embeddings.weight",  # BERT and its kin
-    "embeddings.word_embeddings.weight",
-    "model.embed_tokens.weight",  # Llama and its kin
-    "embed_tokens.weight",
-    "W_E",  # TransformerLens
-)
 
 
 def load(source: str | Path, step: int | None = None) -> nn.Module:
     """Load a model with its raw weights, in eval mode and without gradients.
 
     Args:
-        source: A zoo name, a folder (zoo checkpoint, Hugging Face GPT-2, or SAELens), a Lightning .ckpt, or
-            hf:org/repo[/folder][@revision].
+        source: A zoo name, a folder (zoo checkpoint, Hugging Face GPT-2, or an autoencoder of SAELens, sparsify or
+            dictionary_learning), a Lightning .ckpt, or hf:org/repo[/folder][@revision].
         step: Training step, for a source that holds several; the last by default.
 
     Returns:
@@ -48,7 +36,8 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
     name, get = open_folder(source, step)
     if not get("config.json") and get(saelens.CONFIG):
         reject_step(source, step)
-        return checkpoints.build(*saelens.read(name, get), name)
+        read = sparsify.read if sparsify.is_config(read_json(get(saelens.CONFIG), name)) else saelens.read
+        return checkpoints.build(*read(name, get), name)
     if part := _zoo_part(name, get):
         for file in checkpoint_config.FILES:
             if file in part["files"]:
@@ -56,20 +45,9 @@ def load(source: str | Path, step: int | None = None) -> nn.Module:
         return checkpoints.load(require(get(checkpoint_config.WEIGHTS), name, checkpoint_config.WEIGHTS).parent)
     if name.startswith("hf:") and step is None and not get(checkpoint_config.NAME):
         raise ZooError(f"{name} has no config.json; if it holds folders of steps, say which with step=")
-    config = read_json(get(checkpoint_config.NAME), name)
-    if config.get("model_type") != "gpt2":
-        raise ZooError(
-            f"{name} is a model of type {config.get('model_type')!r}; load() reads zoo checkpoints, gpt2 and SAELens"
-        )
-    tensors: dict[str, Tensor] = {}
-    for file in sorted(set(weight_files(name, get).values())):
-        tensors |= checkpoints.read_tensors(require(get(file), name, file))
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model = checkpoints.model_class("GPT2", name).from_hf(config, tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ZooError(f"{name} cannot be read as a GPT-2: {' '.join(str(error).split())}") from error
-    return model.eval().requires_grad_(False)
+    is_dictionary = dictionary_learning.is_config(read_json(get(checkpoint_config.NAME), name))
+    read = dictionary_learning.read if is_dictionary else hugging_face.read_gpt2
+    return checkpoints.build(*read(name, get), name)
 
 
 def embedding(source: str | Path, step: int | None = None, tensor: str | None = None) -> Tensor:
@@ -80,33 +58,35 @@ def embedding(source: str | Path, step: int | None = None, tensor: str | None = 
             .safetensors file, or a .npy file (beside which NAME.tokens.json may hold a list of the tokens' texts, and
             NAME.token_counts.json of how often they occur).
         step: Training step, for a source that holds several; the last by default.
-        tensor: Name of the tensor; by default that of the embedding in GPT-2, GPT-NeoX, BERT and Llama models.
+        tensor: Name of the tensor; by default that of the token embedding in the families of `hugging_face.W_E_NAMES`.
 
     Returns:
         W_E, (V, D) float32, one row per token.
 
     Raises:
-        ZooError: If there is no such source, step or tensor, or it is no matrix.
+        ZooError: If there is no such source, step or tensor, or it is no matrix of finite floating-point numbers.
     """
-    path = Path(source := run_checkpoint(source, step)).expanduser()
+    path = expanded(source := run_checkpoint(source, step))
     if path.suffix in (".npy", ".ckpt", ".safetensors"):
         reject_step(source, step)
     if path.suffix == ".npy":
         W_E, found = _read_npy(path), path.name
     elif path.suffix == ".ckpt":
         state, _ = read_lightning(path)
-        found = _choose(state, tensor, source)
+        found = _choose(state, tensor, source, {})
         W_E = state[found]
     else:
-        file, zoo_part = (path, None) if path.suffix == ".safetensors" else _embedding_file(source, step, tensor)
+        alone = path.suffix == ".safetensors"
+        file, config, zoo_part = (path, {}, None) if alone else _embedding_file(source, step, tensor)
         with checkpoints.open_tensors(file) as tensors:
-            found = _choose(tensors.keys(), tensor, source)
+            shared = hugging_face.shared_tensors(tensors.keys(), tensors.metadata(), config)
+            found = _choose(tensors.keys(), tensor, source, shared)
             W_E = tensors.get_tensor(found)
         if zoo_part:
             checkpoints.verify_tensor(zoo_part, found, W_E, source)
-    if W_E.ndim != 2 or not W_E.is_floating_point():
+    if W_E.ndim != 2:
         raise ZooError(f"tensor {found} of {source} is {W_E.dtype} {list(W_E.shape)}, not a matrix of token rows")
-    return W_E.float()
+    return checkpoints.as_weights(W_E, torch.float32, found, source)
 
 
 def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -115,17 +95,10 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         ZooError: If the file is missing, damaged, holds other things than plain data, or was not written by the zoo.
     """
-    path = path.expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise ZooError(f"{path} is a folder, not a .ckpt file" if path.is_dir() else f"{path} does not exist")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if (broken := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        first_line = str(error).partition("\n")[0]
-        raise ZooError(f"{path} is damaged or no plain Lightning checkpoint: {first_line}") from None
+    checkpoint = checkpoints.read_pickle(path)
     zoo_part = checkpoint.get("zoo") if isinstance(checkpoint, dict) and "state_dict" in checkpoint else None
     if not isinstance(zoo_part, dict) or not {"class", "init_args"} <= zoo_part.keys():
         raise ZooError(f"{path} was not written by a module of the zoo: it does not say which network it holds")
@@ -154,7 +127,7 @@ def at_step(source: str, step: int | None) -> tuple[str, int | None]:
 
 def run_checkpoint(source: str | Path, step: int | None) -> str | Path:
     """The last checkpoint of a run's folder, unless its newest single step is as far; any other source as it is."""
-    run = Path(source).expanduser()
+    run = expanded(source)
     last, kept = run / "checkpoints" / "last.ckpt", run / "steps"
     if step is not None or not last.is_file():
         return source
@@ -188,15 +161,22 @@ def token_strings(source: str | Path, step: int | None = None) -> list[str] | No
     """
     if str(source).endswith(".npy"):
         return _listed_tokens(source)
-    if (text := tokenizer_json(source, step)) is None:
-        return None
+    text = tokenizer_json(source, step)
+    return None if text is None else decoded_tokens(read_tokenizer(text, str(source)))
+
+
+def read_tokenizer(text: str, owner: str) -> Any:
+    """The `tokenizers.Tokenizer` in the text of a tokenizer.json.
+
+    Raises:
+        ZooError: If it is none; the owner is named.
+    """
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_str(text)
+        return Tokenizer.from_str(text)
     except Exception as error:
-        raise ZooError(f"the tokenizer of {source} cannot be read: {error}") from None
-    return decoded_tokens(tokenizer)
+        raise ZooError(f"the tokenizer of {owner} cannot be read: {error}") from None
 
 
 def decoded_tokens(tokenizer: Any) -> list[str]:
@@ -209,11 +189,11 @@ def decoded_tokens(tokenizer: Any) -> list[str]:
 
 def _listed_tokens(source: str | Path) -> list[str] | None:
     """The tokens in the list beside a .npy file, if there is one."""
-    file = Path(source).expanduser().with_suffix(".tokens.json")
+    file = expanded(source).with_suffix(".tokens.json")
     if not file.is_file():
         return None
     try:
-        tokens = json.loads(file.read_text("utf-8"))
+        tokens = json.loads(file.read_text("utf-8-sig"))
     except (ValueError, RecursionError):
         tokens = None
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
@@ -241,9 +221,28 @@ def token_counts(source: str | Path, step: int | None = None) -> Tensor | None:
     return tensor
 
 
+def row_counts(source: str | Path, step: int | None, n_rows: int) -> Tensor | None:
+    """`token_counts` with one for every row of the source's embedding, (n_rows,) int64.
+
+    Rows after those of the tokenizer's tokens belong to no token and have count 0.
+
+    Raises:
+        ZooError: As `token_counts`, and if the counts are neither for as many tokens as there are rows nor for those of
+            the source's tokenizer.
+    """
+    counts = token_counts(source, step)
+    if counts is None or len(counts) == n_rows:
+        return counts
+    n_tokens = len(token_strings(source, step) or ())
+    if not len(counts) == n_tokens < n_rows:
+        known = f"its tokenizer has {n_tokens} tokens" if n_tokens else "it has no tokenizer"
+        raise ZooError(f"{source} has counts of {len(counts)} tokens and an embedding of {n_rows} rows; {known}")
+    return torch.nn.functional.pad(counts, (0, n_rows - n_tokens))
+
+
 def _side_file(source: str | Path, step: int | None, key: str, name: str) -> Any:
     """What a Lightning checkpoint's "zoo" part has under a key, or the text of a folder's file; None if neither."""
-    path = Path(source := run_checkpoint(source, step)).expanduser()
+    path = expanded(source := run_checkpoint(source, step))
     if path.suffix == ".npy" and (beside := path.with_suffix(f".{name}")).is_file():
         return beside.read_text("utf-8")
     if path.suffix in (".npy", ".ckpt", ".safetensors"):
@@ -259,12 +258,17 @@ def _side_file(source: str | Path, step: int | None, key: str, name: str) -> Any
     return file.read_text("utf-8") if file else None
 
 
-def _embedding_file(source: str | Path, step: int | None, tensor: str | None) -> tuple[Path, dict[str, Any] | None]:
-    """The safetensors file that holds a folder's embedding, and the "zoo" part of its config, if it has one."""
+def _embedding_file(
+    source: str | Path, step: int | None, tensor: str | None
+) -> tuple[Path, dict[str, Any], dict[str, Any] | None]:
+    """The safetensors file that holds a folder's embedding, the folder's config, and the "zoo" part of that, if any."""
     label, get = open_folder(source, step)
-    files = weight_files(label, get)
-    name = files["*"] if "*" in files else files[_choose(files, tensor, source)]
-    return require(get(name), label, name), _zoo_part(label, get)
+    files, zoo_part = weight_files(label, get), _zoo_part(label, get)
+    file = get(checkpoint_config.NAME)
+    config = read_json(file, label) if file else {}
+    shared = hugging_face.shared_tensors(files, None, config)
+    name = files["*"] if "*" in files else files[_choose(files, tensor, source, shared)]
+    return require(get(name), label, name), config, zoo_part
 
 
 def _zoo_part(label: str, get: Callable[[str], Path | None]) -> dict[str, Any] | None:
@@ -281,25 +285,29 @@ def _zoo_part(label: str, get: Callable[[str], Path | None]) -> dict[str, Any] |
     return None
 
 
-def _choose(names: Any, wanted: str | None, source: str | Path) -> str:
+def _choose(names: Iterable[str], wanted: str | None, source: str | Path, shared: Mapping[str, str]) -> str:
+    """The tensor to read: the one that is wanted, by default the token embedding; `shared` as in `hugging_face`."""
     names = list(names)
-    if wanted is not None:
-        if wanted not in names:
-            close = ", ".join(sorted(n for n in names if "emb" in n or "wte" in n)[:5]) or ", ".join(names[:5])
-            raise ZooError(f"{source} has no tensor {wanted!r}; it has {close}, ...")
-        return wanted
-    for name in W_E_NAMES:
-        if name in names:
-            return name
-    raise ZooError(f"{source} has no tensor with a known embedding name; say which with tensor=, it has {names[:5]}")
+    if wanted is None:
+        return hugging_face.embedding_name(names, shared, source)
+    if wanted not in (*names, *shared):
+        close = ", ".join(sorted(n for n in names if "emb" in n or "wte" in n)[:5]) or ", ".join(names[:5])
+        raise ZooError(f"{source} has no tensor {wanted!r}; it has {close}, ...")
+    return shared.get(wanted, wanted)
 
 
 def _read_npy(path: Path) -> Tensor:
+    """The array of a .npy file; its floating-point numbers, of any width and byte order, as float32."""
     import numpy as np
 
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise ZooError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception:  # numpy lets through whatever Python's own parser raises
         raise ZooError(f"{path} is damaged or no .npy file of numbers") from None
+    if array.dtype.kind != "f":
+        raise ZooError(f"{path} holds {array.dtype} {list(array.shape)}, not a matrix of token rows")
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is refused
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

@@ -6,7 +6,7 @@ from torch import Tensor
 from zoo.errors import ZooError
 from zoo.models.sparse_coding.certificate import largest_correlations
 from zoo.models.sparse_coding.lasso import Solution, lasso
-from zoo.models.sparse_coding.problem import check_problem
+from zoo.models.sparse_coding.problem import as_problem
 from zoo.models.sparse_coding.rows import csr_of
 from zoo.models.sparse_coding.support_least_squares import least_squares_on_support
 
@@ -24,7 +24,7 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
     correlation exceeds 1, is a point v of the dual problem, and |a|₁ - <v, x> the gap. All in float64.
 
     Args:
-        X: Rows, (N, d).
+        X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
         D: Atoms, (K, d).
         tolerance: Largest gap, as a share of |a|₁.
         positive: Whether codes must not be negative.
@@ -36,7 +36,7 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
     Raises:
         ZooError: If the arguments do not fit together or are out of range.
     """
-    check_problem(X, D)
+    X, D = as_problem(X, D)
     if not 0 < tolerance < 1:
         raise ZooError(f"tolerance is {tolerance}; it must be above 0 and below 1")
     x, atoms = X.double(), D.double()

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError
-from zoo.models.sparse_coding.problem import check_problem, penalties
+from zoo.models.sparse_coding.problem import as_codes, as_problem, penalties
 from zoo.models.sparse_coding.rows import csr_of, row_range
 
 ROWS_AT_ONCE = 2048
@@ -26,7 +25,7 @@ def duality_gap(
     sums are in float64, whatever the arguments are in.
 
     Args:
-        X: Rows, (N, d).
+        X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
         D: Atoms, (K, d), of any norm.
         codes: Codes, (N, K), dense or sparse.
         penalty: The penalty, or one for every row (N,).
@@ -38,11 +37,10 @@ def duality_gap(
     Raises:
         ZooError: If the shapes do not fit, or a number is NaN, infinite or, of the penalty, negative.
     """
-    check_problem(X, D)
+    X, D = as_problem(X, D)
     lam = penalties(X, penalty)
+    codes = as_codes(codes, "codes", X, D)
     sparse = codes if codes.layout == torch.sparse_csr else csr_of(codes.to_dense())
-    if sparse.shape != (len(X), len(D)):
-        raise ZooError(f"codes are {list(codes.shape)}; expected {[len(X), len(D)]}, a code per row and atom")
     return objective_and_gap(X, D, sparse, lam, positive)
 
 
@@ -52,7 +50,7 @@ def objective_and_gap(
     """`duality_gap` of arguments that are known to be good.
 
     Args:
-        X: Rows, (N, d).
+        X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
         D: Atoms, (K, d).
         codes: (N, K) in compressed rows.
         lam: Penalties, (N,) float64.

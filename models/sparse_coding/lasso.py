@@ -8,7 +8,7 @@ from torch import Tensor
 from zoo.errors import ZooError
 from zoo.models.sparse_coding import sparsa
 from zoo.models.sparse_coding.certificate import certify, objective_and_gap
-from zoo.models.sparse_coding.problem import check_problem, penalties
+from zoo.models.sparse_coding.problem import as_codes, as_problem, penalties
 from zoo.models.sparse_coding.rows import csr_of, dense_parts, stack
 
 ROWS_AT_ONCE = 4096
@@ -49,7 +49,7 @@ def lasso(
     SpaRSA. Rows that single precision leaves above the tolerance are finished in double precision.
 
     Args:
-        X: Rows, (N, d), float32 or float64.
+        X: Rows, (N, d), float32 or float64; like all that follow, a tensor or a NumPy array.
         D: Atoms, (K, d), of any norm; duplicates and zeros are allowed.
         penalty: The penalty, or one for every row (N,). At max_k |<d_k, x>| and above, the codes are 0; at 0 they are
             the smallest of least squares.
@@ -64,18 +64,16 @@ def lasso(
     Raises:
         ZooError: If the arguments do not fit together or are out of range.
     """
-    check_problem(X, D)
+    X, D = as_problem(X, D)
     lam = penalties(X, penalty)
     if not 0 < tolerance < 1:
         raise ZooError(f"tolerance is {tolerance}; it must be above 0 and below 1")
     if positive and (lam == 0).any():
         raise ZooError("penalty 0 with positive codes is non-negative least squares: see scipy.optimize.nnls")
-    if start is not None and start.shape != (len(X), len(D)):
-        raise ZooError(f"start is {list(start.shape)}; expected {[len(X), len(D)]}, a code per row and atom")
     if max_rounds < 1:
         raise ZooError(f"max_rounds is {max_rounds}; it must be at least 1")
     solver, usable = _Solver(D, tolerance, positive, max_rounds), D.any(1)
-    earlier = X.new_zeros(len(X), 0) if start is None else start.to(X.device)
+    earlier = X.new_zeros(len(X), 0) if start is None else as_codes(start, "start", X, D)
     parts, objectives, gaps = [], [], []
     for i, before in enumerate(dense_parts(earlier, ROWS_AT_ONCE)):
         part = slice(i * ROWS_AT_ONCE, (i + 1) * ROWS_AT_ONCE)

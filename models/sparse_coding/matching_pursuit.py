@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.models.sparse_coding.problem import check_problem
+from zoo.models.sparse_coding.problem import as_problem
 from zoo.models.sparse_coding.rows import csr_of, stack
 
 ROWS_AT_ONCE = 1024
@@ -21,7 +21,7 @@ def orthogonal_matching_pursuit(X: Tensor, D: Tensor, l0: int) -> Tensor:
     more of them.
 
     Args:
-        X: Rows, (N, d).
+        X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
         D: Atoms, (K, d), of any norm but 0.
         l0: Atoms per row, at most d and K.
 
@@ -31,7 +31,7 @@ def orthogonal_matching_pursuit(X: Tensor, D: Tensor, l0: int) -> Tensor:
     Raises:
         ZooError: If the arguments do not fit together, or `l0` is out of range.
     """
-    check_problem(X, D)
+    X, D = as_problem(X, D)
     if not 1 <= l0 <= min(D.shape):
         raise ZooError(f"l0 is {l0}; it must be at least 1 and at most {min(D.shape)}")
     atoms = F.normalize(D.double(), eps=1e-30)

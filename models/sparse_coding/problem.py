@@ -1,18 +1,22 @@
 """What a sparse coding problem may look like."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
 
 
-def check_problem(X: Tensor, D: Tensor) -> None:
-    """Refuse rows and atoms that do not fit together.
+def as_problem(X: Any, D: Any) -> tuple[Tensor, Tensor]:
+    """Rows X (N, d) and atoms D (K, d), each a tensor, a NumPy array or lists of numbers, as tensors.
 
     Raises:
-        ZooError: If X (N, d) and D (K, d) are not two float matrices of one width, type and device, or hold numbers
-            that are NaN or infinite.
+        ZooError: If they are not two float matrices of one width, type and device, or hold numbers that are NaN or
+            infinite.
     """
+    X, D = as_tensor(X, "X"), as_tensor(D, "D")
     for name, matrix in (("X", X), ("D", D)):
         if matrix.ndim != 2 or matrix.dtype not in (torch.float32, torch.float64):
             raise ZooError(f"{name} is {matrix.dtype} {list(matrix.shape)}; expected a float32 or float64 matrix")
@@ -25,15 +29,44 @@ def check_problem(X: Tensor, D: Tensor) -> None:
         raise ZooError(f"D is {list(D.shape)}; at least one atom of one dimension is needed")
     if X.dtype != D.dtype or X.device != D.device:
         raise ZooError(f"X is {X.dtype} on {X.device}, and D {D.dtype} on {D.device}; they must be alike")
+    return X, D
 
 
-def penalties(X: Tensor, penalty: float | Tensor) -> Tensor:
+def as_codes(codes: Any, name: str, X: Tensor, D: Tensor) -> Tensor:
+    """Codes (N, K), dense or sparse, of rows X (N, d) in atoms D (K, d), on their device.
+
+    Raises:
+        ZooError: If they are not one number per row and atom.
+    """
+    codes = as_tensor(codes, name).to(X.device)
+    if codes.shape != (len(X), len(D)):
+        raise ZooError(f"{name} has shape {list(codes.shape)}; expected {[len(X), len(D)]}, a code per row and atom")
+    return codes
+
+
+def as_tensor(values: Any, name: str) -> Tensor:
+    """A tensor as it is; a NumPy array, or numbers in lists, as one.
+
+    Raises:
+        ZooError: If it is none of them.
+    """
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.asarray(values)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+    except (TypeError, ValueError):
+        kind = f"{type(values).__name__} of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise ZooError(f"{name} is a {kind}; expected a tensor, or a NumPy array of float32 or float64") from None
+
+
+def penalties(X: Tensor, penalty: Any) -> Tensor:
     """The penalty of every row, (N,) float64.
 
     Raises:
         ZooError: If it is neither a number nor one per row, or any is negative, NaN or infinite.
     """
-    lam = torch.as_tensor(penalty, dtype=torch.float64, device=X.device)
+    lam = as_tensor(penalty, "penalty").to(X.device, torch.float64)
     if lam.ndim > 1 or (lam.ndim == 1 and len(lam) != len(X)):
         raise ZooError(f"penalty is {list(lam.shape)}; expected a number, or {len(X)} of them, one per row")
     bad = ~(lam.isfinite() & (lam >= 0))

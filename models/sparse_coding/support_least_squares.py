@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.models.sparse_coding.problem import check_problem
+from zoo.models.sparse_coding.problem import as_problem
 from zoo.models.sparse_coding.rows import csr
 
 NUMBERS_AT_ONCE = 1 << 24  # of the atoms gathered for a part of the rows
@@ -16,7 +16,7 @@ def least_squares_on_support(X: Tensor, D: Tensor, codes: Tensor) -> Tensor:
     """Codes that minimise |x - aD|² on the support of others: debiased, as it is called after the lasso.
 
     Args:
-        X: Rows, (N, d).
+        X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
         D: Atoms, (K, d).
         codes: Codes whose support is kept, (N, K) in compressed rows.
 
@@ -27,7 +27,7 @@ def least_squares_on_support(X: Tensor, D: Tensor, codes: Tensor) -> Tensor:
     Raises:
         ZooError: If the arguments do not fit together.
     """
-    check_problem(X, D)
+    X, D = as_problem(X, D)
     if codes.layout != torch.sparse_csr or codes.shape != (len(X), len(D)):
         expected = f"{[len(X), len(D)]} in compressed rows (torch.sparse_csr)"
         raise ZooError(f"codes are {codes.layout} {list(codes.shape)}; expected {expected}")

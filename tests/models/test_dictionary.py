@@ -191,5 +191,5 @@ def test_data_that_do_not_fit_are_refused(refused):
     x[5, 3] = math.nan
     with refused("row 5 of X has entries that are NaN or infinite"):
         net.encode(x)
-    with refused("start is .*2, 30.*; expected .*150, 30"):
+    with refused("start has shape .*2, 30.*; expected .*150, 30"):
         net.solve(rows(), torch.zeros(2, K))

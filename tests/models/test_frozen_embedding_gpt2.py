@@ -1,11 +1,14 @@
 import math
+from itertools import islice
 
 import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from supported.tokenizers import letters
 
 import zoo
+from zoo.datamodules import LocalFiles, TextDataModule, TokenizerFile
 from zoo.models import AdamWCosine, FrozenEmbeddingGPT2, GaussianEmbedding, LowCoherenceEmbedding
 
 TINY = {"vocab_size": 300, "context_length": 16, "d_model": 16, "n_layers": 1, "n_heads": 2}
@@ -79,10 +82,38 @@ def test_validation_metrics_equal_a_direct_computation_over_the_whole_split(tiny
         window = tokens[start : start + 17]
         total += F.cross_entropy(m.net(window[None, :-1])[0].double(), window[1:], reduction="sum").item()
     loss = total / (len(tokens) - 1)
-    n_bytes = tiny_data.cache.meta["splits"]["val"]["bytes"]
+    first = tiny_data.tokenizer.id_to_token(int(tokens[0]))  # a byte-level token has a letter for every byte
+    n_bytes = tiny_data.cache.meta["splits"]["val"]["bytes"] - len(first)
     assert metrics["val/loss"] == pytest.approx(loss, rel=1e-5)
     assert metrics["val/perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
-    assert metrics["val/bits_per_byte"] == pytest.approx(loss / math.log(2) * len(tokens) / n_bytes, rel=1e-5)
+    assert metrics["val/bits_per_byte"] == pytest.approx(loss * (len(tokens) - 1) / (math.log(2) * n_bytes), rel=1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_bits_per_byte_of_a_few_batches_are_over_the_bytes_of_their_targets(tiny_data, make_trainer, devices):
+    m = module()
+    metrics = make_trainer(limit_val_batches=3, devices=devices).validate(m, tiny_data, verbose=False)[0]
+    total, n_bytes = 0.0, 0
+    for batch in islice(tiny_data.val_dataloader(), 3):
+        targets = batch["targets"].flatten()
+        total += F.cross_entropy(m.net(batch["input_ids"]).flatten(0, 1).double(), targets, reduction="sum").item()
+        n_bytes += sum(len(tiny_data.tokenizer.id_to_token(i)) for i in targets[targets > 0].tolist())
+    assert metrics["val/bits_per_byte"] == pytest.approx(total / (math.log(2) * n_bytes), rel=1e-5)
+
+
+def test_bits_per_byte_leave_out_the_text_that_the_tokenizer_loses(tiny_corpus, make_trainer, tmp_path):
+    texts = [path.read_text("utf-8") for path in sorted(tiny_corpus.iterdir())]
+    letters(None)(texts).save(str(tmp_path / "letters.json"))
+    options = {"context_length": 16, "batch_size": 4, "val_fraction": 0.15, "test_fraction": 0.15, "max_lost": 1}
+    source = TokenizerFile(str(tmp_path / "letters.json"))
+    data = TextDataModule(LocalFiles([str(tiny_corpus)]), source, cache_dir=str(tmp_path / "cache"), **options)
+    m = module(vocab_size=source.vocab_size)
+    metrics = make_trainer(limit_val_batches=1.0).validate(m, data, verbose=False)[0]
+    tokens = data.cache.tokens("val")[1:].tolist()
+    n_bytes = sum(len(data.tokenizer.id_to_token(i)) for i in tokens if i != 0)  # ASCII letters only
+    assert n_bytes < data.cache.meta["splits"]["val"]["bytes"]
+    bits = metrics["val/loss"] * len(tokens) / math.log(2)
+    assert metrics["val/bits_per_byte"] == pytest.approx(bits / n_bytes, rel=1e-5)
 
 
 def test_a_network_with_nan_weights_validates_to_nan(tiny_data, make_trainer):
@@ -136,8 +167,8 @@ def test_training_goes_on_from_saved_weights_and_refuses_other_sizes(tmp_path, r
     assert m.net.W_E.requires_grad
     with refused("d_model is 32, and init_from .* has 16"):
         FrozenEmbeddingGPT2(300, 8, d_model=32, init_from=str(source))
-    with refused("vocab_size is 299, and init_from .* has 300"):
-        FrozenEmbeddingGPT2(299, 8, init_from=str(source))
+    with refused("vocab_size is 301, more than the 300 rows of init_from"):
+        FrozenEmbeddingGPT2(301, 8, init_from=str(source))
     with refused("context_length is 32, more than the 16 positions"):
         FrozenEmbeddingGPT2(300, 32, init_from=str(source))
 

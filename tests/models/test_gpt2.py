@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 
+import zoo
 from zoo.models import GPT2
 
 SIZES = [
@@ -20,14 +21,15 @@ def hf_twin(model: GPT2) -> transformers.GPT2LMHeadModel:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_logits_equal_transformers_for_random_hugging_face_weights(size):
+def test_logits_equal_transformers_for_random_hugging_face_weights(tmp_path, size):
     torch.manual_seed(0)
     config = GPT2(**size).hf_config()
     reference = transformers.GPT2LMHeadModel(transformers.GPT2Config(**config)).eval()
     with torch.no_grad():
         for p in reference.parameters():
             p.normal_(std=0.2)
-    model = GPT2.from_hf(reference.config.to_dict(), reference.state_dict()).eval()
+    reference.save_pretrained(tmp_path)
+    model = zoo.load(tmp_path)
     ids = torch.randint(size["vocab_size"], (2, size["context_length"]))
     with torch.no_grad():
         torch.testing.assert_close(model(ids), reference(ids).logits, atol=1e-4, rtol=1e-4)

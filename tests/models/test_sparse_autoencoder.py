@@ -139,6 +139,22 @@ def test_training_starts_from_the_mean_and_spread_of_the_rows(tmp_path, make_tra
     assert m.net.scale.item() == pytest.approx((rows - rows.mean(0)).square().mean().sqrt().item())
 
 
+def test_a_datamodule_of_ones_own_needs_only_a_width_and_a_sample(make_trainer):
+    class Own(L.LightningDataModule):
+        d_in = D
+        rows = 5 + 3 * torch.randn(64, D, generator=torch.Generator().manual_seed(0))
+
+        def sample(self):
+            return self.rows
+
+        def train_dataloader(self):
+            return torch.utils.data.DataLoader([{"x": self.rows}], batch_size=None)
+
+    made = module("TopKSAE")
+    make_trainer(max_steps=1).fit(made, datamodule=Own())
+    assert made.net.b_dec.mean().item() == pytest.approx(5, abs=0.5)
+
+
 def test_biases_and_thresholds_move_in_proportion_to_the_scale(tmp_path, make_trainer):
     m = module("JumpReLUSAE", optimizer=AdamLinear(learning_rate=None, warmup_steps=0), threshold_rate=5.0)
     trainer = make_trainer(max_steps=1)

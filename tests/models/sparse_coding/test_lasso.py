@@ -458,7 +458,7 @@ def test_bad_arguments_are_refused(refused):
         "tolerance is 1.0;": (X, D, 1.0, 1.0),
         "tolerance is nan;": (X, D, 1.0, math.nan),
         "non-negative least squares": (X, D, 0.0, 1e-4, True),
-        r"start is \[16, 47\]; expected \[16, 48\]": (X, D, 1.0, 1e-4, False, torch.zeros(n, k - 1)),
+        r"start has shape \[16, 47\]; expected \[16, 48\]": (X, D, 1.0, 1e-4, False, torch.zeros(n, k - 1)),
         "start has entries that are NaN": (X, D, 1.0, 1e-4, False, torch.full((n, k), math.nan)),
         "max_rounds is 0": (X, D, 1.0, 1e-4, False, None, 0),
     }.items():

@@ -12,6 +12,7 @@ import torch
 from zoo import catalog, sources
 from zoo.analysis.untrained_rows import area_under_curve, untrained_rows
 from zoo.errors import ZooError
+from zoo.paths import expanded
 from zoo.studies.tasks import write_json
 
 REVISIONS = ("step{step}", "checkpoint-{step}")
@@ -53,10 +54,10 @@ def read_tokens(file: str) -> list[str]:
     Raises:
         ZooError: If the file cannot be read as one of these.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     try:
-        text = path.read_text("utf-8")
-        content = json.loads(text) if path.suffix == ".json" else text.removesuffix("\n").split("\n")
+        text = path.read_text("utf-8-sig")
+        content = json.loads(text) if path.suffix.lower() == ".json" else text.removesuffix("\n").split("\n")
     except (OSError, ValueError) as error:
         raise ZooError(f"--tokens {file} cannot be read: {' '.join(str(error).split())}") from None
     if isinstance(content, dict) and sorted(map(str, content.values())) == sorted(map(str, range(len(content)))):
@@ -98,10 +99,12 @@ def prepare(
     last = [_read(name, steps[-1]) for name in names]
     V, D = last[0].shape
     tokens = read_tokens(tokens_file) if tokens_file else _tokens(names[0], steps[-1])
-    if tokens is not None and len(tokens) != V:
-        raise ZooError(f"there are {len(tokens)} tokens and {V} rows; give --tokens with one token per row")
-    counts = sources.token_counts(*sources.at_step(names[0], steps[-1]))
-    counts = counts if counts is not None and len(counts) == V else None
+    n_tokens = V if tokens is None else len(tokens)
+    if n_tokens > V or (tokens_file and n_tokens < V):
+        raise ZooError(f"there are {n_tokens} tokens and {V} rows; give --tokens with one token per row")
+    if tokens is not None:
+        tokens = tokens + [f"row {i}" for i in range(n_tokens, V)]  # rows that belong to no token
+    counts = sources.row_counts(*sources.at_step(names[0], steps[-1]), V)
     digest = hashlib.sha256(json.dumps([tokens, None if counts is None else counts.tolist()]).encode())
     for name in names:
         for step in steps:
@@ -119,6 +122,7 @@ def prepare(
         return summary | {"patterns": patterns}
     found = [untrained_rows(W, counts) for W in last]
     untrained = torch.stack([f.untrained for f in found]).any(0)
+    untrained[n_tokens:] = True
     kept = torch.ones(V, dtype=torch.bool) if keep_all else ~untrained
     if kept.sum() < LEAST_ROWS or D < LEAST_DIMENSIONS:
         why = (
@@ -167,8 +171,8 @@ def _stem(step: int | None) -> str:
 
 def _read(name: str, step: int | None) -> torch.Tensor:
     W = sources.embedding(*sources.at_step(name, step))
-    if len(W) < 2 or not W.isfinite().all():
-        raise ZooError(f"{name} has {len(W)} rows, or entries that are NaN or infinite")
+    if len(W) < 2:
+        raise ZooError(f"{name} has {len(W)} rows; at least 2 are needed")
     return W
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from zoo import catalog, checkpoint_config, report, sources
 from zoo.errors import ZooError
+from zoo.paths import expanded
 from zoo.rebuild import portable
 from zoo.studies import basis_pursuit, frozen_embedding, row_reset, sparse_rows
 from zoo.studies.embedding import atoms, rows, structure
@@ -87,7 +88,7 @@ def run(out: Path, settings: Settings, command: str = "", jobs: int = 1) -> repo
     steps = settings.steps or tuple(rows.steps_of(settings.sources[0]))
     if settings.train is None and settings.sources == (DEFAULT,):
         settings = replace(settings, train=DEFAULT)
-    if settings.train and settings.train != DEFAULT and not Path(settings.train).is_file():
+    if settings.train and settings.train != DEFAULT and not expanded(settings.train).is_file():
         raise ZooError(f"--train {settings.train}: there is no such config")
     return _Study(out, settings, steps, command, jobs).run()
 
@@ -171,7 +172,7 @@ class _Study:
     def _config_hash(self) -> str | None:
         """Of the config that is trained by, if it is a file."""
         train = self.settings.train
-        return hashlib.sha256(Path(train).read_bytes()).hexdigest() if train and train != DEFAULT else None
+        return hashlib.sha256(expanded(train).read_bytes()).hexdigest() if train and train != DEFAULT else None
 
     def _autoencoders(self) -> Any:
         if min(self.done["rows"]["d_model"], self.n_atoms) < max(sparse_rows.BASELINE_L0):

@@ -1,0 +1,89 @@
+"""Autoencoders that the package `dictionary_learning` writes: `config.json` and `ae.pt`, a dict of plain tensors.
+
+==========================================  ===========================================================================
+its class                                   the zoo's
+==========================================  ===========================================================================
+`AutoEncoder`, `AutoEncoderNew`             `ReLUSAE`
+`AutoEncoderTopK`                           `TopKSAE`
+`GatedAutoEncoder`                          `GatedSAE`
+`JumpReluAutoEncoder`                       `JumpReLUSAE`
+`BatchTopKSAE`, `MatryoshkaBatchTopKSAE`    `JumpReLUSAE`, which does the same at inference, above their threshold
+==========================================  ===========================================================================
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo import checkpoint_config
+from zoo.checkpoints import as_weights, read_pickle
+from zoo.errors import ZooError
+from zoo.saelens import undo_subtraction
+from zoo.source_files import read_json, require
+
+WEIGHTS = "ae.pt"
+LINEAR = {"encoder.weight": "W_enc", "decoder.weight": "W_dec"}  # stored transposed
+BIASED = LINEAR | {"encoder.bias": "b_enc"}
+PLAIN = {name: name for name in ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")}
+CLASSES = {  # its class -> the zoo's, and the names of its tensors -> the zoo's
+    "AutoEncoder": ("ReLUSAE", BIASED | {"bias": "b_dec"}),
+    "AutoEncoderNew": ("ReLUSAE", BIASED | {"decoder.bias": "b_dec"}),
+    "AutoEncoderTopK": ("TopKSAE", BIASED | {"b_dec": "b_dec"}),
+    "GatedAutoEncoder": (
+        "GatedSAE",
+        LINEAR | {"decoder_bias": "b_dec", "r_mag": "r_mag", "gate_bias": "b_gate", "mag_bias": "b_mag"},
+    ),
+    "JumpReluAutoEncoder": ("JumpReLUSAE", PLAIN),
+    "BatchTopKSAE": ("JumpReLUSAE", BIASED | {"b_dec": "b_dec", "threshold": "threshold"}),
+    "MatryoshkaBatchTopKSAE": ("JumpReLUSAE", PLAIN),
+}
+KEEP_B_DEC = ("AutoEncoderNew", "JumpReluAutoEncoder")  # do not subtract b_dec from their input
+OF_TRAINING = {"AutoEncoderTopK": ("k", "threshold"), "BatchTopKSAE": ("k",)}
+OF_TRAINING["MatryoshkaBatchTopKSAE"] = ("k", "group_sizes")
+
+
+def is_config(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is that of an autoencoder of dictionary_learning."""
+    trainer = config.get("trainer")
+    return isinstance(trainer, dict) and "dict_class" in trainer
+
+
+def read(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """What `checkpoints.build` makes a network from: its class, init arguments and tensors.
+
+    Args:
+        name: The source, for messages.
+        get: From a file's name to its path, or None where there is no such file.
+
+    Raises:
+        ZooError: If a file is missing or damaged, or the zoo has no network that computes the same.
+    """
+    theirs = read_json(get(checkpoint_config.NAME), name)["trainer"]["dict_class"]
+    if theirs not in list(CLASSES):
+        raise ZooError(f"{name} is a {theirs} of dictionary_learning; the zoo reads {', '.join(CLASSES)}")
+    ours, names = CLASSES[theirs]
+    stored = read_pickle(require(get(WEIGHTS), name, WEIGHTS))
+    aside = OF_TRAINING.get(theirs, ())
+    if not isinstance(stored, dict) or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
+        raise ZooError(f"{name}: {WEIGHTS} holds no dict of tensors")
+    if odd := sorted(stored.keys() ^ {*names, *aside}):
+        raise ZooError(f"{name}: only one of {WEIGHTS} and a {theirs} has tensor {odd[0]}")
+    tensors = {new: as_weights(stored[old], torch.float32, old, name) for old, new in names.items()}
+    tensors |= {new: tensors[new].mT for old, new in LINEAR.items() if old in names and tensors[new].ndim == 2}
+    if tensors["W_enc"].ndim != 2:
+        raise ZooError(f"{name}: the encoder's weights are {list(tensors['W_enc'].shape)}, no matrix")
+    d_in, d_sae = tensors["W_enc"].shape
+    if "threshold" in tensors:  # codes are rectified anyway
+        threshold = tensors["threshold"].clamp(min=0)
+        tensors["threshold"] = threshold if threshold.ndim else threshold.expand(d_sae)
+    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    for key, tensor in tensors.items():
+        if (shape := tuple(tensor.shape)) != (expected := shapes.get(key, (d_sae,))):
+            raise ZooError(f"{name}: {key} has shape {list(shape)}; the encoder's weights say {list(expected)}")
+    if theirs in KEEP_B_DEC:
+        undo_subtraction(tensors)
+    tensors["scale"] = torch.ones(())
+    return ours, {"d_in": d_in, "d_sae": d_sae, **({"k": int(stored["k"])} if ours == "TopKSAE" else {})}, tensors

@@ -1,0 +1,138 @@
+"""Folders of `transformers`: a GPT-2 as a whole, and under which name any model keeps its token embedding."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo import checkpoint_config
+from zoo.checkpoints import read_tensors
+from zoo.errors import ZooError
+from zoo.source_files import read_json, require, weight_files
+
+W_E_NAMES = (  # ends of the name of the token embedding, the first that is there
+    "wte.weight",  # GPT-2 and its kin
+    "embed_in.weight",  # GPT-NeoX, Pythia
+    "shared.weight",  # T5, BART: of encoder and decoder
+    "embed_tokens.weight",  # Llama and its kin, OPT
+    "word_embeddings.weight",  # BERT, RoBERTa, DistilBERT and their kin, BLOOM
+    "tok_embeddings.weight",  # ModernBERT
+    "W_E",  # TransformerLens
+)
+GPT2_EMBEDDING, GPT2_HEAD = "transformer.wte.weight", "lm_head.weight"
+GPT2_SIZES = {  # argument of GPT2 -> its names in a config, and what a config without it means
+    "vocab_size": (("vocab_size",), 50257),
+    "context_length": (("n_positions", "max_position_embeddings"), 1024),
+    "d_model": (("n_embd", "hidden_size"), 768),
+    "n_layers": (("n_layer", "num_hidden_layers"), 12),
+    "n_heads": (("n_head", "num_attention_heads"), 12),
+    "dropout": (("resid_pdrop",), 0.1),
+    "tied": (("tie_word_embeddings",), True),
+}
+TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")  # one function
+
+
+def read_gpt2(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """What `checkpoints.build` makes a GPT2 from: its class, init arguments and tensors.
+
+    Names with and without the `transformer.` prefix are understood; the attention masks that old files carry are left
+    out. A head that differs from the embedding makes the model untied, whatever its config says; of a tied model the
+    file may hold either of the two.
+
+    Args:
+        name: The source, for messages.
+        get: From a file's name to its path, or None where there is no such file.
+
+    Raises:
+        ZooError: If a file is missing or damaged, or the model is no GPT-2 or a variant that GPT-2 itself is not.
+    """
+    config = read_json(get(checkpoint_config.NAME), name)
+    if config.get("model_type") != "gpt2":
+        kind = config.get("model_type")
+        raise ZooError(f"{name} is a model of type {kind!r}; load() reads zoo checkpoints, gpt2 and SAELens")
+    arguments = {argument: _setting(config, keys, other) for argument, (keys, other) in GPT2_SIZES.items()}
+    _check_function(config, arguments["d_model"], name)
+    tensors = _all_tensors(name, get)
+    prefix = "" if any(key.startswith("transformer.") for key in tensors) else "transformer."
+    tensors = {
+        key if key == GPT2_HEAD else prefix + key: tensor
+        for key, tensor in tensors.items()
+        if not key.endswith((".attn.bias", ".attn.masked_bias"))
+    }
+    if GPT2_EMBEDDING in tensors and GPT2_HEAD in tensors:
+        arguments["tied"] = arguments["tied"] and torch.equal(tensors[GPT2_EMBEDDING], tensors[GPT2_HEAD])
+    return "GPT2", arguments, tensors
+
+
+def embedding_name(names: Iterable[str], shared: Mapping[str, str], source: str | Path) -> str:
+    """The name of the token embedding among those of a model's tensors.
+
+    Args:
+        names: The tensors that are there.
+        shared: Tensors that are not, because they are the same as one that is -> the name of that.
+        source: Where they are, for messages.
+
+    Raises:
+        ZooError: If none or several have a known name.
+    """
+    names = list(names)
+    for end in W_E_NAMES:
+        found = {shared.get(n, n) for n in (*names, *shared) if n == end or n.endswith(f".{end}")}
+        if len(found) > 1:
+            raise ZooError(f"{source} has several token embeddings, {', '.join(sorted(found))}; say which with tensor=")
+        if found:
+            return found.pop()
+    raise ZooError(f"{source} has no tensor with a known embedding name; say which with tensor=, it has {names[:5]}")
+
+
+def shared_tensors(
+    names: Iterable[str], metadata: Mapping[str, str] | None, config: Mapping[str, Any]
+) -> dict[str, str]:
+    """Tensors that are left out because they are the same as another -> the name of that.
+
+    Args:
+        names: The tensors that are there.
+        metadata: What the file says beside its tensors; `safetensors.torch.save_model` names there what it left out.
+        config: The `config.json` beside it, empty if there is none.
+    """
+    there = set(names)
+    shared = {left_out: kept for left_out, kept in (metadata or {}).items() if kept in there - {left_out}}
+    is_tied_gpt2 = config.get("model_type") == "gpt2" and config.get("tie_word_embeddings", True)
+    if is_tied_gpt2 and GPT2_HEAD in there and not any(name.endswith("wte.weight") for name in there):
+        shared[GPT2_EMBEDDING] = GPT2_HEAD
+    return shared
+
+
+def _setting(config: Mapping[str, Any], keys: Iterable[str], otherwise: Any) -> Any:
+    return next((config[key] for key in keys if key in config), otherwise)
+
+
+def _check_function(config: Mapping[str, Any], d_model: Any, name: str) -> None:
+    """Refuse settings that make another function of the same weights."""
+    expected: dict[str, tuple[Any, ...]] = {
+        "activation_function": TANH_GELUS,
+        "layer_norm_epsilon": (1e-5,),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+        "n_inner": (None, 4 * d_model if isinstance(d_model, int) else None),
+    }
+    for key, allowed in expected.items():
+        if config.get(key, allowed[0]) not in allowed:
+            raise ZooError(f"{name} cannot be read as a GPT-2: {key} is {config[key]!r}, not {allowed[0]!r}")
+
+
+def _all_tensors(name: str, get: Callable[[str], Path | None]) -> dict[str, Tensor]:
+    """Every tensor of a folder's safetensors files."""
+    files = weight_files(name, get)
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(files.values())):
+        for key, tensor in read_tensors(require(get(file), name, file)).items():
+            if files.get(key, files.get("*")) != file:
+                raise ZooError(f"{name} is damaged: {file} holds tensor {key}, and its index does not say so")
+            tensors[key] = tensor
+    if missing := sorted(files.keys() - tensors.keys() - {"*"}):
+        raise ZooError(f"{name} is damaged: tensor {missing[0]} is not in {files[missing[0]]}, as its index says")
+    return tensors
