@@ -11,6 +11,7 @@ from zoo.callbacks.certificate_picture import draw_certificates
 from zoo.callbacks.requirements import require
 from zoo.callbacks.tables_and_pictures import logged_step, markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
+from zoo.precision import float64, float64_device
 
 LARGEST = ("relative_gap", "uncertified", "held_out")  # what is followed of every row, by its largest value
 NAMED = 10  # rows, at most
@@ -50,7 +51,8 @@ class Certificates(L.Callback):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from nothing, which is below every gap."""
         shape = (len(trainer.datamodule.row_labels), len(LARGEST))  # type: ignore[attr-defined]
-        self._largest = torch.full(shape, -1.0, dtype=torch.float64, device=pl_module.device)
+        device = float64_device(pl_module.device)
+        self._largest = torch.full(shape, -1.0, dtype=torch.float64, device=device)
 
     def on_validation_batch_end(
         self,
@@ -67,12 +69,13 @@ class Certificates(L.Callback):
                 "Certificates needs a model whose validation tells certified codes, such as DictionaryLearning"
             )
         columns = {
-            "relative_gap": outputs["relative_gap"].double().nan_to_num(torch.inf, torch.inf),
+            "relative_gap": float64(outputs["relative_gap"]).nan_to_num(torch.inf, torch.inf),
             "uncertified": ~outputs["certified"],
             "held_out": batch["held_out"],
         }
-        values = torch.stack([columns[name].double() for name in LARGEST], 1)
-        self._largest.scatter_reduce_(0, batch["row"].unsqueeze(1).expand_as(values), values, "amax")
+        values = torch.stack([float64(columns[name]) for name in LARGEST], 1)
+        rows = batch["row"].to(values.device).unsqueeze(1).expand_as(values)
+        self._largest.scatter_reduce_(0, rows, values, "amax")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log how many are not certified, and the largest gap; the sanity check's are no point of the curves."""
@@ -96,6 +99,14 @@ class Certificates(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the table and draw, if there is anything new."""
         self._write(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the last validation says at the end of the run."""
+        return {"summary": self._summary}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from an earlier run."""
+        self._summary = state["summary"]
 
     def summary(self) -> dict[str, str]:
         """Lines for the table at the end of a run."""

@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from zoo.callbacks.exact_resume import VALIDATION_BATCHES
+from zoo.callbacks.last_checkpoint import last_checkpoint
 from zoo.catalog import step_folder
 from zoo.checkpoints import save
 from zoo.errors import ZooError
@@ -53,13 +55,23 @@ class LastCheckpoint(ModelCheckpoint):
 
     def __init__(self, every_n_steps: int = 200) -> None:
         super().__init__(filename="last", every_n_train_steps=every_n_steps, enable_version_counter=False)
+        self._complete = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Settle on the run's folder, and on saving whole files."""
-        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        self.dirpath = str(last_checkpoint(trainer).parent)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         super().setup(trainer, pl_module, stage)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say whether the run has come to the end that its settings give it, with nothing left to do."""
+        checkpoint["complete"] = self._complete
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The checkpoint that a run goes on from need not be saved again."""
+        if Path(str(trainer.ckpt_path)).resolve() == last_checkpoint(trainer).resolve():
+            self._last_global_step_saved = checkpoint["global_step"]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Save when it is time, and at the last step that `max_steps` allows, from where the run can be prolonged."""
@@ -68,14 +80,18 @@ class LastCheckpoint(ModelCheckpoint):
             self._save_unless_saved(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Save the end of the run, or tell the checkpoint what a validation has measured since the last step."""
+        """Save the end of the run, or tell the checkpoint of its last step what has happened since."""
+        self._complete, path = not trainer.should_stop, last_checkpoint(trainer)
         if self._last_global_step_saved != trainer.global_step:
             self._save_unless_saved(trainer)
-        elif trainer.is_global_zero and self.best_model_path:
-            checkpoint = torch.load(self.best_model_path, map_location="cpu", weights_only=True)
+        elif trainer.is_global_zero and path.is_file():
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             states = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}  # type: ignore[attr-defined]
-            checkpoint |= {"zoo": pl_module.zoo_part(), "callbacks": states, "owed_validation": False}
-            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.best_model_path)
+            checkpoint |= {"zoo": pl_module.zoo_part(), "callbacks": states}
+            checkpoint |= {"owed_validation": False, "step_metrics": {}, "complete": self._complete}
+            validated = trainer.fit_loop.epoch_loop.val_loop.batch_progress.state_dict()
+            checkpoint["loops"]["fit_loop"][VALIDATION_BATCHES] = validated
+            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, path)
 
     def _save_unless_saved(self, trainer: L.Trainer) -> None:
         if self._last_global_step_saved != trainer.global_step:

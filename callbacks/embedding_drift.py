@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -67,6 +68,8 @@ class EmbeddingDrift(L.Callback):
             ]
         if trainer.global_step == 0:
             self._measure(trainer, pl_module)
+        if trainer.ckpt_path is not None and _folder(trainer).is_dir():
+            self._last_table = trainer.global_step
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Keep account of weight decay, at the learning rate this step uses."""
@@ -84,9 +87,10 @@ class EmbeddingDrift(L.Callback):
             self._measure(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write the table; from here on `since checkpoint` counts anew."""
-        self._write_tables(trainer, pl_module)
-        self.at_checkpoint = _rows(pl_module)
+        """Write the table; from here on `since checkpoint` counts anew, once a step."""
+        if trainer.global_step != self._last_table:
+            self._write_tables(trainer, pl_module)
+            self.at_checkpoint = _rows(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Last measurement, and the table unless a checkpoint has just brought it."""
@@ -100,7 +104,7 @@ class EmbeddingDrift(L.Callback):
         return {"start": self.start, "shrink": self.shrink, "history": self.history}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from an earlier run."""
+        """Go on from an earlier run, whose table was written with the checkpoint."""
         self.start, self.shrink, self.history = state["start"], state["shrink"], state["history"]
 
     def summary(self) -> dict[str, str]:
@@ -148,7 +152,7 @@ class EmbeddingDrift(L.Callback):
         self._last_table = trainer.global_step
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.default_root_dir) / "embedding_drift"
+        folder = _folder(trainer)
         for name, rows in _rows(pl_module).items():
             since_start = row_drift(rows, self.start[name])
             since_checkpoint = row_drift(rows, self.at_checkpoint[name])
@@ -167,15 +171,21 @@ class EmbeddingDrift(L.Callback):
                 self._draw(trainer, name, since_start["relative_distance"], folder)
 
 
+def _folder(trainer: L.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "embedding_drift"
+
+
 def _rows(pl_module: L.LightningModule) -> dict[str, Tensor]:
     return {k: v.detach().cpu().clone() for k, v in pl_module.embedding_rows().items()}  # type: ignore[operator]
 
 
 def _counts(trainer: L.Trainer, n_rows: int) -> Tensor | None:
+    """How often the token of each row occurs, (n_rows,) int64; 0 for rows after those of the tokens."""
     counts = getattr(getattr(trainer, "datamodule", None), "token_counts", None)
-    return counts if counts is not None and len(counts) == n_rows else None
+    return None if counts is None else torch.nn.functional.pad(counts, (0, n_rows - len(counts)))
 
 
 def _tokens(trainer: L.Trainer, n_rows: int) -> list[str]:
-    tokens = getattr(getattr(trainer, "datamodule", None), "token_strings", None)
-    return tokens if tokens is not None and len(tokens) == n_rows else [""] * n_rows
+    """The token of each row, empty for rows after those of the tokens."""
+    tokens = getattr(getattr(trainer, "datamodule", None), "token_strings", None) or []
+    return [*tokens, *[""] * (n_rows - len(tokens))][:n_rows]

@@ -13,6 +13,9 @@ import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
+from zoo import end_with_parent
+from zoo.callbacks.last_checkpoint import last_checkpoint, resume_hint
+
 LOOK_EVERY, PATIENCE = 0.5, 5.0  # seconds
 
 
@@ -34,10 +37,11 @@ class EndTogether(L.Callback):
         self._over, launcher = threading.Event(), trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             self._children = launcher.procs
-        threading.Thread(target=self._watch, args=(self._over, _last_checkpoint(trainer)), daemon=True).start()
+        threading.Thread(target=self._watch, args=(self._over, last_checkpoint(trainer)), daemon=True).start()
         run = [0] * trainer.world_size
         dist.all_gather_object(run, os.getpid())
         self._parent = os.getppid() if os.getppid() in run else None
+        end_with_parent.let_others_watch()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Stop: processes may end now, one by one."""
@@ -49,7 +53,7 @@ class EndTogether(L.Callback):
         from_gloo = isinstance(exception, RuntimeError) and "gloo" in str(exception)
         if from_gloo or isinstance(exception, dist.DistError):
             time.sleep(LOOK_EVERY)  # until the system tells how a child ended
-            exception.lost_process = self._message(_last_checkpoint(trainer))  # type: ignore[attr-defined]
+            exception.lost_process = self._message(last_checkpoint(trainer))  # type: ignore[attr-defined]
             exception.add_note(exception.lost_process)  # type: ignore[attr-defined]
 
     def _stop(self) -> None:
@@ -75,9 +79,4 @@ class EndTogether(L.Callback):
                 what = f"process {rank} of this run was ended by {signal.Signals(-code).name}{why}, and so all end"
             elif code:
                 what = f"process {rank} of this run ended with an error of its own, and so all end"
-        resume = f"resume with: python -m zoo fit --ckpt_path {checkpoint}" if checkpoint.is_file() else ""
-        return f"{what}; {resume or 'nothing was saved yet'}"
-
-
-def _last_checkpoint(trainer: L.Trainer) -> Path:
-    return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        return f"{what}; {resume_hint(checkpoint)}"

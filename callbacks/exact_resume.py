@@ -1,59 +1,147 @@
 """What a checkpoint must hold beyond Lightning's own for a run to resume exactly."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
+
+VALIDATION_BATCHES = "epoch_loop.val_loop.batch_progress"  # Lightning's names in a checkpoint's loops
+TRAINING_BATCHES = "epoch_loop.batch_progress"
 
 
 class ExactResume(L.Callback):
-    """Saves every rank's random generators with each checkpoint, and whether a validation was due just after it.
+    """Lets a resumed run leave behind what the uninterrupted one would have left.
 
-    On resume the generators are restored, so that dropout and sampling go on as they would have, and the validation is
-    made up for. A run resumed on another number of processes keeps its fresh generators.
+    Every checkpoint gets the random generators of all ranks, whether a validation was still to come at its step, and
+    the metrics of the step, which Lightning logs only after the checkpoint is saved. On resume the generators are
+    restored, so that dropout and sampling go on as they would have, the metrics are logged, and the validation is
+    made up for, even after the last step. A checkpoint that is saved within a validation is one from before it.
+
+    A run resumed on another number of processes keeps its fresh generators.
     """
 
     def __init__(self) -> None:
-        self._loaded: list[dict[str, Any]] = []
-        self._owed_validation = False
+        self._loaded: dict[str, Any] = {}
+        self._before_validation: dict[str, Any] | None = None  # generators and counters, within a validation
+        self._max_steps: int | None = None  # while Lightning has to believe that there is a step left
+        self._validation_batches: dict[str, Any] | None = None  # counters of a resumed run until it trains
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Collect the generators of all ranks (every rank takes part in saving)."""
-        mine = _random_state()
+        """Collect the generators of all ranks (every rank takes part in saving), and write out the curves so far."""
+        before = self._before_validation
+        mine = before["random_state"] if before else _random_state()
         states: list[Any] = [mine]
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, mine)
         checkpoint["random_states"] = states
-        checkpoint["owed_validation"] = _validation_is_due(trainer)
+        checkpoint["owed_validation"] = before is not None or _validation_is_due(trainer)
+        checkpoint["step_metrics"] = _unlogged_metrics(trainer)
+        if before:
+            loops = checkpoint["loops"]["fit_loop"]
+            loops[VALIDATION_BATCHES] = before["validation_batches"]
+            for count in loops[TRAINING_BATCHES].values():
+                if isinstance(count, dict):  # Lightning completes a batch just before its validation
+                    count["completed"] = count["processed"] - 1
+        for logger in trainer.loggers:
+            logger.save()
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the states until training starts."""
-        self._loaded = checkpoint.get("random_states", [])
-        self._owed_validation = checkpoint.get("owed_validation", False)
+        """Keep what is needed until training starts."""
+        wanted = ("global_step", "random_states", "owed_validation", "step_metrics", "complete")
+        self._loaded = {name: checkpoint[name] for name in wanted if name in checkpoint}
+        self._loaded["epochs"] = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See to it that Lightning does not pass over the end of a run whose last step is done."""
+        if self._loaded.get("global_step") == trainer.max_steps and not self._loaded.get("complete"):
+            self._max_steps = trainer.max_steps
+            trainer.fit_loop.epoch_loop.max_steps = self._max_steps + 1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restore this rank's generators, after everything that could have drawn from them."""
-        if len(self._loaded) == trainer.world_size:
-            _set_random_state(self._loaded[trainer.global_rank])
-        self._loaded = []
-        if self._owed_validation:
-            self._owed_validation = False
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
+        """Restore this rank's generators, after everything that could have drawn from them; do what is left to do."""
+        if self._max_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
+        loaded, self._loaded = self._loaded, {}
+        if not loaded:
+            return
+        states = loaded.get("random_states", [])
+        if len(states) == trainer.world_size:
+            _set_random_state(states[trainer.global_rank])
+        val_loop = trainer.fit_loop.epoch_loop.val_loop
+        with _in_epoch(trainer, loaded["epochs"]):
+            trainer._logger_connector.log_metrics(dict(loaded.get("step_metrics", {})))
+            if loaded.get("owed_validation"):
+                val_loop.restarting = False  # or Lightning goes on after the batches of the validation before
+                trainer.validating = True
+                val_loop.run()
+                trainer.training = True
+        self._validation_batches = val_loop.batch_progress.state_dict()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set right what Lightning counts otherwise after a resume: validation batches, and an epoch just begun."""
+        if self._validation_batches is None:
+            return
+        validation, epochs = trainer.fit_loop.epoch_loop.val_loop.batch_progress, trainer.fit_loop.epoch_progress
+        validation.load_state_dict(self._validation_batches)
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1:  # the first batch of an epoch
+            validation.total.reset()
+        if epochs.current.ready == epochs.current.processed:  # type: ignore[attr-defined]
+            epochs.increment_ready()
+            epochs.increment_started()
+        self._validation_batches = None
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remember where a checkpoint within this validation has to go on."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            counted = trainer.fit_loop.epoch_loop.val_loop.batch_progress.state_dict()
+            self._before_validation = {"random_state": _random_state(), "validation_batches": counted}
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """From here on a checkpoint has this validation behind it."""
+        self._before_validation = None
+
+
+@contextmanager
+def _in_epoch(trainer: L.Trainer, epochs: dict[str, Any]) -> Iterator[None]:
+    """Count epochs as the checkpoint does; Lightning begins the next one before training starts."""
+    progress = trainer.fit_loop.epoch_progress
+    now = progress.state_dict()
+    progress.load_state_dict(epochs)
+    yield
+    progress.load_state_dict(now)
+
+
+def _ends_a_batch(trainer: L.Trainer) -> bool:
+    """Whether training has just done a batch, whose metrics and validation are still to come."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress.total
+    return trainer.training and progress.completed == progress.processed - 1  # type: ignore[attr-defined]
 
 
 def _validation_is_due(trainer: L.Trainer) -> bool:
     """Whether training has just done a batch that a validation follows."""
-    if not trainer.training:
-        return False
-    loop = trainer.fit_loop.epoch_loop
-    progress, fetcher = loop.batch_progress.total, trainer.fit_loop._data_fetcher
-    in_batch_end = progress.completed == progress.processed - 1  # type: ignore[attr-defined]
-    return in_batch_end and fetcher is not None and trainer.enable_validation and loop._should_check_val_fx(fetcher)
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    return (
+        _ends_a_batch(trainer)
+        and fetcher is not None
+        and trainer.enable_validation
+        and loop._should_check_val_fx(fetcher)
+    )
+
+
+def _unlogged_metrics(trainer: L.Trainer) -> dict[str, float]:
+    """The metrics that Lightning will log for the step just done."""
+    connector = trainer._logger_connector
+    if not (_ends_a_batch(trainer) and connector.should_update_logs) or trainer.fit_loop._should_accumulate():
+        return {}
+    return convert_tensors_to_scalars(connector.metrics["log"])
 
 
 def _random_state() -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from zoo.callbacks.last_checkpoint import last_checkpoint
+
 
 class RunStopped(Exception):
     """A signal ended the run after a complete step.
@@ -25,10 +27,11 @@ class RunStopped(Exception):
 
 
 class GracefulStop(L.Callback):
-    """On the first SIGINT or SIGTERM finishes the optimizer step, saves `checkpoints/last.ckpt` and raises RunStopped.
+    """On the first SIGINT or SIGTERM saves `checkpoints/last.ckpt` after the step it came in, and raises RunStopped.
 
-    A second Ctrl-C ends the run at once, leaving the last regular checkpoint. Several processes agree on the step to
-    stop at, within `AGREE_EVERY` steps.
+    In a validation it saves after the batch; the resumed run makes the validation up. Several processes agree on when
+    to stop, within `AGREE_EVERY` steps or batches. A second Ctrl-C ends the run at once, leaving the checkpoint before,
+    which the KeyboardInterrupt has as `checkpoint`.
     """
 
     AGREE_EVERY = 10
@@ -55,35 +58,58 @@ class GracefulStop(L.Callback):
         if step in (self._last_step, trainer.max_steps):  # in the midst of accumulating gradients, or at the end
             return
         self._last_step = step
-        signum = self._signum
-        if trainer.world_size > 1:
-            if step % self.AGREE_EVERY:
-                return
-            signum = int(trainer.strategy.reduce(torch.tensor(signum, device=pl_module.device), reduce_op="max"))
-        if signum:
-            path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-            trainer.save_checkpoint(path, weights_only=False)
-            self._stopped = RunStopped(signum, step, path)
+        self._save_if_asked(trainer, pl_module, step)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Stop, now that the step's metrics are logged."""
-        if self._stopped:
-            raise self._stopped
+        self._stop_if_saved()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop before a validation, which the resumed run makes up for."""
-        if self._stopped:
-            raise self._stopped
+        self._stop_if_saved()
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Save and stop within a validation, unless the optimizer still waits for gradients."""
+        training = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if training and not trainer.fit_loop._should_accumulate():
+            self._save_if_asked(trainer, pl_module, batch_idx + 1)
+            self._stop_if_saved()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back."""
         self._restore()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Give the signals back, and tell an interruption where the run goes on from."""
         self._restore()
+        if isinstance(exception, KeyboardInterrupt):
+            exception.checkpoint = last_checkpoint(trainer)  # type: ignore[attr-defined]
+
+    def _save_if_asked(self, trainer: L.Trainer, pl_module: L.LightningModule, count: int) -> None:
+        """Save if any process was told to stop; several ask one another whenever `count` says so."""
+        signum = self._signum
+        if trainer.world_size > 1:
+            if count % self.AGREE_EVERY:
+                return
+            signum = int(trainer.strategy.reduce(torch.tensor(signum, device=pl_module.device), reduce_op="max"))
+        if signum:
+            path = last_checkpoint(trainer)
+            trainer.save_checkpoint(path, weights_only=False)
+            self._stopped = RunStopped(signum, trainer.global_step, path)
+
+    def _stop_if_saved(self) -> None:
+        if self._stopped:
+            raise self._stopped
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self._signum and signum == signal.SIGINT:

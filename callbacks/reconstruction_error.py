@@ -13,6 +13,7 @@ from zoo.callbacks.error_picture import draw_errors
 from zoo.callbacks.requirements import require
 from zoo.callbacks.tables_and_pictures import frequency_groups, logged_step, markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
+from zoo.precision import float64, float64_device
 
 SUMS = ("n", "squared_error", "squared_norm", "cosine", "l0", "held_out")  # what is added up for every row
 
@@ -59,7 +60,8 @@ class ReconstructionError(L.Callback):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from nothing."""
         n_rows = len(trainer.datamodule.row_labels)  # type: ignore[attr-defined]
-        self._sums = torch.zeros(n_rows, len(SUMS), dtype=torch.float64, device=pl_module.device)
+        device = float64_device(pl_module.device)
+        self._sums = torch.zeros(n_rows, len(SUMS), dtype=torch.float64, device=device)
 
     def on_validation_batch_end(
         self,
@@ -71,16 +73,17 @@ class ReconstructionError(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add up this batch."""
-        x, x_hat = outputs["x"].float(), outputs["x_hat"].float()
+        x, x_hat = float64(outputs["x"]), float64(outputs["x_hat"])
         columns = {
             "n": torch.ones(len(x), device=x.device),
-            "squared_error": (x - x_hat).square().sum(1, dtype=torch.float64),
-            "squared_norm": x.square().sum(1, dtype=torch.float64),
+            "squared_error": (x - x_hat).square().sum(1),
+            "squared_norm": x.square().sum(1),
             "cosine": F.cosine_similarity(x, x_hat, dim=1),
             "l0": (outputs["codes"] != 0).sum(1),
             "held_out": batch["held_out"],
         }
-        self._sums.index_add_(0, batch["row"], torch.stack([columns[name].double() for name in SUMS], 1))
+        sums = torch.stack([float64(columns[name]) for name in SUMS], 1)
+        self._sums.index_add_(0, batch["row"].to(sums.device), sums)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the errors; the sanity check's are no point of the curves."""
@@ -111,12 +114,12 @@ class ReconstructionError(L.Callback):
         self._write(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The curves so far."""
-        return {"history": self.history}
+        """The curves so far, and what the last validation says at the end of the run."""
+        return {"history": self.history, "summary": self._summary}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from an earlier run."""
-        self.history = state["history"]
+        self.history, self._summary = state["history"], state["summary"]
 
     def summary(self) -> dict[str, str]:
         """Lines for the table at the end of a run."""

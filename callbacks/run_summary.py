@@ -1,5 +1,6 @@
 """The short table at the end of a run."""
 
+import shlex
 from pathlib import Path
 
 import lightning as L
@@ -8,6 +9,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from zoo.callbacks.last_checkpoint import last_checkpoint
 
 
 class RunSummary(L.Callback):
@@ -21,23 +24,26 @@ class RunSummary(L.Callback):
         if not trainer.is_global_zero or trainer.interrupted:
             return
         run = Path(trainer.default_root_dir)
-        checkpoint = run / "checkpoints" / "last.ckpt"
+        checkpoint = last_checkpoint(trainer)
         lines = {"steps": f"{trainer.global_step:,}"}
-        judged = {k: v for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val/")}
+        measured = sorted(pl_module.measured().items())  # type: ignore[operator]
+        judged = {k: v for k, v in measured if k.startswith("val/")}
         if not judged:  # nothing was held out
-            judged = {k: v for k, v in sorted(trainer.callback_metrics.items()) if k.startswith("val_train/")}
+            judged = {k: v for k, v in measured if k.startswith("val_train/")}
         for name, value in judged.items():
             label = name.replace("val/", "validation ").replace("val_train/", "training rows' ").replace("_", " ")
-            lines[label] = f"{value.item():.4f}" if abs(value) >= 0.1 else f"{value.item():.4g}"
+            lines[label] = f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "summary"):
                 lines |= callback.summary()
         if checkpoint.is_file():
             lines["checkpoint"] = str(checkpoint)
         if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-            lines["curves"] = f"tensorboard --logdir {run}"
+            lines["curves"] = shlex.join(("tensorboard", "--logdir", str(run)))
         if checkpoint.is_file() and is_overridden("predict_step", pl_module):
-            lines["try next"] = f"python -m zoo predict --ckpt_path {checkpoint} --data.prompts '[\"class \"]'"
+            lines["try next"] = shlex.join(
+                ("python", "-m", "zoo", "predict", "--ckpt_path", str(checkpoint), "--data.prompts", '["class "]')
+            )
         table = Table(title=run.name, show_header=False, title_justify="left")
         table.add_column(style="bold")
         table.add_column(overflow="fold")

@@ -10,6 +10,7 @@ from zoo.errors import ZooError
 from zoo.metrics import FVU, SeedMeans
 from zoo.models.optimizers import AdamLinear
 from zoo.models.zoo_module import ZooModule
+from zoo.precision import at_least_float32
 
 
 class ToyModule(ZooModule):
@@ -71,7 +72,7 @@ class ToyModule(ZooModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Sum of the seeds' losses; their mean is logged."""
-        losses = self.losses(batch, self.outputs(batch)[0])
+        losses = self.losses(batch, at_least_float32(self.outputs(batch)[0]))
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
             self.log("train/loss", losses.detach().mean(), sync_dist=True)
@@ -80,7 +81,7 @@ class ToyModule(ZooModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Accumulate the metrics; what the outputs should be is returned as `x`."""
         y, hidden = self.outputs(batch)
-        target = self.targets(batch)
+        y, target = at_least_float32(y), self.targets(batch)
         if y.shape[1]:
             self.means.update(self.losses(batch, y), y.shape[1])
         self.judge(batch, y, target)
@@ -112,6 +113,16 @@ class ToyModule(ZooModule):
         norms = torch.stack([g.norm(dim=1) for g in by_seed]).norm(dim=0)  # (n_seeds,)
         for g in by_seed:
             g.mul_((largest / norms.clamp(min=largest)).unsqueeze(1))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add every seed's loss in the last validation."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["seed_losses"] = self.seed_losses.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the losses of an earlier run."""
+        super().on_load_checkpoint(checkpoint)
+        self.seed_losses = checkpoint.get("seed_losses", self.seed_losses)
 
     def _log_metrics(self, split: str) -> None:
         self.seed_losses = self.means.compute().reshape(self.n_seeds)  # torchmetrics squeezes one seed

@@ -1,24 +1,25 @@
 """What every LightningModule of the zoo offers to callbacks, checkpoints and the command line."""
 
+import math
 from contextvars import ContextVar
 from dataclasses import asdict, is_dataclass
 from typing import Any, Literal
 
 import lightning as L
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 import zoo
 from zoo.errors import ZooError
-from zoo.sources import load
+from zoo.precision import PreciseBuffers
+from zoo.sources import load, read_tokenizer
 
 # What the checkpoint that is about to be restored says of its network. A module then builds that network and makes no
 # initial weights, whose source may be gone.
 RESTORED: ContextVar[dict[str, Any] | None] = ContextVar("restored", default=None)
 
 
-class ZooModule(L.LightningModule):
+class ZooModule(PreciseBuffers, L.LightningModule):
     """A thin LightningModule around `self.net`, the nn.Module that is trained, saved and loaded.
 
     `self.net.config` holds the plain arguments that rebuild `net`. Callbacks work through two abilities, either of
@@ -32,7 +33,20 @@ class ZooModule(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.provenance = {}
-        self._measured: dict[str, float] = {}  # by validations before a resume
+        self._measured: dict[str, float] = {}  # before a resume
+
+    def setup(self, stage: str) -> None:
+        """Refuse a precision that would give wrong numbers.
+
+        Raises:
+            ZooError: If the trainer's precision is one of them.
+        """
+        precision = self.trainer.precision
+        if precision == "16-true" and stage == "fit":
+            raise ZooError(
+                "trainer.precision 16-true cannot train: the squares of small gradients, which Adam divides by, are 0 "
+                "in float16; use 16-mixed, bf16-mixed or 32-true"
+            )
 
     def embedding_rows(self) -> dict[str, Tensor]:
         """Matrices whose rows are tracked for drift, name -> (rows, D), sharing memory with the parameters."""
@@ -59,7 +73,7 @@ class ZooModule(L.LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         tokenizer = getattr(datamodule, "tokenizer", None)
         counts = getattr(datamodule, "token_counts", None)
-        measured = {k: v.item() for k, v in self.trainer.callback_metrics.items() if v.isfinite()}
+        measured = {name: value for name, value in self.measured().items() if math.isfinite(value)}
         return {
             "class": type(self.net).__name__,
             "init_args": dict(self.net.config),
@@ -70,10 +84,14 @@ class ZooModule(L.LightningModule):
                 **self.provenance,
                 "corpus_fingerprint": getattr(datamodule, "corpus_fingerprint", None),
                 "hook_name": getattr(datamodule, "hook_name", None),
-                "metrics": self._measured | measured,
+                "metrics": measured,
                 "versions": {m.__name__: str(m.__version__) for m in (torch, L, zoo)},
             },
         }
+
+    def measured(self) -> dict[str, float]:
+        """The last value of every metric, also of those that were last measured before a resume."""
+        return self._measured | {name: value.item() for name, value in self.trainer.callback_metrics.items()}
 
     def start_from(self, source: str | None) -> None:
         """Give `net` the weights of another run's network of the same class and sizes; nothing if None or restored.
@@ -130,12 +148,12 @@ class ZooModule(L.LightningModule):
         """Refuse a datamodule whose tokenizer is not the one that some weights were trained with.
 
         Raises:
-            ZooError: If both are known and their vocabularies differ.
+            ZooError: If both are known and their vocabularies differ, or that of the weights cannot be read.
         """
         tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer", None)
         if tokenizer_json is None or tokenizer is None:
             return
-        theirs, ours = Tokenizer.from_str(tokenizer_json).get_vocab(), tokenizer.get_vocab()
+        theirs, ours = read_tokenizer(tokenizer_json, owner).get_vocab(), tokenizer.get_vocab()
         if theirs != ours:
             token = min(set(theirs.items()) - set(ours.items()), key=lambda item: item[1], default=("", 0))
             raise ZooError(

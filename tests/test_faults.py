@@ -66,8 +66,7 @@ def test_a_killed_process_takes_the_others_along_and_the_run_resumes_exactly(fol
     args = [*training_args(folder / "corpus", run), *TWO, *STEPS]
     first = zoo_process(folder, *args, log=log.name)
     wait_for(lambda: last(run).exists() or first.poll() is not None)
-    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
-    (second,) = [int(pid) for pid in children]
+    second = child_of(first.pid)
     os.kill((first.pid, second)[rank], signal.SIGKILL)
     wait_for(lambda: first.poll() is not None and not runs_on(second))
     assert first.wait() == (1 if rank else -signal.SIGKILL)
@@ -85,6 +84,52 @@ def test_a_killed_process_takes_the_others_along_and_the_run_resumes_exactly(fol
     assert end["global_step"] == 300
     for name, tensor in whole["state_dict"].items():
         assert torch.equal(end["state_dict"][name], tensor), name
+
+
+def child_of(pid):
+    """The only process that a process has started, or None."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else None
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes of a run in /proc")
+@pytest.mark.parametrize(
+    ("signum", "seconds"),
+    [
+        (signal.SIGTERM, 0),
+        (signal.SIGKILL, 1),
+        *(pytest.param(s, t, marks=pytest.mark.slow) for s in (signal.SIGTERM, signal.SIGKILL) for t in (0.3, 2, 4)),
+    ],
+)
+def test_the_second_process_ends_with_the_one_that_started_it_from_its_first_moment(folder, signum, seconds):
+    run = folder / f"early-{signum.name}-{seconds}"
+    first = zoo_process(folder, *training_args(folder / "corpus", run), *TWO, "--trainer.max_steps", "100000")
+    wait_for(lambda: child_of(first.pid))
+    second = child_of(first.pid)
+    time.sleep(seconds)
+    first.send_signal(signum)
+    first.wait()
+    wait_for(lambda: not runs_on(second), 8 if last(run).exists() else 2)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes of a study in /proc")
+def test_a_run_that_a_study_has_started_ends_with_the_study(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from zoo.studies import frozen_embedding as f; "
+        "f.Run('learned', 'tied', 0).train('cli_configs/quickstart.yaml', Path(sys.argv[1]), [], 1, 1)"
+    )
+    study = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT)
+    wait_for(lambda: child_of(study.pid))
+    run = child_of(study.pid)
+    study.kill()
+    study.wait()
+    wait_for(lambda: not runs_on(run), 2)
+
+
+def test_a_process_whose_parent_has_ended_before_it_could_look_ends_too():
+    child = "from zoo import end_with_parent as e; import time; e.end_with_starter(); time.sleep(60)"
+    environment = {**os.environ, "ZOO_STARTED_BY": "1"}
+    assert subprocess.run([sys.executable, "-c", child], env=environment, cwd=ROOT, timeout=20).returncode == 1
 
 
 WATCHED = """

@@ -3,6 +3,7 @@ import time
 
 import pytest
 import torch
+from killed_runs import differing, left_by
 from processes import last, training_args, zoo_process
 from small_corpus import make_corpus
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -62,6 +63,12 @@ def test_an_interrupted_and_resumed_run_ends_in_the_same_bits(runs, signum):
 def test_an_interrupted_and_resumed_run_draws_the_same_curves(runs, signum):
     folder, _, _ = runs
     assert curves(folder / signum.name) == curves(folder / "whole")
+
+
+def test_a_killed_and_resumed_run_leaves_all_that_an_undisturbed_one_leaves(runs):
+    folder, _, _ = runs
+    found = differing(left_by(folder / "whole"), left_by(folder / "SIGKILL"))
+    assert not found, "\n".join(found)
 
 
 def test_a_signal_saves_the_step_it_came_in(runs):

@@ -6,9 +6,12 @@ import importlib
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
+from zoo import end_with_parent
 from zoo.errors import ZooError
+from zoo.paths import expanded
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 TOY_STUDIES = {  # what they ask, and runs per arm
@@ -24,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         if argv and argv[0] in TRAINER_COMMANDS:
+            end_with_parent.end_with_starter()
             from zoo.cli import run
 
             return run(argv)
@@ -192,13 +196,11 @@ def _run_light(argv: list[str]) -> int:
 
 
 def _study(arguments: argparse.Namespace, extra: list[str]) -> None:
-    from pathlib import Path
-
-    a, out = arguments, Path(arguments.out)
+    a, out = arguments, expanded(arguments.out)
     if extra and a.name != "frozen-embedding":
         raise ZooError(f"study {a.name} takes nothing after --, and {' '.join(extra)} stands there")
     if a.name == "embedding":
-        return _study_embedding(a)
+        return _study_embedding(a, out)
     if a.name == "frozen-embedding":
         from zoo.studies import frozen_embedding
 
@@ -232,9 +234,7 @@ def _study(arguments: argparse.Namespace, extra: list[str]) -> None:
     print(f"{(out / 'table.md').read_text('utf-8')}\nwrote into {out}")
 
 
-def _study_embedding(a: argparse.Namespace) -> None:
-    from pathlib import Path
-
+def _study_embedding(a: argparse.Namespace, out: Path) -> None:
     from zoo.studies import embedding
 
     settings = embedding.Settings(
@@ -252,8 +252,8 @@ def _study_embedding(a: argparse.Namespace) -> None:
         margin=a.margin,
         tolerance=a.tolerance,
     )
-    verdict = embedding.run(Path(a.out), settings, _command_line(), a.jobs).verdict
-    print(f"{verdict.headline}\n{verdict.certainty}\nwrote {Path(a.out) / 'report.html'}, report.json and figures")
+    verdict = embedding.run(out, settings, _command_line(), a.jobs).verdict
+    print(f"{verdict.headline}\n{verdict.certainty}\nwrote {out / 'report.html'}, report.json and figures")
 
 
 def _command_line() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from zoo import checkpoint_config
 from zoo.errors import ZooError
+from zoo.paths import expanded
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -54,7 +55,7 @@ def folder(source: str | Path, step: int | None = None) -> Path:
 
 def place(source: str | Path) -> Path:
     """Where a name or path points to; a text that is a zoo name means that, a Path never does."""
-    return PRETRAINED / source if source in list_models() else Path(source).expanduser()
+    return PRETRAINED / source if source in list_models() else expanded(source)
 
 
 def step_folder(step: int) -> str:

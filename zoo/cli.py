@@ -1,11 +1,11 @@
 """The LightningCLI of the zoo: links between data and model, short errors, run folders, exact resume."""
 
 import importlib
-import inspect
 import logging
 import os
 import re
 import shlex
+import signal
 import sys
 import tempfile
 import threading
@@ -23,18 +23,20 @@ from lightning.pytorch.utilities import rank_zero_only
 
 import zoo.datamodules
 import zoo.models
-from zoo import callbacks, run_folder, sources
+from zoo import callbacks, end_with_parent, run_folder, sources
+from zoo.callbacks.last_checkpoint import resume_hint
 from zoo.config_files import expand_configs
 from zoo.errors import ZooError
 from zoo.models.zoo_module import RESTORED
+from zoo.paths import expanded
 from zoo.short_errors import explain_parse_error, short_errors
 
 ALWAYS = (  # callbacks of every fit, in addition to those a config names
     callbacks.RunProgress,
     callbacks.Throughput,
     callbacks.FiniteLoss,
-    callbacks.ExactResume,
     callbacks.GracefulStop,
+    callbacks.ExactResume,
     callbacks.EndTogether,
     callbacks.LastCheckpoint,
     callbacks.RunSummary,
@@ -66,11 +68,17 @@ LINKED = (  # what the data know and the model follows: attribute of the datamod
 class ZooParser(LightningArgumentParser):
     """A parser whose errors are one line."""
 
+    keeps_links = False  # whether settings that follow the data are those that the user wrote, and belong in a dump
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the error as a ZooError; parsers within parsers leave that to the outermost."""
         if not self.exit_on_error:
             super().error(message, ex)
         raise ZooError(explain_parse_error(message)) from ex
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """The configuration as text."""
+        return super().dump(*args, **{"skip_link_targets": not self.keeps_links} | kwargs)
 
     def instantiate_classes(self, *args: Any, **kwargs: Any) -> Namespace:
         """Make the configured objects; whatever their `__init__` objects to is the user's to mend."""
@@ -103,7 +111,12 @@ class ZooCLI(LightningCLI):
         parser.add_argument("--run_dir", type=str | None, help="Folder of the run. Default runs/NAME-OF-CONFIG.")
         parser.add_argument("--base", type=str | None, help="In a config: another config that this one builds on.")
         for name, setting in LINKED:
-            parser.link_arguments(f"data.{name}", f"model.init_args.{setting}", apply_on="instantiate")
+            made = self._rows if name == "vocab_size" else None
+            parser.link_arguments(f"data.{name}", f"model.init_args.{setting}", made, apply_on="instantiate")
+
+    def _rows(self, n_tokens: int) -> int:
+        """Rows of the embedding: one per token, or as many more as the user asked for."""
+        return max(n_tokens, self.asked.get("vocab_size") or 0)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would put the checkpoint's hyper-parameters over the command line's, silently."""
@@ -117,13 +130,16 @@ class ZooCLI(LightningCLI):
         for name in ("model", "data", "trainer"):
             if not isinstance(config.get(name), Namespace):
                 raise ZooError(f"{name} is {config.get(name)!r}; expected a mapping of settings")
+        self._forget_defaults(config)
         _check_trainer(config.trainer)
         _check_pair(self.subcommand, config.model.get("class_path"), config.data.get("class_path"))
         config.base = None
         names = [Path(str(path)).stem for path in config.config or []]
-        run_dir = Path(config.run_dir or f"runs/{names[-1] if names else 'unnamed'}")
+        run_dir = expanded(config.run_dir or f"runs/{names[-1] if names else 'unnamed'}")
         if config.trainer.fast_dev_run:
             run_dir = Path(tempfile.mkdtemp(prefix="zoo-"))
+        if config.trainer.default_root_dir not in (None, str(run_dir)):
+            print(f"note: trainer.default_root_dir has no effect; the run's folder is {run_dir}", file=sys.stderr)
         config.run_dir = config.trainer.default_root_dir = str(run_dir)
         self.plain_config = run_folder.plain_config(self._parser(self.subcommand), config)
         self.first_step = 0
@@ -143,34 +159,46 @@ class ZooCLI(LightningCLI):
                 self.held.enter_context(run_folder.occupied(run_dir))
             if path:
                 run_folder.check_resumed(run_dir, path, part, self.plain_config)
+                run_folder.check_unfinished(run_dir, path, part, self.plain_config)
             elif is_first:
                 run_folder.check_new(run_dir, again=asked == "auto")
         elif not path and config.model.get("init_args", {}).get("init_from") is None:
             print("note: without --ckpt_path these weights are untrained", file=sys.stderr)
 
+    def _forget_defaults(self, config: Namespace) -> None:
+        """Leave of the settings that follow the data only those that the user wrote, and keep them in `asked`."""
+        given = self.parser.parse_args(sys.argv[1:], defaults=False)  # what the command line and its configs say
+        written = given.get(f"{self.subcommand}.model.init_args") or {}
+        self.asked = {setting: written[setting] for _, setting in LINKED if written.get(setting) is not None}
+        for _, setting in LINKED:
+            if (key := f"model.init_args.{setting}") in config and setting not in self.asked:
+                config[key] = None
+        parser: Any = self._parser(self.subcommand)  # a ZooParser
+        parser.keeps_links = True
+
     def instantiate_classes(self) -> None:
         """Make everything; a link must not quietly override what the user wrote for its target."""
         super().instantiate_classes()
-        written = self._get(self.config, "model").get("init_args") or Namespace()
-        defaults = inspect.signature(type(self.model)).parameters
         for name, setting in LINKED:
-            value, actual = written.get(setting), getattr(self.datamodule, name, None)
-            default = defaults[setting].default if setting in defaults else None
-            if value not in (None, actual, default):
-                raise ZooError(f"model.{name} is {value}, and the data's {name} is {actual}; change that of the data")
+            value, actual = self.asked.get(setting), getattr(self.datamodule, name, None)
+            made = self.model.net.config["vocab_size"] if name == "vocab_size" and value else actual
+            if value not in (None, actual, made):
+                mend = "leave it out, or change that of the data"
+                raise ZooError(f"model.{name} is {value}, and the data's {name} is {actual}; {mend}")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Add the callbacks and the logger every run has, unless the config names its own."""
         trainer_config = self._get(self.config_init, "trainer")
         given = trainer_config.get("callbacks") or []
         given = list(given) if isinstance(given, list) else [given]
-        if self.subcommand == "fit" and not trainer_config.get("fast_dev_run"):
-            wanted = [c for c in ALWAYS if not any(isinstance(g, c) for g in given)]
-            if trainer_config.get("enable_progress_bar") is False:
-                wanted.remove(callbacks.RunProgress)
-            if trainer_config.get("enable_checkpointing") is False:
-                wanted.remove(callbacks.LastCheckpoint)
-            given += [c() for c in wanted]
+        trains = self.subcommand == "fit" and not trainer_config.get("fast_dev_run")
+        always = ALWAYS if trains else (callbacks.FiniteLoss,)
+        wanted = [c for c in always if not any(isinstance(g, c) for g in given)]
+        if trains and trainer_config.get("enable_progress_bar") is False:
+            wanted.remove(callbacks.RunProgress)
+        if trains and trainer_config.get("enable_checkpointing") is False:
+            wanted.remove(callbacks.LastCheckpoint)
+        given += [c() for c in wanted]
         for kind in {type(c) for c in given}:
             if sum(type(c) is kind for c in given) > 1 and kind.__module__.startswith("zoo."):
                 raise ZooError(f"trainer.callbacks names {kind.__name__} twice")
@@ -222,6 +250,7 @@ def run(argv: list[str]) -> int:
     for name in zoo.models.__all__:
         getattr(zoo.models, name)  # configs may use the short names of classes that are imported
     held = ExitStack()
+    os.environ |= end_with_parent.for_children()
     try:
         ZooCLI(
             typed=argv,
@@ -236,8 +265,17 @@ def run(argv: list[str]) -> int:
         )
     except callbacks.RunStopped as stop:
         if getattr(rank_zero_only, "rank", 0) == 0:
-            print(f"{stop}\nresume with: python -m zoo fit --ckpt_path {stop.checkpoint}", file=sys.stderr)
+            print(f"{stop}\n{resume_hint(stop.checkpoint)}", file=sys.stderr)
         return 128 + stop.signum
+    except run_folder.RunIsComplete as complete:
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            print(complete)
+    except SystemExit as end:
+        if not isinstance(interrupt := end.__context__, KeyboardInterrupt):  # which Lightning turns into code 1
+            raise
+        if (checkpoint := getattr(interrupt, "checkpoint", None)) and getattr(rank_zero_only, "rank", 0) == 0:
+            print(f"interrupted\n{resume_hint(checkpoint)}", file=sys.stderr)
+        return 128 + signal.SIGINT
     except MisconfigurationException as error:
         raise ZooError(" ".join(str(error).split())) from error
     except RuntimeError as error:
@@ -249,6 +287,7 @@ def run(argv: list[str]) -> int:
         raise ZooError(f"the checkpoint does not fit the model: {str(error).splitlines()[1].strip()}") from error
     finally:
         held.close()
+        os.environ.pop(end_with_parent.STARTED_BY, None)
         sys.argv, threading.excepthook = typed, threading.__excepthook__
         RESTORED.set(None)
     return 0

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from zoo.errors import ZooError
+from zoo.paths import expanded
 
 FLAGS = ("--config", "-c")
 
@@ -28,7 +29,7 @@ def expand_configs(argv: list[str]) -> list[str]:
             arguments.append(word)
             continue
         given = True
-        path = Path(value if equals else next(words, ""))
+        path = expanded(value if equals else next(words, ""))
         for file in _chain(path, ()):
             arguments += ["--config", str(file)]
     if not given and (run_dir := _run_of_checkpoint(argv)):
@@ -42,7 +43,7 @@ def _chain(path: Path, above: tuple[Path, ...]) -> list[Path]:
     base = read_config(path).get("base")
     if not isinstance(base, str | None):
         raise ZooError(f"config {path}: base is {base!r}; expected the path of another config")
-    return [*(_chain(path.parent / base, (*above, path.resolve())) if base else ()), path]
+    return [*(_chain(path.parent / expanded(base), (*above, path.resolve())) if base else ()), path]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _run_of_checkpoint(argv: list[str]) -> Path | None:
     if ckpt_path is None:
         return None
     is_own = run_dir is not None and ckpt_path in ("last", "auto")
-    path = Path(run_dir or "", "checkpoints", "last.ckpt") if is_own else Path(ckpt_path)
+    path = expanded(run_dir or "") / "checkpoints" / "last.ckpt" if is_own else expanded(ckpt_path)
     if ckpt_path == "auto" and not path.is_file():
         return None
     if not path.is_file():

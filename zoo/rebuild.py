@@ -12,6 +12,7 @@ from rich.table import Table
 from zoo import catalog, checkpoint_config, cli, sources
 from zoo.checkpoints import read_tensors
 from zoo.errors import ZooError
+from zoo.paths import expanded
 
 NOT_OF_THE_RUN = ("run_dir", "base", "ckpt_path")
 A_FEW = 0.02  # share of latents, of which a few more or less dead or dense are chance
@@ -35,7 +36,7 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
     Raises:
         ZooError: If there is no such checkpoint, it does not say how it was made, or `out` holds another run.
     """
-    folder, out = catalog.folder(name), Path(out)
+    folder, out = catalog.folder(name), expanded(out)
     part = checkpoint_config.read(folder)
     settings = part["provenance"].get("config")
     if not settings:

@@ -24,7 +24,7 @@ def replacing(folder: Path, files: Collection[str]) -> Iterator[Path]:
     Raises:
         ZooError: If anything else is in `folder`.
     """
-    folder = folder.expanduser().resolve()
+    folder = folder.resolve()
     _check(folder, files)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser, Namespace
 
 from zoo.errors import ZooError
+from zoo.paths import expanded
 
 # Settings that may change when a run is resumed, because its result does not depend on them, or says so itself.
 FREE_ON_RESUME = (
@@ -44,7 +46,7 @@ def find_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
     last = run_dir / "checkpoints" / "last.ckpt"
     if ckpt_path is None or (ckpt_path == "auto" and not last.is_file()):
         return None
-    path = last if ckpt_path in ("last", "auto") else Path(ckpt_path)
+    path = last if ckpt_path in ("last", "auto") else expanded(ckpt_path)
     if not path.is_file():
         raise ZooError(f"ckpt_path {str(path)!r} does not exist")
     return path
@@ -119,6 +121,34 @@ def check_resumed(run_dir: Path, ckpt_path: Path, part: dict[str, Any], config: 
                 f"{key} is {new!r}, and the checkpoint {ckpt_path} was made with {old!r}; "
                 "resume with the old value, or start a new run with init_from"
             )
+
+
+class RunIsComplete(Exception):
+    """The run that is resumed has come to its end already; the message shows its results."""
+
+
+def check_unfinished(run_dir: Path, ckpt_path: Path, part: dict[str, Any], config: dict[str, Any]) -> None:
+    """Do nothing more for a run that has come to its end, in its own folder and under the same settings.
+
+    Args:
+        run_dir: The run's folder.
+        ckpt_path: The checkpoint.
+        part: What the checkpoint says of itself.
+        config: The settings now, as plain values.
+
+    Raises:
+        RunIsComplete: If the run ended with this checkpoint.
+    """
+    provenance, ends = part.get("provenance") or {}, [config["trainer"][key.rpartition(".")[2]] for key in ENDS]
+    before = (provenance.get("config") or {}).get("trainer") or {}
+    is_own = ckpt_path.resolve() == (run_dir / "checkpoints" / "last.ckpt").resolve()
+    if not is_own or [before.get(key.rpartition(".")[2]) for key in ENDS] != ends:
+        return
+    if not torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True).get("complete"):
+        return
+    found = {k: v for k, v in provenance.get("metrics", {}).items() if k.startswith(("val/", "val_train/"))}
+    lines = [f"the run in {run_dir} is complete, with {part['step']:,} steps; prolong it with --trainer.max_steps"]
+    raise RunIsComplete("\n".join([*lines, *(f"  {name}  {value:.4g}" for name, value in sorted(found.items()))]))
 
 
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:

@@ -1,11 +1,12 @@
 import csv
 import math
 
+import lightning as L
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from zoo.callbacks import EmbeddingDrift
+from zoo.callbacks import EmbeddingDrift, LastCheckpoint
 from zoo.callbacks.tables_and_pictures import frequency_groups
 from zoo.metrics import row_drift
 from zoo.models import AdamWCosine, FrozenEmbeddingGPT2, ZooModule
@@ -66,17 +67,23 @@ def test_decay_alone_is_exactly_the_drift_of_a_row_without_gradient(tiny_data, m
     assert [float(row["relative_distance"]) for row in unseen] == pytest.approx([alone] * len(unseen), rel=1e-4)
 
 
-def test_drift_since_the_last_checkpoint_starts_anew_with_each_checkpoint(tiny_data, make_trainer, tmp_path):
+def test_drift_since_the_last_checkpoint_starts_anew_with_each_step_that_is_saved(tiny_data, make_trainer, tmp_path):
+    class Rows(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            if trainer.global_step == 3:
+                self.at_3 = pl_module.net.W_E.detach().clone()
+
     m = FrozenEmbeddingGPT2(**TINY, frozen_rows="none", optimizer=AdamWCosine(learning_rate=0.01))
-    trainer = make_trainer(callbacks=[EmbeddingDrift(100)], max_steps=6)
+    callbacks = [EmbeddingDrift(100), rows := Rows(), LastCheckpoint(3)]
+    trainer = make_trainer(callbacks=callbacks, max_steps=6, enable_checkpointing=True)
     trainer.fit(m, tiny_data)
-    first = [float(row["distance_since_checkpoint"]) for row in read_table(tmp_path)]
-    assert first == [float(row["distance"]) for row in read_table(tmp_path)]
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
-    trainer.save_checkpoint(tmp_path / "b.ckpt")
-    table = read_table(tmp_path)
-    assert all(float(row["distance_since_checkpoint"]) == 0 for row in table)
-    assert any(float(row["distance"]) > 0 for row in table)
+    moved = (m.net.W_E.detach() - rows.at_3).norm(dim=1)
+    for again in ("a", "b"):  # of the same step
+        since = torch.tensor([float(row["distance_since_checkpoint"]) for row in read_table(tmp_path)])
+        torch.testing.assert_close(since, moved)
+        trainer.save_checkpoint(tmp_path / f"{again}.ckpt")
+    assert moved.max() > 0
+    assert any(float(row["distance"]) > 1.2 * step for row, step in zip(read_table(tmp_path), moved, strict=True))
 
 
 def test_a_resumed_run_measures_from_the_first_start(tiny_data, make_trainer, tmp_path):

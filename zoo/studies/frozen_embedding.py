@@ -10,6 +10,7 @@ runs see the data in one order.
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from matplotlib.figure import Figure
 from rich.progress import Progress
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from zoo import end_with_parent
 from zoo.errors import ZooError
 from zoo.studies.intervals import interval
 
@@ -93,11 +95,11 @@ class Run:
             return
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.txt").open("a") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+            environment = {**os.environ, **end_with_parent.for_children(), "OMP_NUM_THREADS": str(threads)}
             words = self.command(config, out, extra, seeds)
             code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
         if code:
-            raise ZooError(f"{' '.join(words)} ended with code {code}; see {folder / 'log.txt'}")
+            raise ZooError(f"{shlex.join(words)} ended with code {code}; see {folder / 'log.txt'}")
         (folder / "done").touch()
 
     def curve(self, out: Path) -> np.ndarray:

@@ -3,8 +3,6 @@
 import json
 import logging
 import multiprocessing
-import os
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +13,9 @@ import lightning  # noqa: F401 - whose import sets the level of its logger, whic
 import torch
 from rich.progress import track
 
+from zoo.end_with_parent import end_with
 from zoo.errors import ZooError
+from zoo.paths import make_folder
 
 
 def check_folder(out: Path, settings: dict[str, Any]) -> None:
@@ -24,7 +24,7 @@ def check_folder(out: Path, settings: dict[str, Any]) -> None:
     Raises:
         ZooError: Naming the setting and both values.
     """
-    (out / "runs").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "runs", "--out")
     file = out / "settings.json"
     if not file.exists():
         return write_json(file, settings)
@@ -53,14 +53,8 @@ def do_all(do: Callable[[Any, Path], None], tasks: Sequence[Any], out: Path, job
 
 
 def _start_worker() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
+        end_with(parent.pid)
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
