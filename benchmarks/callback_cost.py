@@ -10,7 +10,7 @@ with checkpoints, are left out. The last row of each is the mean cost per step a
 
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -75,11 +75,11 @@ def timed_run(args: Namespace, frozen: bool) -> TimedDrift:
     return drift
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     cli = parser(__doc__)
     cli.add_argument("--every", type=int, default=10, help="steps between two measurements here, default 10")
     cli.add_argument("--measurements", type=int, default=10, help="timed measurements, default 10")
-    args = cli.parse_args()
+    args = cli.parse_args(argv)
 
     table = Table("W_E", "", "median, ms", "/ bare step", "min", "max", title=setting(args), title_justify="left")
     for name, frozen in (("trained", False), ("frozen", True)):

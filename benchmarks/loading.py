@@ -9,9 +9,9 @@ from its cache; that needs Linux and a file system with a disk below it.
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,12 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 import zoo
+from benchmarks import fresh_python
 from zoo import catalog
 from zoo.models import GPT2
 
 ROWS, WIDTH = 50_257, 768  # of the embedding in the large file, as GPT-2 has them
-STARTUP = ("Python", "pass"), ("Python, `import zoo`", "import zoo"), ("Python, `import torch`", "import torch")
-SMALL = {
+WHOLE = {  # what a process does
+    "import zoo": "import zoo",
+    "import torch": "import torch",
     "zoo.list_models()": "import zoo; zoo.list_models()",
     "zoo.embedding": "import zoo; zoo.embedding('gpt2-mini.learned')",
     "zoo.load, GPT-2": "import zoo; zoo.load('gpt2-mini.learned')",
@@ -34,8 +36,7 @@ SMALL = {
 }
 MEASURED = """
 import time
-def kernel(file, key):
-    return int([line.split()[1] for line in open('/proc/self/' + file) if line.startswith(key)][0])
+from benchmarks.fresh_python import kernel
 {before}
 memory, read, start = kernel('status', 'VmHWM'), kernel('io', 'read_bytes'), time.perf_counter()
 {code}.sum()
@@ -54,17 +55,12 @@ LARGE = {
 }
 
 
-def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return done.stdout
-
-
 def seconds(code: str, repeats: int) -> float:
     times = []
     for _ in range(repeats):
-        start = os.times().elapsed
-        python(code)
-        times.append(os.times().elapsed - start)
+        start = time.perf_counter()
+        fresh_python.run(code)
+        times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
@@ -75,20 +71,20 @@ def forget(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def main() -> None:
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--megabytes", type=int, default=2000, help="size of the large file, default 2000")
-    args.add_argument("--repeats", type=int, default=5, help="fresh processes per line, default 5")
-    options = args.parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=2000, help="size of the large file, default 2000")
+    parser.add_argument("--repeats", type=int, default=5, help="fresh processes per line, default 5")
+    args = parser.parse_args(argv)
     mini = catalog.folder("gpt2-mini.learned")
     table = Table("small checkpoints, whole process", "seconds", "beyond Python", title_justify="left")
-    bare = seconds("pass", options.repeats)
-    for name, code in [*STARTUP[1:], *SMALL.items()]:
-        took = seconds(code.format(mini=mini), options.repeats)
+    bare = seconds("pass", args.repeats)
+    for name, code in WHOLE.items():
+        took = seconds(code.format(mini=mini), args.repeats)
         table.add_row(name, f"{took:.2f}", f"{took - bare:.2f}")
     console = Console()
     console.print(table)
-    n_layers = max(1, round((options.megabytes * 1e6 / 4 - ROWS * WIDTH) / (12 * WIDTH**2)))
+    n_layers = max(1, round((args.megabytes * 1e6 / 4 - ROWS * WIDTH) / (12 * WIDTH**2)))
     table = Table("W_E of a large file", "seconds", "MB read", "MB of memory")
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", ".")) as folder:
         model = GPT2(ROWS, 128, WIDTH, n_layers, 12)
@@ -97,7 +93,7 @@ def main() -> None:
         for name, (before, code) in LARGE.items():
             forget(file)
             places = {"file": file, "folder": file.parent}
-            out = python(MEASURED.format(before=before, code=code.format(**places)))
+            out = fresh_python.run(MEASURED.format(before=before, code=code.format(**places)))
             took, read, memory = map(float, out.split())
             table.add_row(name, f"{took:.2f}", f"{read / 1e6:,.0f}", f"{memory / 1e6:,.0f}")
         size = file.stat().st_size / 1e6

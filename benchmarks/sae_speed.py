@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import logging
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -224,8 +225,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main() -> None:
-    args = parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
     for name in ("d_in", "d_sae", "batch_size"):
         cpu, cuda = getattr(args, f"_{name}")
         setattr(args, name, getattr(args, name) or (cuda if args.device == "cuda" else cpu))

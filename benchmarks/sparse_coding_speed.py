@@ -9,9 +9,9 @@ those of a small language model's token embedding about do.
 
 Every contender takes its loosest setting, found beforehand, for which the zoo's `duality_gap` certifies each of its
 rows to a relative gap of 1e-4. All solve the same problem in one process and take turns. The zoo's time includes its
-certificate. With --out, time against the numbers of rows and atoms is drawn. --full-pass codes 50,257 x 768 rows in
-3,072 atoms, and nothing else, in a process of its own; on a GPU once more, if there is one. Peers are left out where
-they are not installed: `pip install scikit-learn spams-bin`.
+certificate. With --out, time against the numbers of rows and atoms is drawn. --full-pass codes a stand-in of 50,257 x
+768 rows in 3,072 atoms, and nothing else, in a process of its own; on a GPU once more, if there is one. Peers are left
+out where they are not installed: `pip install scikit-learn spams-bin`.
 """
 
 import os
@@ -23,6 +23,7 @@ import argparse
 import platform
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +37,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import clock
 from benchmarks.sparse_coding_peers import SKLEARN, SPAMS_CD, SPAMS_LARS, TOLERANCE, ZOO, Contender, Problem, contenders
-from zoo import ZooError, embedding
+from zoo import embedding
 from zoo.models.sparse_coding import lasso
 
-N_ROWS, N_ATOMS = 2000, 1536
+SIZES = {"n_rows": (2000, 50257), "d_model": (384, 768), "n_atoms": (1536, 3072)}  # of the problem, of --full-pass
 AIMS = {0.2: ("8", "1.3"), 0.1: ("8", "1.3"), 0.05: ("1", "")}  # penalty -> against scikit-learn, against SPAMS
-TRAINING_ROWS = 20_000  # at most, from which atoms are learned
-SLOW_ROWS = 500  # from which scikit-learn's curves are extrapolated
-SIZES = {"rows": (500, 1000, 2000, 4000, 8000), "atoms": (384, 768, 1536, 3072, 6144)}  # drawn at penalty .1
-FULL_PASS, FULL_PENALTY = (50257, 768, 3072), 0.105  # rows, their width, and atoms
+DRAWN = (1 / 4, 1 / 2, 1, 2, 4)  # times the problem's rows, or atoms; scikit-learn is extrapolated from the fewest rows
+TRAINING_ROWS = 10  # times the problem's rows, at most: from which atoms are learned
+DRAWN_PENALTY, FULL_PENALTY = 0.1, 0.105
 
 
 def stand_in(n_rows: int, d: int) -> Tensor:
@@ -114,35 +114,37 @@ def report(problem: Problem, rounds: int) -> None:
     Console(width=140).print(table)
 
 
-def draw(rows: Tensor, others: Tensor, D: Tensor, threads: int, rounds: int, out: Path) -> None:
+def draw(rows: Tensor, others: Tensor, D: Tensor, args: argparse.Namespace) -> None:
     """Seconds against the number of rows, and of atoms, for which other rows serve; scikit-learn's from a few rows."""
+    sizes = {what: [int(share * n) for share in DRAWN] for what, n in (("rows", args.n_rows), ("atoms", len(D)))}
+    settings = (DRAWN_PENALTY, args.threads)
     problems = {
-        "rows": [Problem(rows[:n], D, 0.1, threads) for n in SIZES["rows"]],
-        "atoms": [Problem(rows[:N_ROWS], others[:n], 0.1, threads) for n in SIZES["atoms"] if n <= len(others)],
+        "rows": [Problem(rows[:n], D, *settings) for n in sizes["rows"]],
+        "atoms": [Problem(rows[: args.n_rows], others[:n], *settings) for n in sizes["atoms"] if n <= len(others)],
     }
-    titles = {"rows": f"{len(D):,} learned atoms", "atoms": f"{N_ROWS:,} rows; atoms are other rows"}
+    titles = {"rows": f"{len(D):,} learned atoms", "atoms": f"{args.n_rows:,} rows; atoms are other rows"}
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, (what, sizes) in zip(figure.subplots(1, 2), problems.items(), strict=True):
+    for axes, what in zip(figure.subplots(1, 2), problems, strict=True):
         curves: dict[str, list[float]] = {}
-        for problem in sizes:
-            few = problem._replace(X=problem.X[:SLOW_ROWS])
+        for problem in problems[what]:
+            few = problem._replace(X=problem.X[: sizes["rows"][0]])
             found = contenders(problem, (ZOO, SPAMS_LARS, SPAMS_CD)) | contenders(few, (SKLEARN,))
-            for name, seconds in timed(found, rounds).items():
+            for name, seconds in timed(found, min(args.repeats, 2)).items():
                 curves.setdefault(name, []).append(seconds.min() * len(problem.X))
         for name, curve in curves.items():
-            axes.loglog(SIZES[what][: len(curve)], curve, marker="o", label=name)
+            axes.loglog(sizes[what][: len(curve)], curve, marker="o", label=name)
         axes.set(xlabel=what, ylabel="seconds", title=titles[what])
-        axes.set_xticks(SIZES[what], [f"{n:,}" for n in SIZES[what]], minor=False)
+        axes.set_xticks(sizes[what], [f"{n:,}" for n in sizes[what]], minor=False)
         axes.minorticks_off()
     axes.legend(fontsize="small")
-    out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "sparse_coding_cost.png", dpi=120)
-    print(out / "sparse_coding_cost.png")
+    args.out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out / "sparse_coding_cost.png", dpi=120)
+    print(args.out / "sparse_coding_cost.png")
 
 
-def full_pass(device: str) -> None:
-    """Time and memory of all rows of an embedding of GPT-2's size; on a GPU also against its products of matrices."""
-    (n, d, K), penalty = FULL_PASS, FULL_PENALTY
+def full_pass(n: int, d: int, K: int, device: str) -> None:
+    """Time and memory of n rows of an embedding in K atoms; on a GPU also against its products of matrices."""
+    penalty = FULL_PENALTY
     rows = unit_rows(stand_in(n + K, d)).to(device)
     X, D = rows[K:], rows[:K]
     lasso(X[:64], D, penalty)  # compiles
@@ -191,31 +193,34 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--threads", type=int, default=2, help="default 2")
     made.add_argument("--out", type=Path, help="folder for sparse_coding_cost.png; nothing is drawn without")
     made.add_argument("--full-pass", action="store_true", help="instead, code a whole embedding")
+    for name, (problem, whole) in SIZES.items():
+        made.add_argument(f"--{name}", type=int, help=f"default {problem:,}, with --full-pass {whole:,}")
     return made
 
 
-def main() -> None:
-    args = parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    for name, defaults in SIZES.items():
+        setattr(args, name, getattr(args, name) or defaults[args.full_pass])
     torch.set_num_threads(args.threads)
     print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}")
     if args.full_pass:
-        full_pass("cpu")
-        if torch.cuda.is_available():
-            full_pass("cuda")
-        else:
-            print("not measured on a GPU")
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            full_pass(args.n_rows, args.d_model, args.n_atoms, device)
         return
-    rows = unit_rows(embedding(args.rows) if args.rows else stand_in(30_000, 384))
-    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))]
-    most = SIZES["rows"][-1]
-    if len(rows) < most + N_ATOMS:
-        raise ZooError(f"{args.rows} has {len(rows)} rows; at least {most + N_ATOMS} are needed")
-    rows, others = rows[:most], rows[most : most + TRAINING_ROWS]
-    D = learned(others, N_ATOMS)
+    most = int(DRAWN[-1] * args.n_rows)
+    rows = embedding(args.rows) if args.rows else stand_in(most + TRAINING_ROWS * args.n_rows, args.d_model)
+    if len(rows) < most + args.n_atoms:
+        raise SystemExit(
+            f"{args.rows or 'the stand-in'} has {len(rows):,} rows; at least {most + args.n_atoms:,} are needed"
+        )
+    rows = unit_rows(rows)[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))]
+    rows, others = rows[:most], rows[most : most + TRAINING_ROWS * args.n_rows]
+    D = learned(others, args.n_atoms)
     for penalty in AIMS:
-        report(Problem(rows[:N_ROWS], D, penalty, args.threads), args.repeats)
+        report(Problem(rows[: args.n_rows], D, penalty, args.threads), args.repeats)
     if args.out:
-        draw(rows, others, D, args.threads, min(args.repeats, 2), args.out)
+        draw(rows, others, D, args)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import lightning as L
@@ -98,6 +98,14 @@ def gates(m: int, d: int) -> Toy:
     return Toy(f"U-AND, m = d = {m}, batch 128", m, FixedActive(2), 128, module, parameters, gate_loss)
 
 
+TOYS = {
+    "superposition-5": superposition(5, 2),
+    "superposition-20": superposition(20, 5),
+    "gates-16": gates(16, 16),
+    "gates-32": gates(32, 32),
+}
+
+
 def zoo_seconds(toy: Toy, n_seeds: int, steps: int) -> float:
     """Seconds of a fit with the callbacks of every run and a logger, without validation and checkpoints."""
     torch.manual_seed(0)
@@ -136,16 +144,17 @@ def plain_seconds(toy: Toy, n_seeds: int, steps: int) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--seeds", type=int, default=64, help="networks, default 64")
     made.add_argument("--steps", type=int, default=100, help="steps of a turn, default 100")
     made.add_argument("--repeats", type=int, default=5, help="rounds, default 5")
-    args = made.parse_args()
+    made.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS), help="default all, by number of inputs")
+    args = made.parse_args(argv)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     console = Console()
-    for toy in (superposition(5, 2), superposition(20, 5), gates(16, 16), gates(32, 32)):
+    for toy in (TOYS[name] for name in args.toys):
         contenders: dict[str, tuple[Callable[[Toy, int, int], float], int, int]] = {
             f"zoo, {args.seeds} seeds in one module": (zoo_seconds, args.seeds, args.steps),
             "zoo, one seed per run": (zoo_seconds, 1, 4 * args.steps),

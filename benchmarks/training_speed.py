@@ -12,7 +12,7 @@ turns in the same round. Needs transformers, which the `test` extra brings.
 import contextlib
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -105,7 +105,7 @@ def report(args: Namespace, net: GPT2, seconds: dict[str, list[float]]) -> None:
         Console().print(table)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     cli = parser(__doc__)
     cli.add_argument("--steps", type=int, default=100, help="optimizer steps per turn, default 100")
     cli.add_argument("--repeats", type=int, default=5, help="turns of each contender, default 5")
@@ -114,7 +114,7 @@ def main() -> None:
         "--drift-every", type=int, default=100, help="steps between drift measurements; divides --steps at best"
     )
     cli.add_argument("--peak-tflops", type=float, help="the device's peak, to report the share of it that is used")
-    args = cli.parse_args()
+    args = cli.parse_args(argv)
 
     total = args.warmup + args.steps * args.repeats + 1  # a step more than are taken: the run's end is not timed
     data = RandomText(args, total)

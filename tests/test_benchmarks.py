@@ -1,0 +1,89 @@
+import importlib
+import io
+import logging
+import math
+import re
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = [p.stem for p in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in p.read_text("utf-8")]
+GPT2 = "--n_layers 1 --d_model 8 --n_heads 2 --context_length 8 --vocab_size 32 --batch_size 2"
+LASSO = "--n_rows 48 --d_model 8 --n_atoms 16 --threads 1 --repeats 1"
+SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers in groups
+    "callback_cost": [(f"{GPT2} --every 2 --measurements 1", r"drift, every 100 +│ (\S+) +│ (\S+)")],
+    "embedding_study_cost": [
+        ("--shape 60 4 16 --steps 4", r"60 │ +4 │ +16 │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\)")
+    ],
+    "loading": [
+        ("--megabytes 1 --repeats 1", r"transformers, the same GPT-2 +│ (\S+) +│ (\S+)"),
+    ],
+    "sae_speed": [
+        (
+            "--d_in 16 --d_sae 32 --batch_size 64 --k 4 --steps 1 --rounds 1 --train_steps 2 --train_batch_size 16",
+            r"zoo in Lightning +│ (\S+) \((\S+)\) +│ (\S+)",
+        )
+    ],
+    "sparse_coding_speed": [
+        (f"{LASSO} --out OUT", r"scikit-learn Lasso\(precompute\) +│ (\S+) \((\S+)\) +│ (\S+) \((\S+) to (\S+)\)"),
+        (f"{LASSO} --full-pass", r"on cpu: (\S+) s, (\S+) rows / s; 48 rows certified"),
+    ],
+    "toy_speed": [
+        (
+            "--seeds 2 --steps 1 --repeats 1 --toys superposition-5 gates-16",
+            r"plain loop, 2 networks batched +│ (\S+) +│ (\S+) \((\S+) to (\S+)\)",
+        )
+    ],
+    "training_speed": [
+        (f"{GPT2} --steps 2 --repeats 1 --warmup 1 --drift-every 2", r"zoo in Lightning / transformers +│ (\S+)")
+    ],
+}
+
+
+def in_this_python(code, **environment):
+    """What some code prints, without the seconds that a fresh Python takes to import torch."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(code, {})
+    return printed.getvalue()
+
+
+@pytest.fixture
+def benchmark(request, monkeypatch, tmp_path):
+    """The benchmark's module, whose prints are not wrapped and whose changes to logging are undone."""
+    for name, value in {"COLUMNS": "200", "TMPDIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"):  # which benchmarks set when they are imported
+        monkeypatch.setenv(name, "")
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.setattr("benchmarks.fresh_python.run", in_this_python)
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    yield importlib.import_module(f"benchmarks.{request.param}")
+    logger.setLevel(level)
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, indirect=True, ids=str)
+def test_every_benchmark_prints_finite_numbers_beside_its_peer(benchmark, capsys, tmp_path):
+    name = benchmark.__name__.removeprefix("benchmarks.")
+    assert name in SMALLEST, f"give benchmarks/{name}.py a smallest run here"
+    for arguments, line in SMALLEST[name]:
+        benchmark.main(arguments.replace("OUT", str(tmp_path)).split())
+        printed = capsys.readouterr().out
+        lines = list(re.finditer(line, printed))
+        assert lines, printed
+        for number in (number for found in lines for number in found.groups()):
+            assert math.isfinite(float(number.replace(",", ""))), printed
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, indirect=True, ids=str)
+def test_every_option_that_the_readme_names_exists(benchmark, capsys):
+    command = f"python -m {benchmark.__name__}"
+    sections = (ROOT / "benchmarks" / "README.md").read_text("utf-8").split("\n## ")
+    (section,) = (part for part in sections if command in part)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        benchmark.main(["--help"])
+    options = re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)
+    assert set(re.findall(r"(?<=[ `\[])--[a-z][\w-]*", section)) <= set(options)
