@@ -14,14 +14,6 @@ from zoo.datamodules import LocalFiles, TextDataModule, TrainedBPE
 torch.set_num_threads(1)  # OpenMP's threads do not survive the fork of strategy ddp_fork
 
 
-LONGEST = ("test_faults.py", "test_configs.py", "test_resume.py", "test_launchers.py", "test_two_processes.py")
-
-
-def pytest_collection_modifyitems(items):
-    """Put the files that take longest first, or one worker is still busy with them when the others are done."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
-
-
 @pytest.fixture
 def tiny_corpus(tmp_path):
     """A folder of 60 different text documents, about 20 kB together."""

@@ -262,6 +262,7 @@ def test_a_folder_that_may_not_be_written_gets_one_line(folder, capsys):
     closed = folder / "closed"
     closed.mkdir(mode=0o555)
     args = [*map(str, training_args(folder / "corpus", closed / "run"))]
+    assert main([*args, "--no_such_argument"]) == 2  # which imports what nobody may not be allowed to read
     with nobody():
         assert main(args) == 2
     assert (
