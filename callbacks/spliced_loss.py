@@ -10,7 +10,7 @@ from torch import Tensor
 from zoo.callbacks.requirements import require
 from zoo.metrics import LossRecovered
 from zoo.metrics.splicing import IGNORED
-from zoo.null_models import moments, with_norms_of
+from zoo.null_models import principal_axes, with_norms_of
 
 
 class SplicedLoss(L.Callback):
@@ -77,7 +77,10 @@ class SplicedLoss(L.Callback):
         x_hat = pl_module.reconstruct(flat)[0].to(flat.dtype)
         noise = torch.randn(flat.shape, generator=generator).to(flat)
         inputs = flat[counted.flatten()]
-        coloured = noise @ moments(inputs)[1].to(noise) if len(inputs) else noise
+        coloured = noise
+        if len(inputs):
+            _, roots, axes = principal_axes(inputs)
+            coloured = noise @ (axes * roots @ axes.T).to(noise)
         edits = {
             "": x_hat,
             "_random": flat + with_norms_of(noise, flat - x_hat),

@@ -3,25 +3,28 @@
 from abc import ABC, abstractmethod
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from zoo import null_models
 from zoo.datamodules.row_loaders import side_rng
 from zoo.errors import ZooError
 
+CLEAR_ERROR = 0.01  # of mean and covariance, as a share of them, beyond which it is told
+
 
 class NullModel(ABC):
     """Recipe for rows that keep chosen properties of a matrix W (V, d) and are random otherwise.
 
     Args:
-        match_norms: Rescale row i to the norm of `W[i]`, so that every token keeps its length. A recipe that promises
-            W's mean and covariance keeps them nevertheless.
+        match_norms: Rescale row i to the norm of `W[i]`, so that every token keeps its length.
         seed: Names the draw.
     """
 
     needs_source = True
     keeps_covariance = False
     true_atoms: Tensor | None = None  # (n_atoms, d), once rows with known atoms have been made
+    moment_error: float | None = None  # of rows that have W's norms and should have its mean and covariance too
 
     def __init__(self, match_norms: bool = True, seed: int = 0) -> None:
         if seed < 0:
@@ -37,8 +40,15 @@ class NullModel(ABC):
         rows = self._draw(W, self._generator())
         if not self.match_norms:
             return rows
-        match = null_models.with_norms_and_covariance_of if self.keeps_covariance else null_models.with_norms_of
-        return match(rows, W)
+        if not self.keeps_covariance:
+            return null_models.with_norms_of(rows, W)
+        matched, self.moment_error = null_models.with_norms_and_covariance_of(rows, W)
+        if self.moment_error > CLEAR_ERROR:
+            rank_zero_info(
+                f"note: rows with the norms of the source's come no nearer to its mean and covariance than "
+                f"{self.moment_error:.1%} of them"
+            )
+        return matched
 
     def rows_of_shape(self, n_rows: int, d_in: int) -> Tensor:
         """Rows (n_rows, d_in) float32 that stand in for none.
@@ -68,19 +78,36 @@ class IsotropicRows(NullModel):
         return null_models.gaussian(len(W), W.shape[1], generator)
 
 
-class CovarianceMatchedRows(NullModel):
-    """Gaussian rows with the mean and covariance of the source's, the null model that leaves least unexplained."""
+class _SameMoments(NullModel):
+    """Rows with the mean and covariance of the source's."""
 
     keeps_covariance = True
+
+    def __init__(self, match_norms: bool = False, seed: int = 0) -> None:
+        super().__init__(match_norms, seed)
+
+
+class CovarianceMatchedRows(_SameMoments):
+    """Gaussian rows with exactly the mean and covariance of the source's.
+
+    Args:
+        match_norms: Give row i the norm of `W[i]` as well, and W's mean and covariance as nearly as these norms allow.
+            Such rows are not Gaussian where the eigenvalues of the covariance differ much.
+        seed: Names the draw.
+    """
 
     def _draw(self, W: Tensor, generator: torch.Generator) -> Tensor:
         return null_models.covariance_matched(W, generator)
 
 
-class PermutedCoordinateRows(NullModel):
-    """The source's rows with every principal coordinate permuted over the rows on its own."""
+class PermutedCoordinateRows(_SameMoments):
+    """The source's rows with every principal coordinate permuted over the rows on its own.
 
-    keeps_covariance = True
+    Args:
+        match_norms: Give row i the norm of `W[i]` as well, and W's mean and covariance as nearly as these norms allow.
+            The distribution of the principal coordinates is then no longer W's.
+        seed: Names the draw.
+    """
 
     def _draw(self, W: Tensor, generator: torch.Generator) -> Tensor:
         return null_models.permuted_coordinates(W, generator)

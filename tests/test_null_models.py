@@ -49,15 +49,38 @@ def test_norm_matched_directions_do_not_follow_the_real_ones(W):
     assert abs(cosines.mean()) < 5 / (300 * 5) ** 0.5  # a random cosine in D dimensions has variance 1 / D
 
 
-def test_covariance_matched_mean_and_covariance_agree_within_sampling_error(W):
-    null = null_models.covariance_matched(W.repeat(100, 1), seeded()).double()
-    mean, cov = W.double().mean(0), torch.cov(W.double().T, correction=0)
-    variances = cov.diagonal()
-    n = len(null)
-    assert ((null.mean(0) - mean).abs() < 5 * (variances / n).sqrt()).all()
-    # a Gaussian sample's covariance has variance (cov_ij² + cov_ii cov_jj) / n (Isserlis)
-    error = ((cov**2 + variances.outer(variances)) / n).sqrt()
-    assert ((torch.cov(null.T, correction=0) - cov).abs() < 5 * error).all()
+@pytest.mark.parametrize("shape", [(600, 32), (40, 64)])  # more rows than dimensions, and fewer
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_covariance_matched_rows_have_exactly_the_mean_and_covariance(shape, power):
+    W = torch.randn(*shape, generator=seeded()) * torch.arange(1.0, shape[1] + 1) ** (-power / 2) + 1
+    assert null_models.moment_error(null_models.covariance_matched(W, seeded(1)), W) < 1e-6
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_principal_coordinates_of_covariance_matched_rows_have_the_kurtosis_of_a_gaussian(power):
+    W = torch.randn(20_000, 32, generator=seeded()) * torch.arange(1.0, 33) ** (-power / 2)
+
+    def kurtosis(rows):
+        z = (rows - rows.mean(0)) / rows.std(0, correction=0)
+        return (z**4).mean().item()
+
+    standard_error = (24 / 20_000 / 32) ** 0.5
+    assert abs(kurtosis(null_models.covariance_matched(W, seeded(1))) - 3) < 4 * standard_error
+    matched = null_models.with_norms_and_covariance_of(null_models.covariance_matched(W, seeded(1)), W)
+    assert matched.error < 1e-3
+    if power:  # lengths that do not depend on the direction make heavier tails
+        assert kurtosis(matched.rows) > 3 + 20 * standard_error
+
+
+def test_gaussian_rows_cannot_be_told_from_the_null_model_made_of_them():
+    """The largest norm of 40 rows has any rank among 19 draws equally often."""
+    ranks = []
+    for seed in range(200):
+        W = torch.randn(40, 8, generator=seeded(seed)) * torch.arange(1.0, 9) ** -1
+        draws = [null_models.covariance_matched(W, seeded(1000 + 19 * seed + i)) for i in range(19)]
+        ranks.append(sum((d.norm(dim=1).max() > W.norm(dim=1).max()).item() for d in draws))
+    counts = torch.tensor(ranks).float().histc(4, 0, 20)  # 50 in each on average
+    assert ((counts - 50) ** 2 / 50).sum() < 16.3  # 99.9th percentile of a chi-square with 3 degrees of freedom
 
 
 def test_covariance_matched_rows_stay_in_the_span_of_the_real_ones():
@@ -200,8 +223,9 @@ def test_rows_can_have_the_norms_and_the_covariance_of_others_at_once():
     W = torch.randn(800, 12, generator=generator) @ torch.randn(12, 12, generator=generator) + 2
     W *= 0.5 + torch.rand(800, 1, generator=generator)
     start = null_models.covariance_matched(W, generator)
-    rows = null_models.with_norms_and_covariance_of(start, W)
+    rows, error = null_models.with_norms_and_covariance_of(start, W)
     torch.testing.assert_close(rows.norm(dim=1), W.norm(dim=1))
+    assert error < 1e-4
     torch.testing.assert_close(rows.mean(0), W.mean(0), atol=1e-3, rtol=1e-3)
     covariance = torch.cov(W.T)
     assert (torch.cov(rows.T) - covariance).norm() < 1e-3 * covariance.norm()
@@ -209,3 +233,12 @@ def test_rows_can_have_the_norms_and_the_covariance_of_others_at_once():
     assert (torch.cov(only_norms.T) - covariance).norm() > 0.05 * covariance.norm()
     cosines = torch.nn.functional.cosine_similarity(rows, W)
     assert cosines.abs().mean() < 0.9  # and they are other rows
+
+
+def test_norms_that_do_not_go_with_the_covariance_are_told():
+    W = torch.randn(2000, 64, generator=seeded()) * torch.randn(2000, 1, generator=seeded(1)).exp()
+    rows, error = null_models.with_norms_and_covariance_of(null_models.covariance_matched(W, seeded(2)), W)
+    covariance = torch.cov(W.T)
+    reached = (torch.cov(rows.T) - covariance).norm() / covariance.norm()
+    assert error == pytest.approx(reached.item(), rel=0.05)
+    assert 0.01 < error < 0.11

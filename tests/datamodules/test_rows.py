@@ -208,6 +208,23 @@ def test_null_rows_match_norms_only_if_asked_to(matrix, kind, match_norms):
     assert torch.allclose(made.W_E.norm(dim=1), W.norm(dim=1)) == match_norms
 
 
+def test_rows_that_promise_a_covariance_are_plain_unless_norms_are_asked_for(matrix):
+    for kind in (CovarianceMatchedRows, PermutedCoordinateRows):
+        assert torch.equal(data(matrix, null_model=kind()).W_E, data(matrix, null_model=kind(match_norms=False)).W_E)
+    made = data(matrix, null_model=CovarianceMatchedRows()).W_E
+    torch.testing.assert_close(torch.cov(made.T), torch.cov(W.T))
+
+
+def test_a_covariance_that_norms_do_not_allow_is_told(tmp_path, caplog):
+    heavy = W * torch.randn(len(W), 1, generator=torch.Generator().manual_seed(0)).mul(2).exp()
+    np.save(tmp_path / "heavy.npy", heavy.numpy())
+    model = CovarianceMatchedRows(match_norms=True)
+    with caplog.at_level("INFO"):
+        data(str(tmp_path / "heavy.npy"), null_model=model)
+    assert model.moment_error > 0.01
+    assert f"come no nearer to its mean and covariance than {model.moment_error:.1%}" in caplog.text
+
+
 def test_permuted_coordinates_without_norms_have_the_covariance_up_to_chance(matrix):
     rows = data(matrix, null_model=PermutedCoordinateRows(match_norms=False)).W_E
     torch.testing.assert_close(rows.mean(0), W.mean(0))
