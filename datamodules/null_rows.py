@@ -45,8 +45,8 @@ class NullModel(ABC):
         matched, self.moment_error = null_models.with_norms_and_covariance_of(rows, W)
         if self.moment_error > CLEAR_ERROR:
             rank_zero_info(
-                f"note: rows with the norms of the source's come no nearer to its mean and covariance than "
-                f"{self.moment_error:.1%} of them"
+                f"note: the null model's rows have the norms of the source's rows, and a mean and covariance that "
+                f"differ from the source's by {self.moment_error:.1%}"
             )
         return matched
 
