@@ -33,9 +33,9 @@ def with_norms_of(rows: Tensor, W: Tensor) -> Tensor:
 def covariance_matched(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Gaussian rows with exactly the mean and the covariance (over rows, unweighted) of `W` (V, D).
 
-    Gaussian rows of unknown mean and covariance, given their sample mean and covariance, are distributed as these draws
-    are: if the rows of `W` are Gaussian, `W` and its draws are exchangeable, whatever the spectrum (Mardia, Kent & Bibby
-    1979, section 3.4, for the sufficiency).
+    Among Gaussian rows those with a given sample mean and covariance are distributed as these draws are, whatever the
+    Gaussian: mean and covariance are sufficient statistics. If the rows of `W` are Gaussian, nothing tells `W` from its
+    draws, whatever the spectrum.
     """
     mean, roots, axes = principal_axes(W)
     white = gaussian(len(W), len(roots), generator).double()

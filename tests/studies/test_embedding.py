@@ -12,8 +12,8 @@ from zoo import report
 from zoo.analysis.token_families import CYCLIC
 from zoo.null_models import planted
 from zoo.studies import basis_pursuit, embedding
-from zoo.studies.embedding import rows, structure, study
-from zoo.studies.embedding.verdict import decide, explained, needed
+from zoo.studies.embedding import controls, rows, structure, study
+from zoo.studies.embedding.verdict import Measured, decide, explained, needed
 
 D, PAIRS = 24, 80
 RANK = 2  # of the planted binding
@@ -48,10 +48,12 @@ def gaussian(seed=0):
 @pytest.fixture
 def small_study(tmp_path, monkeypatch):
     """The study of some rows, small and in this process."""
-    for module in (study, basis_pursuit):
+    for module in (study, basis_pursuit, controls):
         monkeypatch.setattr(module, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
     monkeypatch.setattr(study, "PENALTIES", (0.3, 0.1))
     monkeypatch.setattr(study, "DICTIONARY_STEPS", 12)
+    monkeypatch.setattr(controls, "SPARSITIES", (2, 4))
+    monkeypatch.setattr(controls, "NOISES", (0.0, 0.2))
     monkeypatch.setattr(basis_pursuit, "_gauge", lambda *_: {"gauge": math.nan, "gauge_of_random_directions": math.nan})
     monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 4))
     monkeypatch.setattr(structure, "PERMUTATIONS", 299)
@@ -82,11 +84,12 @@ def test_superposition_is_explained_untrained_rows_aside_and_holds_nothing_else(
     numbers = written.verdict.numbers
     assert (numbers["case"], numbers["needed"]) == ("explained by superposition", "not tested")
     assert numbers["error"]["high"] < 0.05 < numbers["null_error"]["low"]
+    assert numbers["controls"].startswith("Rows that are sums of up to 2 atoms without noise would have been called")
     assert numbers["findings"] == []
     ratio = {s.id: s for s in written.sections}["A7"].numbers["ratio"]["36"]
     assert ratio["embedding"]["high"] < 0.8 * ratio["covariance-matched"]["low"]  # bits
     tested = {section.id: section.tested for section in written.sections}
-    assert tested == {f"A{i}": i in (2, 4, 7, 8, 9) for i in range(1, 10)}
+    assert tested == {f"A{i}": i in (2, 4, 7, 8, 9) for i in range(1, 10)} | {"controls": True}
     read = report.read(tmp_path / "out" / "report.json")
     assert read["verdict"]["headline"] == written.verdict.headline
     assert "Explained by superposition" in (tmp_path / "out" / "report.html").read_text()
@@ -101,7 +104,7 @@ def test_planted_circles_and_binding_are_found_with_their_families_and_rank(smal
     assert set(found(written, "A9")) == {"weekdays", "months"}
     assert set(found(written, "A8")) == {"-s"}
     assert found(written, "A8")["-s"]["rank"] == RANK
-    assert "weekdays (A9)" in written.verdict.headline
+    assert "a matrix relates the rows of -s; weekdays and months on a circle" in written.verdict.headline
     sections = {section.id: section for section in written.sections}
     assert sections["A9"].finding.startswith("Circles: weekdays, months.")
     assert "-s (rank 2)" in sections["A8"].finding
@@ -241,15 +244,29 @@ def interval(low, high):
 )
 def test_the_four_cases_and_what_is_left_undecided(gap, error, limit, case):
     null = interval(0.3, 0.4)
-    sentence, numbers = decide(gap, error, null, limit, [], margin=0.1, tolerance=0.05)
-    assert sentence
+    measured = Measured(gap, error, null, interval(-0.2, -0.1), limit, at_l0=16, n_atoms=768)
+    sentence, numbers = decide(measured, [], margin=0.1, tolerance=0.05)
     assert numbers["case"] == case
     assert (needed(gap, 0.1), explained(error, null, limit, 0.05)) == (numbers["needed"], numbers["explained"])
+    assert ("not tested" in sentence) == (gap is None)
+    assert ("more seeds would tell" in sentence) == ("undecided" in (numbers["needed"], numbers["explained"])) or limit
 
 
 def test_an_error_that_gaussian_rows_have_too_explains_nothing():
-    _, numbers = decide(None, interval(0.01, 0.02), interval(0.01, 0.03), None, [], margin=0.1, tolerance=0.05)
-    assert numbers["case"] == "the error tells nothing"
+    alike = interval(-0.01, 0.01)
+    for error, null in ((interval(0.01, 0.02), interval(0.01, 0.03)), (interval(0.03, 0.08), interval(0.04, 0.07))):
+        measured = Measured(None, error, null, alike, None, 16, 768)
+        sentence, numbers = decide(measured, [], margin=0.1, tolerance=0.05)
+        assert numbers["case"] == "the error tells nothing"
+        assert "more seeds would not change that" in sentence
+
+
+def test_a_no_that_more_pretraining_may_take_back_asks_for_checkpoints_and_not_for_seeds():
+    measured = Measured(None, interval(0.2, 0.3), interval(0.4, 0.5), interval(-0.2, -0.1), interval(0.0, 0.3), 16, 768)
+    sentence, numbers = decide(measured, [], margin=0.1, tolerance=0.05)
+    assert numbers["case"] == "undecided"
+    assert "later checkpoints are needed" in sentence
+    assert "seeds" not in sentence
 
 
 @pytest.mark.parametrize(

@@ -32,14 +32,16 @@ from zoo.metrics import (
 )
 from zoo.models import Dictionary, DictionaryLearning
 from zoo.models.sparse_coding import basis_pursuit, least_squares_on_support, orthogonal_matching_pursuit
-from zoo.studies.basis_pursuit_report import draw, table
-from zoo.studies.matrices import MATRICES, null_model
+from zoo.sources import at_step, embedding
+from zoo.studies.basis_pursuit_report import NOTHING_LEFT, draw, table
+from zoo.studies.matrices import MATRICES, PLANTED_SPARSITY, matrices, null_model
 from zoo.studies.quiet_fit import fit
 from zoo.studies.tasks import check_folder, do_all, write_json
 
-AT_EVERY_STEP, AT_THE_LAST_STEP = MATRICES[:2], MATRICES[2:]
+AT_EVERY_STEP = MATRICES[:2]
 BASELINE_L0 = (1, 4, 8, 16, 32)
 BITS = 8  # of a coefficient and of a number of the dictionary
+FURTHER, MORE = 0.5, 6  # the factor between penalties that are added until `at_l0` is reached, and how many at most
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,17 @@ class Task:
     frequency_power: float
     at_l0: int = 16
     gauged: int = 50  # held-out rows whose gauge norm is found
+    sparsity: int = PLANTED_SPARSITY  # atoms in a row of "planted"
+    noise: float = 0.0  # share of the variance of "planted" that is noise
 
     @property
     def name(self) -> str:
         """Of the files with its results."""
         place = "-".join(Path(self.source).parts[-2:]).replace(":", "-")
-        words = [place, f"step-{self.step}", self.matrix, f"seed-{self.seed}", f"draw-{self.draw}"]
+        matrix = self.matrix
+        if (self.sparsity, self.noise) != (PLANTED_SPARSITY, 0.0):
+            matrix = f"{matrix}-{self.sparsity}-atoms-{self.noise:g}-noise"
+        words = [place, f"step-{self.step}", matrix, f"seed-{self.seed}", f"draw-{self.draw}"]
         return "_".join([*words, *(() if self.penalties else ("baselines",))]).replace(" ", "-").lower()
 
     def file(self, out: Path) -> Path:
@@ -91,7 +98,8 @@ def run(
             in it where every step has a name of its own, as in hf:EleutherAI/pythia-160m@step{step}.
         steps: Steps of pretraining, ascending; null models other than the covariance's are made of the last.
         n_atoms: Atoms of every dictionary.
-        penalties: Weights of the codes' absolute values, see `Dictionary`, descending.
+        penalties: Weights of the codes' absolute values, see `Dictionary`, descending. Others are added on either side
+            of them until codes have `at_l0` atoms a row on average, on held-out rows and on those trained on.
         dictionary_steps: Codings of all rows at every penalty.
         frequency_power: Rows have weight p^power of their token's frequency p.
         seeds: Dictionaries per matrix.
@@ -107,19 +115,20 @@ def run(
     """
     _check(seeds, jobs, dictionary_steps, steps, penalties)
     shared = (n_atoms, tuple(penalties), dictionary_steps, frequency_power, at_l0, gauged)
+    for source in sources:
+        data = data_of(Task(source, steps[0], "embedding", 0, 0, *shared))
+        baselines.refuse_trivial_dictionary(n_atoms, len(data.train_rows))
+    present = matrices(n_atoms, data.d_in)
     tasks = [
         Task(source, step, matrix, seed, seed, *shared)
         for seed in range(seeds)
         for source in sources
         for step in steps
-        for matrix in AT_EVERY_STEP + AT_THE_LAST_STEP * (step == steps[-1])
+        for matrix in (present if step == steps[-1] else AT_EVERY_STEP)
     ]
     ends = [t for t in tasks if t.step == steps[-1]]
     again = [replace(t, seed=1) for t in ends if t.draw == 0 and t.matrix != "embedding"]  # what seed 1 finds in it
     untrained = [replace(t, penalties=()) for t in ends if t.matrix in AT_EVERY_STEP]
-    for source in sources:
-        data = data_of(Task(source, steps[0], "embedding", 0, 0, *shared))
-        baselines.refuse_trivial_dictionary(n_atoms, len(data.train_rows))
     settings = {"sources": list(sources), "steps": list(steps), "n_atoms": n_atoms, "penalties": list(penalties)}
     settings |= {"dictionary_steps": dictionary_steps, "frequency_power": frequency_power}
     settings |= {"at_l0": at_l0, "gauged": gauged}
@@ -133,9 +142,10 @@ def run(
         writer = csv.DictWriter(f, columns)
         writer.writeheader()
         writer.writerows(results)
-    text = table(results, settings | {"seeds": seeds, "n_eff": round(data.effective_rows)}, MATRICES)
+    of_data = {"seeds": seeds, "n_eff": round(data.effective_rows), "d_in": data.d_in}
+    text = table(results, settings | of_data, present)
     (out / "table.md").write_text(text, "utf-8")
-    draw(results, settings, MATRICES).savefig(out / "curves.png", dpi=120)
+    draw(results, settings, present).savefig(out / "curves.png", dpi=120)
     return results
 
 
@@ -155,14 +165,12 @@ def _check(
 
 def data_of(task: Task) -> EmbeddingRowsDataModule:
     """The rows of a task."""
-    return EmbeddingRowsDataModule(
-        task.source,
-        task.step,
-        null_model=null_model(task.matrix, task.n_atoms, task.draw),
-        batch_size=None,
-        frequency_power=task.frequency_power,
-        seed=task.seed,
-    )
+    settings = {"batch_size": None, "frequency_power": task.frequency_power, "seed": task.seed}
+    if task.matrix == "embedding":
+        return EmbeddingRowsDataModule(task.source, task.step, **settings)  # type: ignore[arg-type]
+    d_model = embedding(*at_step(task.source, task.step)).shape[1]
+    model = null_model(task.matrix, task.n_atoms, d_model, task.draw, task.sparsity, task.noise)
+    return EmbeddingRowsDataModule(task.source, task.step, null_model=model, **settings)  # type: ignore[arg-type]
 
 
 def solve(task: Task, out: Path) -> None:
@@ -176,18 +184,31 @@ def _along_penalties(task: Task, out: Path) -> list[dict[str, Any]]:
     L.seed_everything(task.seed, verbose=False)
     data = data_of(task)
     lines: list[dict[str, Any]] = []
-    atoms: list[np.ndarray] = []
-    module: DictionaryLearning | None = None
-    for penalty in task.penalties:
-        before, module = module, DictionaryLearning(task.n_atoms, penalty, data.d_in)
-        if before is not None:
-            module.net.load_state_dict(before.net.state_dict())
+    fitted: list[DictionaryLearning] = []
+
+    def learn(penalty: float, start: DictionaryLearning | None) -> None:
+        module = DictionaryLearning(task.n_atoms, penalty, data.d_in)
+        if start is not None:
+            module.net.load_state_dict(start.net.state_dict())
             module.fitted.fill_(True)
         fit(module, data, task.dictionary_steps)
+        fitted.append(module)
         lines.append({"coder": "basis pursuit", "penalty": penalty} | _judge(module.net, data, task.at_l0))
-        atoms.append(module.net.W_dec.detach().numpy().copy())
-    assert module is not None
-    lines[-1] |= _gauge(module.net, data, task.gauged) if task.gauged else {}
+
+    for penalty in task.penalties:
+        learn(penalty, fitted[-1] if fitted else None)
+    lines[-1] |= _gauge(fitted[-1].net, data, task.gauged) if task.gauged else {}
+    atoms = [module.net.W_dec.detach().numpy().copy() for module in fitted]
+    largest, densest = fitted[0], lines[0]
+    for _ in range(MORE):
+        if min(lines[-1]["l0"], lines[-1]["train_l0"]) >= task.at_l0 or lines[-1]["train_fvu_debiased"] < NOTHING_LEFT:
+            break
+        learn(lines[-1]["penalty"] * FURTHER, fitted[-1])
+    for _ in range(MORE):
+        if max(densest["l0"], densest["train_l0"]) <= task.at_l0:
+            break
+        learn(densest["penalty"] / FURTHER, largest)
+        largest, densest = fitted[-1], lines[-1]
     atoms.append(baselines.token_dictionary(data.W_E[~data.held_out], task.n_atoms).numpy())
     (out / "atoms").mkdir(exist_ok=True)
     np.save(out / "atoms" / f"{task.name}.npy", np.stack(atoms))
@@ -245,7 +266,12 @@ def _fvu(x: torch.Tensor, x_hat: torch.Tensor, rows: torch.Tensor) -> float:
 
 
 def _gauge(net: Dictionary, data: EmbeddingRowsDataModule, gauged: int) -> dict[str, float]:
-    """Mean |a|₁ / |x| of held-out rows at error 0, under the learned atoms and under as many random directions."""
+    """Mean |a|₁ / |x| of held-out rows at error 0, under the learned atoms and under as many random directions.
+
+    Fewer atoms than dimensions do not span them, so that no codes have error 0, and there is nothing to tell.
+    """
+    if net.n_atoms < net.d_in:
+        return {}
     x = (data.W_E - net.b_dec)[data.held_out][:gauged]
     directions = F.normalize(torch.randn(net.n_atoms, net.d_in))
     line = {}

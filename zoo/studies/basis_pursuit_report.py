@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zoo.analysis.limits import limit
-from zoo.studies.intervals import interval
+from zoo.studies.intervals import difference_from_draws, interval
 from zoo.studies.sparse_rows_report import at_l0
 
+NOTHING_LEFT = 0.01  # FVU below which more atoms a row can hardly help
 UNLEARNED = ("random directions", "random tokens", "most frequent tokens")
 Lines = Sequence[dict[str, Any]]
 
@@ -41,8 +42,29 @@ class Results:
         return table.mean(1) if len(self.sources) > 1 else table[0]
 
     def at(self, step: Any, matrix: str, y: str, coder: str = "basis pursuit", x: str = "l0") -> np.ndarray:
-        """A measure at one L0, interpolated along each curve, for every unit."""
-        return self.values(lambda source, seed: at_l0(self.curve(step, matrix, coder, x, y, source, seed), self.at_l0))
+        """A measure at one L0, interpolated along each curve, for every unit.
+
+        Where codes of fewer atoms leave next to nothing over, it is that of these codes.
+        """
+
+        def read(source: str, seed: int) -> float:
+            points = self.curve(step, matrix, coder, x, y, source, seed)
+            errors = self.curve(step, matrix, coder, "train_l0", "train_fvu_debiased", source, seed)
+            if len(points) and len(errors) and errors[:, 1].min() < NOTHING_LEFT and points[-1, 0] < self.at_l0:
+                return float(points[-1, 1])
+            return at_l0(points, self.at_l0)
+
+        return self.values(read)
+
+    def least(self, step: Any, matrix: str, y: str) -> np.ndarray:
+        """The least of a measure along the penalties, for every unit."""
+        return self.values(
+            lambda source, seed: self.curve(step, matrix, "basis pursuit", "penalty", y, source, seed)[:, 1].min()
+        )
+
+    def against_null(self, real: np.ndarray, null: np.ndarray) -> dict[str, float]:
+        """Interval of the difference: of a mean over runs of pretraining, or from draws of the null model of one."""
+        return interval(real - null) if len(self.sources) > 1 else difference_from_draws(real, null)
 
     def found(self, step: Any, matrix: str, key: str) -> list[float]:
         """All numbers under a key."""
@@ -60,21 +82,41 @@ def table(lines: Lines, settings: dict[str, Any], matrices: Sequence[str]) -> st
     largest = max(r["largest_gap"] for r in lines if "largest_gap" in r)
     sources, seeds, n_eff = len(results.sources), len(results.seeds), settings["n_eff"]
     unit = f"{sources} runs of pretraining, of {seeds} seeds each" if sources > 1 else f"{seeds} seeds"
-    over, penalties = "runs" if sources > 1 else "seeds", ", ".join(f"{p:g}" for p in settings["penalties"])
+    penalties = ", ".join(f"{p:g}" for p in settings["penalties"])
+    intervals = (
+        "95 % Student t intervals over runs, differences paired"
+        if sources > 1
+        else "95 % Student t intervals over seeds; those of differences ask whether one more draw of the null model "
+        "could be as far from the others"
+    )
     parts.append(
-        f"{unit}; brackets are 95 % Student t intervals over {over}, differences paired. Errors are interpolated in "
-        f"log L0 between penalties {penalties}; '-' means that L0 {results.at_l0} lies outside. "
-        f"{settings['n_atoms']} atoms, {settings['dictionary_steps']} codings of all rows at each, weights "
-        f"p^{settings['frequency_power']:g} (n_eff {n_eff:,}). Codes of all rows in {coded} final dictionaries: "
+        f"{unit}; brackets are {intervals}. Codes are the certified optima at penalties {penalties}, and at others "
+        f"beyond these where that takes to reach L0 {results.at_l0}; their errors are interpolated in log L0. Where "
+        f"fewer atoms leave less than {NOTHING_LEFT:g} of the variance over, the error is that of these. Codes by "
+        f"matching pursuit have {results.at_l0} atoms in every row and no certificate; for learned atoms the best "
+        f"dictionary along the penalties counts. "
+        f"{settings['n_atoms']} atoms, {settings['dictionary_steps']} codings of all rows at each penalty, weights "
+        f"p^{settings['frequency_power']:g} (n_eff {n_eff:,}). Of the optima of all rows in {coded} dictionaries "
         f"{uncertified} rows are not certified, largest gap {largest:.1e} of the objective. The mean alone has FVU 1."
     )
+    if settings["n_atoms"] < settings["d_in"]:
+        parts.append(
+            f"{settings['n_atoms']} atoms do not span {settings['d_in']} dimensions: the gauge norm at error 0 does "
+            "not exist, and no rows can be planted that would be superpositions of more atoms than dimensions and "
+            "still be found."
+        )
+    elif "planted" not in matrices:
+        parts.append(
+            f"With {settings['n_atoms']} atoms in {settings['d_in']} dimensions there is no positive control: planted "
+            "rows need more atoms than dimensions, and a dictionary more than these."
+        )
     return "\n\n".join(parts) + "\n"
 
 
 def _by_matrix(results: Results, step: Any, matrices: Sequence[str]) -> str:
-    def row(label: str, values: Callable[[str], np.ndarray], compare: bool = True) -> str:
+    def row(label: str, values: Callable[[str], np.ndarray]) -> str:
         cells = [values(matrix) for matrix in matrices]
-        return _row([label, *map(_text, cells), _text(cells[0] - cells[1]) if compare else "-"])
+        return _row([label, *map(_text, cells), _spelled(results.against_null(cells[0], cells[1]))])
 
     def plain(label: str, key: str) -> str:
         found = {matrix: results.found(step, matrix, key) for matrix in matrices}
@@ -86,7 +128,7 @@ def _by_matrix(results: Results, step: Any, matrices: Sequence[str]) -> str:
         row("held-out FVU, debiased", lambda m: results.at(step, m, "fvu_debiased")),
         row("held-out FVU, shrunk", lambda m: results.at(step, m, "fvu")),
         row("FVU of rows trained on, debiased", lambda m: results.at(step, m, "train_fvu_debiased", x="train_l0")),
-        row("learned atoms, matching pursuit", lambda m: results.at(step, m, "fvu_pursued")),
+        row("learned atoms, matching pursuit", lambda m: results.least(step, m, "fvu_pursued")),
         *(row(f"{n}, matching pursuit", lambda m, n=n: results.at(step, m, "fvu_debiased", n)) for n in UNLEARNED),  # type: ignore[misc]
         row("principal components at the same bits", lambda m: results.at(step, m, "pca_fvu")),
         row("bits per row, 8 a number", lambda m: results.at(step, m, "bits_per_row")),
@@ -109,8 +151,9 @@ def _by_step(results: Results, matrices: Sequence[str]) -> str:
     lines = _head(columns)
     for step in results.steps:
         real, null = (results.at(step, m, "fvu_debiased") for m in matrices[:2])
-        shrunk = results.at(step, matrices[0], "fvu") - results.at(step, matrices[1], "fvu")
-        lines.append(_row([f"step {step}", *map(_text, (real, null, real - null, shrunk))]))
+        shrunk = results.against_null(results.at(step, matrices[0], "fvu"), results.at(step, matrices[1], "fvu"))
+        difference = results.against_null(real, null)
+        lines.append(_row([f"step {step}", _text(real), _text(null), _spelled(difference), _spelled(shrunk)]))
     return "\n".join([*lines, "", *_limits(results, matrices)])
 
 
@@ -155,7 +198,10 @@ def draw(lines: Lines, settings: dict[str, Any], matrices: Sequence[str]) -> Fig
     panels[0, 2].set(
         xlabel="bits per row, dictionary included", ylabel="FVU of all rows", title="dotted: a Gaussian's bound"
     )
-    _over_steps(panels[1, 0], results, matrices, color)
+    if len(results.steps) > 1:
+        _over_steps(panels[1, 0], results, matrices, color)
+    else:
+        _pursued(panels[1, 0], results, last, color)
     _at_every_step(panels[1, 1], results, matrices[0])
     for matrix in matrices:
         chosen = [r for r in lines if r["coder"] == "stability" and r["matrix"] == matrix and r["step"] == last]
@@ -211,13 +257,21 @@ def _over_steps(axes: Axes, results: Results, matrices: Sequence[str], color: di
     axes.set_title(f"at L0 {results.at_l0}, with 95 % intervals")
 
 
+def _pursued(axes: Axes, results: Results, step: Any, color: dict[str, Any]) -> None:
+    _curves(axes, results, step, color, "penalty", "fvu_pursued")
+    axes.set(xscale="log", xlabel="penalty", ylabel="FVU, held out")
+    axes.set_title(f"matching pursuit with {results.at_l0} atoms a row")
+
+
 def _at_every_step(axes: Axes, results: Results, matrix: str) -> None:
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(results.steps)))
     for step, shade in zip(results.steps, shades, strict=True):
         for i, seed in enumerate(results.seeds):
             points = results.curve(step, matrix, "basis pursuit", "l0", "fvu_debiased", results.sources[0], seed)
-            axes.plot(*points.T, color=shade, lw=1, label=None if i else f"step {step}")
-    axes.set(xscale="log", xlabel="L0", ylabel="FVU, debiased, held out", title=f"the {matrix} at every step")
+            label = f"step {step}" if step is not None else matrix
+            axes.plot(*points.T, color=shade, lw=1, label=None if i else label)
+    every = " at every step" if len(results.steps) > 1 else ""
+    axes.set(xscale="log", xlabel="L0", ylabel="FVU, debiased, held out", title=f"the {matrix}{every}")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small")
 
@@ -231,7 +285,8 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _text(values: np.ndarray) -> str:
-    if not np.isfinite(values).all():
-        return "-"
-    i = interval(values)
-    return f"{i['mean']:.3f} [{i['low']:.3f}, {i['high']:.3f}]"
+    return _spelled(interval(values))
+
+
+def _spelled(i: dict[str, float]) -> str:
+    return f"{i['mean']:.3f} [{i['low']:.3f}, {i['high']:.3f}]" if np.isfinite(i["mean"]) else "-"

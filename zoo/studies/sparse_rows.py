@@ -16,6 +16,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from zoo import sources
 from zoo.analysis import baselines
 from zoo.datamodules import EmbeddingRowsDataModule
 from zoo.errors import ZooError
@@ -32,7 +33,7 @@ from zoo.models import (
     TopKSAE,
 )
 from zoo.models.sparse_coding import orthogonal_matching_pursuit
-from zoo.studies.matrices import MATRICES, null_model
+from zoo.studies.matrices import matrices, null_model
 from zoo.studies.quiet_fit import fit
 from zoo.studies.sparse_rows_report import draw, table
 from zoo.studies.tasks import check_folder, do_all, write_json
@@ -112,13 +113,14 @@ def run(
     settings = {"source": source, "d_sae": d_sae, "steps": steps, "batch_size": batch_size}
     settings |= {"frequency_power": frequency_power}
     check_folder(out, settings)
-    tasks = [Task(source, matrix, seed, None, 0, *shared) for matrix in MATRICES for seed in range(seeds)]
+    present = matrices(d_sae, data.d_in)
+    tasks = [Task(source, matrix, seed, None, 0, *shared) for matrix in present for seed in range(seeds)]
     tasks += [
         Task(source, matrix, seed, variant, level, *shared)
         for seed in range(seeds)
         for variant in variants
         for level in VARIANTS[variant][2]
-        for matrix in MATRICES
+        for matrix in present
     ]
     do_all(do, [task for task in tasks if not task.file(out).exists()], out, jobs)
     results = [line for task in tasks for line in json.loads(task.file(out).read_text("utf-8"))]
@@ -127,16 +129,19 @@ def run(
         writer = csv.DictWriter(f, columns)
         writer.writeheader()
         writer.writerows(results)
-    text = table(results, {**settings, "seeds": seeds, "n_eff": round(data.effective_rows)}, variants, MATRICES)
+    text = table(
+        results, {**settings, "seeds": seeds, "n_eff": round(data.effective_rows), "d_in": data.d_in}, variants, present
+    )
     (out / "table.md").write_text(text, "utf-8")
-    draw(results, variants, MATRICES).savefig(out / "curves.png", dpi=120)
+    draw(results, variants, present).savefig(out / "curves.png", dpi=120)
     return results
 
 
 def _data(task: Task) -> EmbeddingRowsDataModule:
+    d_model = sources.embedding(*sources.at_step(task.source, None)).shape[1]
     return EmbeddingRowsDataModule(
         task.source,
-        null_model=null_model(task.matrix, task.d_sae, task.seed),
+        null_model=null_model(task.matrix, task.d_sae, d_model, task.seed),
         batch_size=task.batch_size,
         frequency_power=task.frequency_power,
         seed=task.seed,

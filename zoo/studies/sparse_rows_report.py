@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from zoo.studies.intervals import interval
+from zoo.studies.intervals import difference_from_draws, interval
 
 AT_L0 = 16
 UNLEARNED = ("random directions", "random tokens", "most frequent tokens")
@@ -38,14 +38,24 @@ def table(results: Lines, settings: dict[str, Any], variants: Sequence[str], mat
             np.array([at_l0(curve(results, matrix, coder, s, error, sparsity), AT_L0) for s in seeds])
             for matrix in matrices
         ]
-        return f"| {label} | {' | '.join(map(_text, cells))} | {_text(cells[0] - cells[1])} |"
+        return f"| {label} | {' | '.join(map(_text, cells))} | {_spelled(difference_from_draws(cells[0], cells[1]))} |"
 
     def head(title: str) -> list[str]:
         columns = [f"{title} at L0 {AT_L0}", *matrices, f"{matrices[0]} - {matrices[1]}"]
         return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 
-    recovered = {v: [max(_of(results, "planted", v, s, "matched_cosine")) for s in seeds] for v in variants}
-    told = ", ".join(f"{v} {np.mean(cosines):.3f}" for v, cosines in recovered.items())
+    if "planted" in matrices:
+        recovered = {v: [max(_of(results, "planted", v, s, "matched_cosine")) for s in seeds] for v in variants}
+        told = ", ".join(f"{v} {np.mean(cosines):.3f}" for v, cosines in recovered.items())
+        control = (
+            "Mean cosine of the planted atoms, each matched with an atom of its own, at the sparsity that finds them "
+            f"best: {told}."
+        )
+    else:
+        control = (
+            f"With {settings['d_sae']} latents in {settings['d_in']} dimensions there is no positive control: planted "
+            "rows need more atoms than dimensions, and an autoencoder more latents than these."
+        )
     lines = [
         *head("held-out FVU"),
         *(row(v, v) for v in variants),
@@ -56,14 +66,14 @@ def table(results: Lines, settings: dict[str, Any], variants: Sequence[str], mat
         *head("FVU of the rows trained on"),
         *(row(v, v, "train_fvu", "train_l0") for v in variants),
         "",
-        f"{settings['seeds']} seeds; brackets are 95 % Student t intervals, differences paired by seed. Errors are "
-        f"interpolated in log L0, measured on the same rows, between runs; '-' means that L0 {AT_L0} lies outside of "
-        f"them. {settings['d_sae']} atoms, {settings['steps']} steps of {settings['batch_size']} rows of "
+        f"{settings['seeds']} seeds; brackets are 95 % Student t intervals; those of differences ask whether one more "
+        f"draw of the null model could be as far from the others. Errors are interpolated in log L0, measured on the "
+        f"same rows, between runs; '-' means that L0 {AT_L0} lies outside of them. "
+        f"{settings['d_sae']} atoms, {settings['steps']} steps of {settings['batch_size']} rows of "
         f"{settings['source']} drawn with p^{settings['frequency_power']:g} (n_eff {settings['n_eff']:,}). The mean "
         "alone has FVU 1.",
         "",
-        "Mean cosine of the planted atoms, each matched with an atom of its own, at the sparsity that finds them best: "
-        f"{told}.",
+        control,
     ]
     return "\n".join(lines) + "\n"
 
@@ -104,7 +114,8 @@ def _of(results: Lines, matrix: str, coder: str, seed: int, key: str) -> list[fl
 
 
 def _text(values: np.ndarray) -> str:
-    if not np.isfinite(values).all():
-        return "-"
-    i = interval(values)
-    return f"{i['mean']:.3f} [{i['low']:.3f}, {i['high']:.3f}]"
+    return _spelled(interval(values))
+
+
+def _spelled(i: dict[str, float]) -> str:
+    return f"{i['mean']:.3f} [{i['low']:.3f}, {i['high']:.3f}]" if np.isfinite(i["mean"]) else "-"

@@ -9,15 +9,21 @@ import numpy as np
 from zoo import sources
 from zoo.report import Chart, Section, Series
 from zoo.studies.basis_pursuit_report import Results
-from zoo.studies.embedding.numbers import Interval, limit_of, mean_and_interval, pursued, spelled, units_of
-from zoo.studies.matrices import MATRICES
+from zoo.studies.embedding import controls as planted
+from zoo.studies.embedding.numbers import (
+    Interval,
+    difference,
+    limit_of,
+    mean_and_interval,
+    pursued,
+    share,
+    spelled,
+    units_of,
+)
+from zoo.studies.matrices import EXPLAINED, MATRICES, planted_atoms
 from zoo.studies.sparse_rows_report import at_l0, curve
 
-COVARIANCE = (
-    "The covariance-matched null model is Gaussian with the mean, covariance and row norms of the matrix; permuted "
-    "coordinates keep these and every principal coordinate's distribution; isotropic rows keep the norms only; planted "
-    "rows are sums of 4 random atoms, the positive control."
-)
+AS_A_GAUSSIAN = "as many bits as a Gaussian's rows, as far as this can tell"
 
 
 def _banded(name: str, xs: Sequence[Sequence[float]], ys: Sequence[Sequence[float]], style: Any = "line") -> Series:
@@ -29,9 +35,15 @@ def _banded(name: str, xs: Sequence[Sequence[float]], ys: Sequence[Sequence[floa
 
 def errors(done: dict[str, Any]) -> dict[str, Interval]:
     """The held-out error at the last step, its null model's, and their difference."""
-    real, null, control = (pursued(done, done["steps"][-1], m) for m in (*MATRICES[:2], "planted"))
-    found = {"embedding": real, "null": null, "difference": real - null, "planted": control}
-    return {name: mean_and_interval(values) for name, values in found.items()}
+    real, null = (pursued(done, done["steps"][-1], m) for m in MATRICES[:2])
+    gap = difference(real, null, len(done["rows"]["patterns"]))
+    return {"embedding": share(real), "null": share(null), "difference": gap}
+
+
+def present(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """The matrices that were coded."""
+    found = {line["matrix"] for line in lines}
+    return [matrix for matrix in MATRICES if matrix in found]
 
 
 def autoencoders(question: str, out: Path, done: dict[str, Any], command: str) -> Section:
@@ -40,9 +52,9 @@ def autoencoders(question: str, out: Path, done: dict[str, Any], command: str) -
     real, null = (
         np.array([at_l0(curve(lines, m, "TopK", s), 16) for s in seeds]) for m in ("embedding", "covariance-matched")
     )
-    difference = mean_and_interval(real - null)
+    gap = difference(real, null)
     series = []
-    for matrix in MATRICES:
+    for matrix in present(lines):
         points = np.stack([curve(lines, matrix, "TopK", s) for s in seeds])  # (seeds, points, 2)
         series.append(_banded(matrix, points[:, :, 0].T.tolist(), points[:, :, 1].T.tolist()))
     points = np.stack([curve(lines, "embedding", "random tokens", s) for s in seeds])
@@ -50,17 +62,21 @@ def autoencoders(question: str, out: Path, done: dict[str, Any], command: str) -
     return Section(
         "A1",
         question,
-        f"With 16 latents on, a TopK autoencoder leaves {spelled(mean_and_interval(real))} of the variance of held-out "
-        f"rows, and {spelled(mean_and_interval(null))} of Gaussian rows with the same covariance; difference "
-        f"{spelled(difference)}.",
+        f"With 16 latents on, a TopK autoencoder leaves {spelled(share(real))} of the variance of held-out rows "
+        f"unexplained, and {spelled(share(null))} of that of Gaussian rows with the same covariance; difference "
+        f"{spelled(gap)}.",
         tables=(out / "A1" / "table.md").read_text("utf-8"),
         charts=[
             Chart("a1-fvu", "Held-out error of autoencoders", series, "L0", "FVU", log_x=True, caption="Bands: 95 %.")
         ],
-        null_models=COVARIANCE + " Random tokens as atoms have greedy codes, which are better than an encoder's.",
+        null_models=EXPLAINED + " Random tokens as atoms have codes by matching pursuit, which are better than an "
+        "encoder's.",
         not_shown="Other kinds of autoencoder: `python -m zoo study sparse-rows` trains six.",
         command=command,
-        numbers={"at_l0_16": {"embedding": mean_and_interval(real), "null": mean_and_interval(null)}, "lines": lines},
+        numbers={
+            "at_l0_16": {"embedding": share(real), "null": share(null), "difference": gap},
+            "lines": lines,
+        },
     )
 
 
@@ -70,27 +86,19 @@ def dictionaries(question: str, out: Path, done: dict[str, Any], command: str) -
     settings = {"steps": done["steps"], "sources": done["rows"]["patterns"], "at_l0": done["rows"]["at_l0"]}
     results = Results(lines, settings)
     uncertified = sum(int(r.get("uncertified", 0)) for r in lines)
+    coded = sum("uncertified" in r for r in lines) * done["rows"]["n_rows"]
+    at_l0, n_atoms = done["rows"]["at_l0"], done["rows"]["n_atoms"]
+    certified = {m: results.at(last, m, "fvu_debiased") for m in MATRICES[:2]}
     charts = []
     for name, y, title in (("a2-fvu", "fvu_debiased", "Held-out error"), ("a2-bits", "fvu_at_bits", "Error at bits")):
         x = "l0" if y == "fvu_debiased" else "bits_per_row"
         series = []
-        for matrix in MATRICES:
-            runs = [
-                results.curve(last, matrix, "basis pursuit", x, y, source, seed)
-                for source in results.sources
-                for seed in results.seeds
-            ]
-            stack = np.stack(runs)  # (runs, penalties, 2)
+        for matrix in present(lines):
+            stack = _common(results, last, matrix, x, y)
             series.append(_banded(matrix, stack[:, :, 0].T.tolist(), stack[:, :, 1].T.tolist()))
         if x == "l0":
-            for matrix in MATRICES:
-                stack = np.stack(
-                    [
-                        results.curve(last, matrix, "basis pursuit", "train_l0", "train_fvu_debiased", source, seed)
-                        for source in results.sources
-                        for seed in results.seeds
-                    ]
-                )
+            for matrix in present(lines):
+                stack = _common(results, last, matrix, "train_l0", "train_fvu_debiased")
                 x_mean, y_mean = stack.mean(0).T.tolist()
                 series.append(Series(f"{matrix}, trained on", x_mean, y_mean, style="dotted", color=matrix))
         label = "L0" if x == "l0" else "bits per row, dictionary included"
@@ -100,22 +108,87 @@ def dictionaries(question: str, out: Path, done: dict[str, Any], command: str) -
     return Section(
         "A2",
         question,
-        f"With {done['rows']['at_l0']} of {done['rows']['n_atoms']} atoms a row, {spelled(found['embedding'])} of the "
-        f"variance of held-out rows is left, against {spelled(found['null'])} of Gaussian rows with their covariance; "
-        f"difference {spelled(found['difference'])}; of planted superpositions {spelled(found['planted'])}. "
-        f"Two seeds' atoms have a mean best |cosine| of {stable[MATRICES[0]]:.2f} ({stable[MATRICES[1]]:.2f} on the "
-        f"Gaussian rows). {uncertified or 'No'} codes are without a certificate of being optimal.",
+        f"Sums of {at_l0} of {n_atoms} learned atoms, found by matching pursuit, leave "
+        f"{spelled(found['embedding'])} of the variance of held-out rows unexplained, and {spelled(found['null'])} of "
+        f"that of Gaussian rows with the same covariance; difference {spelled(found['difference'])}. The optima that "
+        f"the atoms were learned with leave {spelled(share(certified[MATRICES[0]]))} and "
+        f"{spelled(share(certified[MATRICES[1]]))} with {at_l0} atoms a row on average; of {coded:,} such codes "
+        f"{uncertified or 'none'} lack a certificate. Codes by matching pursuit have no certificate: other codes may "
+        f"leave less. Two seeds' atoms have a mean best |cosine| of {stable[MATRICES[0]]:.2f} "
+        f"({stable[MATRICES[1]]:.2f} for Gaussian rows).",
         tables=(out / "A2" / "table.md").read_text("utf-8"),
         charts=charts,
         pictures=[out / "A2" / "curves.png"],
-        null_models=COVARIANCE + " Atoms that nobody learned (random directions, random tokens) stand in the table.",
+        null_models=EXPLAINED + " Atoms that were not learned (random directions, random tokens) are in the table.",
         not_shown=(
             "That a small error would mean superposition by itself: where atoms span all dimensions the error is 0 for "
             "any rows at L0 = D, so only its size at a small L0, beside null models, tells anything."
         ),
         command=command,
-        numbers={"at_l0": done["rows"]["at_l0"], **found, "uncertified": uncertified, "lines": lines},
+        numbers={"at_l0": at_l0, **found, "uncertified": uncertified, "lines": lines},
     )
+
+
+def _common(results: Results, step: Any, matrix: str, x: str, y: str) -> np.ndarray:
+    """Points (runs, penalties, 2) of all sources and seeds at the penalties that every one of them has, by L0."""
+    own = [(source, seed) for source in results.sources for seed in results.seeds]
+    by_penalty = [
+        [results.curve(step, matrix, "basis pursuit", "penalty", key, *of).round(12) for key in (x, y)] for of in own
+    ]
+    shared = set.intersection(*(set(a[:, 0].tolist()) for a, _ in by_penalty))
+    stacks = [[curve[[p in shared for p in curve[:, 0]], 1] for curve in pair] for pair in by_penalty]
+    return np.array(stacks).transpose(0, 2, 1)[:, ::-1]
+
+
+def controls(question: str, done: dict[str, Any], command: str) -> Section:
+    """Superpositions that are known, and whether the study recognises them."""
+    if isinstance(done["controls"], str):
+        return Section("controls", question, done["controls"], tested=False)
+    tolerance = done["settings"]["tolerance"]
+    lines = judged_controls(done)
+    n_planted, D = planted_atoms(done["rows"]["n_atoms"], done["rows"]["d_model"]), done["rows"]["d_model"]
+    series = []
+    for noise in sorted({line["noise"] for line in lines}):
+        own = [line["error"] for line in lines if line["noise"] == noise]
+        mean, low, high = ([error[key] for error in own] for key in ("mean", "low", "high"))
+        x = [float(line["sparsity"]) for line in lines if line["noise"] == noise]
+        series.append(Series(f"{100 * noise:g} % noise", x, mean, "line", low, high))
+    error = errors(done)["embedding"]["mean"]
+    x = [float(min(line["sparsity"] for line in lines)), float(max(line["sparsity"] for line in lines))]
+    series.append(Series("the embedding", x, [error, error], "dotted"))
+    return Section(
+        "controls",
+        question,
+        planted.sentence(lines),
+        tables=planted.table(lines)
+        + f"\n\nHeld-out error of rows that are sums of some of {n_planted} random atoms in {D} dimensions, coded as "
+        f"the embedding is. Bold: called explained (error below {tolerance:g}, that of Gaussian rows above). Star: not "
+        "explained, but told from Gaussian rows. Brackets are 95 % Student t intervals over seeds.",
+        charts=[
+            Chart(
+                "controls",
+                "Held-out error of planted superpositions",
+                series,
+                "atoms a row",
+                f"FVU with {done['rows']['at_l0']} atoms a row",
+                log_x=True,
+                caption="Bands: 95 %.",
+            )
+        ],
+        null_models="Isotropic Gaussian rows with the norms of the embedding's.",
+        not_shown=(
+            "Superpositions with other coefficients, with atoms that are not in random directions, or with more atoms "
+            "than these."
+        ),
+        command=command,
+        numbers={"lines": lines, "planted_atoms": n_planted},
+    )
+
+
+def judged_controls(done: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every kind of planted superposition, and whether it was recognised."""
+    gaussian = pursued(done, done["steps"][-1], "isotropic")
+    return planted.judged(done["controls"], gaussian, done["settings"]["tolerance"])
 
 
 def pretraining(question: str, out: Path, done: dict[str, Any], command: str) -> Section:
@@ -129,7 +202,8 @@ def pretraining(question: str, out: Path, done: dict[str, Any], command: str) ->
     real, null = values.values()
     change = mean_and_interval(real[-1] - real[0])
     limit = limit_of(done)
-    gaps = [mean_and_interval(a - b) for a, b in zip(real, null, strict=True)]
+    runs = len(done["rows"]["patterns"])
+    gaps = [difference(a, b, runs) for a, b in zip(real, null, strict=True)]
     tolerance = done["settings"]["tolerance"]
     going = (
         f"A fitted power law goes to {spelled(limit)} (from step {limit['from_step']:.0f} on)"
@@ -139,9 +213,7 @@ def pretraining(question: str, out: Path, done: dict[str, Any], command: str) ->
     low = "below" if limit and limit["high"] <= tolerance else "above" if limit and limit["low"] > tolerance else None
     lines = ["| step | embedding | covariance-matched | difference |", "|---|---|---|---|"]
     for step, a, b, gap in zip(steps, real, null, gaps, strict=True):
-        lines.append(
-            f"| {step:,} | {spelled(mean_and_interval(a))} | {spelled(mean_and_interval(b))} | {spelled(gap)} |"
-        )
+        lines.append(f"| {step:,} | {spelled(share(a))} | {spelled(share(b))} | {spelled(gap)} |")
     drift = _drift(done)
     charts = [
         Chart(
@@ -173,11 +245,12 @@ def pretraining(question: str, out: Path, done: dict[str, Any], command: str) ->
         "A3",
         question,
         f"From step {steps[0]:,} to {steps[-1]:,} the error changes by {spelled(change)}, to "
-        f"{spelled(mean_and_interval(real[-1]))}. {going}{f', {low} the tolerance of {tolerance:g}' if low else ''}. "
+        f"{spelled(share(real[-1]))}. {going}{f', {low} the tolerance of {tolerance:g}' if low else ''}. "
         f"Its distance from the null model goes from {spelled(gaps[0])} to {spelled(gaps[-1])}.",
-        tables="\n".join(lines) + f"\n\nBrackets are 95 % Student t intervals over {units_of(done)}.",
+        tables="\n".join(lines) + f"\n\nBrackets are 95 % Student t intervals over {units_of(done)}; "
+        "those of differences from one embedding ask whether one more draw of the null model could be as far away.",
         charts=charts,
-        null_models="Gaussian rows with the mean, covariance and norms of each step's own matrix.",
+        null_models="Gaussian rows with the mean and covariance of each step's own matrix.",
         not_shown=(
             "What comes after the last step: the limit rests on a power law, and its interval on errors being "
             "independent over steps."
@@ -217,24 +290,21 @@ def bits(question: str, done: dict[str, Any], command: str) -> Section:
     lines = done["A7"]
     sizes, matrices = sorted({r["n_atoms"] for r in lines}), list(dict.fromkeys(r["matrix"] for r in lines))
 
-    def ratio(matrix: str, n: int) -> Interval:
+    def ratios(matrix: str, n: int) -> np.ndarray:
         """Least bits in units of a Gaussian's at the same error, over penalties; one value per seed."""
         seeds = range(done["settings"]["seeds"])
         own = [[r for r in lines if (r["matrix"], r["n_atoms"], r["seed"]) == (matrix, n, s)] for s in seeds]
-        return mean_and_interval([min(_ratio(r) for r in of_seed) for of_seed in own])
+        return np.array([min((_ratio(r) for r in of_seed), default=np.nan) for of_seed in own])
 
-    table = [f"| atoms | {' | '.join(matrices)} |", "|---" * (1 + len(matrices)) + "|"]
-    found = {n: {m: ratio(m, n) for m in matrices} for n in sizes}
-    table += [f"| {n:,} | {' | '.join(spelled(found[n][m], 2) for m in matrices)} |" for n in sizes]
+    found = {n: {m: mean_and_interval(ratios(m, n), 0.0) for m in matrices} for n in sizes}
+    gaps = {n: difference(ratios("embedding", n), ratios("covariance-matched", n)) for n in sizes}
+    table = [f"| atoms | {' | '.join(matrices)} | embedding - covariance-matched |", "|---" * (2 + len(matrices)) + "|"]
+    table += [
+        f"| {n:,} | {' | '.join(spelled(found[n][m], 2) for m in matrices)} | {spelled(gaps[n], 2)} |" for n in sizes
+    ]
     best = min(sizes, key=lambda n: found[n]["embedding"]["mean"])
-    real, null = found[best]["embedding"], found[best]["covariance-matched"]
-    less = (
-        "fewer"
-        if real["high"] < null["low"]
-        else "more"
-        if real["low"] > null["high"]
-        else "no clearly other number of"
-    )
+    real, null, gap = found[best]["embedding"], found[best]["covariance-matched"], gaps[best]
+    less = "fewer bits than theirs" if gap["high"] < 0 else "more bits than theirs" if gap["low"] > 0 else AS_A_GAUSSIAN
     sized = [str(n) for n in sizes]
     series = []
     for m in matrices:
@@ -246,19 +316,21 @@ def bits(question: str, done: dict[str, Any], command: str) -> Section:
         question,
         f"With {best:,} atoms for {n_rows:,} rows, dictionary and codes take {spelled(real, 2)} times the bits that a "
         f"Gaussian source of the same covariance needs for the same error, and {spelled(null, 2)} times on Gaussian "
-        f"rows: {less} bits than theirs. Below 1 sparse coding would beat any code for Gaussian rows.",
+        f"rows, difference {spelled(gap, 2)}: {less}. Below 1 sparse coding would beat any code for Gaussian rows.",
         tables="\n".join(table) + "\n\nTotal bits (dictionary, indices and coefficients, 8 bits a number) over the "
         "Gaussian's rate-distortion bound at the error of the rounded reconstruction, at the penalty where that is "
-        f"least. Brackets: 95 % Student t intervals over seeds. A dictionary of all {n_rows:,} rows would have no "
+        "least. Brackets: 95 % Student t intervals over seeds; that of the difference asks whether one more draw of "
+        f"the null model could be as far away. A dictionary of all {n_rows:,} rows would have no "
         "error at L0 1, and is no finding.",
         charts=[Chart("a7-bits", "Bits over the Gaussian bound", series, "atoms", "ratio", caption="Whiskers: 95 %.")],
-        null_models="The same on covariance-matched Gaussian rows and on planted rows, sums of 4 random atoms.",
+        null_models="The same for Gaussian rows with the same mean and covariance, and for planted rows, sums of 4 "
+        "random atoms, if there can be any.",
         not_shown=(
             "Codes with fewer bits per coefficient, and entropy coding. The Gaussian bound holds for long blocks of "
             "rows, so no code of single rows reaches it."
         ),
         command=command,
-        numbers={"ratio": {str(n): found[n] for n in sizes}},
+        numbers={"ratio": {str(n): {**found[n], "difference": gaps[n]} for n in sizes}, "told": less},
     )
 
 

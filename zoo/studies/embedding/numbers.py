@@ -6,18 +6,43 @@ from typing import Any
 import numpy as np
 
 from zoo.analysis.limits import limit
-from zoo.studies.intervals import interval
+from zoo.studies.intervals import difference_from_draws, interval
 
 Interval = dict[str, float]
 Lines = Sequence[dict[str, Any]]
 
 
-def mean_and_interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """Mean and 95 % interval; NaN where a value is, or with fewer than two."""
+def mean_and_interval(values: Sequence[float] | np.ndarray, least: float | None = None) -> Interval:
+    """Mean and 95 % interval; NaN where a value is, or with fewer than two.
+
+    Args:
+        values: Independent ones, (n,).
+        least: Value that what is measured cannot be below, such as 0 for a share of a variance; nor is the interval.
+    """
     array = np.asarray(values, float)
     if len(array) < 2 or not np.isfinite(array).all():
         return dict.fromkeys(("mean", "low", "high"), float("nan"))
-    return interval(array)
+    found = interval(array)
+    return found if least is None else found | {"low": max(found["low"], least)}
+
+
+def share(values: Sequence[float] | np.ndarray) -> Interval:
+    """Mean and interval of shares of a variance, which are not negative."""
+    return mean_and_interval(values, 0.0)
+
+
+def difference(values: np.ndarray, null: np.ndarray, runs: int = 1) -> Interval:
+    """The embedding's mean less its null model's, with the interval that tells the two apart.
+
+    Args:
+        values: Of the embedding, one per seed, or per run of pretraining where there are several.
+        null: Of draws of the null model, likewise.
+        runs: Runs of pretraining. With several the interval is that of the mean over runs, and otherwise that in which
+            one more draw of the null model would lie, see `difference_from_draws`.
+    """
+    if not (np.isfinite(values).all() and np.isfinite(null).all() and min(len(values), len(null)) > 1):
+        return dict.fromkeys(("mean", "low", "high"), float("nan"))
+    return interval(values - null) if runs > 1 else difference_from_draws(values, null)
 
 
 def spelled(value: Interval, digits: int = 3) -> str:

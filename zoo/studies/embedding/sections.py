@@ -6,13 +6,14 @@ from typing import Any
 
 from zoo.report import Report, Section, Verdict
 from zoo.studies import row_reset_report
-from zoo.studies.embedding import coding_sections, structure_sections, training_sections
+from zoo.studies.embedding import coding_sections, controls, structure_sections, training_sections
 from zoo.studies.embedding.numbers import limit_of, spelled, units_of
-from zoo.studies.embedding.verdict import decide
+from zoo.studies.embedding.verdict import Measured, decide
 
 QUESTIONS = {
     "A1": "How well do autoencoders code the rows?",
     "A2": "How small is the error of certified sparse codes?",
+    "controls": "Which superpositions would have been recognised?",
     "A3": "Does that error go to zero over pretraining?",
     "A4": "Are atoms of one kind of token near each other?",
     "A5": "Does GPT-2 train much worse with a frozen random embedding?",
@@ -40,6 +41,7 @@ def write_up(out: Path, done: dict[str, Any]) -> Report:
     sections = [
         section("A1", lambda q: coding_sections.autoencoders(q, out, done, _command(command, "A1"))),
         section("A2", lambda q: coding_sections.dictionaries(q, out, done, _command(command, "A2"))),
+        section("controls", lambda q: coding_sections.controls(q, done, _command(command, "the controls"))),
         coding_sections.pretraining(QUESTIONS["A3"], out, done, _command(command, "A3")),
         section("A4", lambda q: structure_sections.atoms(q, done, _command(command, "A4"))),
         section("A5", lambda q: training_sections.training(q, out, done, _command(command, "A5"))),
@@ -88,56 +90,60 @@ def _subject(done: dict[str, Any]) -> str:
 
 
 def _verdict(done: dict[str, Any]) -> Verdict:
-    s, at_l0 = done["settings"], done["rows"]["at_l0"]
+    s, rows = done["settings"], done["rows"]
+    at_l0, n_atoms, one_step = rows["at_l0"], rows["n_atoms"], len(done["steps"]) == 1
     gap, arm = training_sections.cheapest(done["A5"])
     gap = gap if gap and done["A5"]["same_shape"] else None  # that of another model says nothing of this embedding
     errors = coding_sections.errors(done)
-    error, null, difference, control = (errors[k] for k in ("embedding", "null", "difference", "planted"))
+    error, null, difference = (errors[k] for k in ("embedding", "null", "difference"))
     limit = limit_of(done)
     found = done["A8"]["findings"]
     beside = [line for line in found if line["experiment"] != "A4"]  # superposed rows have neighbours of a kind, too
-    sentence, numbers = decide(gap, error, null, limit, found, s["margin"], s["tolerance"])
+    measured = Measured(gap, error, null, difference, limit, at_l0, n_atoms)
+    sentence, numbers = decide(measured, found, s["margin"], s["tolerance"])
     untested = [] if gap else ["training with a frozen random embedding"]
-    untested += [] if done["rows"]["tokens_known"] else ["circles and binding of known tokens"]
-    going = "not tested" if len(done["steps"]) == 1 else "no limit can be fitted, see A3"
-    untested += ["where the error goes over pretraining"] if len(done["steps"]) == 1 else []
+    untested += [] if rows["tokens_known"] else ["circles and binding of known tokens"]
+    untested += ["where the error goes over pretraining"] if one_step else []
+    going = "not tested" if one_step else "no limit can be fitted"
+    recognised = done["controls"] if isinstance(done["controls"], str) else controls.sentence(_controls(done))
     lines = [
         "| question | measured | threshold | answer |",
         "|---|---|---|---|",
         f"| Does training need the embedding? | {_gap(gap, arm)} | {s['margin']:g} nats | {numbers['needed']} |",
-        f"| Does sparse coding explain it? | held-out FVU {spelled(error)} with {at_l0} of {done['rows']['n_atoms']} "
-        f"atoms a row, every row counted alike | "
-        f"{s['tolerance']:g} | {numbers['explained']} |",
-        f"| Where is that error going? | {f'limit {spelled(limit)}' if limit else going} | {s['tolerance']:g} | |",
-        f"| Is that less than its covariance explains? | {spelled(null)} for Gaussian rows, difference "
+        f"| Does sparse coding explain it? | held-out FVU {spelled(error)} with {at_l0} of {n_atoms} atoms in every "
+        f"row, by matching pursuit, every row counted alike | {s['tolerance']:g} | {numbers['explained']} |",
+        f"| Where is that error going over pretraining? | {f'limit {spelled(limit)}' if limit else going} | "
+        f"{s['tolerance']:g} | |",
+        f"| Is it less than that of Gaussian rows with the same covariance? | {spelled(null)} for these, difference "
         f"{spelled(difference)} | 0 | {_sign(difference)} |",
-        f"| Would it, if rows were sums of 4 atoms? | held-out FVU {spelled(control)} on planted rows | "
-        f"{s['tolerance']:g} | {'yes' if control['high'] <= s['tolerance'] else 'not clearly'} |",
-        f"| Is there structure that sparse coding does not look for (A8, A9)? | {_structure(beside)} | "
+        f"| Which superpositions would have been recognised? | {recognised} | {s['tolerance']:g} | |",
+        f"| Is there structure that sparse coding does not look for? | {_structure(beside)} | "
         f"adjusted p {s['alpha']:g} | {_answer(done, beside)} |",
     ]
     false = done["A8"]["false_findings"]
     certainty = (
-        f"{at_l0} of {done['rows']['n_atoms']} atoms a row leave {spelled(error)} of the variance of held-out rows, "
-        f"{spelled(null)} of Gaussian rows with the same covariance and {spelled(control)} of planted superpositions. "
-        f"Intervals are 95 % Student t; those of errors are over {units_of(done)}. "
-        f"Of {len(false)} Gaussian null models with the same covariance and norms, {sum(n > 0 for n in false)} had any "
-        f"finding in the same search."
+        f"Brackets are 95 % intervals, Student t; those of errors are over {units_of(done)}. {recognised} "
+        f"The same search for circles and matrices in {len(false)} Gaussian null models with the same mean and "
+        f"covariance found something in {sum(n > 0 for n in false)} of them."
         + (f" Not tested: {', '.join(untested)}." if untested else "")
-        + " A superposition of more atoms a row, of more atoms than the dictionaries have, or with noise would leave "
-        "as much over as structure of another kind."
+        + " An error above the tolerance can also come from a superposition of more atoms a row, of more atoms than "
+        "the dictionaries have, or with more noise than those that would have been recognised."
     )
     numbers |= {
-        "planted_error": control,
         "at_l0": at_l0,
         "gap": gap,
         "arm": arm,
         "error": error,
         "null_error": null,
         "difference": difference,
+        "controls": recognised,
     }
     numbers |= {"limit": limit, "tests": done["A8"]["tests"], "findings": found, "false_findings": false}
     return Verdict(sentence, certainty, "\n".join(lines), numbers)
+
+
+def _controls(done: dict[str, Any]) -> list[dict[str, Any]]:
+    return coding_sections.judged_controls(done)
 
 
 def _gap(gap: dict[str, float] | None, arm: str | None) -> str:
@@ -149,11 +155,11 @@ def _answer(done: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
 
 
 def _sign(difference: dict[str, float]) -> str:
-    return "yes" if difference["high"] < 0 else "no" if difference["low"] > 0 else "undecided"
+    return "yes" if difference["high"] < 0 else "no, it is more" if difference["low"] > 0 else "not told apart"
 
 
 def _structure(found: Sequence[dict[str, Any]]) -> str:
-    return ", ".join(f"{line['name']} ({line['experiment']}, p {line['adjusted']:.2g})" for line in found) or "nothing"
+    return ", ".join(f"{line['name']} (p {line['adjusted']:.2g})" for line in found) or "nothing"
 
 
 def _costs(costs: dict[str, dict[str, float]]) -> str:

@@ -17,8 +17,9 @@ from zoo.errors import ZooError
 from zoo.paths import expanded
 from zoo.rebuild import portable
 from zoo.studies import basis_pursuit, frozen_embedding, row_reset, sparse_rows
-from zoo.studies.embedding import atoms, rows, structure
+from zoo.studies.embedding import atoms, controls, rows, structure
 from zoo.studies.embedding.sections import write_up
+from zoo.studies.matrices import matrices, planted_atoms
 from zoo.studies.tasks import check_folder, do_all, write_json
 
 DEFAULT = "gpt2-mini.learned"
@@ -127,6 +128,7 @@ class _Study:
             ("rows", "rows that were trained", self._prepare),
             ("A1", "autoencoders on the rows", self._autoencoders),
             ("A2", "certified dictionaries of the rows, at every step", self._dictionaries),
+            ("controls", "dictionaries of planted superpositions", self._controls),
             ("A4", "neighbours among atoms", self._atoms),
             ("A7", "bits of smaller dictionaries", self._bits),
             ("A8", "circles and binding, in the rows and in null models", self._structure),
@@ -165,6 +167,11 @@ class _Study:
         self.gauged = 50 if D <= 128 else 4
         self.at_l0 = max(2, min(16, D // 8))
         self.last = prepared["patterns"][0].replace("{step}", str(self.steps[-1]))
+        if self.n_atoms < D:
+            self.console.print(
+                f"note: {self.n_atoms} atoms do not span the {D} dimensions of the rows, so no dictionary has error 0 "
+                "at any L0, and there are no positive controls; --n-atoms sets their number"
+            )
         self.tokens = sources.token_strings(self.last)
         prepared["tokens"] = self.tokens
         return prepared | {"n_atoms": self.n_atoms, "at_l0": self.at_l0}
@@ -195,6 +202,15 @@ class _Study:
         )
         return basis_pursuit.run(self.out / "A2", self.done["rows"]["patterns"], self.steps, *shared)
 
+    def _controls(self) -> Any:
+        D, seeds = self.done["rows"]["d_model"], self.settings.seeds
+        if not planted_atoms(self.n_atoms, D):
+            return (
+                f"No control is possible with {self.n_atoms} atoms in {D} dimensions: planted rows are superpositions "
+                "only if they have more atoms than dimensions, and a dictionary finds these only if it has more still."
+            )
+        return controls.run(self.out / "controls", self._task("embedding", 0, self.n_atoms), seeds, self.jobs)
+
     def _task(self, matrix: str, seed: int, n_atoms: int, gauged: int = 0) -> basis_pursuit.Task:
         shared = (n_atoms, PENALTIES, DICTIONARY_STEPS, self.settings.frequency_power, self.at_l0, gauged)
         return basis_pursuit.Task(self.done["rows"]["patterns"][0], self.steps[-1], matrix, seed, seed, *shared)
@@ -219,7 +235,9 @@ class _Study:
         for n in (n for n in (self.n_atoms // 4, self.n_atoms // 2) if n >= LEAST_ATOMS):
             folder = self.out / "A7" / f"{n}-atoms"
             (folder / "runs").mkdir(parents=True, exist_ok=True)
-            tasks = [self._task(m, s, n) for m in BITS_MATRICES for s in range(self.settings.seeds)]
+            D = self.done["rows"]["d_model"]
+            coded = [m for m in BITS_MATRICES if m in matrices(n, D)]
+            tasks = [self._task(m, s, n) for m in coded for s in range(self.settings.seeds)]
             do_all(basis_pursuit.solve, [t for t in tasks if not t.file(folder).exists()], folder, self.jobs)
             lines += [line | {"n_atoms": n} for t in tasks for line in json.loads(t.file(folder).read_text("utf-8"))]
         return [line for line in lines if line["matrix"] in BITS_MATRICES]
