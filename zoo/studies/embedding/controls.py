@@ -4,7 +4,6 @@ Rows are planted as sums of random atoms, more of them than dimensions and fewer
 numbers of atoms a row and shares of noise. Dictionaries are learned from them and judged as those of the embedding are.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -17,7 +16,7 @@ import torch
 from zoo import sources
 from zoo.datamodules.row_loaders import side_rng
 from zoo.studies import basis_pursuit
-from zoo.studies.embedding.numbers import Interval, difference, mean_and_interval, spelled
+from zoo.studies.embedding.numbers import difference, pursued_error, share, spelled
 from zoo.studies.embedding.verdict import explained
 from zoo.studies.tasks import do_all
 
@@ -51,13 +50,9 @@ def run(out: Path, like: basis_pursuit.Task, seeds: int, jobs: int) -> list[dict
     ]
     do_all(basis_pursuit.solve, [t for of_kind in tasks for t in of_kind if not t.file(out).exists()], out, jobs)
     return [
-        {"sparsity": sparsity, "noise": noise, "errors": [_error(t.file(out)) for t in of_kind]}
+        {"sparsity": sparsity, "noise": noise, "errors": [pursued_error(t.file(out)) for t in of_kind]}
         for (sparsity, noise), of_kind in zip(kinds, tasks, strict=True)
     ]
-
-
-def _error(file: Path) -> float:
-    return min(float(line["fvu_pursued"]) for line in json.loads(file.read_text("utf-8")))
 
 
 def judged(controls: Sequence[dict[str, Any]], gaussian: np.ndarray, tolerance: float) -> list[dict[str, Any]]:
@@ -68,10 +63,10 @@ def judged(controls: Sequence[dict[str, Any]], gaussian: np.ndarray, tolerance: 
         gaussian: Errors of isotropic rows, (seeds,): planted rows have atoms in random directions.
         tolerance: FVU below which sparse coding explains rows.
     """
-    null = mean_and_interval(gaussian)
+    null = share(gaussian)
     lines = []
     for control in controls:
-        error = mean_and_interval(control["errors"])
+        error = share(control["errors"])
         gap = difference(np.array(control["errors"]), gaussian)
         recognised = explained(error, null, None, tolerance) == "yes"
         lines.append({**control, "error": error, "recognised": recognised, "told_apart": gap["high"] < 0})
@@ -124,8 +119,3 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
             cells.append(f"**{text}**" if line["recognised"] else f"{text}*" if line["told_apart"] else text)
         rows.append(f"| {sparsity} | {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def main(lines: Sequence[dict[str, Any]], sparsity: int) -> Interval:
-    """The error of planted rows without noise at one number of atoms."""
-    return next(line["error"] for line in lines if (line["sparsity"], line["noise"]) == (sparsity, 0))

@@ -1,6 +1,8 @@
 """Numbers of the study that several parts of its report tell."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,11 @@ def pursued(done: dict[str, Any], step: Any, matrix: str) -> np.ndarray:
         for source in done["rows"]["patterns"]
     ]
     return np.mean(table, 1) if len(table) > 1 else np.array(table[0])
+
+
+def pursued_error(file: Path) -> float:
+    """The least held-out FVU, over penalties, of the dictionaries in one result of `basis_pursuit`."""
+    return min(float(line["fvu_pursued"]) for line in json.loads(file.read_text("utf-8")))
 
 
 def units_of(done: dict[str, Any]) -> str:

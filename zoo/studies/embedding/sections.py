@@ -7,7 +7,7 @@ from typing import Any
 from zoo.report import Report, Section, Verdict
 from zoo.studies import row_reset_report
 from zoo.studies.embedding import coding_sections, controls, structure_sections, training_sections
-from zoo.studies.embedding.numbers import limit_of, spelled, units_of
+from zoo.studies.embedding.numbers import limit_of, share, spelled, units_of
 from zoo.studies.embedding.verdict import Measured, decide
 
 QUESTIONS = {
@@ -120,6 +120,8 @@ def _verdict(done: dict[str, Any]) -> Verdict:
         f"| Is there structure that sparse coding does not look for? | {_structure(beside)} | "
         f"adjusted p {s['alpha']:g} | {_answer(done, beside)} |",
     ]
+    if done["with_untrained"]:
+        lines.append(f"| What changes if untrained rows are kept? | {_with_untrained(done, error)} | | |")
     false = done["A8"]["false_findings"]
     certainty = (
         f"Brackets are 95 % intervals, Student t; those of errors are over {units_of(done)}. {recognised} "
@@ -140,6 +142,19 @@ def _verdict(done: dict[str, Any]) -> Verdict:
     }
     numbers |= {"limit": limit, "tests": done["A8"]["tests"], "findings": found, "false_findings": false}
     return Verdict(sentence, certainty, "\n".join(lines), numbers)
+
+
+def _with_untrained(done: dict[str, Any], error: dict[str, float]) -> str:
+    kept = done["with_untrained"]
+    names = [
+        {line["name"] for line in found if line["experiment"] != "A4"}
+        for found in (done["A8"]["findings"], kept["findings"])
+    ]
+    text = f"held-out FVU {spelled(share(kept['errors']))} instead of {spelled(error)}"
+    if names[0] == names[1]:
+        return f"{text}; the same structure is found"
+    lost, gained = (", ".join(sorted(a - b)) for a, b in (names, names[::-1]))
+    return text + (f"; no longer found: {lost}" if lost else "") + (f"; found in addition: {gained}" if gained else "")
 
 
 def _controls(done: dict[str, Any]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from zoo.paths import expanded
 from zoo.rebuild import portable
 from zoo.studies import basis_pursuit, frozen_embedding, row_reset, sparse_rows
 from zoo.studies.embedding import atoms, controls, rows, structure
+from zoo.studies.embedding.numbers import pursued_error
 from zoo.studies.embedding.sections import write_up
 from zoo.studies.matrices import matrices, planted_atoms
 from zoo.studies.tasks import check_folder, do_all, write_json
@@ -132,6 +133,7 @@ class _Study:
             ("A4", "neighbours among atoms", self._atoms),
             ("A7", "bits of smaller dictionaries", self._bits),
             ("A8", "circles and binding, in the rows and in null models", self._structure),
+            ("with_untrained", "the same with untrained rows kept", self._with_untrained),
             ("A5", "training with learned and with frozen rows", self._training),
             ("A6", "single rows reset", self._resets),
         ]
@@ -260,6 +262,22 @@ class _Study:
             "findings": structure.findings(tests, alpha),
             "false_findings": structure.false_findings(null, alpha),
         }
+
+    def _with_untrained(self) -> dict[str, Any] | None:
+        """The error and what is found if rows that look untrained are kept; None if none was set aside."""
+        patterns = self.done["rows"]["patterns_all"]
+        if patterns == self.done["rows"]["patterns"]:
+            return None
+        folder, rows = self.out / "with-untrained", patterns[0].replace("{step}", str(self.steps[-1]))
+        for part in ("runs", "structure"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        like = replace(self._task("embedding", 0, self.n_atoms), source=rows, step=None)
+        tasks = [replace(like, seed=seed) for seed in range(self.settings.seeds)]
+        do_all(basis_pursuit.solve, [t for t in tasks if not t.file(folder).exists()], folder, self.jobs)
+        draw = structure.Draw(rows, None, self.settings.families)
+        do_all(structure.look, [draw] * (not draw.done(folder)), folder, self.jobs)
+        found = structure.findings(structure.tests(structure.read(folder, [draw])[0]), self.settings.alpha)
+        return {"errors": [pursued_error(t.file(folder)) for t in tasks], "findings": found}
 
     def _training(self) -> Any:
         s = self.settings
