@@ -12,7 +12,7 @@ from zoo import report
 from zoo.analysis.token_families import CYCLIC
 from zoo.null_models import planted
 from zoo.studies import basis_pursuit, embedding
-from zoo.studies.embedding import controls, rows, structure, study
+from zoo.studies.embedding import coding_sections, controls, rows, structure, study
 from zoo.studies.embedding.verdict import Measured, decide, explained, needed
 
 D, PAIRS = 24, 80
@@ -117,6 +117,63 @@ def test_gaussian_rows_are_not_explained_and_hold_nothing(small_study):
     assert written.verdict.numbers["findings"] == []
     difference = written.verdict.numbers["difference"]
     assert difference["low"] - 0.02 < 0 < difference["high"] + 0.02  # no nearer to sparse than a Gaussian
+
+
+def steep(power, seed=0):
+    """Gaussian rows with eigenvalues i^-power."""
+    return gaussian(seed) * torch.arange(1.0, D + 1) ** (-power / 2)
+
+
+def in_a_subspace(seed=0):
+    """Gaussian rows in 6 of the dimensions, of which 3 atoms of 36 leave little over."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(len(TOKENS), 6, generator=g) @ torch.linalg.qr(torch.randn(D, 6, generator=g)).Q.T
+
+
+def noisy(noise, sparsity=2, seed=1):
+    """Sums of some of 36 atoms, with noise."""
+    return planted(len(TOKENS), D, 36, sparsity, noise, torch.Generator().manual_seed(seed))[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "cases", "less_than_gaussian"),
+    [
+        pytest.param(noisy(0.0, 1), {"explained by superposition"}, True, id="one atom a row"),
+        pytest.param(noisy(0.02), {"explained by superposition", "undecided"}, True, id="little noise"),
+        pytest.param(noisy(0.3), {"not explained by sparse coding"}, True, id="much noise"),
+        pytest.param(noisy(0.0, 8), {"not explained by sparse coding"}, None, id="eight atoms a row"),
+        pytest.param(steep(1), {"not explained by sparse coding"}, False, id="Gaussian, i^-1"),
+        pytest.param(steep(2), {"not explained by sparse coding", "the error tells nothing"}, False, id="i^-2"),
+        pytest.param(
+            in_a_subspace(), {"not explained by sparse coding", "the error tells nothing"}, False, id="a subspace"
+        ),
+    ],
+)
+def test_matrices_that_are_known_get_their_verdict(small_study, rows, cases, less_than_gaussian):
+    written = small_study(rows)
+    numbers = written.verdict.numbers
+    assert numbers["case"] in cases
+    assert numbers["findings"] == []
+    if less_than_gaussian is not None:
+        assert (numbers["difference"]["high"] < 0) == less_than_gaussian
+    bits = {s.id: s for s in written.sections}["A7"].numbers["told"]
+    assert (bits == coding_sections.AS_A_GAUSSIAN) or less_than_gaussian is not False
+
+
+def test_fewer_atoms_than_dimensions_are_pointed_out_and_what_is_missing_says_why(small_study, tmp_path, capsys):
+    written = small_study(superposition(), n_atoms=12)
+    assert "note: 12 atoms do not span the 24 dimensions" in " ".join(capsys.readouterr().err.split())
+    sections = {section.id: section for section in written.sections}
+    assert not sections["controls"].tested
+    assert "No control is possible with 12 atoms in 24 dimensions" in sections["controls"].finding
+    assert "No control is possible" in written.verdict.certainty
+    table = (tmp_path / "out" / "A2" / "table.md").read_text()
+    assert "12 atoms do not span 24 dimensions: the gauge norm at error 0 does not exist" in table
+    row = next(line for line in table.splitlines() if line.startswith("| held-out FVU, debiased"))
+    assert "| - |" not in row
+    assert "nan" not in table
+    assert "planted" not in written.sections[1].tables.split("12 atoms do not span")[0]
 
 
 def test_null_rows_have_a_finding_no_more_often_than_stated(monkeypatch):

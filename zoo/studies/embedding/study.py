@@ -265,7 +265,7 @@ class _Study:
 
     def _with_untrained(self) -> dict[str, Any] | None:
         """The error and what is found if rows that look untrained are kept; None if none was set aside."""
-        patterns = self.done["rows"]["patterns_all"]
+        patterns = self.done["rows"].get("patterns_all", self.done["rows"]["patterns"])
         if patterns == self.done["rows"]["patterns"]:
             return None
         folder, rows = self.out / "with-untrained", patterns[0].replace("{step}", str(self.steps[-1]))
