@@ -141,6 +141,7 @@ def _add_embedding(study: argparse.ArgumentParser) -> None:
     study.add_argument("--n-atoms", type=int, help="of a dictionary; default 4 per dimension")
     study.add_argument("--frequency-power", type=float, default=0.0, help="rows have weight p^power")
     study.add_argument("--null-draws", type=int, default=20, help="null models searched for circles and binding")
+    study.add_argument("--families", metavar="FILE", help="YAML or JSON: your own families of tokens in a known order")
     study.add_argument("--reset-rows", type=int, default=128, help="rows that are reset one at a time (A6)")
     study.add_argument("--keep-untrained", action="store_true", help="study rows that look untrained, too")
     study.add_argument("--margin", type=float, default=0.1, help="nats that are much worse")
@@ -248,6 +249,7 @@ def _study_embedding(a: argparse.Namespace, out: Path) -> None:
         seeds=a.seeds,
         null_draws=a.null_draws,
         reset_rows=a.reset_rows,
+        families=a.families,
         keep_untrained=a.keep_untrained,
         margin=a.margin,
         tolerance=a.tolerance,

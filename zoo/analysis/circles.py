@@ -1,14 +1,15 @@
 """Are tokens of a known order in that order, and do they lie on a circle or on an open line or arc?
 
-Three orthonormal waves over the places of n members decide, u = (i + 1/2) / n for i = 0 ... n - 1. A circle in order has
-cos 2πu and sin 2πu; an open line or arc has cos πu and cos 2πu, the two slowest waves of a path with two ends. They share
-the *bend* cos 2πu. Of sin 2πu and cos πu the *sweep* is the normalised sum, in which both have most of their energy, and
-the *return* is the normalised difference: on a circle it points the same way in R^D as the sweep, since the last members
-come back to the first; on a line it points the opposite way, since they go on.
+Three orthonormal waves over the places of n members decide, with u = (i + 1/2) / n for i = 0 ... n - 1. A circle in
+order has cos 2πu and sin 2πu; an open line or arc has cos πu and cos 2πu, the two slowest waves of a path with two
+ends. They share the *bend* cos 2πu. Of sin 2πu and cos πu the *sweep* is the normalised sum, in which both have most of
+their energy, and the *return* is the normalised difference: on a circle it points the same way in R^D as the sweep,
+since the last members come back to the first; on a line it points the opposite way, since they go on.
 """
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -55,6 +56,7 @@ def open_path(n: int) -> Tensor:
     return torch.stack([(math.pi * k * _places(n)).cos() for k in (1, 2)]) * math.sqrt(2 / n)
 
 
+@cache
 def waves(n: int) -> Tensor:
     """Bend, sweep and return, then up to 8 of the slowest waves without them, orthonormal, (3 + at most 8, n) float64.
 
@@ -62,7 +64,7 @@ def waves(n: int) -> Tensor:
         n: Places, at least 6.
     """
     (bend, sine), (line, _) = first_harmonic(n), open_path(n)
-    slow = [(math.pi * k * _places(n)).cos() for k in range(1, n)]
+    slow = [(math.pi * k * _places(n)).cos() for k in range(1, min(n, NOISE_WAVES + 4))]
     columns = torch.stack([torch.ones(n, dtype=torch.float64), bend, sine + line, sine - line, *slow], 1)
     found = columns[:, :0]
     for column in columns.T:  # Gram-Schmidt, without what the earlier ones hold already
@@ -84,9 +86,9 @@ def circle(rows: Tensor, n_draws: int = 20_000, seed: int = 0) -> Circle:
 
     *Closed or open?* The return wave's row is projected on the sweep's row, and compared with the projections of the
     other slow waves, which have no part in either, by Student's t with as many degrees of freedom (n - 4, at most 8).
-    For Gaussian noise of any covariance, t is exact where the mean return is orthogonal to the sweep: between the closed
-    and the open, on an arc over 277° with a member's step counted at both ends. Less of a turn, any line in any monotone
-    spacing, and these with any bend that is symmetric about the middle return less; a circle returns more.
+    For Gaussian noise of any covariance, t is exact where the mean return is orthogonal to the sweep: between the
+    closed and the open, on an arc whose n - 1 steps and one more cover 297°. An arc over less and a line in any
+    monotone spacing return less, also with any bend that is symmetric about the middle; a circle returns more.
 
     Args:
         rows: (n, D), in order, or (forms, n, D) for several forms of one family, such as with and without a capital;
@@ -102,7 +104,7 @@ def circle(rows: Tensor, n_draws: int = 20_000, seed: int = 0) -> Circle:
     x = rows.double().view(-1, *rows.shape[-2:])
     n = x.shape[1]
     if n < LEAST:
-        raise ZooError(f"a family of {n} is too small to tell a circle from an arc; at least {LEAST} members are needed")
+        raise ZooError(f"a family of {n} is too small to tell a circle; at least {LEAST} members are needed")
     x = x - x.mean(1, keepdim=True)
     gram = torch.einsum("fid,fjd->ij", x, x)
     total = gram.trace()

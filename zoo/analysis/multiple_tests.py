@@ -59,15 +59,14 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def rate_interval(count: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact two-sided interval of a rate (Clopper and Pearson 1934).
+def rate_limit(count: int, trials: int, level: float = 0.95) -> float:
+    """Exact one-sided upper limit of a rate (Clopper and Pearson 1934).
 
     Args:
-        count: Successes.
-        trials: At least 1.
-        level: Of the interval.
+        count: Times that it happened.
+        trials: Of so many, at least 1.
+        level: Chance that the limit is above the rate, at least.
     """
     from scipy import stats
 
-    interval = stats.binomtest(count, trials).proportion_ci(level, "exact")
-    return float(interval.low), float(interval.high)
+    return float(stats.binomtest(count, trials, alternative="less").proportion_ci(level, "exact").high)

@@ -18,6 +18,7 @@ from zoo.paths import expanded
 from zoo.rebuild import portable
 from zoo.studies import basis_pursuit, frozen_embedding, row_reset, sparse_rows
 from zoo.studies.embedding import atoms, rows, structure
+from zoo.studies.embedding.families_file import read_families
 from zoo.studies.embedding.sections import write_up
 from zoo.studies.tasks import check_folder, do_all, write_json
 
@@ -26,7 +27,7 @@ ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-
 PENALTIES = (0.3, 0.2, 0.14, 0.1)
 DICTIONARY_STEPS = 10
 LEAST_ATOMS = 8
-OF_THE_REPORT = ("margin", "tolerance", "alpha", "null_draws", "reset_rows")  # settings that may change
+OF_THE_REPORT = ("margin", "tolerance", "alpha", "null_draws", "reset_rows", "families")  # settings that may change
 BITS_MATRICES = ("embedding", "covariance-matched", "planted")
 
 
@@ -51,6 +52,7 @@ class Settings:
         margin: Nats above which a frozen embedding is much worse.
         tolerance: FVU below which sparse coding leaves nothing much over.
         alpha: Chance of any false finding among the tests for structure.
+        families: File with families of tokens in a known order, beside the zoo's, see `families_file.read_families`.
     """
 
     sources: tuple[str, ...] = (DEFAULT,)
@@ -67,6 +69,7 @@ class Settings:
     margin: float = 0.1
     tolerance: float = 0.05
     alpha: float = 0.05
+    families: str | None = None
 
 
 def run(out: Path, settings: Settings, command: str = "", jobs: int = 1) -> report.Report:
@@ -85,6 +88,7 @@ def run(out: Path, settings: Settings, command: str = "", jobs: int = 1) -> repo
         ZooError: If a setting is out of range, a source cannot be read, or the folder holds another study.
     """
     _check(settings, jobs)
+    read_families(settings.families)
     steps = settings.steps or tuple(rows.steps_of(settings.sources[0]))
     if settings.train is None and settings.sources == (DEFAULT,):
         settings = replace(settings, train=DEFAULT)
@@ -230,7 +234,7 @@ class _Study:
 
     def _structure(self) -> dict[str, Any]:
         (self.out / "structure").mkdir(exist_ok=True)
-        draws = [structure.Draw(self.last, n) for n in (None, *range(self.settings.null_draws))]
+        draws = [structure.Draw(self.last, n, self.settings.families) for n in (None, *range(self.settings.null_draws))]
         do_all(structure.look, [d for d in draws if not d.done(self.out)], self.out, self.jobs)
         found, *null = structure.read(self.out, draws)
         alpha = self.settings.alpha
