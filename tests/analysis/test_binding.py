@@ -64,6 +64,19 @@ def test_pairs_without_a_relation_have_no_gain_and_uniform_p_values():
     assert np.mean([f.gain for f in found]) < 0.01
 
 
+def test_noise_that_grows_with_the_rows_is_taken_for_binding_no_more_often_than_stated():
+    p = []
+    for seed in range(100):
+        g = torch.Generator().manual_seed(seed)
+        a = torch.randn(60, 12, generator=g) * (0.8 * torch.randn(60, 1, generator=g)).exp()
+        size = (a.norm(dim=1, keepdim=True) / a.norm(dim=1).mean()) ** 1.5
+        b = 0.7 * a + 0.6 * a.std() * size * torch.randn(60, 12, generator=g)
+        found = binding(a, b, n_draws=99, seed=seed)
+        p.append((found.p_value, found.class_p_value))
+    for small in (np.array(p) <= 0.05).sum(0):
+        assert small <= 10  # of 100: chance 1 in 90 at the nominal level
+
+
 def test_a_map_that_differs_between_kinds_of_filler_does_not_carry_over():
     g = torch.Generator().manual_seed(0)
     kind = torch.arange(300) % 5

@@ -20,6 +20,7 @@ from zoo.errors import ZooError
 
 FOLDS = 5
 STARTS = 10  # of k-means, of which the best counts
+ITERATIONS = 20
 RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)  # in units of the mean of the variance's eigenvalues
 LEAST_PAIRS = 20
 ENOUGH = 0.95  # of the best gain, at the rank that is reported
@@ -106,15 +107,32 @@ def clusters(rows: Tensor, n: int, seed: int = 0) -> Tensor:
 
     Rows are compared by direction, about their mean.
     """
-    from scipy.cluster.vq import kmeans2
     from scipy.optimize import linear_sum_assignment
 
     x = torch.nn.functional.normalize(rows.double() - rows.double().mean(0)).numpy()
-    starts = [kmeans2(x, n, iter=20, minit="++", seed=np.random.default_rng((seed, start))) for start in range(STARTS)]
-    middles, _ = min(starts, key=lambda found: ((x - found[0][found[1]]) ** 2).sum())
+    middles = _middles(x, n, np.random.default_rng(seed))
     places = np.sort(np.arange(len(x)) % n)  # as many in every cluster as there are rows for it
     _, chosen = linear_sum_assignment(((middles**2).sum(1) - 2 * x @ middles.T)[:, places])
     return torch.from_numpy(places[chosen])
+
+
+def _middles(x: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """The best n middles (n, D) of rows (N, D) that k-means finds from several starts at once, by k-means++."""
+    middles = x[rng.integers(len(x), size=(STARTS, 1))]  # (starts, 1, D)
+    while middles.shape[1] < n:
+        far = _squared_distances(x, middles).min(2).cumsum(1)  # (starts, N)
+        at = (far < rng.random((STARTS, 1)) * far[:, -1:]).sum(1)
+        middles = np.concatenate([middles, x[at.clip(max=len(x) - 1)][:, None]], 1)
+    for _ in range(ITERATIONS):
+        own = np.eye(n)[_squared_distances(x, middles).argmin(2)]  # (starts, N, n)
+        size = own.sum(1)[:, :, None]
+        middles = np.where(size > 0, own.transpose(0, 2, 1) @ x / size.clip(min=1), middles)
+    return middles[_squared_distances(x, middles).min(2).sum(1).argmin()]
+
+
+def _squared_distances(x: np.ndarray, middles: np.ndarray) -> np.ndarray:
+    """Between rows (N, D) and middles (starts, n, D), (starts, N, n)."""
+    return ((middles**2).sum(2)[:, None] - 2 * x @ middles.transpose(0, 2, 1) + (x**2).sum(1)[:, None]).clip(min=0)
 
 
 def _mean_operator(folds: Tensor) -> Tensor:
@@ -134,9 +152,10 @@ def _ridge_operators(a: Tensor, folds: Tensor) -> list[Tensor]:
         cross = (a[test] - mean) @ train.T @ vectors
         unit = values.sum() / min(train.shape)
         centre = torch.eye(len(train), dtype=torch.float64) - 1 / len(train)
+        places = test.nonzero(), (~test).nonzero().T
         for P, ridge in zip(operators, RIDGES, strict=True):
             weights = cross / (values.clamp(min=0) + ridge * unit) @ vectors.T @ centre + 1 / len(train)
-            P[test.unsqueeze(1) & ~test] = weights.flatten()
+            P[places] = weights
     return operators
 
 

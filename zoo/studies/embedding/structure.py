@@ -137,9 +137,23 @@ def rings(W: torch.Tensor, neighbours: torch.Tensor) -> list[dict[str, Any]]:
     ]
 
 
-def read(out: Path, draws: Sequence[Draw]) -> list[dict[str, Any]]:
-    """What was found in every draw."""
-    return [json.loads(draw.file(out).read_text("utf-8")) for draw in draws]
+def read(out: Path, draws: Sequence[Draw], alpha: float) -> dict[str, Any]:
+    """What was found in the rows, which come first, and in the draws of the null model.
+
+    Args:
+        out: Folder of the study.
+        draws: All done.
+        alpha: Chance of any false finding among the tests.
+    """
+    found, *null = (json.loads(draw.file(out).read_text("utf-8")) for draw in draws)
+    lines = tests(found)
+    return {
+        "found": found,
+        "null": null,
+        "tests": lines,
+        "findings": findings(lines, alpha),
+        "false_findings": false_findings(null, alpha),
+    }
 
 
 def tests(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -236,16 +236,7 @@ class _Study:
         (self.out / "structure").mkdir(exist_ok=True)
         draws = [structure.Draw(self.last, n, self.settings.families) for n in (None, *range(self.settings.null_draws))]
         do_all(structure.look, [d for d in draws if not d.done(self.out)], self.out, self.jobs)
-        found, *null = structure.read(self.out, draws)
-        alpha = self.settings.alpha
-        tests = structure.tests(found)
-        return {
-            "found": found,
-            "null": null,
-            "tests": tests,
-            "findings": structure.findings(tests, alpha),
-            "false_findings": structure.false_findings(null, alpha),
-        }
+        return structure.read(self.out, draws, self.settings.alpha)
 
     def _training(self) -> Any:
         s = self.settings
