@@ -21,7 +21,7 @@ MODELS = {
 
 CIRCLE, LINE, UNDECIDED, NOT_IN_ORDER = "circle", "line or arc", "undecided: circle or arc", "not in order"
 MOST_DRAWN = 12  # families
-MOST_WRITTEN = 24  # members of one
+ALL_WRITTEN, SOME_WRITTEN = 24, 12  # members of a family: up to so many all, of more about so many
 
 
 def _test(done: dict[str, Any], experiment: str, name: str) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def _drawn(name: str, c: dict[str, Any], what: str) -> Chart:
     """A family in the plane in which its order shows most; of a long one only some members are written."""
     places, members = np.array(c["plane"]), c["members"]  # (n, 2), of the first form
     line = np.concatenate([places, places[:1]]) if what == CIRCLE else places
-    every = -(-len(members) // MOST_WRITTEN)
+    every = 1 if len(members) <= ALL_WRITTEN else -(-len(members) // SOME_WRITTEN)
     x, y = line.T.tolist()
     series = [Series("in order", x, y, "dotted")]
     for written in (True, False):
