@@ -89,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_studies(studies: Any) -> None:
     whole = studies.add_parser("embedding", help="is there structure in an embedding outside superposition? A report")
     _add_embedding(whole)
+    named = studies.add_parser("structure", help="only the embedding study's search for circles and binding (A8, A9)")
+    named.add_argument("--embedding", metavar="SOURCE", required=True, help="what zoo.embedding takes")
+    _add_named(named)
     toys = studies.add_parser("toys", help="all studies of toys, and one report")
     reset = studies.add_parser("row-reset", help="what one row of a GPT-2's embedding is worth, and if it comes back")
     reset.add_argument("--source", default="gpt2-mini.learned", help="the GPT-2: what zoo.load takes")
@@ -124,7 +127,7 @@ def _add_studies(studies: Any) -> None:
     for study, seeds in (*((study, 3) for study in (whole, frozen, rows, pursuit, atoms)), (reset, 2), *single):
         study.add_argument("--seeds", type=int, default=seeds, help=f"runs per arm, default {seeds}")
     toys.add_argument("--seeds", type=int, help="runs per arm; default that of every study")
-    for study in (whole, toys, reset, frozen, rows, pursuit, atoms, *(study for study, _ in single)):
+    for study in (whole, named, toys, reset, frozen, rows, pursuit, atoms, *(study for study, _ in single)):
         study.add_argument("--out", required=True, help="folder of the study; finished runs in it are kept")
         study.add_argument("--jobs", type=int, default=1, help="runs at a time")
 
@@ -135,16 +138,22 @@ def _add_embedding(study: argparse.ArgumentParser) -> None:
         help="one or several runs' embeddings: what zoo.embedding takes; {step} in a name stands for the step",
     )  # fmt: skip
     study.add_argument("--steps", type=_steps, help="of pretraining, as 0,512,4096; default all that the source holds")
-    study.add_argument("--tokens", help="vocabulary of a source without: .txt with a token per line, or .json")
     study.add_argument("--train", metavar="CONFIG", help="train learned and frozen embeddings by this config (A5)")
     study.add_argument("--training-steps", type=int, default=640, help="optimizer steps of these runs")
     study.add_argument("--n-atoms", type=int, help="of a dictionary; default 4 per dimension")
     study.add_argument("--frequency-power", type=float, default=0.0, help="rows have weight p^power")
-    study.add_argument("--null-draws", type=int, default=20, help="null models searched for circles and binding")
     study.add_argument("--reset-rows", type=int, default=128, help="rows that are reset one at a time (A6)")
-    study.add_argument("--keep-untrained", action="store_true", help="study rows that look untrained, too")
     study.add_argument("--margin", type=float, default=0.1, help="nats that are much worse")
     study.add_argument("--tolerance", type=float, default=0.05, help="FVU at which nothing much is left over")
+    _add_named(study)
+
+
+def _add_named(study: argparse.ArgumentParser) -> None:
+    """What a study of rows with names is told of them."""
+    study.add_argument("--tokens", help="vocabulary of a source without: .txt with a token per line, or .json")
+    study.add_argument("--keep-untrained", action="store_true", help="study rows that look untrained, too")
+    study.add_argument("--families", metavar="FILE", help="YAML or JSON: your own families of tokens in a known order")
+    study.add_argument("--null-draws", type=int, default=20, help="null models searched for circles and binding")
 
 
 def _numbers(text: str) -> list[float]:
@@ -201,6 +210,13 @@ def _study(arguments: argparse.Namespace, extra: list[str]) -> None:
         raise ZooError(f"study {a.name} takes nothing after --, and {' '.join(extra)} stands there")
     if a.name == "embedding":
         return _study_embedding(a, out)
+    if a.name == "structure":
+        from zoo.studies.embedding import structure_study
+
+        named = (a.embedding, a.tokens, a.keep_untrained, a.families, a.null_draws)
+        verdict = structure_study.run(out, *named, _command_line(), a.jobs).verdict
+        print(f"{verdict.headline}\n{verdict.certainty}\nwrote {out / 'report.html'}, report.json and figures")
+        return
     if a.name == "frozen-embedding":
         from zoo.studies import frozen_embedding
 
@@ -248,6 +264,7 @@ def _study_embedding(a: argparse.Namespace, out: Path) -> None:
         seeds=a.seeds,
         null_draws=a.null_draws,
         reset_rows=a.reset_rows,
+        families=a.families,
         keep_untrained=a.keep_untrained,
         margin=a.margin,
         tolerance=a.tolerance,

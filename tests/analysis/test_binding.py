@@ -16,7 +16,7 @@ def pairs(n=240, d=24, rank=0, noise=0.4, scale=0.7, seed=0):
 
 @pytest.mark.parametrize("rank", [1, 2, 5])
 def test_the_rank_of_what_a_matrix_adds_to_a_scalar_is_found(rank):
-    found = binding(*pairs(rank=rank), n_permutations=99)
+    found = binding(*pairs(rank=rank), n_draws=99)
     assert found.rank == rank
     assert found.p_value == found.class_p_value == 0.01
     assert found.matrix > found.shrinkage + 0.1
@@ -27,7 +27,7 @@ def test_the_rank_of_what_a_matrix_adds_to_a_scalar_is_found(rank):
 
 
 def test_scale_and_offset_alone_leave_nothing_to_a_matrix():
-    found = binding(*pairs(), n_permutations=99)
+    found = binding(*pairs(), n_draws=99)
     assert found.scale_offset == pytest.approx(0.7**2 / (0.7**2 + 0.4**2), abs=0.04)
     assert found.offset < found.scale_offset  # a + m is too long
     assert found.gain < 0.01
@@ -38,7 +38,7 @@ def test_shared_content_in_few_dimensions_is_shrinkage_and_no_binding():
     g = torch.Generator().manual_seed(0)
     content = torch.randn(240, 6, generator=g) @ torch.randn(6, 48, generator=g) / 6**0.5
     a, b = (content + 0.6 * torch.randn(240, 48, generator=g) for _ in range(2))
-    found = binding(a, b + 1.0, n_permutations=19)
+    found = binding(a, b + 1.0, n_draws=19)
     assert found.matrix > found.scale_offset + 0.05  # the best map shrinks where there is no content
     assert found.gain < 0.02
     assert found.class_gain < 0.02
@@ -47,7 +47,7 @@ def test_shared_content_in_few_dimensions_is_shrinkage_and_no_binding():
 def test_a_rotation_is_found_by_the_rotation():
     a, _ = pairs()
     R = torch.linalg.qr(torch.randn(24, 24, generator=torch.Generator().manual_seed(1))).Q
-    found = binding(a, 1.5 * a @ R + 2.0, n_permutations=9)
+    found = binding(a, 1.5 * a @ R + 2.0, n_draws=9)
     assert found.rotation == pytest.approx(1, abs=1e-6)
     assert found.scale_offset < 0.1
 
@@ -57,11 +57,24 @@ def test_pairs_without_a_relation_have_no_gain_and_uniform_p_values():
     for seed in range(80):
         g = torch.Generator().manual_seed(seed)
         a, noise = torch.randn(80, 16, generator=g), torch.randn(80, 16, generator=g)
-        found.append(binding(a, 0.5 * a + noise, n_permutations=39, seed=seed))
+        found.append(binding(a, 0.5 * a + noise, n_draws=39, seed=seed))
     for p in ([f.p_value for f in found], [f.class_p_value for f in found]):
         assert np.mean(np.array(p) <= 0.05) <= 0.125  # 10 of 80: chance 1 in 100 at the nominal level
         assert 0.4 < np.mean(p) < 0.6
     assert np.mean([f.gain for f in found]) < 0.01
+
+
+def test_noise_that_grows_with_the_rows_is_taken_for_binding_no_more_often_than_stated():
+    p = []
+    for seed in range(100):
+        g = torch.Generator().manual_seed(seed)
+        a = torch.randn(60, 12, generator=g) * (0.8 * torch.randn(60, 1, generator=g)).exp()
+        size = (a.norm(dim=1, keepdim=True) / a.norm(dim=1).mean()) ** 1.5
+        b = 0.7 * a + 0.6 * a.std() * size * torch.randn(60, 12, generator=g)
+        found = binding(a, b, n_draws=99, seed=seed)
+        p.append((found.p_value, found.class_p_value))
+    for small in (np.array(p) <= 0.05).sum(0):
+        assert small <= 10  # of 100: chance 1 in 90 at the nominal level
 
 
 def test_a_map_that_differs_between_kinds_of_filler_does_not_carry_over():
@@ -70,7 +83,7 @@ def test_a_map_that_differs_between_kinds_of_filler_does_not_carry_over():
     middles = 6 * torch.randn(5, 24, generator=g)
     a = middles[kind] + torch.randn(300, 24, generator=g)
     answers = 6 * torch.randn(5, 24, generator=g)  # what b has depends on the kind alone
-    found = binding(a, answers[kind] + torch.randn(300, 24, generator=g), n_permutations=99)
+    found = binding(a, answers[kind] + torch.randn(300, 24, generator=g), n_draws=99)
     assert found.gain > 0.5
     assert found.class_gain < 0.05
 

@@ -10,7 +10,7 @@ def test_labels_that_follow_the_rows_agree_and_labels_dealt_out_do_not():
     kind = torch.arange(200) % 4
     rows = 4 * torch.randn(4, 16, generator=g)[kind] + torch.randn(200, 16, generator=g)
     labels = ["abcd"[k] for k in kind]
-    found = neighbour_agreement(rows, labels, n_permutations=99)
+    found = neighbour_agreement(rows, labels, n_draws=99)
     assert found.kappa > 0.9
     assert found.p_value == 0.01
     assert found.chance == pytest.approx(49 / 199, abs=0.01)  # of a row's 199 others, 49 are of its kind
@@ -22,15 +22,15 @@ def test_signs_do_not_count_where_codes_have_both():
     rows = 4 * torch.randn(40, 64, generator=g)[kind] + torch.randn(240, 64, generator=g)
     rows[:120] *= -1
     labels = [str(k) for k in kind.tolist()]
-    assert neighbour_agreement(rows, labels, n_permutations=9).kappa < 0.6
-    assert neighbour_agreement(rows, labels, signed=False, n_permutations=9).kappa > 0.9
+    assert neighbour_agreement(rows, labels, n_draws=9).kappa < 0.6
+    assert neighbour_agreement(rows, labels, signed=False, n_draws=9).kappa > 0.9
 
 
 def test_p_values_of_gaussian_rows_are_uniform():
     p = []
     for seed in range(150):
         rows = torch.randn(60, 8, generator=torch.Generator().manual_seed(seed))
-        p.append(neighbour_agreement(rows, ["ab"[i % 2] for i in range(60)], n_permutations=39, seed=seed).p_value)
+        p.append(neighbour_agreement(rows, ["ab"[i % 2] for i in range(60)], n_draws=39, seed=seed).p_value)
     assert np.mean(np.array(p) <= 0.05) <= 0.1
     assert 0.43 < np.mean(p) < 0.6
 

@@ -1,5 +1,4 @@
-from zoo.analysis.multiple_tests import holm
-from zoo.analysis.token_families import CYCLIC, families, kinds, relations
+from zoo.analysis.token_families import CYCLIC, LINEAR, Ordered, families, kinds, known_families, relations
 
 WEEK = CYCLIC["weekdays"].split()
 
@@ -13,6 +12,28 @@ def test_a_family_is_found_in_every_form_that_all_members_have():
     usable[3] = False
     assert families(tokens, usable)[0].rows == [list(range(7, 14))]
     assert families(WEEK[:6]) == []
+
+
+def test_of_a_long_family_the_longest_run_of_tokens_is_taken_and_of_a_short_one_all_or_nothing():
+    numbers = [str(n) for n in (*range(1, 9), *range(20, 45))]
+    marked = ["##" + n for n in numbers if n != "30"]
+    (found,) = (family for family in families([*numbers, *marked]) if family.name == "numbers 1-100")
+    assert found.members == [str(n) for n in range(20, 45)]
+    assert found.rows == [list(range(8, 33))]  # the other form lacks a member
+    assert families(numbers[:19]) == []  # 11 in a row
+
+
+def test_every_known_family_says_whether_its_order_is_cyclic_and_names_no_member_twice():
+    known = known_families()
+    assert {name: family.order for name, family in known.items() if name in ("weekdays", "hours", "digits")} == {
+        "weekdays": "cyclic",
+        "hours": "cyclic",
+        "digits": "linear",
+    }
+    assert len(known) == len(CYCLIC) + len(LINEAR)
+    assert all(len(set(family.members)) == len(family.members) for family in known.values())
+    (found,) = families([" Q", " W", " E"], known={"keys": Ordered("linear", ["q", "w", "e"])})
+    assert (found.order, found.rows) == ("linear", [[0, 1, 2]])
 
 
 def test_relations_pair_tokens_that_differ_by_one_thing():
@@ -32,9 +53,3 @@ def test_kinds_are_read_off_the_spelling_in_both_kinds_of_tokenizer():
     expected = ["word", "continuation", "capitalised", "upper case", "number", "punctuation", "space", "not Latin"]
     assert spaced == [*expected, "special", "word"]
     assert kinds(["the", "##ing", "[unused3]", "##5"]) == ["word", "continuation", "special", "number"]
-
-
-def test_holm_is_that_of_a_worked_example():
-    assert holm([0.01, 0.04, 0.03, float("nan"), 0.005]).tolist()[:3] == [0.03, 0.06, 0.06]
-    assert holm([0.01, 0.04, 0.03, float("nan"), 0.005])[4] == 0.02
-    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from zoo import report
+from zoo.analysis.multiple_tests import rate_limit
+from zoo.analysis.near_neighbours import nearest
 from zoo.analysis.token_families import CYCLIC
 from zoo.null_models import planted
 from zoo.studies import basis_pursuit, embedding
@@ -56,7 +58,6 @@ def small_study(tmp_path, monkeypatch):
     monkeypatch.setattr(controls, "NOISES", (0.0, 0.2))
     monkeypatch.setattr(basis_pursuit, "_gauge", lambda *_: {"gauge": math.nan, "gauge_of_random_directions": math.nan})
     monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 4))
-    monkeypatch.setattr(structure, "PERMUTATIONS", 299)
     monkeypatch.setitem(sys.modules, "umap", None)  # as where it is not installed
 
     def run(rows, named=True, **settings):
@@ -176,11 +177,17 @@ def test_fewer_atoms_than_dimensions_are_pointed_out_and_what_is_missing_says_wh
     assert "planted" not in written.sections[1].tables.split("12 atoms do not span")[0]
 
 
-def test_null_rows_have_a_finding_no_more_often_than_stated(monkeypatch):
-    monkeypatch.setattr(structure, "PERMUTATIONS", 299)
-    matrices = [*(gaussian(seed) for seed in range(30)), *(superposition(seed) for seed in range(30))]
-    false = structure.false_findings([structure.structure(rows, TOKENS) for rows in matrices], 0.05)
-    assert sum(count > 0 for count in false) <= 7  # 8 or more of 60 at the nominal 5 %: chance 1 in 75
+def test_of_100_null_models_hardly_any_has_a_finding():
+    def spectrum(power, seed):
+        return gaussian(seed) * torch.arange(1, D + 1).pow(-power / 2)
+
+    matrices = [superposition(seed) for seed in range(25)]
+    matrices += [spectrum(power, seed) for power in (0, 1, 2) for seed in range(25)]
+    found = [structure.named(rows, TOKENS, nearest(rows, 5)[1]) for rows in matrices]
+    false = structure.false_findings(found, 0.05)
+    had = sum(count > 0 for count in false)
+    assert {len(structure.tests(of)) for of in found} == {5}  # four families and a relation
+    assert rate_limit(had, 100) < 0.1, structure.false_rate(false)
 
 
 def test_the_error_over_pretraining_without_tokens_and_a_study_that_goes_on(

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.analysis.multiple_tests import monte_carlo
 from zoo.analysis.near_neighbours import nearest
 
 NEIGHBOURS = 5
@@ -29,7 +31,7 @@ def neighbour_agreement(
     rows: Tensor,
     labels: Sequence[str],
     signed: bool = True,
-    n_permutations: int = 999,
+    n_draws: int = 999,
     seed: int = 0,
     neighbours: Tensor | None = None,
 ) -> Agreement:
@@ -39,7 +41,7 @@ def neighbour_agreement(
         rows: (n, D), n above 5; what has no direction is nearest to nothing in particular.
         labels: Of every row.
         signed: Whether a row and its opposite differ; those of a dictionary with codes of both signs do not.
-        n_permutations: Of the labels; p is (1 + those as high) / (1 + permutations).
+        n_draws: Permutations of the labels, at most; fewer where p is above 0.05.
         seed: Of these.
         neighbours: Indices of the nearest rows by cosine, (n, at least 5), if they are known.
     """
@@ -47,12 +49,13 @@ def neighbour_agreement(
     codes = np.unique(np.asarray(labels), return_inverse=True)[1]
     share = float((codes[near] == codes[:, None]).mean())
     rng = np.random.default_rng(seed)
-    permuted = np.empty(n_permutations)
-    for i in range(n_permutations):
-        dealt = rng.permutation(codes)
-        permuted[i] = (dealt[near] == dealt[:, None]).mean()
-    p_value = (1 + int((permuted >= share - 1e-12).sum())) / (1 + n_permutations)
-    return Agreement(share, float(permuted.mean()), p_value)
+
+    def draw(count: int) -> Tensor:
+        dealt = (rng.permutation(codes) for _ in range(count))
+        return torch.tensor([(own[near] == own[:, None]).mean() for own in dealt], dtype=torch.float64)
+
+    drawn = monte_carlo(draw, share, n_draws)
+    return Agreement(share, drawn.mean, drawn.p_value)
 
 
 def _nearest(rows: Tensor, signed: bool) -> Tensor:

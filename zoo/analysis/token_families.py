@@ -5,28 +5,62 @@ that continues a word.
 """
 
 import string
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 CONTINUES = "##"
 KINDS = ("word", "continuation", "capitalised", "upper case", "number", "punctuation", "space", "not Latin", "special")
 CYCLIC = {
     "weekdays": "monday tuesday wednesday thursday friday saturday sunday",
+    "weekdays, short": "mon tue wed thu fri sat sun",
     "months": "january february march april may june july august september october november december",
-    "hours": "one two three four five six seven eight nine ten eleven twelve",
-    "digits": "0 1 2 3 4 5 6 7 8 9",
+    "months, short": "jan feb mar apr may jun jul aug sep oct nov dec",
     "seasons": "spring summer autumn winter",
+    "hours": "one two three four five six seven eight nine ten eleven twelve",
     "compass": "north northeast east southeast south southwest west northwest",
     "colour wheel": "red orange yellow green blue purple",
-    "alphabet": " ".join(string.ascii_lowercase),
+    "musical notes": "c d e f g a b",
+    "zodiac": "aries taurus gemini cancer leo virgo libra scorpio sagittarius capricorn aquarius pisces",
 }
+LINEAR = {
+    "digits": "0 1 2 3 4 5 6 7 8 9",
+    "numbers 1-100": " ".join(str(number) for number in range(1, 101)),
+    "number words": (
+        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+        "eighteen nineteen twenty"
+    ),
+    "tens": "ten twenty thirty forty fifty sixty seventy eighty ninety",
+    "powers of ten": "ten hundred thousand million billion trillion",
+    "ordinals": "first second third fourth fifth sixth seventh eighth ninth tenth",
+    "ordinals in digits": "1st 2nd 3rd 4th 5th 6th 7th 8th 9th 10th",
+    "years": " ".join(str(year) for year in range(1500, 2100)),
+    "decades": " ".join(f"{year}s" for year in range(1900, 2020, 10)),
+    "units of time": "second minute hour day week month year decade century",
+    "ages": "newborn infant child teenager adult elderly",
+    "planets": "mercury venus earth mars jupiter saturn uranus neptune",
+    "alphabet": " ".join(string.ascii_lowercase),
+    "Greek letters": "alpha beta gamma delta epsilon zeta eta theta",
+    "Roman numerals": "i ii iii iv v vi vii viii ix x",
+}
+LONG = 24  # members, above which a run of them is enough
+LEAST_RUN = 12
+
+Order = Literal["cyclic", "linear"]
+
+
+class Ordered(NamedTuple):
+    """Words of a known order."""
+
+    order: Order
+    members: list[str]
 
 
 class Family(NamedTuple):
-    """Tokens of a known cyclic order."""
+    """Tokens of a known order."""
 
     name: str
-    members: list[str]
+    order: Order
+    members: list[str]  # as they are spelled in the list, in order
     rows: list[list[int]]  # for every form that all members have, their token ids in order
 
 
@@ -72,26 +106,55 @@ def kinds(tokens: Sequence[str]) -> list[str]:
     return found
 
 
-def families(tokens: Sequence[str], usable: Sequence[bool] | None = None) -> list[Family]:
-    """Families of `CYCLIC` in every form that all their members have: with a leading space, a capital, in capitals, ...
+def known_families() -> dict[str, Ordered]:
+    """The families of `CYCLIC` and `LINEAR`, by their names."""
+    cyclic = {name: Ordered("cyclic", text.split()) for name, text in CYCLIC.items()}
+    return cyclic | {name: Ordered("linear", text.split()) for name, text in LINEAR.items()}
+
+
+def families(
+    tokens: Sequence[str], usable: Sequence[bool] | None = None, known: Mapping[str, Ordered] | None = None
+) -> list[Family]:
+    """Families in every form that all their members have: with a leading space, a capital, in capitals, ...
+
+    Of a family with more than 24 members, such as years, the longest run of members that some form has is taken, if it
+    is of 12 or more, in every form that has all of it.
 
     Args:
         tokens: Text of every token, (V).
         usable: Which may be members, (V); all by default.
+        known: The families that are looked for; `known_families` by default.
     """
     ids = _ids(tokens, usable)
     found = []
-    for name, text in CYCLIC.items():
-        members = text.split()
+    for name, (order, members) in (known_families() if known is None else known).items():
+        forms = [
+            [ids.get(start + change(member)) for member in members]
+            for start in ("", " ", CONTINUES)
+            for change in (str, str.lower, str.capitalize, str.upper)
+        ]
+        least = LEAST_RUN if len(members) > LONG else len(members)
+        first, end = max((_longest_run(form) for form in forms), key=lambda run: run[1] - run[0])
+        if end - first < least:
+            continue
         rows: list[list[int]] = []
-        for start in ("", " ", CONTINUES):
-            for change in (str.lower, str.capitalize, str.upper):
-                form = [ids.get(start + change(member)) for member in members]
-                if None not in form and form not in rows:
-                    rows.append(form)  # type: ignore[arg-type]
-        if rows:
-            found.append(Family(name, members, rows))
+        for form in forms:
+            run = [i for i in form[first:end] if i is not None]
+            if len(run) == end - first and run not in rows:
+                rows.append(run)
+        found.append(Family(name, order, members[first:end], rows))
     return found
+
+
+def _longest_run(form: Sequence[int | None]) -> tuple[int, int]:
+    """Start and end of the longest stretch without None."""
+    best, start = (0, 0), 0
+    for place, value in enumerate([*form, None]):
+        if value is None:
+            if place - start > best[1] - best[0]:
+                best = (start, place)
+            start = place + 1
+    return best
 
 
 def relations(tokens: Sequence[str], usable: Sequence[bool] | None = None, least: int = 40) -> list[Relation]:

@@ -6,8 +6,9 @@ and of planted superpositions: rows that share atoms lie rounder than Gaussian o
 superposition by its shape alone.
 """
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,19 @@ import torch.nn.functional as F
 from zoo import sources
 from zoo.analysis.binding import LEAST_PAIRS, binding
 from zoo.analysis.circle_search import SIZES, roundest
-from zoo.analysis.circles import circle
-from zoo.analysis.multiple_tests import holm
+from zoo.analysis.circles import LEAST, circle
+from zoo.analysis.multiple_tests import DRAWS_PER_TEST, draws_needed, holm, rate_limit
 from zoo.analysis.near_neighbours import nearest
 from zoo.analysis.neighbour_agreement import neighbour_agreement
-from zoo.analysis.token_families import families, kinds, relations
+from zoo.analysis.token_families import Ordered, families, kinds, known_families, relations
 from zoo.datamodules import CovarianceMatchedRows, PlantedRows
+from zoo.studies.embedding.families_file import read_families
 from zoo.studies.matrices import PLANTED_SPARSITY
 from zoo.studies.tasks import write_json
 
 PAIRS = 400  # of a relation, at most
-PERMUTATIONS = 499
+LEAST_RELATION = max(40, LEAST_PAIRS)
 CLEAR_GAIN = 0.05  # in R², of a matrix over scale and offset
-LEAST_MEMBERS = 7  # of a family: 6 have so few orders that the best of them is no surprise among a dozen tests
-MADE_WITH = {"version": 2, "pairs": PAIRS, "permutations": PERMUTATIONS, "sizes": list(SIZES)}
 
 
 @dataclass(frozen=True)
@@ -41,52 +41,85 @@ class Draw:
 
     rows: str  # .npy file
     null: int | None  # number of the draw
+    families: str | None = None  # file of the user's own
 
     def file(self, out: Path) -> Path:
         """Where the result lies."""
         name = "embedding" if self.null is None else f"null-{self.null}"
         return out / "structure" / f"{name}.json"
 
+    def made_with(self) -> dict[str, Any]:
+        """What decides the result beside the rows."""
+        known = json.dumps(read_families(self.families)).encode()
+        return {
+            "version": 3,
+            "pairs": PAIRS,
+            "draws_per_test": DRAWS_PER_TEST,
+            "sizes": list(SIZES),
+            "families": hashlib.sha256(known).hexdigest(),
+        }
+
     def done(self, out: Path) -> bool:
         """Whether that was found in the way it is looked for now."""
         file = self.file(out)
-        return file.exists() and json.loads(file.read_text("utf-8")).get("made_with") == MADE_WITH
+        return file.exists() and json.loads(file.read_text("utf-8")).get("made_with") == self.made_with()
 
 
 def look(draw: Draw, out: Path) -> None:
     """Look for all of it in one matrix, and write what is there."""
     W, tokens = sources.embedding(draw.rows), sources.token_strings(draw.rows)
+    known = read_families(draw.families)
     if draw.null is None:
-        return write_json(draw.file(out), structure(W, tokens) | {"made_with": MADE_WITH})
-    found = structure(CovarianceMatchedRows(seed=draw.null).rows(W), tokens)
+        return write_json(draw.file(out), structure(W, tokens, known) | {"made_with": draw.made_with()})
+    found = structure(CovarianceMatchedRows(seed=draw.null).rows(W), tokens, known)
     superposed = PlantedRows(2 * W.shape[1], PLANTED_SPARSITY, seed=draw.null).rows(W)
-    found |= {"superposed_rings": rings(superposed, _neighbours(superposed)), "made_with": MADE_WITH}
+    found |= {"superposed_rings": rings(superposed, _neighbours(superposed)), "made_with": draw.made_with()}
     write_json(draw.file(out), found)
 
 
-def structure(W: torch.Tensor, tokens: Sequence[str] | None) -> dict[str, Any]:
-    """Circles, rings, relations and agreement of neighbours in rows (V, D) of known or unknown tokens, plain JSON."""
+def structure(
+    W: torch.Tensor, tokens: Sequence[str] | None, known: Mapping[str, Ordered] | None = None
+) -> dict[str, Any]:
+    """Circles, rings, relations and agreement of neighbours in rows (V, D), plain JSON.
+
+    Args:
+        W: The rows.
+        tokens: Text of every row's token, if they are known.
+        known: Families that are looked for; `known_families` by default.
+    """
     neighbours = _neighbours(W)
-    found: dict[str, Any] = {"rings": rings(W, neighbours), "circles": {}, "relations": {}, "agreement": None}
-    if tokens is None:
-        return found
-    labels = kinds(tokens)
-    if len(set(labels)) > 1:
-        near = neighbour_agreement(W, labels, n_permutations=PERMUTATIONS, neighbours=neighbours)
+    found: dict[str, Any] = {"circles": {}, "absent": [], "relations": {}, "agreement": None}
+    return found | (named(W, tokens, neighbours, known) if tokens else {}) | {"rings": rings(W, neighbours)}
+
+
+def named(
+    W: torch.Tensor,
+    tokens: Sequence[str],
+    neighbours: torch.Tensor,
+    known: Mapping[str, Ordered] | None = None,
+) -> dict[str, Any]:
+    """What is tested in rows of known tokens; see `structure`, and `nearest` for the neighbours (V, at least 5)."""
+    known = known_families() if known is None else known
+    labels, members, pairs = kinds(tokens), families(tokens, known=known), relations(tokens, least=LEAST_RELATION)
+    several = len(set(labels)) > 1
+    n_draws = draws_needed(several + len(pairs) + sum(len(family.members) >= LEAST for family in members))
+    found: dict[str, Any] = {"circles": {}, "relations": {}, "agreement": None, "draws": n_draws}
+    found["absent"] = [name for name in known if name not in {family.name for family in members}]
+    if several:
+        near = neighbour_agreement(W, labels, n_draws=n_draws, neighbours=neighbours)
         found["agreement"] = {**near._asdict(), "kappa": near.kappa}
-    for family in families(tokens):
-        if len(family.members) >= LEAST_MEMBERS:
-            c = circle(torch.stack([W[form] for form in family.rows]))
-            labelled = {"members": family.members, "forms": len(family.rows), "plane": c.plane.tolist()}
-            found["circles"][family.name] = {**c._asdict(), **labelled, "closed": c.closed}
-        else:
-            found["circles"][family.name] = {"members": family.members, "p_value": None}
-    for relation in relations(tokens, least=max(40, LEAST_PAIRS)):
-        pairs = relation.pairs
-        if len(pairs) > PAIRS:
-            pairs = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))[:PAIRS]]
-        a, b = (W[list(side)] for side in zip(*pairs, strict=True))
-        result = binding(a, b, PERMUTATIONS)._asdict()
+    for family in members:
+        told: dict[str, Any] = {"members": family.members, "order": family.order, "forms": len(family.rows)}
+        if len(family.members) >= LEAST:
+            c = circle(torch.stack([W[form] for form in family.rows]), n_draws)
+            told |= {**c._asdict(), "plane": c.plane[0].tolist(), "shape": c.shape}
+        found["circles"][family.name] = {"p_value": None} | told
+    for relation in pairs:
+        chosen = relation.pairs
+        if len(chosen) > PAIRS:
+            chosen = [chosen[i] for i in np.random.default_rng(0).permutation(len(chosen))[:PAIRS]]
+        a, b = (W[list(side)] for side in zip(*chosen, strict=True))
+        result = binding(a, b, n_draws)._asdict()
         found["relations"][relation.name] = {**result, "all_pairs": len(relation.pairs), "example": relation.example}
     return found
 
@@ -104,16 +137,31 @@ def rings(W: torch.Tensor, neighbours: torch.Tensor) -> list[dict[str, Any]]:
     ]
 
 
-def read(out: Path, draws: Sequence[Draw]) -> list[dict[str, Any]]:
-    """What was found in every draw."""
-    return [json.loads(draw.file(out).read_text("utf-8")) for draw in draws]
+def read(out: Path, draws: Sequence[Draw], alpha: float) -> dict[str, Any]:
+    """What was found in the rows, which come first, and in the draws of the null model.
+
+    Args:
+        out: Folder of the study.
+        draws: All done.
+        alpha: Chance of any false finding among the tests.
+    """
+    found, *null = (json.loads(draw.file(out).read_text("utf-8")) for draw in draws)
+    lines = tests(found)
+    return {
+        "found": found,
+        "null": null,
+        "tests": lines,
+        "findings": findings(lines, alpha),
+        "false_findings": false_findings(null, alpha),
+    }
 
 
 def tests(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Every test of a matrix, with its p-value adjusted for all of them together (Holm).
 
-    A finding is surprising and large: a circle describes its family better than an open arc does; a matrix gains more
-    than 0.05 in R² over scale, offset and shrinkage, on random folds and on folds of fillers of a kind it has not seen.
+    A finding is surprising and large: a family in order lies on a circle, and on no open line or arc; a matrix gains
+    more than 0.05 in R² over scale, offset and shrinkage, on random folds and on folds of fillers of a kind it has not
+    seen.
 
     Args:
         found: Of `structure`.
@@ -130,7 +178,7 @@ def tests(found: dict[str, Any]) -> list[dict[str, Any]]:
     for name, c in found["circles"].items():
         if c["p_value"] is not None:
             lines.append({"experiment": "A9", "name": name, "p_value": c["p_value"]})
-            lines[-1] |= {"size": c["share"], "large": c["closed"]}
+            lines[-1] |= {"size": c["share"], "large": c["shape"] == "circle"}
     adjusted = holm([line["p_value"] for line in lines])
     for line, p in zip(lines, adjusted, strict=True):
         line["adjusted"] = float(p)
@@ -145,3 +193,10 @@ def findings(lines: Sequence[dict[str, Any]], alpha: float) -> list[dict[str, An
 def false_findings(null_models: Sequence[dict[str, Any]], alpha: float) -> list[int]:
     """Number of findings in every null model."""
     return [len(findings(tests(found), alpha)) for found in null_models]
+
+
+def false_rate(false: Sequence[int]) -> str:
+    """How many null models had a finding, in words, with the exact upper limit of the rate."""
+    had = sum(count > 0 for count in false)
+    limit = rate_limit(had, len(false))
+    return f"{had} of {len(false)} null models had a finding; the 95 % upper limit of the rate is {limit:.2g}"

@@ -1,5 +1,6 @@
 """The parts of the report on structure that sparse coding does not look for: A4, A8, A9."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from zoo.report import Chart, Section, Series
 from zoo.studies.embedding.atoms import MATRICES
 from zoo.studies.embedding.numbers import mean_and_interval, spelled
-from zoo.studies.embedding.structure import CLEAR_GAIN
+from zoo.studies.embedding.structure import CLEAR_GAIN, false_rate
 
 MODELS = {
     "offset": "offset",
@@ -17,6 +18,10 @@ MODELS = {
     "matrix": "matrix (ridge)",
     "shuffled": "matrix, pairs shuffled",
 }
+
+CIRCLE, LINE, UNDECIDED, NOT_IN_ORDER = "circle", "line or arc", "undecided: circle or arc", "not in order"
+MOST_DRAWN = 12  # families
+ALL_WRITTEN, SOME_WRITTEN = 24, 12  # members of a family: up to so many all, of more about so many
 
 
 def _test(done: dict[str, Any], experiment: str, name: str) -> dict[str, Any]:
@@ -31,8 +36,8 @@ def _false(done: dict[str, Any]) -> str:
     false, alpha = done["A8"]["false_findings"], done["settings"]["alpha"]
     return (
         f"All tests of rows (A4's, A8 and A9) share a chance of {alpha:g} of any false finding (Holm). The whole "
-        f"search was also made in {len(false)} draws of the covariance-matched null model with the tokens' names kept: "
-        f"{sum(n > 0 for n in false)} had a finding."
+        f"search was also made in draws of the covariance-matched null model with the tokens' names kept: "
+        f"{false_rate(false)}."
     )
 
 
@@ -157,8 +162,8 @@ def binding(question: str, done: dict[str, Any], command: str) -> Section:
             Chart("a8-ranks", "What a matrix of some rank adds to a scale", by_rank, "rank", "gain in R²", log_x=True),
         ],
         null_models=(
-            "Scale and offset; a rotation; pairs shuffled; and, for p, what scale and offset leave over dealt out "
-            f"among the pairs. On covariance-matched rows the largest gain of {len(gains)} is "
+            "Scale and offset; a rotation; pairs shuffled; and, for p, random signs of what scale and offset leave "
+            f"over of every pair. On covariance-matched rows the largest gain of {len(gains)} is "
             f"{max(gains, default=float('nan')):.3f}. " + _false(done)
         ),
         not_shown=(
@@ -173,79 +178,87 @@ def binding(question: str, done: dict[str, Any], command: str) -> Section:
 def circles(question: str, done: dict[str, Any], command: str) -> Section:
     """A9."""
     found, rings = done["A8"]["found"]["circles"], done["A8"]["found"]["rings"]
-    tested = {name: c for name, c in found.items() if c["p_value"] is not None}
-    head = ["family", "members", "first harmonic", "isotropic", "open arc", "p", "p, adjusted", "what it is"]
-    table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    on_circle = _found(done, "A9")
-    alpha = done["settings"]["alpha"]
+    told = {name: _shape(done, name) for name in found}
+    head = ["family", "order of", "members", "forms", "first harmonic", "open path", "isotropic", "p, in order"]
+    head += ["adjusted", "p, if it is open", "p, if it is closed", "what it is"]
+    table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"] if found else []
     for name, c in found.items():
-        if name not in tested:
-            table.append(f"| {name} | {len(c['members'])} | | | | | | too few members to tell |")
-            continue
-        test = _test(done, "A9", name)
-        what = (
-            "a circle"
-            if name in on_circle
-            else "a line or an open arc"
-            if test["adjusted"] <= alpha
-            else "not in order"
-        )
-        cells = [name, str(len(c["members"])), *(f"{c[k]:.3f}" for k in ("share", "expected", "arc_share"))]
-        cells += [f"{c['p_value']:.2g}", f"{test['adjusted']:.2g}", what]
-        table.append(f"| {' | '.join(cells)} |")
-    if not found:
-        table = []
+        cells = [name, "a circle" if c["order"] == "cyclic" else "a line", str(len(c["members"])), str(c["forms"])]
+        if c["p_value"] is not None:
+            cells += [*(f"{c[k]:.3f}" for k in ("share", "arc_share", "expected")), f"{c['p_value']:.2g}"]
+            cells += [
+                f"{_test(done, 'A9', name)['adjusted']:.2g}",
+                *(f"{c[k]:.2g}" for k in ("p_if_open", "p_if_closed")),
+            ]
+        cells += [""] * (len(head) - 1 - len(cells)) + [told[name]]
+        table.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    if absent := done["A8"]["found"]["absent"]:
+        table.append(f"\nNot all members are tokens, in any one form: {', '.join(absent)}.")
     searched = [_ring(ring, done) for ring in rings]
     table += [text for text, _ in searched]
-    charts = []
-    if tested:
-        names = list(tested)
-        charts.append(
-            Chart(
-                "a9-shares",
-                "Share of a family's variance on a circle in its order",
-                [
-                    Series("first harmonic", names, [tested[n]["share"] for n in names], "bars"),
-                    Series("open arc", names, [tested[n]["arc_share"] for n in names], "points"),
-                    Series("isotropic rows", names, [tested[n]["expected"] for n in names], "points"),
-                ],
-                "",
-                "share",
-            )
-        )
-        charts += [_drawn(name, c) for name, c in tested.items()]
+    tested = [name for name, c in found.items() if c["p_value"] is not None]
+    charts = [_shares({name: found[name] for name in tested})] if tested else []
+    drawn = sorted(
+        (n for n in tested if told[n] != NOT_IN_ORDER), key=lambda n: (told[n] != CIRCLE, found[n]["p_value"])
+    )
+    charts += [_drawn(name, found[name], told[name]) for name in drawn[:MOST_DRAWN]]
     charts += [chart for _, chart in searched]
-    open_arcs = [n for n in tested if n not in on_circle and _test(done, "A9", n)["adjusted"] <= alpha]
-    finding = f"Circles: {', '.join(on_circle)}." if on_circle else "No circle was found."
-    if open_arcs:
-        finding += f" In order, but on an open line or arc: {', '.join(open_arcs)}."
-    rest = [n for n in tested if n not in on_circle and n not in open_arcs]
-    if rest:
-        finding += f" Not in order: {', '.join(rest)}."
-    if not tested:
-        finding += " None of the families with a known order has all of its members among the tokens."
     return Section(
         "A9",
         question,
-        finding,
+        _circles_found(found, told),
         tables="\n".join(table),
         charts=charts,
         null_models=(
-            "All other orders of the same members, for p; isotropic rows, whose share is 2 / (n - 1); and an open arc, "
-            "which has a high share too, without closing. Rings of unknown order stand beside the roundest groups "
-            "of Gaussian rows and of superposed ones. " + _false(done)
+            "For the order: random orders of the same members, and random rotations of fewer than 9. For the shape: "
+            "open lines and arcs over at most three quarters of a turn, and circles; at most 5 % of either are called "
+            "the other, each family on its own. "
+            "Isotropic rows, whose share is 2 / (n - 1). Rings of unknown order stand beside the roundest groups of "
+            "Gaussian rows and of superposed ones. " + _false(done)
         ),
         not_shown=(
             "Circles of families that are not asked for: the roundest groups of neighbours are shown, but rows that "
-            "share atoms, and three or four tight clusters, are as round. That a model uses a circle."
+            "share atoms, and three or four tight clusters, are as round. That a model uses a circle. An undecided "
+            "family may be either; arcs over more than three quarters of a turn may be called circles."
         ),
         command=command,
         numbers={
             "families": found,
+            "absent": absent,
             "rings": rings,
             "tests": [t for t in done["A8"]["tests"] if t["experiment"] == "A9"],
         },
     )
+
+
+def _shape(done: dict[str, Any], name: str) -> str:
+    """What a family is, in words."""
+    c = done["A8"]["found"]["circles"][name]
+    if c["p_value"] is None:
+        return "too few members to tell"
+    if _test(done, "A9", name)["adjusted"] > done["settings"]["alpha"]:
+        return NOT_IN_ORDER
+    return UNDECIDED if c["shape"] == "undecided" else str(c["shape"])
+
+
+def _circles_found(found: dict[str, Any], told: dict[str, str]) -> str:
+    groups = {what: [name for name in found if told[name] == what] for what in (CIRCLE, LINE, UNDECIDED, NOT_IN_ORDER)}
+    if not any(groups.values()):
+        return "None of the families with a known order has all of its members among the tokens."
+    surprising = [name for name in groups[CIRCLE] if found[name]["order"] == "linear"]
+    sentences = [f"Circles: {_listed(groups[CIRCLE])}" if groups[CIRCLE] else "No circle was found"]
+    sentences += [f"A line was expected of {_listed(surprising)}"] if surprising else []
+    words = {
+        LINE: "On an open line or arc",
+        UNDECIDED: "In order, circle or arc undecided",
+        NOT_IN_ORDER: "Not in order",
+    }
+    sentences += [f"{text}: {_listed(groups[what])}" for what, text in words.items() if groups[what]]
+    return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def _listed(names: list[str]) -> str:
+    return ("; " if any("," in name for name in names) else ", ").join(names)
 
 
 def _ring(ring: dict[str, Any], done: dict[str, Any]) -> tuple[str, Chart]:
@@ -269,19 +282,40 @@ def _ring(ring: dict[str, Any], done: dict[str, Any]) -> tuple[str, Chart]:
     return text, Chart(f"a9-roundest-{n}", f"Roundest {n} neighbours", series, map=True, caption=caption)
 
 
-def _drawn(name: str, c: dict[str, Any]) -> Chart:
-    plane = np.array(c["plane"])[0]  # (n, 2), of the first form
-    closed = np.concatenate([plane, plane[:1]]) if c["closed"] else plane
-    (x, y), (px, py) = closed.T.tolist(), plane.T.tolist()
+def _shares(tested: dict[str, Any]) -> Chart:
+    """Shares of all families."""
+    names = list(tested)
+
+    def shares(key: str) -> list[float]:
+        return [c[key] for c in tested.values()]
+
     series = [
-        Series("in order", x, y, "dotted"),
-        Series(name, px, py, "points", labels=c["members"], written=True, color="members"),
+        Series("first harmonic", names, shares("share"), "bars"),
+        Series("open path", names, shares("arc_share"), "points"),
+        Series("isotropic rows", names, shares("expected"), "points"),
     ]
+    return Chart("a9-shares", "Share of a family's variance in two waves of its order", series, "", "share")
+
+
+def _drawn(name: str, c: dict[str, Any], what: str) -> Chart:
+    """A family in the plane in which its order shows most; of a long one only some members are written."""
+    places, members = np.array(c["plane"]), c["members"]  # (n, 2), of the first form
+    line = np.concatenate([places, places[:1]]) if what == CIRCLE else places
+    every = 1 if len(members) <= ALL_WRITTEN else -(-len(members) // SOME_WRITTEN)
+    x, y = line.T.tolist()
+    series = [Series("in order", x, y, "dotted")]
+    for written in (True, False):
+        chosen = [i for i in range(len(members)) if (i % every == 0) == written]
+        if chosen:
+            x, y = places[chosen].T.tolist()
+            words = [members[i] for i in chosen]
+            series.append(Series(name, x, y, "points", labels=words, written=written, color="members"))
     return Chart(
-        f"a9-{name.replace(' ', '-')}",
-        name.capitalize(),
+        "a9-" + "-".join(re.findall(r"\w+", name.lower())),
+        name[:1].upper() + name[1:],
         series,
         map=True,
-        caption=f"The plane of the first harmonic; it holds {100 * c['share']:.0f} % of the family's variance "
+        caption=f"{what[:1].upper() + what[1:]}. The plane in which circles and open arcs in this order have most of "
+        f"their variance in common; a circle's plane holds {100 * c['share']:.0f} % of the family's variance "
         f"({100 * c['expected']:.0f} % of isotropic rows').",
     )

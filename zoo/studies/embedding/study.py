@@ -18,6 +18,7 @@ from zoo.paths import expanded
 from zoo.rebuild import portable
 from zoo.studies import basis_pursuit, frozen_embedding, row_reset, sparse_rows
 from zoo.studies.embedding import atoms, controls, rows, structure
+from zoo.studies.embedding.families_file import read_families
 from zoo.studies.embedding.numbers import pursued_error
 from zoo.studies.embedding.sections import write_up
 from zoo.studies.matrices import matrices, planted_atoms
@@ -28,7 +29,7 @@ ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-
 PENALTIES = (0.3, 0.2, 0.14, 0.1)
 DICTIONARY_STEPS = 10
 LEAST_ATOMS = 8
-OF_THE_REPORT = ("margin", "tolerance", "alpha", "null_draws", "reset_rows")  # settings that may change
+OF_THE_REPORT = ("margin", "tolerance", "alpha", "null_draws", "reset_rows", "families")  # settings that may change
 BITS_MATRICES = ("embedding", "covariance-matched", "planted")
 
 
@@ -53,6 +54,7 @@ class Settings:
         margin: Nats above which a frozen embedding is much worse.
         tolerance: FVU below which sparse coding leaves nothing much over.
         alpha: Chance of any false finding among the tests for structure.
+        families: File with families of tokens in a known order, beside the zoo's, see `families_file.read_families`.
     """
 
     sources: tuple[str, ...] = (DEFAULT,)
@@ -69,6 +71,7 @@ class Settings:
     margin: float = 0.1
     tolerance: float = 0.05
     alpha: float = 0.05
+    families: str | None = None
 
 
 def run(out: Path, settings: Settings, command: str = "", jobs: int = 1) -> report.Report:
@@ -87,6 +90,7 @@ def run(out: Path, settings: Settings, command: str = "", jobs: int = 1) -> repo
         ZooError: If a setting is out of range, a source cannot be read, or the folder holds another study.
     """
     _check(settings, jobs)
+    read_families(settings.families)
     steps = settings.steps or tuple(rows.steps_of(settings.sources[0]))
     if settings.train is None and settings.sources == (DEFAULT,):
         settings = replace(settings, train=DEFAULT)
@@ -250,18 +254,9 @@ class _Study:
 
     def _structure(self) -> dict[str, Any]:
         (self.out / "structure").mkdir(exist_ok=True)
-        draws = [structure.Draw(self.last, n) for n in (None, *range(self.settings.null_draws))]
+        draws = [structure.Draw(self.last, n, self.settings.families) for n in (None, *range(self.settings.null_draws))]
         do_all(structure.look, [d for d in draws if not d.done(self.out)], self.out, self.jobs)
-        found, *null = structure.read(self.out, draws)
-        alpha = self.settings.alpha
-        tests = structure.tests(found)
-        return {
-            "found": found,
-            "null": null,
-            "tests": tests,
-            "findings": structure.findings(tests, alpha),
-            "false_findings": structure.false_findings(null, alpha),
-        }
+        return structure.read(self.out, draws, self.settings.alpha)
 
     def _with_untrained(self) -> dict[str, Any] | None:
         """The error and what is found if rows that look untrained are kept; None if none was set aside."""
@@ -276,7 +271,7 @@ class _Study:
         do_all(basis_pursuit.solve, [t for t in tasks if not t.file(folder).exists()], folder, self.jobs)
         draw = structure.Draw(rows, None, self.settings.families)
         do_all(structure.look, [draw] * (not draw.done(folder)), folder, self.jobs)
-        found = structure.findings(structure.tests(structure.read(folder, [draw])[0]), self.settings.alpha)
+        found = structure.read(folder, [draw], self.settings.alpha)["findings"]
         return {"errors": [pursued_error(t.file(folder)) for t in tasks], "findings": found}
 
     def _training(self) -> Any:

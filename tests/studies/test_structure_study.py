@@ -1,0 +1,87 @@
+"""The search for circles and binding alone, of rows of which it is known what they hold."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from zoo import report
+from zoo.analysis.token_families import CYCLIC, LINEAR
+from zoo.studies.embedding import structure, structure_study
+
+WEEK, MONTHS, DIGITS = CYCLIC["weekdays"].split(), CYCLIC["months"].split(), LINEAR["digits"].split()
+OWN = ["low", "lower", "middle", "higher", "high", "top", "summit"]
+TOKENS = [*WEEK, *MONTHS, *DIGITS, *OWN, *(f"filler{i}" for i in range(60))]
+
+
+def planted():
+    """Weekdays on a circle, digits on a line, the others anywhere."""
+    g = torch.Generator().manual_seed(0)
+    rows = torch.randn(len(TOKENS), 16, generator=g)
+    plane = torch.linalg.qr(torch.randn(16, 2, generator=g)).Q.T
+    angle = 2 * math.pi * torch.arange(7) / 7
+    rows[:7] += 5 * torch.stack([angle.cos(), angle.sin()], 1) @ plane
+    rows[19:29] += 2 * torch.arange(10).unsqueeze(1) * plane[:1]
+    return rows
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setattr(structure_study, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
+
+    def run(rows=None, tokens=TOKENS, **settings):
+        np.save(tmp_path / "W.npy", (planted() if rows is None else rows).numpy())
+        if tokens:
+            (tmp_path / "W.tokens.json").write_text(json.dumps(tokens))
+        given = {"null_draws": 1, "keep_untrained": True} | settings
+        return structure_study.run(tmp_path / "out", str(tmp_path / "W.npy"), **given)
+
+    return run
+
+
+def test_circle_line_and_disorder_are_told_apart_on_the_page(study, tmp_path):
+    written = study()
+    binding, circles = written.sections
+    assert not binding.tested
+    assert circles.finding == "Circles: weekdays. On an open line or arc: digits. Not in order: months."
+    found = [line for line in written.verdict.numbers["findings"] if line["experiment"] == "A9"]
+    assert [line["name"] for line in found] == ["weekdays"]
+    assert "0 of 1 null models had a finding; the 95 % upper limit of the rate is 0.95" in written.verdict.certainty
+    assert "Not all members are tokens, in any one form: weekdays, short, months, short" in circles.tables
+    assert [chart.name for chart in circles.charts][:3] == ["a9-shares", "a9-weekdays", "a9-digits"]
+    assert report.read(tmp_path / "out" / "report.json")["verdict"]["headline"] == written.verdict.headline
+
+
+def test_a_users_families_are_searched_and_searched_again_when_the_file_changes(study, tmp_path, monkeypatch):
+    file = tmp_path / "own.yaml"
+    file.write_text(f"heights: {{order: linear, members: [{', '.join(OWN[:6])}]}}")
+    searched = study(families=str(file)).sections[1].numbers["families"]["heights"]
+    assert (searched["order"], searched["members"]) == ("linear", OWN[:6])
+    file.write_text(f"heights: [{', '.join(OWN)}]")
+    assert study(families=str(file)).sections[1].numbers["families"]["heights"]["members"] == OWN
+    monkeypatch.setattr(structure, "look", None)  # which nothing calls again
+    study(families=str(file))
+
+
+def test_of_a_long_family_some_members_are_written_and_all_are_drawn(study):
+    numbers = [str(n) for n in range(1, 101)]
+    rows = torch.arange(100).unsqueeze(1) * torch.ones(1, 16) + torch.randn(100, 16)
+    written = study(rows, numbers)
+    chart = next(c for c in written.sections[1].charts if c.name == "a9-numbers-1-100")
+    sizes = {series.written: len(series.x) for series in chart.series if series.style == "points"}
+    assert sizes[True] <= 12
+    assert sum(sizes.values()) == 100
+
+
+def test_wrong_settings_are_told_in_one_line(study, tmp_path, refused):
+    with refused("null_draws is 0; it must be at least 1"):
+        study(null_draws=0)
+    with refused("none.yaml cannot be read"):
+        study(families="none.yaml")
+
+
+def test_rows_without_tokens_are_refused(study, refused):
+    with refused("are not known; give --tokens"):
+        study(tokens=None)
