@@ -64,7 +64,8 @@ def test_without_a_cluster_no_family_is_taken_for_one(size, seed):
     for kind in (MONTHS, YEARS):
         W = torch.cat([ordinary(3000, 96, seed), alike(size, 96, **kind, g=g)])
         found = untrained_rows(W)
-        assert not found.untrained.any() and found.distance.isnan().all()
+        assert not found.untrained.any()
+        assert found.distance.isnan().all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -85,20 +86,23 @@ def test_superpositions_are_all_trained(atoms, sparsity, seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_still_at_their_random_start_are_told_from_trained_ones(seed):
     g = torch.Generator().manual_seed(seed)
-    family = alike(30, 64, length=0.45, cosine=0.7, g=g)  # as short as the random start
-    W = torch.cat([ordinary(2000, 64, seed), family, 0.45 * 64**-0.5 * torch.randn(150, 64, generator=g)])
+    family = alike(30, 192, length=0.45, cosine=0.7, g=g)  # as short as the random start
+    W = torch.cat([ordinary(2000, 192, seed), family, 0.45 * 192**-0.5 * torch.randn(150, 192, generator=g)])
     found = untrained_rows(W)
     assert (found.reason[:2030] == KEPT).all()
     assert (found.reason[2030:] == RANDOM_START).float().mean() >= 0.98
     assert found.norm == pytest.approx(0.45, rel=0.03)
-    assert not untrained_rows(torch.randn(1000, 64, generator=g)).untrained.any()  # nothing is trained, nothing decides
+    assert not untrained_rows(
+        torch.randn(1000, 192, generator=g)
+    ).untrained.any()  # nothing is trained, nothing decides
 
 
 def test_a_token_that_never_occurs_is_untrained_wherever_its_row_is():
     counts = torch.ones(800, dtype=torch.int64)
     counts[5] = 0
     found = untrained_rows(ordinary(800, 32), counts)
-    assert found.reason.nonzero().squeeze(1).tolist() == [5] and found.reason[5] == NEVER_OCCURS
+    assert found.reason.nonzero().squeeze(1).tolist() == [5]
+    assert found.reason[5] == NEVER_OCCURS
     assert untrained_rows(torch.eye(4), torch.tensor([1, 0, 2, 3])).untrained.tolist() == [False, True, False, False]
 
 
@@ -106,7 +110,8 @@ def test_names_and_tokens_that_no_text_has_are_reasons_where_nothing_else_is():
     tokens = ["[unused12]", "<|reserved_special_token_7|>", "<unk_7>", "unused", "[7]", "1785", " May", "<s>", "[UNK]"]
     tokens += ["never"] * (798 - len(tokens))
     found = untrained_rows(ordinary(800, 32), None, tokens, torch.tensor([False] * 9 + [True])).reason
-    assert found[:10].tolist() == [NAME] * 3 + [KEPT] * 6 + [NO_TEXT] and (found[10:] == KEPT).all()
+    assert found[:10].tolist() == [NAME] * 3 + [KEPT] * 6 + [NO_TEXT]
+    assert (found[10:] == KEPT).all()
 
 
 def test_rows_that_are_all_the_same_or_few_are_kept():
