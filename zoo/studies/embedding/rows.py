@@ -14,6 +14,7 @@ from zoo.analysis.untrained_rows import area_under_curve, untrained_rows
 from zoo.errors import ZooError
 from zoo.paths import expanded
 from zoo.studies.tasks import write_json
+from zoo.token_texts import decoded_tokens
 
 REVISIONS = ("step{step}", "checkpoint-{step}")
 WORD_STARTS = ("\u2581", "\u0120")  # SentencePiece's and byte-level BPE's marks of a leading space
@@ -66,7 +67,7 @@ def read_tokens(file: str) -> list[str]:
         from tokenizers import Tokenizer
 
         try:
-            return sources.decoded_tokens(Tokenizer.from_str(text))
+            return decoded_tokens(Tokenizer.from_str(text))
         except Exception as error:
             raise ZooError(f"--tokens {file} is no tokenizer: {error}") from None
     if not isinstance(content, list) or not all(isinstance(token, str) for token in content):
