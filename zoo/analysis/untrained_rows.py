@@ -67,7 +67,7 @@ def untrained_rows(
     - *random start*: it has the norm of at least 20 independent Gaussian rows, apart from all longer rows, and its
       direction is as far from that of every other row as a random one's.
     - *reserved name*: its token is called [unused12], <|reserved_7|> or the like.
-    - *no text has them*: see `zoo.sources.without_text`.
+    - *no text has them*: see `zoo.token_texts.without_text`.
 
     Args:
         W: The embedding, (V, D).
@@ -89,10 +89,15 @@ def untrained_rows(
     random, norm = _random_start(W, ~(distance < NEAR))
     give(RANDOM_START, random)
     if tokens is not None:
-        give(NAME, torch.tensor([RESERVED.fullmatch(token.strip()) is not None for token in tokens], dtype=torch.bool))
+        give(NAME, reserved_names(tokens))
     if no_text is not None:
         give(NO_TEXT, no_text)
     return UntrainedRows(reason, distance, norm)
+
+
+def reserved_names(tokens: Sequence[str]) -> Tensor:
+    """Which tokens are called [unused12], <|reserved_7|>, <unk_7> or the like, bool."""
+    return torch.tensor([RESERVED.fullmatch(token.strip()) is not None for token in tokens], dtype=torch.bool)
 
 
 def _from_cluster(W: Tensor) -> Tensor:
