@@ -18,6 +18,7 @@ from zoo.datamodules.tokenizers import TokenizerSource, TrainedBPE
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
 from zoo.paths import expanded
+from zoo.token_texts import decoded_tokens
 
 
 class TextDataModule(ZooDataModule):
@@ -101,7 +102,7 @@ class TextDataModule(ZooDataModule):
             )
         self.token_counts = torch.from_numpy(self.cache.token_counts())  # (V,) int64, training split
         self.tokenizer: Tokenizer = self.cache.tokenizer()
-        self.token_strings = [self.tokenizer.decode([i], skip_special_tokens=False) for i in range(self.vocab_size)]
+        self.token_strings = decoded_tokens(self.tokenizer, self.vocab_size)
 
     def train_dataloader(self) -> "TokenLoader":
         """Shuffled windows; each pass over the corpus cuts it at other places."""

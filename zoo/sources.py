@@ -12,6 +12,7 @@ from zoo import catalog, checkpoint_config, checkpoints, dictionary_learning, hu
 from zoo.errors import ZooError
 from zoo.paths import expanded
 from zoo.source_files import open_folder, read_json, reject_step, require, weight_files
+from zoo.token_texts import decoded_tokens
 
 
 def load(source: str | Path, step: int | None = None) -> nn.Module:
@@ -177,14 +178,6 @@ def read_tokenizer(text: str, owner: str) -> Any:
         return Tokenizer.from_str(text)
     except Exception as error:
         raise ZooError(f"the tokenizer of {owner} cannot be read: {error}") from None
-
-
-def decoded_tokens(tokenizer: Any) -> list[str]:
-    """Every token of a `tokenizers.Tokenizer` as text, by id; a word's start is a leading space, as in the text."""
-    n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1  # ids may leave gaps
-    texts = tokenizer.decode_batch([[i] for i in range(n_tokens)], skip_special_tokens=False)
-    starts = [(tokenizer.id_to_token(i) or "").startswith("\u2581") for i in range(n_tokens)]  # SentencePiece's mark
-    return [" " + t if s and not t.startswith(" ") else t for t, s in zip(texts, starts, strict=True)]
 
 
 def _listed_tokens(source: str | Path) -> list[str] | None:

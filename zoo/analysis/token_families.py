@@ -8,6 +8,8 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from zoo.token_texts import BYTE, REPLACED
+
 CONTINUES = "##"
 KINDS = ("word", "continuation", "capitalised", "upper case", "number", "punctuation", "space", "not Latin", "special")
 CYCLIC = {
@@ -78,6 +80,7 @@ def kind(token: str) -> str:
     Whether a token without a leading space starts a word depends on the tokenizer: it does where others are marked with
     "##"; where spaces belong to tokens it continues one.
     """
+    token = BYTE.sub(REPLACED, token)
     text = token.removeprefix(CONTINUES).strip()
     if (token.startswith("[") and token.endswith("]") and len(token) > 2) or (token[:1], token[-1:]) == ("<", ">"):
         return "special" if any(c.isalpha() for c in token) else "punctuation"

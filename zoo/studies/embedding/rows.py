@@ -10,15 +10,22 @@ import numpy as np
 import torch
 
 from zoo import catalog, sources
-from zoo.analysis.untrained_rows import area_under_curve, untrained_rows
+from zoo.analysis.untrained_rows import (
+    KEPT,
+    NEVER_OCCURS,
+    REASONS,
+    area_under_curve,
+    reserved_names,
+    untrained_rows,
+)
 from zoo.errors import ZooError
 from zoo.paths import expanded
 from zoo.studies.tasks import write_json
+from zoo.token_texts import decoded_tokens, without_text
 
 REVISIONS = ("step{step}", "checkpoint-{step}")
 WORD_STARTS = ("\u2581", "\u0120")  # SentencePiece's and byte-level BPE's marks of a leading space
 LEAST_ROWS, LEAST_DIMENSIONS = 40, 4
-SHOWN = 40  # rows set aside that are named
 
 
 def steps_of(source: str) -> list[int | None]:
@@ -66,7 +73,7 @@ def read_tokens(file: str) -> list[str]:
         from tokenizers import Tokenizer
 
         try:
-            return sources.decoded_tokens(Tokenizer.from_str(text))
+            return decoded_tokens(Tokenizer.from_str(text))
         except Exception as error:
             raise ZooError(f"--tokens {file} is no tokenizer: {error}") from None
     if not isinstance(content, list) or not all(isinstance(token, str) for token in content):
@@ -89,7 +96,9 @@ def prepare(
         keep_all: Whether untrained rows stay.
 
     Returns:
-        What was done: `patterns`, where the rows of every run are ({step} stands for the step), and what was set aside.
+        What was done: `patterns`, where the rows of every run are ({step} stands for the step); `patterns_all`, where
+        those of the last step are with no row set aside; and what was set aside, `aside`, the names of the rows by the
+        reason.
 
     Raises:
         ZooError: If the sources cannot be read, have different shapes or too few rows, or are not those that the folder
@@ -115,14 +124,20 @@ def prepare(
     fingerprint, file = digest.hexdigest(), out / "rows" / "rows.json"
     folders = [out / "rows" / f"run-{i}" for i in range(len(names))]
     patterns = [str(f / ("{step}.npy" if steps[-1] is not None else "last.npy")) for f in folders]
+    with_all = [str(f / "all" / f"{_stem(steps[-1])}.npy") for f in folders]
     if file.exists():
         summary = dict(json.loads(file.read_text("utf-8")))
+        if "aside" not in summary:
+            raise ZooError(f"{out} was begun when other rows were called untrained; choose another --out, or delete it")
         if (summary["fingerprint"], summary["kept_all"]) != (fingerprint, keep_all):
             raise ZooError(f"{out} holds a study of other rows or tokens than {', '.join(names)} has now")
-        return summary | {"patterns": patterns}
-    found = [untrained_rows(W, counts) for W in last]
-    untrained = torch.stack([f.untrained for f in found]).any(0)
-    untrained[n_tokens:] = True
+        return summary | _places(summary, patterns, with_all)
+    no_text = _without_text(names[0], steps[-1], tokens_file)
+    found = [untrained_rows(W, counts, tokens, no_text) for W in last]
+    reasons = torch.stack([torch.where(f.untrained, f.reason, len(REASONS)) for f in found]).amin(0)
+    reasons = torch.where(reasons == len(REASONS), KEPT, reasons)  # the first that holds in any run
+    reasons[n_tokens:] = NEVER_OCCURS
+    untrained = reasons != KEPT
     kept = torch.ones(V, dtype=torch.bool) if keep_all else ~untrained
     if kept.sum() < LEAST_ROWS or D < LEAST_DIMENSIONS:
         why = (
@@ -135,16 +150,12 @@ def prepare(
             f"{LEAST_DIMENSIONS}"
         )
     for name, folder in zip(names, folders, strict=True):
-        folder.mkdir(parents=True, exist_ok=True)
         for step in steps:
-            stem = folder / _stem(step)
-            np.save(f"{stem}.npy", _read(name, step)[kept].numpy())
-            if tokens is not None:
-                write_json(Path(f"{stem}.tokens.json"), [t for t, k in zip(tokens, kept.tolist(), strict=True) if k])
-            if counts is not None:
-                write_json(Path(f"{stem}.token_counts.json"), counts[kept].tolist())
+            _write(folder / _stem(step), _read(name, step), tokens, counts, kept)
+    if not kept.all():
+        for W, place in zip(last, with_all, strict=True):
+            _write(Path(place).with_suffix(""), W, tokens, counts, torch.ones(V, dtype=torch.bool))
     named = tokens or [f"row {i}" for i in range(V)]
-    aside = untrained.nonzero().squeeze(1).tolist()
     summary = {
         "fingerprint": fingerprint,
         "steps": list(steps),
@@ -153,20 +164,40 @@ def prepare(
         "n_rows": int(kept.sum()),
         "tokens_known": tokens is not None,
         "counts_known": counts is not None,
-        "untrained": len(aside),
-        "never_occur": None if counts is None else int((counts == 0).sum()),
+        "untrained": int(untrained.sum()),
+        "aside": {
+            reason: [named[i] for i in (reasons == code).nonzero().squeeze(1).tolist()]
+            for code, reason in enumerate(REASONS)
+            if code != KEPT and (reasons == code).any()
+        },
+        "cluster_found": [not f.distance.isnan().any().item() for f in found],
+        "random_start_norm": [None if f.norm != f.norm else f.norm for f in found],
         "kept_all": keep_all,
-        "threshold": [f.threshold for f in found],
-        "median_distance": [f.distance.median().item() for f in found],
-        "auc": _aucs(found[0].distance, counts, tokens),
-        "named": [named[i] for i in aside[:: max(1, len(aside) // SHOWN)][:SHOWN]],
+        "auc": _aucs(found[0].distance, counts, tokens, no_text),
     }
     write_json(file, summary)
-    return summary | {"patterns": patterns}
+    return summary | _places(summary, patterns, with_all)
 
 
 def _stem(step: int | None) -> str:
     return "last" if step is None else str(step)
+
+
+def _places(summary: dict[str, Any], patterns: list[str], with_all: list[str]) -> dict[str, Any]:
+    aside = summary["untrained"] and not summary["kept_all"]
+    return {"patterns": patterns, "patterns_all": with_all if aside else patterns}
+
+
+def _write(
+    stem: Path, W: torch.Tensor, tokens: list[str] | None, counts: torch.Tensor | None, kept: torch.Tensor
+) -> None:
+    """Rows that are kept, (V,) bool, as .npy, with their tokens and counts."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    np.save(f"{stem}.npy", W[kept].numpy())
+    if tokens is not None:
+        write_json(Path(f"{stem}.tokens.json"), [t for t, k in zip(tokens, kept.tolist(), strict=True) if k])
+    if counts is not None:
+        write_json(Path(f"{stem}.token_counts.json"), counts[kept].tolist())
 
 
 def _read(name: str, step: int | None) -> torch.Tensor:
@@ -185,11 +216,33 @@ def _tokens(name: str, step: int | None) -> list[str] | None:
         return None  # rows can do without names where the hub cannot be reached
 
 
-def _aucs(distance: torch.Tensor, counts: torch.Tensor | None, tokens: list[str] | None) -> dict[str, list[float]]:
-    """How well distance tells rows that must be untrained: area under the curve and their number, by criterion."""
+def _without_text(name: str, step: int | None, tokens_file: str | None) -> torch.Tensor | None:
+    """Which tokens no text has, (n_tokens,) bool, if there is a tokenizer to ask."""
+    from tokenizers import Tokenizer
+
+    try:
+        if tokens_file:
+            tokenizer = Tokenizer.from_str(expanded(tokens_file).read_text("utf-8-sig"))
+        elif text := sources.tokenizer_json(*sources.at_step(name, step)):
+            tokenizer = Tokenizer.from_str(text)
+        else:
+            return None
+    except Exception:  # a list of tokens, or a hub that cannot be reached
+        return None
+    return torch.tensor(without_text(tokenizer), dtype=torch.bool)
+
+
+def _aucs(
+    distance: torch.Tensor, counts: torch.Tensor | None, tokens: list[str] | None, no_text: torch.Tensor | None
+) -> dict[str, list[float]]:
+    """How well nearness to the cluster tells rows that must be untrained: area under the curve, and their number."""
+    if distance.isnan().any():
+        return {}
     certain = {}
     if counts is not None:
         certain["tokens that never occur"] = counts == 0
     if tokens is not None:
-        certain["tokens called unused"] = torch.tensor(["unused" in token and token[:1] in "[<" for token in tokens])
+        certain["reserved names"] = reserved_names(tokens)
+    if no_text is not None:
+        certain["tokens that no text has"] = torch.nn.functional.pad(no_text, (0, len(distance) - len(no_text)))
     return {name: [area_under_curve(-distance, rows), int(rows.sum())] for name, rows in certain.items() if rows.any()}

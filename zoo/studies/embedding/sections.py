@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.report import Report, Section, Verdict
+from zoo.report.labels import label
 from zoo.studies import row_reset_report
 from zoo.studies.embedding import coding_sections, controls, structure_sections, training_sections
 from zoo.studies.embedding.numbers import limit_of, share, spelled, units_of
@@ -22,6 +23,8 @@ QUESTIONS = {
     "A8": "Is one row of a pair a matrix times the other?",
     "A9": "Do tokens of a cyclic order lie on circles?",
 }
+
+SHOWN = 8  # names of rows that were set aside, by reason
 
 
 def write_up(out: Path, done: dict[str, Any]) -> Report:
@@ -81,12 +84,28 @@ def _subject(done: dict[str, Any]) -> str:
     text = f"{names}: {rows['n_tokens']:,} tokens in {rows['d_model']} dimensions"
     if len(done["steps"]) > 1:
         text += f", at {len(done['steps'])} steps of pretraining up to {done['steps'][-1]:,}"
+    found = [any(rows["cluster_found"]), any(norm is not None for norm in rows["random_start_norm"])]
+    unseen = [
+        what for what, seen in zip(("common cluster of untrained rows", "random start"), found, strict=True) if not seen
+    ]
+    undecided = (
+        f" No {' and no '.join(unseen)} stands out, so rows were kept where nothing else decides." if unseen else ""
+    )
     if not rows["untrained"]:
-        return f"{text}. No row looks untrained."
+        return f"{text}. No row looks untrained.{undecided}"
     kept = "they were kept" if rows["kept_all"] else f"they were set aside, and {rows['n_rows']:,} rows are studied"
+    reasons = [f"{reason} {len(tokens):,} ({_some(tokens)})" for reason, tokens in rows["aside"].items()]
     told = [f"{name} ({n:,}) with an area under the curve of {auc:.3f}" for name, (auc, n) in rows["auc"].items()]
-    tells = f" The distance to other rows tells {' and '.join(told)}." if told else ""
-    return f"{text}. {rows['untrained']:,} rows look untrained; {kept}.{tells}"
+    tells = f" Nearness to the cluster's centre tells {' and '.join(told)}." if told else ""
+    return (
+        f"{text}. {rows['untrained']:,} rows look untrained; {kept}. Reasons: {'; '.join(reasons)}.{undecided}{tells}"
+    )
+
+
+def _some(tokens: Sequence[str]) -> str:
+    """Some of the tokens, spread over all, and how many more there are."""
+    shown = [f"`` {label(token)} ``" for token in tokens[:: -(-len(tokens) // SHOWN)]]
+    return ", ".join(shown) + (f" and {len(tokens) - len(shown):,} more" if len(shown) < len(tokens) else "")
 
 
 def _verdict(done: dict[str, Any]) -> Verdict:

@@ -1,0 +1,98 @@
+"""What to call the tokens of a tokenizer, and which of them no text has."""
+
+import codecs
+import re
+from functools import cache
+from typing import Any
+
+REPLACED = "\ufffd"  # what decoding makes of bytes that are no text
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # what stands for one: <0xE2>
+# Beside what a token is tried: one of them leaves it whole, if any text does
+CONTEXTS = (
+    "{}",
+    "a{}",
+    "{}a",
+    "a{}a",
+    "1{}",
+    " {}",
+    "{} ",
+    "a {}",
+    ". {}",
+    "\n{}",
+)  # of which one leaves a token whole
+
+
+def decoded_tokens(tokenizer: Any, n_tokens: int | None = None) -> list[str]:
+    """Every token of a `tokenizers.Tokenizer` as text, by id; a word's start is a leading space, as in the text.
+
+    Bytes that are no text by themselves are written <0xE2>, as are all byte tokens of SentencePiece.
+
+    Args:
+        tokenizer: The tokenizer.
+        n_tokens: How many to name; by default up to the largest id.
+    """
+    if n_tokens is None:
+        n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1  # ids may leave gaps
+    texts = tokenizer.decode_batch([[i] for i in range(n_tokens)], skip_special_tokens=False)
+    return [_named(text, tokenizer.id_to_token(i) or "") for i, text in enumerate(texts)]
+
+
+def without_text(tokenizer: Any) -> list[bool]:
+    """Which tokens of a `tokenizers.Tokenizer` no text has, by id.
+
+    Such a token is never whole among the words into which the tokenizer cuts text, alone or beside letters, digits and
+    spaces: BERT's [unused0] becomes four words, and ## with a Chinese character cannot be, for each is a word. Added
+    tokens, which text may spell, and parts of characters are not judged, nor is anything if words are not cut.
+    """
+    n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
+    cut, normalizer = tokenizer.pre_tokenizer, tokenizer.normalizer
+    if cut is None:
+        return [False] * n_tokens
+    added = tokenizer.get_added_tokens_decoder()
+    prefix = getattr(tokenizer.model, "continuing_subword_prefix", None) or ""
+    texts = tokenizer.decode_batch([[i] for i in range(n_tokens)], skip_special_tokens=False)
+
+    def is_whole(token: str, text: str) -> bool:
+        continues = bool(prefix) and token.startswith(prefix)
+        token, text = (part.removeprefix(prefix) if continues else part for part in (token, text))
+        for context in CONTEXTS:
+            around = context.format(text)
+            words = cut.pre_tokenize_str(normalizer.normalize_str(around) if normalizer else around)
+            if any(token in word and not (continues and word.startswith(token)) for word, _ in words):
+                return True
+        return False
+
+    return [
+        (token := tokenizer.id_to_token(i)) is None
+        or not (i in added or not text or REPLACED in text or BYTE.fullmatch(token) or is_whole(token, text))
+        for i, text in enumerate(texts)
+    ]
+
+
+def _named(text: str, token: str) -> str:
+    """A token's text from what decoding makes of it and how the tokenizer spells it."""
+    if BYTE.fullmatch(token):
+        return token
+    if REPLACED in text:
+        alphabet = _byte_alphabet()
+        if not all(letter in alphabet for letter in token):
+            return token
+        return bytes(alphabet[letter] for letter in token).decode("utf-8", "zoo.bytes")
+    return " " + text if token.startswith("\u2581") and not text.startswith(" ") else text  # SentencePiece's mark
+
+
+def _marked(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(f"<0x{byte:02X}>" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("zoo.bytes", _marked)
+
+
+@cache
+def _byte_alphabet() -> dict[str, int]:
+    """The byte that each letter of GPT-2's byte-level alphabet stands for."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
