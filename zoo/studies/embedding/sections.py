@@ -7,11 +7,12 @@ from typing import Any
 from zoo.report import Report, Section, Verdict
 from zoo.report.labels import label
 from zoo.studies import row_reset_report
-from zoo.studies.embedding import coding_sections, controls, structure_sections, training_sections
+from zoo.studies.embedding import coding_sections, controls, structure, structure_sections, training_sections
 from zoo.studies.embedding.numbers import limit_of, share, spelled, units_of
 from zoo.studies.embedding.verdict import Measured, decide
 
 QUESTIONS = {
+    "rows": "Which rows were set aside as untrained?",
     "A1": "How well do autoencoders code the rows?",
     "A2": "How small is the error of certified sparse codes?",
     "controls": "Which superpositions would have been recognised?",
@@ -24,7 +25,7 @@ QUESTIONS = {
     "A9": "Do tokens of a cyclic order lie on circles?",
 }
 
-SHOWN = 8  # names of rows that were set aside, by reason
+SHOWN, LISTED = 8, 200  # names of rows that were set aside, by reason, in a sentence and in a table
 
 
 def write_up(out: Path, done: dict[str, Any]) -> Report:
@@ -42,6 +43,7 @@ def write_up(out: Path, done: dict[str, Any]) -> Report:
         return make(QUESTIONS[name])
 
     sections = [
+        _rows(done),
         section("A1", lambda q: coding_sections.autoencoders(q, out, done, _command(command, "A1"))),
         section("A2", lambda q: coding_sections.dictionaries(q, out, done, _command(command, "A2"))),
         section("controls", lambda q: coding_sections.controls(q, done, _command(command, "the controls"))),
@@ -78,6 +80,38 @@ def _resets(done: dict[str, Any]) -> Section:
     return row_reset_report.section(results, settings, command)
 
 
+def _rows(done: dict[str, Any]) -> Section:
+    """The rows that look untrained, and why."""
+    rows, command = done["rows"], _command(done["command"], "rows")
+    what = "kept, as was asked" if rows["kept_all"] else "set aside"
+    finding = (
+        f"{rows['untrained']:,} of {rows['n_tokens']:,} rows look untrained and were {what}."
+        if rows["untrained"]
+        else "None: no row looks untrained."
+    )
+    if done["with_untrained"]:
+        kept = share(done["with_untrained"]["errors"])
+        finding += f" With them kept the held-out error of sparse coding is {spelled(kept)}."
+    lines = ["| reason | rows | tokens |", "|---|---|---|"]
+    lines += [
+        f"| {reason} | {len(tokens):,} | {_some(tokens, LISTED).replace('|', chr(92) + '|')} |"
+        for reason, tokens in rows["aside"].items()
+    ]
+    return Section(
+        "rows",
+        QUESTIONS["rows"],
+        finding,
+        tables="\n".join(lines) if rows["aside"] else "",
+        null_models="",
+        not_shown=(
+            "That all other rows were trained: a row is kept where nothing decides. A rare token's row can be barely "
+            "trained without being near the common cluster or a random start."
+        ),
+        command=command,
+        numbers={key: rows[key] for key in ("n_tokens", "n_rows", "untrained", "aside", "auc")},
+    )
+
+
 def _subject(done: dict[str, Any]) -> str:
     rows, names = done["rows"], ", ".join(done["settings"]["sources"])
     names += " (A1, A4 and A6 to A9 look at the first)" if len(done["settings"]["sources"]) > 1 else ""
@@ -102,9 +136,9 @@ def _subject(done: dict[str, Any]) -> str:
     )
 
 
-def _some(tokens: Sequence[str]) -> str:
+def _some(tokens: Sequence[str], most: int = SHOWN) -> str:
     """Some of the tokens, spread over all, and how many more there are."""
-    shown = [f"`` {label(token)} ``" for token in tokens[:: -(-len(tokens) // SHOWN)]]
+    shown = [f"`` {label(token)} ``" for token in tokens[:: -(-len(tokens) // most)]]
     return ", ".join(shown) + (f" and {len(tokens) - len(shown):,} more" if len(shown) < len(tokens) else "")
 
 
@@ -144,8 +178,8 @@ def _verdict(done: dict[str, Any]) -> Verdict:
     false = done["A8"]["false_findings"]
     certainty = (
         f"Brackets are 95 % intervals, Student t; those of errors are over {units_of(done)}. {recognised} "
-        f"The same search for circles and matrices in {len(false)} Gaussian null models with the same mean and "
-        f"covariance found something in {sum(n > 0 for n in false)} of them."
+        "The same search for circles and matrices was made in Gaussian null models with the same mean and covariance: "
+        f"{structure.false_rate(false)}."
         + (f" Not tested: {', '.join(untested)}." if untested else "")
         + " An error above the tolerance can also come from a superposition of more atoms a row, of more atoms than "
         "the dictionaries have, or with more noise than those that would have been recognised."
