@@ -54,9 +54,10 @@ def small_study(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
     monkeypatch.setattr(study, "PENALTIES", (0.3, 0.1))
     monkeypatch.setattr(study, "DICTIONARY_STEPS", 12)
-    monkeypatch.setattr(controls, "SPARSITIES", (2, 4))
-    monkeypatch.setattr(controls, "NOISES", (0.0, 0.2))
-    monkeypatch.setattr(basis_pursuit, "_gauge", lambda *_: {"gauge": math.nan, "gauge_of_random_directions": math.nan})
+    monkeypatch.setattr(study, "LEAST_ATOMS", 12)
+    monkeypatch.setattr(controls, "SPARSITIES", (2,))
+    monkeypatch.setattr(controls, "NOISES", (0.0,))
+    monkeypatch.setattr(basis_pursuit, "_gauge", lambda *_: {})
     monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 4))
     monkeypatch.setitem(sys.modules, "umap", None)  # as where it is not installed
 
@@ -74,7 +75,9 @@ def found(written, experiment):
     return {line["name"]: line for line in written.verdict.numbers["findings"] if line["experiment"] == experiment}
 
 
-def test_superposition_is_explained_untrained_rows_aside_and_holds_nothing_else(small_study, tmp_path):
+def test_superposition_is_explained_untrained_rows_aside_and_holds_nothing_else(small_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(controls, "SPARSITIES", (2, 4))
+    monkeypatch.setattr(controls, "NOISES", (0.0, 0.2))
     rows = superposition()
     rows[-40:] = rows[-40] * 0.5 + 0.01 * gaussian()[-40:]  # untrained
     written = small_study(rows)
@@ -342,7 +345,7 @@ def test_a_no_that_more_pretraining_may_take_back_asks_for_checkpoints_and_not_f
         ({"train": "no.yaml"}, "--train no.yaml: there is no such config"),
         ({"sources": ("nothing",)}, "no checkpoint 'nothing'"),
         ({"tokens": "none.txt"}, "--tokens none.txt cannot be read"),
-        ({"n_atoms": 4}, "n_atoms is 4; it must be at least 8"),
+        ({"n_atoms": 4}, "n_atoms is 4; it must be at least 12"),
         ({"n_atoms": 700}, "use fewer atoms"),
         ({"frequency_power": 1.0}, "how often the tokens of"),
         ({"steps": (64, 8)}, "steps must be ascending"),
