@@ -122,6 +122,9 @@ def test_every_toy_study_wants_seeds_for_its_intervals(command, name, tmp_path):
         (["embedding", "--tolerance", "2"], "must lie between 0 and 1"),
         (["row-reset", "--source", "sae-topk.gpt2-mini"], "the study needs a GPT2"),
         (["row-reset", "--rows", "3"], "rows is 3"),
+        (["embedding", "--families", "none.yaml"], "--families none.yaml cannot be read"),
+        (["structure", "--embedding", "nowhere"], "no checkpoint 'nowhere'"),
+        (["structure", "--embedding", "nowhere", "--null-draws", "0"], "null_draws is 0"),
         (["toys", "--seeds", "1"], "seeds is 1"),
     ],
 )

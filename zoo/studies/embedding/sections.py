@@ -22,7 +22,7 @@ QUESTIONS = {
     "A6": "What is one row worth, and does fine-tuning bring it back?",
     "A7": "How many bits does the token dictionary save?",
     "A8": "Is one row of a pair a matrix times the other?",
-    "A9": "Do tokens of a cyclic order lie on circles?",
+    "A9": "Do tokens of a known order lie on circles, or on lines?",
 }
 
 SHOWN, LISTED = 8, 200  # names of rows that were set aside, by reason, in a sentence and in a table
