@@ -7,7 +7,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.analysis.near_neighbours import nearest
+from zoo.near_neighbours import nearest
 
 NEIGHBOURS = 5
 

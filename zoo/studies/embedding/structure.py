@@ -21,10 +21,10 @@ from zoo.analysis.binding import LEAST_PAIRS, binding
 from zoo.analysis.circle_search import SIZES, roundest
 from zoo.analysis.circles import circle
 from zoo.analysis.multiple_tests import holm
-from zoo.analysis.near_neighbours import nearest
 from zoo.analysis.neighbour_agreement import neighbour_agreement
 from zoo.analysis.token_families import families, kinds, relations
 from zoo.datamodules import CovarianceMatchedRows, PlantedRows
+from zoo.near_neighbours import nearest
 from zoo.studies.matrices import PLANTED_SPARSITY
 from zoo.studies.tasks import write_json
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.analysis.untrained_rows import (
+from zoo.null_models import planted
+from zoo.untrained_rows import (
     CLUSTER,
     KEPT,
     NAME,
@@ -12,7 +13,6 @@ from zoo.analysis.untrained_rows import (
     area_under_curve,
     untrained_rows,
 )
-from zoo.null_models import planted
 
 # Distances from the mean row as shares of the median row's, and cosines around the mean row, as measured on
 # SmolLM2-135M-Instruct and all-MiniLM-L6-v2 (the commands are in docs/untrained_rows.md)
