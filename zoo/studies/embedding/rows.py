@@ -165,6 +165,7 @@ def prepare(
         "tokens_known": tokens is not None,
         "counts_known": counts is not None,
         "untrained": int(untrained.sum()),
+        "never_occur": None if counts is None else int((counts == 0).sum()),
         "aside": {
             reason: [named[i] for i in (reasons == code).nonzero().squeeze(1).tolist()]
             for code, reason in enumerate(REASONS)
