@@ -2,9 +2,11 @@
 
 import hashlib
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from zoo import sources
@@ -13,6 +15,8 @@ from zoo.datamodules.row_loaders import AllRowsLoader, RowEvaluationLoader, RowL
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
 from zoo.paths import expanded
+from zoo.token_texts import without_text
+from zoo.untrained_rows import KEPT, NEVER_OCCURS, REASONS, untrained_rows
 
 SAMPLE_SIZE = 16_384
 EVALUATED_AT_ONCE = 4096  # rows per device, where batches have no size of their own
@@ -39,6 +43,8 @@ class EmbeddingRowsDataModule(ZooDataModule):
         batch_size: Rows per batch over all devices together; null for all training rows in every batch, weighted
             instead of drawn.
         val_fraction: Share of rows held out, chosen uniformly.
+        untrained: "keep", or "aside" to leave out the source's rows that look untrained, see
+            `zoo.untrained_rows.untrained_rows`; all that is known of rows is then of those that stay, `source_rows`.
         seed: Names the held-out rows and the order of the training rows.
 
     Raises:
@@ -61,6 +67,7 @@ class EmbeddingRowsDataModule(ZooDataModule):
         batch_size: int | None = 4096,
         val_fraction: float = 0.1,
         seed: int = 0,
+        untrained: Literal["keep", "aside"] = "keep",
     ) -> None:
         super().__init__()
         if batch_size is not None and batch_size < 1:
@@ -69,6 +76,8 @@ class EmbeddingRowsDataModule(ZooDataModule):
             raise ZooError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
         if not 0 <= frequency_power < float("inf"):
             raise ZooError(f"frequency_power is {frequency_power}; it must be a number that is not negative")
+        if untrained not in ("keep", "aside"):
+            raise ZooError(f"untrained is {untrained!r}; it must be keep or aside")
         if seed < 0:
             raise ZooError(f"data.seed is {seed}; it must not be negative")
         self.batch_size, self.seed, self.frequency_power = batch_size, seed, frequency_power
@@ -77,17 +86,23 @@ class EmbeddingRowsDataModule(ZooDataModule):
             if n_rows is not None or d_in is not None:
                 raise ZooError("n_rows and d_in are the source's; leave them out, or leave out source")
             W = _checked(sources.embedding(source, step, tensor), source)
-            self.W_E = W.clone() if null_model is None else null_model.rows(W)
         elif null_model is None or n_rows is None or d_in is None or min(n_rows, d_in) < 1:
             raise ZooError("without a source, give a null_model and positive n_rows and d_in")
         elif step is not None or tensor is not None:
             raise ZooError("step and tensor choose within a source; give one, or leave them out")
         else:
-            self.W_E = _checked(null_model.rows_of_shape(n_rows, d_in), type(null_model).__name__)
+            W = _checked(null_model.rows_of_shape(n_rows, d_in), type(null_model).__name__)
+        counts = _read_counts(token_counts, len(W)) if token_counts else _source_counts(source, step, tensor, len(W))
+        labels = _labels(source, step, len(W))
+        self.source_rows = torch.arange(len(W))  # indices of the rows in the source, ascending, (V,)
+        if source is not None and untrained == "aside":
+            self.source_rows = _trained(W, counts, labels, source, step)
+            W = W[self.source_rows]
+        self.W_E = null_model.rows(W) if source is not None and null_model is not None else W.clone()
         self.true_atoms = null_model.true_atoms if null_model else None
         V, self.d_in = self.W_E.shape
-        self.row_counts = _read_counts(token_counts, V) if token_counts else _source_counts(source, step, tensor, V)
-        self.row_labels = _labels(source, step, V)
+        self.row_counts = None if counts is None else counts[self.source_rows]
+        self.row_labels = [labels[i] for i in self.source_rows.tolist()]
         self.held_out = torch.zeros(V, dtype=torch.bool)
         n_held_out = min(V - 1, max(1, round(V * val_fraction))) if val_fraction else 0
         self.held_out[side_rng(seed, 1).permutation(V)[:n_held_out]] = True
@@ -188,6 +203,28 @@ def _checked(W: Tensor, source: str) -> Tensor:
     if bad.any():
         raise ZooError(f"row {int(bad.int().argmax())} of {source} has entries that are NaN or infinite")
     return W
+
+
+def _trained(W: Tensor, counts: Tensor | None, labels: list[str], source: str, step: int | None) -> Tensor:
+    """Indices of the rows that do not look untrained, ascending."""
+    try:
+        tokenizer = sources.tokenizer_json(source, step)
+    except ZooError:
+        tokenizer = None  # rows can do without where the hub cannot be reached; labels were read before
+    no_text = torch.tensor(without_text(sources.read_tokenizer(tokenizer, source))) if tokenizer else None
+    if no_text is not None and len(no_text) > len(W):
+        no_text = None
+    reason = untrained_rows(W, counts, labels, no_text).reason
+    nameless = torch.tensor([label == f"row {i}" for i, label in enumerate(labels)])
+    if not nameless.all():  # rows after those of the tokens
+        reason[nameless] = NEVER_OCCURS
+    told = [f"{n} {why}" for i, why in enumerate(REASONS) if i and (n := int((reason == i).sum()))]
+    kept = (reason == KEPT).nonzero().squeeze(1)
+    n_aside = len(W) - len(kept)
+    rank_zero_info(f"note: {n_aside} of {len(W)} rows of {source} are set aside: {', '.join(told) or 'none'}")
+    if len(kept) < 2:
+        raise ZooError(f"{source} has {len(kept)} rows that look trained; at least 2 are needed")
+    return kept
 
 
 def _read_counts(file: str, n_rows: int) -> Tensor:

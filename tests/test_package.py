@@ -56,7 +56,7 @@ FLOORS = {
     4: ["cli", "config_files", "rebuild", "report", "run_folder", "short_errors", "studies"],
 }
 FLOORS[1] += ["dictionary_learning", "hugging_face", "null_models", "paths", "saelens", "source_files", "sources"]
-FLOORS[1] += ["sparsify", "token_texts"]
+FLOORS[1] += ["sparsify", "token_texts", "near_neighbours", "untrained_rows"]
 FLOORS = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 

@@ -56,8 +56,8 @@ def embedding(source: str | Path, step: int | None = None, tensor: str | None = 
 
     Args:
         source: What `load` takes, any other Hugging Face repository or folder with safetensors weights, a
-            .safetensors file, or a .npy file (beside which NAME.tokens.json may hold a list of the tokens' texts, and
-            NAME.token_counts.json of how often they occur).
+            .safetensors file, or a .npy file (beside which NAME.tokens.json may hold a list of the tokens' texts or
+            NAME.tokenizer.json their tokenizer, and NAME.token_counts.json a list of how often they occur).
         step: Training step, for a source that holds several; the last by default.
         tensor: Name of the tensor; by default that of the token embedding in the families of `hugging_face.W_E_NAMES`.
 
@@ -160,8 +160,8 @@ def token_strings(source: str | Path, step: int | None = None) -> list[str] | No
     Raises:
         ZooError: If there is no such source or step, or the tokenizer cannot be read.
     """
-    if str(source).endswith(".npy"):
-        return _listed_tokens(source)
+    if str(source).endswith(".npy") and (listed := _listed_tokens(source)) is not None:
+        return listed
     text = tokenizer_json(source, step)
     return None if text is None else decoded_tokens(read_tokenizer(text, str(source)))
 

@@ -3,7 +3,7 @@ import math
 import torch
 
 from zoo.analysis.circle_search import roundest
-from zoo.analysis.near_neighbours import nearest
+from zoo.near_neighbours import nearest
 
 
 def search(rows):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.analysis.multiple_tests import monte_carlo
-from zoo.analysis.near_neighbours import nearest
+from zoo.near_neighbours import nearest
 
 NEIGHBOURS = 5
 

@@ -10,7 +10,11 @@ import numpy as np
 import torch
 
 from zoo import catalog, sources
-from zoo.analysis.untrained_rows import (
+from zoo.errors import ZooError
+from zoo.paths import expanded
+from zoo.studies.tasks import write_json
+from zoo.token_texts import decoded_tokens, without_text
+from zoo.untrained_rows import (
     KEPT,
     NEVER_OCCURS,
     REASONS,
@@ -18,10 +22,6 @@ from zoo.analysis.untrained_rows import (
     reserved_names,
     untrained_rows,
 )
-from zoo.errors import ZooError
-from zoo.paths import expanded
-from zoo.studies.tasks import write_json
-from zoo.token_texts import decoded_tokens, without_text
 
 REVISIONS = ("step{step}", "checkpoint-{step}")
 WORD_STARTS = ("\u2581", "\u0120")  # SentencePiece's and byte-level BPE's marks of a leading space
@@ -165,6 +165,7 @@ def prepare(
         "tokens_known": tokens is not None,
         "counts_known": counts is not None,
         "untrained": int(untrained.sum()),
+        "never_occur": None if counts is None else int((counts == 0).sum()),
         "aside": {
             reason: [named[i] for i in (reasons == code).nonzero().squeeze(1).tolist()]
             for code, reason in enumerate(REASONS)

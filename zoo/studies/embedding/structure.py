@@ -22,10 +22,10 @@ from zoo.analysis.binding import LEAST_PAIRS, binding
 from zoo.analysis.circle_search import SIZES, roundest
 from zoo.analysis.circles import LEAST, circle
 from zoo.analysis.multiple_tests import DRAWS_PER_TEST, draws_needed, holm, rate_limit
-from zoo.analysis.near_neighbours import nearest
 from zoo.analysis.neighbour_agreement import neighbour_agreement
 from zoo.analysis.token_families import Ordered, families, kinds, known_families, relations
 from zoo.datamodules import CovarianceMatchedRows, PlantedRows
+from zoo.near_neighbours import nearest
 from zoo.studies.embedding.families_file import read_families
 from zoo.studies.matrices import PLANTED_SPARSITY
 from zoo.studies.tasks import write_json

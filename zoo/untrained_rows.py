@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.analysis.near_neighbours import nearest
+from zoo.near_neighbours import nearest
 
 KEPT, NEVER_OCCURS, CLUSTER, RANDOM_START, NAME, NO_TEXT = range(6)
 REASONS = ("kept", "never occur", "common cluster", "random start", "reserved name", "no text has them")
