@@ -10,8 +10,8 @@ import torch
 
 from zoo import report
 from zoo.analysis.multiple_tests import rate_limit
-from zoo.analysis.near_neighbours import nearest
 from zoo.analysis.token_families import CYCLIC
+from zoo.near_neighbours import nearest
 from zoo.null_models import planted
 from zoo.studies import basis_pursuit, embedding
 from zoo.studies.embedding import coding_sections, controls, rows, structure, study
