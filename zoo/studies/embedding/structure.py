@@ -32,6 +32,7 @@ from zoo.studies.tasks import write_json
 
 PAIRS = 400  # of a relation, at most
 LEAST_RELATION = max(40, LEAST_PAIRS)
+DRAWS_WITH_RINGS = 5  # of the null model, in which rings of unknown order are looked for too
 CLEAR_GAIN = 0.05  # in R², of a matrix over scale and offset
 
 
@@ -71,14 +72,20 @@ def look(draw: Draw, out: Path) -> None:
     known = read_families(draw.families)
     if draw.null is None:
         return write_json(draw.file(out), structure(W, tokens, known) | {"made_with": draw.made_with()})
-    found = structure(CovarianceMatchedRows(seed=draw.null).rows(W), tokens, known)
-    superposed = PlantedRows(2 * W.shape[1], PLANTED_SPARSITY, seed=draw.null).rows(W)
-    found |= {"superposed_rings": rings(superposed, _neighbours(superposed)), "made_with": draw.made_with()}
+    with_rings = draw.null < DRAWS_WITH_RINGS
+    found = structure(CovarianceMatchedRows(seed=draw.null).rows(W), tokens, known, with_rings)
+    found |= {"superposed_rings": [], "made_with": draw.made_with()}
+    if with_rings:
+        superposed = PlantedRows(2 * W.shape[1], PLANTED_SPARSITY, seed=draw.null).rows(W)
+        found["superposed_rings"] = rings(superposed, _neighbours(superposed))
     write_json(draw.file(out), found)
 
 
 def structure(
-    W: torch.Tensor, tokens: Sequence[str] | None, known: Mapping[str, Ordered] | None = None
+    W: torch.Tensor,
+    tokens: Sequence[str] | None,
+    known: Mapping[str, Ordered] | None = None,
+    with_rings: bool = True,
 ) -> dict[str, Any]:
     """Circles, rings, relations and agreement of neighbours in rows (V, D), plain JSON.
 
@@ -86,10 +93,12 @@ def structure(
         W: The rows.
         tokens: Text of every row's token, if they are known.
         known: Families that are looked for; `known_families` by default.
+        with_rings: Whether rings of unknown order are, which takes longest and is no test.
     """
     neighbours = _neighbours(W)
     found: dict[str, Any] = {"circles": {}, "absent": [], "relations": {}, "agreement": None}
-    return found | (named(W, tokens, neighbours, known) if tokens else {}) | {"rings": rings(W, neighbours)}
+    found |= named(W, tokens, neighbours, known) if tokens else {}
+    return found | {"rings": rings(W, neighbours) if with_rings else []}
 
 
 def named(
