@@ -59,12 +59,12 @@ def objective_and_gap(
             them are largest; they are then computed anew in float64.
     """
     atoms = D.double()
-    span = _span(atoms) if (lam == 0).any() else None
+    directions = span(atoms) if (lam == 0).any() else None
     objective, gap = torch.empty_like(lam), torch.empty_like(lam)
     for start in range(0, len(X), ROWS_AT_ONCE):
         part = slice(start, min(start + ROWS_AT_ONCE, len(X)))
         a, hint = row_range(codes, part.start, part.stop).double(), None if about is None else about[part]
-        objective[part], gap[part] = _bound(X[part].double(), atoms, a, lam[part], positive, span, hint)
+        objective[part], gap[part] = _bound(X[part].double(), atoms, a, lam[part], positive, directions, hint)
     return objective, gap
 
 
@@ -75,7 +75,7 @@ def certify(X: Tensor, objective: Tensor, gap: Tensor, tolerance: float) -> Tens
 
 
 def _bound(
-    x: Tensor, D: Tensor, a: Tensor, lam: Tensor, positive: bool, span: Tensor | None, about: Tensor | None
+    x: Tensor, D: Tensor, a: Tensor, lam: Tensor, positive: bool, directions: Tensor | None, about: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     r, counts = x - a @ D, a.crow_indices().diff()
     rr, rows = r.square().sum(1), torch.arange(len(x), device=x.device).repeat_interleave(counts)
@@ -90,8 +90,8 @@ def _bound(
     t = torch.where(lam > 0, lam / torch.maximum(lam, largest), 0.0)
     objective = rr / 2 + lam * l1
     gap = objective - (t * torch.linalg.vecdot(r, x) - t.square() * rr / 2)
-    if span is not None:  # r's part within the atoms' span is all that least squares would remove
-        gap = torch.where(lam > 0, gap, (r @ span).square().sum(1) / 2)
+    if directions is not None:  # r's part within the atoms' span is all that least squares would remove
+        gap = torch.where(lam > 0, gap, (r @ directions).square().sum(1) / 2)
     if positive:
         objective[rows[a.values() < 0]] = torch.inf
         gap = gap.masked_fill(objective.isinf(), torch.inf)
@@ -129,7 +129,7 @@ def _shortened(vectors: Tensor, length: Tensor) -> Tensor:
     return (vectors / length.where(length > 0, 1.0)).float()
 
 
-def _span(D: Tensor) -> Tensor:
-    """An orthonormal basis of what the atoms (K, d) span, (d, rank)."""
+def span(D: Tensor, least: float = 1e-10) -> Tensor:
+    """An orthonormal basis of what the atoms (K, d) span, (d, rank), by at least a share of what they span most."""
     _, sizes, directions = torch.linalg.svd(D, full_matrices=False)
-    return directions[sizes > 1e-10 * sizes.max()].T
+    return directions[sizes > least * sizes.max()].T
