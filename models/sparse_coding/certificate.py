@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from zoo.models.sparse_coding.problem import as_codes, as_problem, penalties
-from zoo.models.sparse_coding.rows import csr_of, row_range
+from zoo.models.sparse_coding.rows import csr_of, row_range, rows_at_once
 
 ROWS_AT_ONCE = 2048
+MATRICES = 6  # like the codes, in float64, that a bound needs at a time
 UNIT = 2.0**-24  # rounding of single precision
 SAFE = 1e-25, 1e25  # errors outside of which single precision may have lost numbers altogether
 ROUNDING = 1e-12  # share of |x|²/2 below which float64 does not tell a gap from 0
@@ -61,8 +62,9 @@ def objective_and_gap(
     atoms = D.double()
     directions = span(atoms) if (lam == 0).any() else None
     objective, gap = torch.empty_like(lam), torch.empty_like(lam)
-    for start in range(0, len(X), ROWS_AT_ONCE):
-        part = slice(start, min(start + ROWS_AT_ONCE, len(X)))
+    at_once = rows_at_once(ROWS_AT_ONCE, MATRICES * len(D) * atoms.element_size(), X.device)
+    for start in range(0, len(X), at_once):
+        part = slice(start, min(start + at_once, len(X)))
         a, hint = row_range(codes, part.start, part.stop).double(), None if about is None else about[part]
         objective[part], gap[part] = _bound(X[part].double(), atoms, a, lam[part], positive, directions, hint)
     return objective, gap
