@@ -1,0 +1,100 @@
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from zoo.models import ReLUSAE, TopKSAE
+from zoo.models.sae import gathered_rows, support
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+RUNS = DEVICE == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+by_triton = pytest.mark.skipif(not RUNS, reason="run in a process of its own, in which triton was told to interpret")
+
+
+@pytest.fixture
+def kernels():
+    """Triton's kernels, which its interpreter runs where there is no GPU."""
+    from zoo.models.sae import kernels
+
+    return kernels
+
+
+@pytest.mark.skipif(RUNS, reason="kernels run in this process")
+def test_kernels_in_an_interpreter():
+    environment = os.environ | {"TRITON_INTERPRET": "1"}  # which triton reads when it is imported
+    command = [sys.executable, "-m", "pytest", __file__, "-p", "no:cacheprovider"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def random(*shape, dtype=torch.float32, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, dtype)
+
+
+def groups(sizes, m, seed=0):
+    """Row, first pair and group of pairs in groups of some sizes."""
+    sizes = torch.tensor(sizes)
+    index = torch.randint(m, (int(sizes.sum()),), generator=torch.Generator().manual_seed(seed))
+    group = torch.arange(len(sizes)).repeat_interleave(sizes)
+    return index.to(DEVICE), (sizes.cumsum(0) - sizes).to(DEVICE), group.to(DEVICE)
+
+
+@by_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("d", [1, 24, 300])
+@pytest.mark.parametrize("sizes", [[3, 0, 40, 1, 0], [0, 16, 16], [5]])
+def test_kernels_add_up_and_multiply_the_rows_they_gather(kernels, sizes, d, dtype):
+    index, starts, group = groups(sizes, 7)
+    rows, values, left = random(7, d, dtype=dtype), random(len(index), seed=1), random(len(sizes), d, seed=2)
+    gathered = rows[index].double()
+    sums = torch.zeros(len(sizes), d, dtype=torch.float64, device=DEVICE)
+    sums.index_add_(0, group, values.double().unsqueeze(1) * gathered)
+    torch.testing.assert_close(kernels.weighted_sums(values, rows, index, starts).double(), sums, rtol=1e-5, atol=1e-5)
+    products = (gathered * left[group].double()).sum(1)
+    found = kernels.dot_products(left, rows, index, starts)
+    torch.testing.assert_close(found.double(), products, rtol=1e-5, atol=1e-5)
+
+
+@by_triton
+def test_no_pairs_give_zeros(kernels):
+    index, starts, _ = groups([0, 0], 3)
+    assert kernels.weighted_sums(random(0), random(3, 5), index, starts).tolist() == [[0] * 5] * 2
+    assert kernels.dot_products(random(2, 5), random(3, 5), index, starts).shape == (0,)
+
+
+@by_triton
+@pytest.mark.parametrize("make", [lambda: TopKSAE(12, 40, 5, aux_k=3), lambda: ReLUSAE(12, 40)])
+def test_losses_and_gradients_by_kernels_are_those_of_torchs_own_operators(make, monkeypatch):
+    x, dead = random(24, 12), torch.arange(4, 10, device=DEVICE)
+    monkeypatch.setattr(support, "DENSE_ABOVE", {DEVICE: 1.0})  # sparse products, whatever is on
+    found = []
+    for by_kernels in (True, False):
+        monkeypatch.setattr(gathered_rows, "by_kernels", lambda device, answer=by_kernels: answer)
+        torch.manual_seed(0)
+        net = make().to(DEVICE)
+        loss = net.loss(x, dead)
+        loss.total.backward()
+        found.append((loss.total.detach(), loss.fired, *(p.grad for p in net.parameters())))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@by_triton
+def test_under_autocast_rows_are_gathered_in_bfloat16_and_added_up_in_float32(monkeypatch):
+    monkeypatch.setattr(gathered_rows, "by_kernels", lambda device: True)
+    values = random(4)
+    assert gathered_rows.gathered_dtype(values) == torch.float32
+    with torch.autocast(DEVICE, torch.bfloat16):
+        assert gathered_rows.gathered_dtype(values) == torch.bfloat16
+        torch.manual_seed(0)
+        net, x = TopKSAE(12, 40, 5).to(DEVICE), random(24, 12)
+        loss = net.loss(x)
+    loss.total.backward()
+    assert {p.grad.dtype for p in net.parameters()} == {torch.float32}
+    exact = net.loss(x)
+    exact.total.backward()
+    torch.testing.assert_close(loss.total, exact.total, rtol=0.03, atol=0)
