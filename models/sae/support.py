@@ -20,7 +20,9 @@ from zoo.precision import at_least_float32, precise_dtype
 # Share of nonzero codes above which dense products are faster.
 DENSE_ABOVE = {"cpu": 0.1}
 DENSE_ABOVE_ON_ACCELERATORS = 0.01
-COUNTED = 128  # examples whose codes are counted at a time: a sum of bools makes a copy eight times as large
+SAMPLED = 256  # examples whose codes tell how many are nonzero
+COUNTED = {"cpu": 128}  # examples whose codes are counted at a time, so that they stay in the cache
+COUNTED_ON_ACCELERATORS = 4096
 
 
 class Support:
@@ -135,7 +137,8 @@ class Everywhere:
 
     def counts(self, values: Tensor) -> Tensor:
         """In how many examples each latent's code is above 0, (K,) int64."""
-        return torch.stack([(part > 0).sum(0) for part in values.split(COUNTED)]).sum(0)
+        parts = values.split(COUNTED.get(values.device.type, COUNTED_ON_ACCELERATORS))
+        return torch.stack([part.sign().sum(0, dtype=torch.float32) for part in parts]).long().sum(0)
 
     def dense(self, values: Tensor) -> Tensor:
         """Codes as a matrix, (B, K)."""
@@ -150,8 +153,21 @@ class Everywhere:
 
 def support_where(mask: Tensor) -> Support | Everywhere:
     """The true entries of a mask (B, K), or everything if there are so many that dense products are faster."""
+    return Everywhere() if _many(_sample(mask)) else Support.of_mask(mask)
+
+
+def support_above(pre: Tensor, bound: Tensor | float) -> Support | Everywhere:
+    """The entries of pre-activations (B, K) above a bound, () or (K,), as `support_where`, without a mask if many."""
+    return Everywhere() if _many(_sample(pre) > bound) else Support.of_mask(pre > bound)
+
+
+def _sample(dense: Tensor) -> Tensor:
+    return dense[:: max(1, len(dense) // SAMPLED)]
+
+
+def _many(mask: Tensor) -> bool:
     limit = DENSE_ABOVE.get(mask.device.type, DENSE_ABOVE_ON_ACCELERATORS)
-    return Everywhere() if mask.count_nonzero() > limit * mask.numel() else Support.of_mask(mask)
+    return bool(mask.count_nonzero() > limit * mask.numel())
 
 
 class _Affine(torch.autograd.Function):
