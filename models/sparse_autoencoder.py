@@ -112,7 +112,7 @@ class SparseAutoencoder(ReconstructionModule):
         n_examples: Tensor | int = len(batch["x"])
         share: Tensor | float = 1.0  # of this process in the mean over examples, in units of an even share
         if is_initialized():
-            n_examples = torch.full((), n_examples, device=self.device)
+            n_examples = torch.full((), len(batch["x"]), device=self.device)
             all_reduce(n_examples)
             share = len(batch["x"]) * self.trainer.world_size / n_examples.float()
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]

@@ -30,9 +30,9 @@ def dot_products(left: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> T
 
 
 @triton.jit
-def _weighted_sums(
+def _weighted_sums(  # type: ignore[no-untyped-def]
     values, rows, index, starts, sums, n_pairs, n, d: tl.constexpr, PAIRS: tl.constexpr, COLUMNS: tl.constexpr
-):  # type: ignore[no-untyped-def]
+):
     i = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     start, end = tl.load(starts + i), tl.load(starts + i + 1, mask=i + 1 < n, other=n_pairs)
@@ -50,9 +50,9 @@ def _weighted_sums(
 
 
 @triton.jit
-def _dot_products(
+def _dot_products(  # type: ignore[no-untyped-def]
     left, rows, index, starts, products, n_pairs, n, d: tl.constexpr, PAIRS: tl.constexpr, COLUMNS: tl.constexpr
-):  # type: ignore[no-untyped-def]
+):
     i = tl.program_id(0).to(tl.int64)
     start, end = tl.load(starts + i), tl.load(starts + i + 1, mask=i + 1 < n, other=n_pairs)
     first = start
