@@ -37,16 +37,17 @@ DRIFT_EVERY = 10
 class TurnsAndPeak(Turns):
     """Turns of the trainer and the others, and the most memory of the trainer's warm-up."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin to look."""
-        self.device = pl_module.device
-        forget_peak(self.device)
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """What others hold does not count."""
+        self.device = trainer.strategy.root_device
         self.before, self.peak = allocated(self.device), float("nan")
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """Note the peak before the others' first turn."""
+        """Begin to look after the first step, which compiles; note the peak before the others' first turn."""
         if trainer.global_step == self.args.warmup:
             self.peak = peak_memory(self.device) - self.before
+        elif trainer.global_step == 1:
+            forget_peak(self.device)
         super().on_train_batch_end(trainer, *args)
 
 
@@ -85,9 +86,9 @@ def section(device: torch.device, tiny: bool) -> list[Row]:
         try:
             before = allocated(device) if name != BARE else 0.0
             step = make()
+            step()  # compiles
             forget_peak(device)
-            for _ in range(2):
-                step()
+            step()
             others[name], peaks[name] = step, peak_memory(device) - before
         except Exception as error:  # whatever a peer fails with
             rows.append(left_out(f"GPT-2, {name}", error))

@@ -35,7 +35,7 @@ def unembedded_nats(x: Tensor, W_U: Tensor, targets: Tensor) -> Tensor:
     x, targets = x.flatten(0, -2), targets.flatten()
     with torch.autocast(kind, enabled=False):
         if torch.is_grad_enabled() and (x.requires_grad or W_U.requires_grad):
-            return _Nats.apply(x, W_U, targets, dtype, W_U.requires_grad)  # type: ignore[no-any-return, no-untyped-call]
+            return _Nats.apply(x, W_U, targets, dtype, W_U.requires_grad)
         return _nats(x, W_U, targets, dtype, False, False)[0]
 
 
