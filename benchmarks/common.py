@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -106,7 +105,7 @@ def bare_loop(
     made = AdamWCosine().configure(net, {"transformer.wte.weight", "transformer.wpe.weight"}, total_steps)
 
     def loss(batch: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(net(batch["input_ids"]).flatten(0, 1), batch["targets"].flatten())
+        return net(batch["input_ids"], batch["targets"]) / batch["targets"].numel()
 
     return net, plain_loop(args, data, net, loss, made["optimizer"], made["lr_scheduler"]["scheduler"])
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
+from zoo.models.unembedded_loss import unembedded_nats
 
 
 class Conv1D(nn.Module):
@@ -181,9 +182,16 @@ class GPT2(nn.Module):
         """Final layer norm and unembedding, (B, T, D) -> logits (B, T, V)."""
         return self.lm_head(self.transformer.ln_f(resid))
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Next-token logits, (B, T) int64 -> (B, T, V)."""
-        return self.unembed(self.blocks(self.embed(input_ids)))
+    def forward(self, input_ids: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Next-token logits, (B, T) int64 -> (B, T, V).
+
+        With `targets`, (B, T) int64, the sum over tokens of their cross-entropy instead, () in nats and at least
+        float32, without all logits in memory; targets of -100 are left out.
+        """
+        resid = self.blocks(self.embed(input_ids))
+        if targets is None:
+            return self.unembed(resid)
+        return unembedded_nats(self.transformer.ln_f(resid), self.W_U, targets)
 
     def residual_stream(self, input_ids: Tensor) -> Tensor:
         """Every layer's resid_pre, then the last resid_post: (B, T) -> (L + 1, B, T, D)."""
