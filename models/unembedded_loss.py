@@ -11,6 +11,7 @@ from zoo.precision import at_least_float32, precise_dtype
 
 LOGITS_AT_ONCE = {"cpu": 2**21}  # by type of device: what its cache holds
 LOGITS_ON_OTHERS = 2**28  # enough to fill an accelerator
+LOGITS_COMPILED = 2**31  # there, where the compiler makes the loss and the gradient in one pass over them
 ALIGNMENT = 64  # rows of W_U on an accelerator, whose products are slow at other sizes
 LEFT_OUT = -100  # a target that does not count
 
@@ -20,7 +21,8 @@ def unembedded_nats(x: Tensor, W_U: Tensor, targets: Tensor) -> Tensor:
 
     Logits are made in the type of `x`, or in autocast's, and everything after them in at least float32. They are made
     for some tokens at a time, and turned into gradients at once, so that neither pass makes them again or keeps them.
-    On an accelerator rows of zeros, which the loss does not see, fill `W_U` up to a size whose products are fast.
+    On an accelerator rows of zeros, which the loss does not see, fill `W_U` up to a size whose products are fast. In a
+    compiled network there, all tokens are taken at a time as far as memory lets them.
 
     Args:
         x: What is unembedded, (..., D).
@@ -44,6 +46,13 @@ def rows_of_zeros(V: int, kind: str) -> int:
     return 0 if kind == "cpu" else -V % ALIGNMENT
 
 
+def tokens_at_once(V: int, kind: str) -> int:
+    """Of how many tokens, a power of 2, logits are made at a time on a type of device."""
+    others = LOGITS_COMPILED if torch.compiler.is_compiling() else LOGITS_ON_OTHERS
+    n = max(1, LOGITS_AT_ONCE.get(kind, others) // V)
+    return 2 ** (n.bit_length() - 1)
+
+
 class _Nats(torch.autograd.Function):
     """The sum of the losses, whose gradients are made in the forward pass."""
 
@@ -61,7 +70,8 @@ class _Nats(torch.autograd.Function):
         """Gradients of `x` and `W_U`."""
         dx, dW = ctx.saved_tensors
         for_x, for_W = ctx.dtypes
-        return (dx.to(grad.dtype) * grad).to(for_x), None if dW is None else (dW * grad).to(for_W), None, None, None
+        dx = (dx.to(grad.dtype) * grad).to(for_x)
+        return dx, None if dW is None else (dW.to(grad.dtype) * grad).to(for_W), None, None, None
 
 
 def _nats(
@@ -69,26 +79,31 @@ def _nats(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The sum of the losses, its gradient with respect to `x` (N, D), and that to `W_U` (V, D) if that moves."""
     V, kind = len(W_U), x.device.type
-    at_once = max(1, LOGITS_AT_ONCE.get(kind, LOGITS_ON_OTHERS) // V)
-    at_once = 2 ** (at_once.bit_length() - 1)
-    fill = rows_of_zeros(V, kind)
+    at_once, fill = tokens_at_once(V, kind), rows_of_zeros(V, kind)
     W = F.pad(W_U.to(dtype), (0, 0, 0, fill))
+    no_token = torch.arange(V + fill, device=x.device) >= V
     precise = precise_dtype(W)
     total = x.new_zeros((), dtype=precise)
-    dW = x.new_zeros(W.shape, dtype=precise) if moves else None
-    dxs = []
+    dW, dxs = None, []
     for x_part, target in zip(x.to(dtype).split(at_once), targets.split(at_once), strict=True):
         kept, target = (target != LEFT_OUT)[:, None], target.clamp(min=0)[:, None]
-        log_p = at_least_float32((x_part @ W.T)[:, :V]).log_softmax(1)
+        logits = x_part @ W.T
+        if fill:
+            logits.masked_fill_(no_token, -torch.inf)
+        log_p = at_least_float32(logits).log_softmax(1)
         nats = -log_p.gather(1, target)
         total = total + nats.where(kept, 0).sum()
         if not differentiate:
             continue
         d = log_p.exp_().to(dtype).scatter_(1, target, torch.expm1(-nats).to(dtype))  # with respect to the logits
-        d = F.pad(d, (0, fill))
         dxs.append((d @ W) * kept)
-        if dW is not None and dtype == precise:
-            dW.addmm_(d.T, x_part * kept)
-        elif dW is not None:
-            dW += d.T @ (x_part * kept)
+        if not moves:
+            continue
+        x_part = x_part * kept
+        if dW is None:
+            dW = d.T @ x_part
+        elif dtype == precise:
+            dW.addmm_(d.T, x_part)
+        else:
+            dW = dW.to(precise).add_(d.T @ x_part)
     return total, torch.cat(dxs) if differentiate else None, dW[:V] if dW is not None else None

@@ -59,6 +59,12 @@ def _gradients_on_the_device(monkeypatch):
     monkeypatch.setattr(clip_grad, "_group_tensors_by_device_and_dtype", grouped)
 
 
+@pytest.fixture(autouse=True)
+def _memory_of_the_device(monkeypatch):
+    """Solvers ask how much is free."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20, 2**20))
+
+
 class Watch(L.Callback):
     """Notes where the parameters are, and the waits of every step, from the end of a batch to the end of the next."""
 
@@ -104,7 +110,7 @@ def test_a_fit_and_a_validation_mix_no_devices(family, made, make_trainer):
         assert fit(family, made, make_trainer, pretended, max_steps=4, **every).devices == {DEVICE}
 
 
-@pytest.mark.parametrize("family", ["FrozenEmbeddingGPT2", "ToySuperposition", "SkipBigramAttention"])
+@pytest.mark.parametrize("family", ["FrozenEmbeddingGPT2", "TopKSAE", "ToySuperposition", "SkipBigramAttention"])
 def test_a_step_that_logs_nothing_does_not_wait_for_the_device(family, made, make_trainer):
     with PretendedDevice() as pretended:
         watch = fit(family, made, make_trainer, pretended, max_steps=8, log_every_n_steps=4)

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zoo.models import GPT2, unembedded_loss
-from zoo.models.unembedded_loss import unembedded_nats
+from zoo.models.unembedded_loss import tokens_at_once, unembedded_nats
 
 N, D, V = 30, 8, 101
 CHUNKS = [(V, 0), (4 * V, 0), (5 * V, 27), (10**6, 0), (10**6, 27)]  # logits at once; rows of zeros
@@ -152,3 +152,11 @@ def test_a_compiled_network_does_not_break_at_the_loss(monkeypatch):
     twin(input_ids, targets).backward()
     for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_a_compiled_network_takes_more_tokens_at_a_time_on_an_accelerator_only():
+    def at_once(x):
+        return x.new_tensor([tokens_at_once(50257, kind) for kind in ("cuda", "cpu")])
+
+    assert at_once(torch.ones(1)).tolist() == [4096, 32]
+    assert torch.compile(at_once, backend="eager")(torch.ones(1)).tolist() == [32768, 32]
