@@ -94,11 +94,11 @@ def plain_loop(
 
 
 def bare_loop(
-    args: argparse.Namespace, data: RandomText, total_steps: int, frozen: bool = False
+    args: argparse.Namespace, data: RandomText, total_steps: int, frozen: bool = False, tied: bool = True
 ) -> tuple[GPT2, Callable[[], None]]:
     """The zoo's network, and its plain loop with the zoo's optimizer and schedule."""
     torch.manual_seed(0)
-    net = GPT2(**sizes(args)).to(args.device)
+    net = GPT2(**sizes(args), tied=tied).to(args.device)
     net.W_E.requires_grad_(not frozen)
     if args.compile:
         net.compile()

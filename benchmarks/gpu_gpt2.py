@@ -32,6 +32,7 @@ PEAK = 989e12  # operations per second of an H100 or H200 in bfloat16
 SMALL = {"n_layers": 12, "d_model": 768, "n_heads": 12, "context_length": 1024, "vocab_size": 50257, "batch_size": 32}
 TINY = {"n_layers": 1, "d_model": 8, "n_heads": 2, "context_length": 8, "vocab_size": 33, "batch_size": 2}
 DRIFT_EVERY = 10
+FROZEN = "bare loop, untied, W_E frozen"
 
 
 class TurnsAndPeak(Turns):
@@ -78,6 +79,7 @@ def section(device: torch.device, tiny: bool) -> list[Row]:
     net, bare = bare_loop(args, data, total)
     makers: dict[str, Callable[[], Callable[[], None]]] = {
         BARE: lambda: bare,
+        FROZEN: lambda: bare_loop(args, data, total, frozen=True, tied=False)[1],
         NANOGPT: partial(nanogpt_loop, args, data),
         TRANSFORMERS: partial(transformers_loop, args, data, net),
     }
@@ -100,7 +102,7 @@ def section(device: torch.device, tiny: bool) -> list[Row]:
         zoo_trainer(args, folder, total, callbacks=callbacks).fit(module, datamodule=data)
     peaks[ZOO] = turns.peak
     tokens = args.steps * args.batch_size * args.context_length
-    flops = flops_per_token(args, net, False)
+    flops = flops_per_token(args, net, False)  # neither an untied nor a frozen embedding changes them
 
     def row(what: str, name: str, peer: str, required: str) -> Row:
         speed = tokens / float(np.median(turns.seconds[name]))
@@ -119,5 +121,7 @@ def section(device: torch.device, tiny: bool) -> list[Row]:
     ]
     if BARE in others:
         rows.append(row("GPT-2, bare loop", BARE, NANOGPT, ""))
+    if FROZEN in others:
+        rows.append(row(f"GPT-2, {FROZEN}", FROZEN, BARE, ""))
     rows += [row(f"GPT-2, {name}", name, "", "") for name in (NANOGPT, TRANSFORMERS) if name in others]
     return rows
