@@ -62,12 +62,13 @@ def test_every_config_trains(config, tmp_path, tiny_corpus, monkeypatch, capsys)
 @pytest.mark.parametrize("tied", [False, True])
 def test_frozen_rows_stay_as_they_are_bit_for_bit(precision, tied, tiny_data, make_trainer):
     L.seed_everything(0, verbose=False)
-    module = FrozenEmbeddingGPT2(300, 16, 16, 1, 2, frozen_rows="5-", tied=tied)
+    module = FrozenEmbeddingGPT2(300, 16, 16, 1, 2, frozen_rows="0-255", tied=tied)
     start = module.net.W_E.detach().clone()
     options = {"accelerator": DEVICE, "precision": precision, "max_steps": 10, "gradient_clip_val": 1.0}
     make_trainer(callbacks=[EmbeddingDrift(5)], **options).fit(module, tiny_data)
     moved = (module.net.W_E.detach().cpu() != start).any(1)
-    assert moved.nonzero().flatten().tolist() == [0, 1, 2, 3, 4]
+    assert not moved[:256].any()
+    assert moved[256:].any()
 
 
 @pytest.mark.parametrize("V", [129, 192])
@@ -134,11 +135,11 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     families = ("gpt2", "autoencoder")
     whole = {family: started(tmp_path, family, family) for family in families}
     killed = {family: started(tmp_path, f"{family}-killed", family, 33) for family in families}
-    assert {family: p.wait(60) for family, p in killed.items()} == dict.fromkeys(families, -9)
+    assert {family: p.wait(100) for family, p in killed.items()} == dict.fromkeys(families, -9)
     again = {family: started(tmp_path, f"{family}-killed", family) for family in families}
     for family in families:
         for process, name in ((whole, family), (again, f"{family}-killed")):
-            assert process[family].wait(60) == 0, (tmp_path / f"{name}.txt").read_text()[-3000:]
+            assert process[family].wait(100) == 0, (tmp_path / f"{name}.txt").read_text()[-3000:]
     found = [
         line
         for family in families
@@ -153,7 +154,7 @@ def test_two_processes_share_the_device(tmp_path):
     alone = started(tmp_path, "one", "gpt2")
     pair = [started(tmp_path, "two", "gpt2", "", n, **address, NODE_RANK=str(n)) for n in (0, 1)]
     try:
-        codes = [p.wait(60) for p in (alone, *pair)]
+        codes = [p.wait(100) for p in (alone, *pair)]
     finally:
         for p in (alone, *pair):
             p.kill()
