@@ -19,7 +19,7 @@ from test_configs import CONFIGS, FEW_STEPS, local_stand_ins
 from test_killed_runs import FAMILIES
 
 import zoo
-from zoo.callbacks import EmbeddingDrift, LastCheckpoint, RunProgress
+from zoo.callbacks import EmbeddingDrift, LastCheckpoint, RunProgress, tables_and_pictures
 from zoo.cli import ALWAYS, run
 from zoo.models import GPT2, FrozenEmbeddingGPT2, TopKSAE
 from zoo.models.sae import gathered_rows, support
@@ -94,6 +94,7 @@ def test_a_compiled_network_has_the_loss_and_the_gradients_of_the_formula(V):
 def train(folder, name, family, kill=None, node=None):
     """Train a family in this process, from `last.ckpt` if there is one."""
     folder = Path(folder)
+    tables_and_pictures.render = lambda figure: np.zeros((1, 1, 4), np.uint8)  # most of the time
     L.seed_everything(0, verbose=False)
     model, data, callbacks = FAMILIES[family](folder)
     checkpoint = last(folder / name)
