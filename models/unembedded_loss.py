@@ -84,7 +84,8 @@ def _nats(
     no_token = torch.arange(V + fill, device=x.device) >= V
     precise = precise_dtype(W)
     total = x.new_zeros((), dtype=precise)
-    dW, dxs = None, []
+    dW: Tensor | None = None
+    dxs: list[Tensor] = []
     for x_part, target in zip(x.to(dtype).split(at_once), targets.split(at_once), strict=True):
         kept, target = (target != LEFT_OUT)[:, None], target.clamp(min=0)[:, None]
         logits = x_part @ W.T
