@@ -48,7 +48,7 @@ def dot_products(left: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> T
 def can_select(K: int, k: int, dtype: torch.dtype) -> bool:
     """Whether `top_k` can be told to find k of K."""
     groups, size = _groups(K, k)
-    fits = k <= LARGEST_K and max(groups, size * triton.next_power_of_2(k)) <= LARGEST_TILE
+    fits = k <= LARGEST_K and max(groups, size * _power(k)) <= LARGEST_TILE
     return fits and K < LARGEST_WIDTH and dtype in (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -58,7 +58,7 @@ def top_k(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
     groups, size = _groups(K, k)
     values, indices = pre.new_empty(B, k), pre.new_empty(B, k, dtype=torch.int64)
     if B:
-        sizes = (triton.cdiv(K, groups), size, groups, triton.next_power_of_2(k))
+        sizes = (triton.cdiv(K, groups), size, groups, _power(k))
         _top_k[B,](pre.contiguous(), values, indices, K, k, *sizes, num_warps=4)
     return values, indices
 
@@ -89,9 +89,14 @@ def _warps(columns: int, rows: Tensor) -> int:
     return min(8, max(1, columns * rows.element_size() // 512))
 
 
+def _power(k: int) -> int:
+    """The power of 2 that is at least k and at least 2, as many as `_top_k` looks for."""
+    return max(2, triton.next_power_of_2(k))
+
+
 def _groups(K: int, k: int) -> tuple[int, int]:
     """How many groups K entries are split into so that k of them are soon found, and at least a group's size."""
-    wanted = triton.next_power_of_2(k)
+    wanted = _power(k)
     groups = triton.next_power_of_2(max(wanted, math.isqrt(K * wanted)))
     return groups, triton.next_power_of_2(triton.cdiv(K, groups))
 

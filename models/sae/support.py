@@ -124,7 +124,7 @@ class Support:
 class Everywhere:
     """All pairs: what `Support` offers, for codes too dense to gain from it.
 
-    Where there are kernels, `relu` makes the codes' sums and counts in the same pass, and `total` and `counts` use them.
+    Where there are kernels, `relu` makes the codes' sums and counts in the same pass, for `total` and `counts`.
     """
 
     def __init__(self) -> None:
