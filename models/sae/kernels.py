@@ -16,7 +16,7 @@ from zoo.precision import precise_dtype
 PAIRS, COLUMNS = 16, 256  # of a tile of gathered rows
 CHUNK = 128  # pairs that follow each other, which are summed by a program of their own if they are of one group
 DENSE_ROWS, DENSE_COLUMNS, ROWS_OF_A_PROGRAM = 8, 1024, 128  # of a tile of codes
-LARGEST_K, LARGEST_TILE, LARGEST_WIDTH = 64, 4096, 2**16  # of a selection
+LARGEST_TILE = 4096  # candidates of a selection
 
 
 def weighted_sums(values: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> Tensor:
@@ -48,18 +48,18 @@ def dot_products(left: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> T
 def can_select(K: int, k: int, dtype: torch.dtype) -> bool:
     """Whether `top_k` can be told to find k of K."""
     groups, size = _groups(K, k)
-    fits = k <= LARGEST_K and max(groups, size * _power(k)) <= LARGEST_TILE
-    return fits and K < LARGEST_WIDTH and dtype in (torch.float16, torch.bfloat16, torch.float32)
+    fits = max(groups, size * triton.next_power_of_2(k)) <= LARGEST_TILE
+    return fits and dtype in (torch.float16, torch.bfloat16, torch.float32)
 
 
 def top_k(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """See `selection.top_k`; the first of equal entries is taken."""
+    """See `selection.top_k`."""
     B, K = pre.shape
     groups, size = _groups(K, k)
     values, indices = pre.new_empty(B, k), pre.new_empty(B, k, dtype=torch.int64)
     if B:
-        sizes = (triton.cdiv(K, groups), size, groups, _power(k))
-        _top_k[B,](pre.contiguous(), values, indices, K, k, *sizes, num_warps=4)
+        sizes = (triton.cdiv(K, groups), size, groups, triton.next_power_of_2(k))
+        _top_k[B,](pre.contiguous(), values, indices, K, k, *sizes, num_warps=2)
     return values, indices
 
 
@@ -89,14 +89,9 @@ def _warps(columns: int, rows: Tensor) -> int:
     return min(8, max(1, columns * rows.element_size() // 512))
 
 
-def _power(k: int) -> int:
-    """The power of 2 that is at least k and at least 2, as many as `_top_k` looks for."""
-    return max(2, triton.next_power_of_2(k))
-
-
 def _groups(K: int, k: int) -> tuple[int, int]:
     """How many groups K entries are split into so that k of them are soon found, and at least a group's size."""
-    wanted = _power(k)
+    wanted = triton.next_power_of_2(k)
     groups = triton.next_power_of_2(max(wanted, math.isqrt(K * wanted)))
     return groups, triton.next_power_of_2(triton.cdiv(K, groups))
 
@@ -208,20 +203,28 @@ def _dot_products(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _keys(x, index):  # type: ignore[no-untyped-def]
-    """Whole numbers in the order of some entries, of equal ones the first the largest; `_index` has the index back."""
+def _keys(x, there):  # type: ignore[no-untyped-def]
+    """Whole numbers in the order of some entries, and one below all for those that are not there."""
     if x.dtype.primitive_bitwidth == 16:
         bits = x.to(tl.int16, bitcast=True).to(tl.int32)
-        key = ((bits ^ ((bits >> 31) & 0x7FFF)) << 16) | (0xFFFF - index)
+        keys = tl.where(there, bits ^ ((bits >> 31) & 0x7FFF), -(2**15))
     else:
         bits = x.to(tl.int32, bitcast=True)
-        key = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64) << 16) | (0xFFFF - index).to(tl.int64)
-    return key
+        keys = tl.where(there, bits ^ ((bits >> 31) & 0x7FFFFFFF), -(2**31))
+    return keys
 
 
 @triton.jit
-def _index(keys):  # type: ignore[no-untyped-def]
-    return 0xFFFF - (keys & 0xFFFF).to(tl.int32)
+def _ranks(keys, k, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A place below k for each of the k largest of some keys, of equal ones the first; the others get k or more."""
+    least = tl.where(tl.sum((keys >= 0).to(tl.int32), 0) >= k, 0, -(2**BITS))  # of the k largest, found bit by bit
+    for bit in tl.static_range(BITS):
+        higher = least + (1 << (BITS - 1 - bit))
+        least = tl.where(tl.sum((keys >= higher).to(tl.int32), 0) >= k, higher, least)
+    above, equal = (keys > least).to(tl.int32), (keys == least).to(tl.int32)
+    places = tl.cumsum(above, 0) - 1
+    of_equal = tl.sum(above, 0) + tl.cumsum(equal, 0) - 1
+    return tl.where(above > 0, places, tl.where(equal > 0, of_equal, k))
 
 
 @triton.jit
@@ -237,22 +240,30 @@ def _top_k(  # type: ignore[no-untyped-def]
     WANTED: tl.constexpr,
 ):
     """The k largest of a row lie in the k groups with the largest maxima; group g holds g, g + GROUPS, ..."""
+    BITS: tl.constexpr = pre.dtype.element_ty.primitive_bitwidth - 1
     row = tl.program_id(0).to(tl.int64)
     pre += row * K
+    indices += row * k
+    values += row * k
     group = tl.arange(0, GROUPS)
     best = tl.full((GROUPS,), float("-inf"), tl.float32)
     for first in range(0, MEMBERS, 8):
         place = (first + tl.arange(0, 8))[:, None] * GROUPS + group[None, :]
         tile = tl.load(pre + place, mask=place < K, other=float("-inf"))
         best = tl.maximum(best, tl.max(tile.to(tl.float32), 0))
-    chosen = _index(tl.topk(_keys(best.to(pre.dtype.element_ty), group), WANTED))
+    rank = _ranks(_keys(best.to(pre.dtype.element_ty), group < K), k, BITS)
+    tl.store(indices + rank, group.to(tl.int64), mask=rank < k)
+    tl.debug_barrier()
+    slot = tl.arange(0, WANTED)
+    chosen = tl.load(indices + slot, mask=slot < k, other=0).to(tl.int32)
     candidate = chosen[:, None] + tl.arange(0, SIZE)[None, :] * GROUPS
-    value = tl.load(pre + candidate, mask=candidate < K, other=float("-inf"))
-    keys = tl.reshape(_keys(value, candidate), [WANTED * SIZE])
-    index = _index(tl.topk(keys, WANTED))
-    rank = tl.arange(0, WANTED)
-    tl.store(indices + row * k + rank, index.to(tl.int64), mask=rank < k)
-    tl.store(values + row * k + rank, tl.load(pre + index, mask=rank < k), mask=rank < k)
+    there = (slot < k)[:, None] & (candidate < K)
+    candidate, there = tl.reshape(candidate, [WANTED * SIZE]), tl.reshape(there, [WANTED * SIZE])
+    value = tl.load(pre + candidate, mask=there, other=0.0)
+    rank = _ranks(_keys(value, there), k, BITS)
+    tl.debug_barrier()
+    tl.store(indices + rank, candidate.to(tl.int64), mask=rank < k)
+    tl.store(values + rank, value, mask=rank < k)
 
 
 @triton.jit

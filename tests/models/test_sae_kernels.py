@@ -75,23 +75,23 @@ def test_the_kernel_selects_the_largest_entries(kernels, K, k, dtype):
     pre[1] = -pre[1].abs()
     values, indices = kernels.top_k(pre, k)
     assert torch.equal(values, pre.gather(1, indices))
-    assert torch.equal(values, pre.topk(k).values)
+    assert torch.equal(values.sort().values, pre.topk(k).values.flip(1))
     assert all(len(set(row)) == k for row in indices.tolist())
 
 
 @by_triton
-def test_of_equal_entries_the_kernel_selects_the_first(kernels):
+def test_of_equal_entries_the_kernel_selects_none_twice(kernels):
     pre = torch.zeros(2, 50, device=DEVICE)
     pre[1, 7:] = float("-inf")
     values, indices = kernels.top_k(pre, 6)
-    assert indices.sort().values.tolist() == [list(range(6))] * 2
+    assert [len(set(row)) for row in indices.tolist()] == [6, 6]
     assert values.tolist() == [[0] * 6] * 2
 
 
 @by_triton
 def test_what_the_kernel_cannot_select_torch_does(kernels, monkeypatch):
     monkeypatch.setattr(dispatch, "by_kernels", lambda device: True)
-    for pre, k in ((random(2, 3000), 65), (random(2, 2**16), 2), (random(2, 40, dtype=torch.float64), 2)):
+    for pre, k in ((random(2, 30_000), 1000), (random(2, 40, dtype=torch.float64), 2)):
         assert not kernels.can_select(pre.shape[1], k, pre.dtype)
         assert torch.equal(selection.top_k(pre, k)[0].sort().values, pre.topk(k).values.sort().values)
 
