@@ -1,17 +1,10 @@
 """Weighted sums of rows that are gathered from a matrix, and dot products with them: what a support's products are."""
 
-import importlib.util
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TRITON = importlib.util.find_spec("triton") is not None
-
-
-def by_kernels(device: torch.device) -> bool:
-    """Whether Triton kernels compute them: half as much memory is read, and rows may be of another type than sums."""
-    return TRITON and device.type == "cuda"
+from zoo.models.sae import dispatch
 
 
 def gathered_dtype(values: Tensor) -> torch.dtype:
@@ -21,7 +14,7 @@ def gathered_dtype(values: Tensor) -> torch.dtype:
     """
     device = values.device.type
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
-    return torch.bfloat16 if autocast and by_kernels(values.device) else values.dtype
+    return torch.bfloat16 if autocast and dispatch.by_kernels(values.device) else values.dtype
 
 
 def weighted_sums(values: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> Tensor:
@@ -36,11 +29,11 @@ def weighted_sums(values: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -
     Returns:
         (n, d) in the type of `values`; 0 for groups without pairs.
     """
-    if by_kernels(values.device):
-        from zoo.models.sae import kernels  # slow to import
 
-        return kernels.weighted_sums(values, rows, index, starts)
-    return F.embedding_bag(index, rows.to(values.dtype), starts, mode="sum", per_sample_weights=values)
+    def plain(values: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> Tensor:
+        return F.embedding_bag(index, rows.to(values.dtype), starts, mode="sum", per_sample_weights=values)
+
+    return dispatch.by_kernel("weighted_sums", plain, values.device, values, rows, index, starts)
 
 
 def dot_products(left: Tensor, rows: Tensor, index: Tensor, starts: Tensor, group: Tensor) -> Tensor:
@@ -56,8 +49,9 @@ def dot_products(left: Tensor, rows: Tensor, index: Tensor, starts: Tensor, grou
     Returns:
         (N,) in the type of `left`.
     """
-    if by_kernels(left.device):
-        from zoo.models.sae import kernels  # slow to import
 
-        return kernels.dot_products(left, rows, index, starts)
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(left, rows.to(left.dtype), index, starts, group, 0)
+    def plain(left: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> Tensor:
+        rows = rows.to(left.dtype)
+        return torch.ops.aten._embedding_bag_per_sample_weights_backward(left, rows, index, starts, group, 0)
+
+    return dispatch.by_kernel("dot_products", plain, left.device, left, rows, index, starts)

@@ -51,7 +51,7 @@ class ReLUSAE(SAE):
         bias = self.encoder_bias()
         pre = torch.addmm(bias, x, self.W_enc)
         support = support_above(pre, 0)
-        return Codes(support.affine(x, self.W_enc, bias, support.take(pre)).relu_(), support)
+        return Codes(support.relu(support.affine(x, self.W_enc, bias, support.take(pre))), support)
 
     def penalty(self, x: Tensor, codes: Codes) -> dict[str, Tensor]:
         """The L1 norm of the codes, each weighted by its atom's norm."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from zoo.models.sae import dispatch
 from zoo.models.sae.gathered_rows import dot_products, gathered_dtype, weighted_sums
 from zoo.precision import at_least_float32, precise_dtype
 
@@ -87,6 +88,10 @@ class Support:
         """
         return _Affine.apply(x, W, b, at_least_float32(values), self)
 
+    def relu(self, pre: Tensor) -> Tensor:
+        """ReLU of pre-activations (N,), which may be overwritten."""
+        return pre.relu_()
+
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         """Codes (N,) times `W_dec` (K, d_in), (B, d_in)."""
         return _Decode.apply(values, W_dec, self)
@@ -117,7 +122,14 @@ class Support:
 
 
 class Everywhere:
-    """All pairs: what `Support` offers, for codes too dense to gain from it."""
+    """All pairs: what `Support` offers, for codes too dense to gain from it.
+
+    Where there are kernels, `relu` makes the codes' sums and counts in the same pass, for `total` and `counts`.
+    """
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None  # (K,)
+        self._counts: Tensor | None = None  # (K,)
 
     def take(self, dense: Tensor) -> Tensor:
         """The matrix itself."""
@@ -131,12 +143,21 @@ class Everywhere:
         """x W + b, which is known already, with its gradients."""
         return values
 
+    def relu(self, pre: Tensor) -> Tensor:
+        """ReLU of pre-activations (B, K), which may be overwritten."""
+        if not dispatch.by_kernels(pre.device):
+            return pre.relu_()
+        codes, self._sums, self._counts = _ReLU.apply(pre)
+        return codes
+
     def decode(self, values: Tensor, W_dec: Tensor) -> Tensor:
         """Codes (B, K) times `W_dec` (K, d_in), (B, d_in)."""
         return values @ W_dec
 
     def counts(self, values: Tensor) -> Tensor:
         """In how many examples each latent's code is above 0, (K,) int64."""
+        if self._counts is not None:
+            return self._counts
         parts = values.split(COUNTED.get(values.device.type, COUNTED_ON_ACCELERATORS))
         return torch.stack([part.sign().sum(0, dtype=torch.float32) for part in parts]).long().sum(0)
 
@@ -148,7 +169,8 @@ class Everywhere:
         """Sum of the codes, each times its latent's number (K,), ()."""
         precise = precise_dtype(values)
         with torch.autocast(values.device.type, enabled=False):
-            return values.sum(0, dtype=precise) @ per_latent.to(precise)
+            sums = values.sum(0, dtype=precise) if self._sums is None else self._sums
+            return sums @ per_latent.to(precise)
 
 
 def support_where(mask: Tensor) -> Support | Everywhere:
@@ -168,6 +190,33 @@ def _sample(dense: Tensor) -> Tensor:
 def _many(mask: Tensor) -> bool:
     limit = DENSE_ABOVE.get(mask.device.type, DENSE_ABOVE_ON_ACCELERATORS)
     return bool(mask.count_nonzero() > limit * mask.numel())
+
+
+def relu_with_sums(pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """ReLU of a matrix (B, K) in its place, and for every column the sum and how many entries are above 0 (int64)."""
+    codes = pre.relu_()
+    return codes, codes.sum(0, dtype=precise_dtype(codes)), (codes > 0).sum(0)
+
+
+def relu_backward(grad: Tensor, codes: Tensor, of_sums: Tensor) -> Tensor:
+    """Gradient of the matrix, from that of the ReLU (B, K), the ReLU, and the gradient of the columns' sums (K,)."""
+    return ((grad + of_sums) * (codes > 0)).to(codes.dtype)
+
+
+class _ReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        codes, sums, counts = dispatch.by_kernel("relu_with_sums", relu_with_sums, pre.device, pre)
+        ctx.mark_dirty(codes)
+        ctx.mark_non_differentiable(counts)
+        ctx.save_for_backward(codes)
+        return codes, sums, counts
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, of_sums: Tensor, _: Any) -> Tensor:
+        (codes,) = ctx.saved_tensors
+        return dispatch.by_kernel("relu_backward", relu_backward, grad.device, grad, codes, of_sums)
 
 
 class _Affine(torch.autograd.Function):
