@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -95,18 +94,18 @@ def plain_loop(
 
 
 def bare_loop(
-    args: argparse.Namespace, data: RandomText, total_steps: int, frozen: bool = False
+    args: argparse.Namespace, data: RandomText, total_steps: int, frozen: bool = False, tied: bool = True
 ) -> tuple[GPT2, Callable[[], None]]:
     """The zoo's network, and its plain loop with the zoo's optimizer and schedule."""
     torch.manual_seed(0)
-    net = GPT2(**sizes(args)).to(args.device)
+    net = GPT2(**sizes(args), tied=tied).to(args.device)
     net.W_E.requires_grad_(not frozen)
     if args.compile:
         net.compile()
     made = AdamWCosine().configure(net, {"transformer.wte.weight", "transformer.wpe.weight"}, total_steps)
 
     def loss(batch: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(net(batch["input_ids"]).flatten(0, 1), batch["targets"].flatten())
+        return net(batch["input_ids"], batch["targets"]) / batch["targets"].numel()
 
     return net, plain_loop(args, data, net, loss, made["optimizer"], made["lr_scheduler"]["scheduler"])
 

@@ -47,7 +47,7 @@ def bare(args: Namespace, net: SAE, sample: Tensor) -> Contender:
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
 
     def step(x: Tensor) -> None:
-        dead = (since_fired >= 100_000).nonzero().squeeze(1)
+        dead = (since_fired >= args.dead_after).nonzero().squeeze(1)
         with autocast(args):
             loss = net.loss(x, dead)
         optimizer.zero_grad()

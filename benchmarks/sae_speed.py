@@ -142,7 +142,7 @@ def run(args: Namespace, variant: str, rows: Tensor) -> TakeTurns:
     others = contenders(args, variant, sample)
     callback = TakeTurns(args.device, turns, others)
     optimizer = AdamLinear(learning_rate=LEARNING_RATE, warmup_steps=0, decay_fraction=0.0)
-    module = SparseAutoencoder(network(args, variant), optimizer, sparsity_warmup_steps=0)
+    module = SparseAutoencoder(network(args, variant), optimizer, args.dead_after, sparsity_warmup_steps=0)
     trainer = L.Trainer(
         accelerator="gpu" if args.device == "cuda" else "cpu",
         devices=1,
@@ -217,6 +217,7 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(**{f"_{name}": (cpu, cuda)})
     made.add_argument("--k", type=int, default=32, help="TopK's latents on per example, default 32")
     made.add_argument("--l1", type=float, default=5.0, help="ReLU's penalty, default 5")
+    made.add_argument("--dead_after", type=int, default=100_000, help="examples, of the zoo's, default 100,000")
     made.add_argument("--variants", nargs="+", choices=("topk", "relu"), default=["topk", "relu"])
     made.add_argument("--steps", type=int, default=2, help="steps per turn, default 2")
     made.add_argument("--rounds", type=int, default=5, help="turns of each contender, default 5")

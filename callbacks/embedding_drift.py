@@ -25,8 +25,9 @@ class EmbeddingDrift(L.Callback):
     Decoupled weight decay alone would shrink every row by the product of (1 - learning rate * decay) over the steps;
     the drift this makes, `decay_alone`, is reported in the same unit, the row's norm at the start.
 
-    The rows at the start travel in the Lightning checkpoint, so a resumed run goes on measuring from the same place.
-    Rows are the same on every rank under DDP, and only rank 0 measures.
+    The rows at the start stay on the module's device, where they are measured, and travel in the Lightning checkpoint,
+    so a resumed run goes on measuring from the same place. Rows are the same on every rank under DDP, and only rank 0
+    measures.
 
     Args:
         every_n_steps: Optimizer steps between two measurements. In between, the cost is one number per step.
@@ -45,16 +46,19 @@ class EmbeddingDrift(L.Callback):
         self._decaying: dict[
             str, list[tuple[Optimizer, dict[str, Any]]]
         ] = {}  # the optimizer groups that decay each matrix
+        self._groups: dict[str, dict[str, Tensor]] = {}  # row numbers on the device, by frequency
         self._last_step = self._last_table = -1
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember the rows, unless a checkpoint brought them along."""
-        rows = _rows(pl_module)
-        self.start = self.start or rows
-        self.at_checkpoint = rows
-        for name in rows:
+        for name, rows in _rows(pl_module).items():
+            device = rows.device if trainer.is_global_zero else torch.device("cpu")
+            self.start[name] = self.start[name].to(device) if name in self.start else rows.to(device, copy=True)
+            groups = frequency_groups(_counts(trainer, len(rows)), len(rows))
+            self._groups[name] = {label: members.to(device) for label, members in groups.items()}
             self.shrink.setdefault(name, 1.0)
             self.history.setdefault(name, [])
+        self.at_checkpoint = _on_cpu(_rows(pl_module))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """First point of the curves, unless the run is resumed."""
@@ -90,7 +94,7 @@ class EmbeddingDrift(L.Callback):
         """Write the table; from here on `since checkpoint` counts anew, once a step."""
         if trainer.global_step != self._last_table:
             self._write_tables(trainer, pl_module)
-            self.at_checkpoint = _rows(pl_module)
+            self.at_checkpoint = _on_cpu(_rows(pl_module))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Last measurement, and the table unless a checkpoint has just brought it."""
@@ -101,7 +105,11 @@ class EmbeddingDrift(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the rows began, and the curves so far."""
-        return {"start": self.start, "shrink": self.shrink, "history": self.history}
+        return {
+            "start": {name: rows.cpu() for name, rows in self.start.items()},
+            "shrink": self.shrink,
+            "history": self.history,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from an earlier run, whose table was written with the checkpoint."""
@@ -124,18 +132,14 @@ class EmbeddingDrift(L.Callback):
         for name, rows in _rows(pl_module).items():
             drift = self.latest[name] = row_drift(rows, self.start[name])
             relative, cosine = drift["relative_distance"], drift["cosine"]
-            groups = frequency_groups(_counts(trainer, len(rows)), len(rows))
-            medians = {label: relative[members].median().item() for label, members in groups.items()}
+            means = {"relative_mean": relative.mean(), "relative_median": relative.median()}
+            means |= {"relative_max": relative.max(), "cosine_mean": cosine.mean()}
+            medians = {f"by_count/{label}": relative[members].median() for label, members in self._groups[name].items()}
+            numbers = torch.stack([*means.values(), *medians.values()]).tolist()  # the device is waited for once
+            scalars = dict(zip([*means, *medians], numbers, strict=True)) | {"decay_alone": 1 - self.shrink[name]}
             history = self.history[name]
             history[:] = [point for point in history if point[0] < trainer.global_step]
-            history.append([float(trainer.global_step), *medians.values()])
-            scalars = {
-                "relative_mean": relative.mean().item(),
-                "relative_median": relative.median().item(),
-                "relative_max": relative.max().item(),
-                "cosine_mean": cosine.mean().item(),
-                "decay_alone": 1 - self.shrink[name],
-            } | {f"by_count/{label}": median for label, median in medians.items()}
+            history.append([float(trainer.global_step), *numbers[len(means) :]])
             for logger in trainer.loggers:
                 logger.log_metrics({f"drift/{name}/{k}": v for k, v in scalars.items()}, logged_step(trainer))
 
@@ -153,15 +157,16 @@ class EmbeddingDrift(L.Callback):
         if not trainer.is_global_zero:
             return
         folder = _folder(trainer)
-        for name, rows in _rows(pl_module).items():
-            since_start = row_drift(rows, self.start[name])
+        for name, rows in _on_cpu(_rows(pl_module)).items():
+            start = self.start[name].cpu()
+            since_start = row_drift(rows, start)
             since_checkpoint = row_drift(rows, self.at_checkpoint[name])
             counts = _counts(trainer, len(rows))
             columns = {
                 "row": range(len(rows)),
                 "token": _tokens(trainer, len(rows)),
                 "count": counts.tolist() if counts is not None else [""] * len(rows),
-                "norm_at_start": self.start[name].float().norm(dim=1).tolist(),
+                "norm_at_start": start.float().norm(dim=1).tolist(),
                 "norm": rows.float().norm(dim=1).tolist(),
                 **{k: v.tolist() for k, v in since_start.items()},
                 **{f"{k}_since_checkpoint": v.tolist() for k, v in since_checkpoint.items()},
@@ -176,7 +181,12 @@ def _folder(trainer: L.Trainer) -> Path:
 
 
 def _rows(pl_module: L.LightningModule) -> dict[str, Tensor]:
-    return {k: v.detach().cpu().clone() for k, v in pl_module.embedding_rows().items()}  # type: ignore[operator]
+    """The matrices themselves, on their device."""
+    return {name: rows.detach() for name, rows in pl_module.embedding_rows().items()}  # type: ignore[operator]
+
+
+def _on_cpu(matrices: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: rows.to("cpu", copy=True) for name, rows in matrices.items()}
 
 
 def _counts(trainer: L.Trainer, n_rows: int) -> Tensor | None:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -14,8 +13,8 @@ from zoo.metrics import TokenLoss
 from zoo.models.embeddings import Embedding, GaussianEmbedding, row_mask
 from zoo.models.gpt2 import GPT2
 from zoo.models.optimizers import AdamWCosine
+from zoo.models.unembedded_loss import LEFT_OUT
 from zoo.models.zoo_module import RESTORED, ZooModule
-from zoo.precision import at_least_float32
 from zoo.sources import load, tokenizer_json
 
 
@@ -186,10 +185,8 @@ class FrozenEmbeddingGPT2(ZooModule):
 
     def _nats(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over tokens, nats, and the number of tokens."""
-        targets = batch["targets"].flatten()
-        logits = at_least_float32(self.net(batch["input_ids"]))
-        nats = F.cross_entropy(logits.flatten(0, 1), targets, ignore_index=-100, reduction="sum")
-        return nats, (targets != -100).sum()
+        targets = batch["targets"]
+        return self.net(batch["input_ids"], targets), (targets != LEFT_OUT).sum()
 
     def _evaluate(self, batch: dict[str, Tensor], metric: TokenLoss) -> None:
         n_bytes = batch.get("target_bytes")

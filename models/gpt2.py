@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
+from zoo.models.unembedded_loss import unembedded_nats
+from zoo.precision import in_bfloat16_with_products
 
 
 class Conv1D(nn.Module):
@@ -162,6 +164,8 @@ class GPT2(nn.Module):
     def embed(self, input_ids: Tensor) -> Tensor:
         """Residual stream before layer 0: token plus position embedding, (B, T) int64 -> (B, T, D).
 
+        Under autocast to bfloat16 the stream is in bfloat16, which halves what norms and sums read and write.
+
         Raises:
             ZooError: If T exceeds `context_length`.
         """
@@ -169,7 +173,7 @@ class GPT2(nn.Module):
         if self.context_length < T:
             raise ZooError(f"the input has {T} tokens, more than the context length {self.context_length}")
         resid = self.transformer.wte(input_ids) + self.transformer.wpe.weight[:T]
-        return F.dropout(resid, self.dropout, self.training)
+        return F.dropout(in_bfloat16_with_products(resid), self.dropout, self.training)
 
     def blocks(self, resid: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """Run layers `start` to `stop` - 1 (all that follow by default), (B, T, D) -> (B, T, D)."""
@@ -181,9 +185,16 @@ class GPT2(nn.Module):
         """Final layer norm and unembedding, (B, T, D) -> logits (B, T, V)."""
         return self.lm_head(self.transformer.ln_f(resid))
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Next-token logits, (B, T) int64 -> (B, T, V)."""
-        return self.unembed(self.blocks(self.embed(input_ids)))
+    def forward(self, input_ids: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Next-token logits, (B, T) int64 -> (B, T, V).
+
+        With `targets`, (B, T) int64, the sum over tokens of their cross-entropy instead, () in nats and at least
+        float32, without all logits in memory; targets of -100 are left out.
+        """
+        resid = self.blocks(self.embed(input_ids))
+        if targets is None:
+            return self.unembed(resid)
+        return unembedded_nats(self.transformer.ln_f(resid), self.W_U, targets)
 
     def residual_stream(self, input_ids: Tensor) -> Tensor:
         """Every layer's resid_pre, then the last resid_post: (B, T) -> (L + 1, B, T, D)."""

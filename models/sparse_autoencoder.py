@@ -60,6 +60,7 @@ class SparseAutoencoder(ReconstructionModule):
         self.dead_after, self.sparsity_warmup_steps = dead_after, sparsity_warmup_steps
         self.register_buffer("examples_since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
         self.register_buffer("fitted", torch.tensor(RESTORED.get() is not None))
+        self._none_dead_for = 0  # examples
         self.init_from = init_from
         self.start_from(init_from)
         norms = self.net.W_dec.norm(dim=1)
@@ -105,21 +106,26 @@ class SparseAutoencoder(ReconstructionModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The variant's loss; see `SAE.loss`."""
-        dead = (self.examples_since_fired >= self.dead_after).nonzero().squeeze(1)
+        dead = self._dead()
         sparsity = min(1.0, (self.global_step + 1) / (self.sparsity_warmup_steps + 1))
         loss = self.net.loss(batch["x"], dead, sparsity)
-        n_examples = torch.tensor(len(batch["x"]), device=self.device)
+        n_examples: Tensor | int = len(batch["x"])
         share: Tensor | float = 1.0  # of this process in the mean over examples, in units of an even share
         if is_initialized():
+            n_examples = torch.full((), len(batch["x"]), device=self.device)
             all_reduce(n_examples)
             share = len(batch["x"]) * self.trainer.world_size / n_examples.float()
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
             logged = {"loss": loss.total.detach(), "l0": loss.fired.sum().float() / len(batch["x"])} | loss.terms
             self.log_dict({f"train/{name}": value * share for name, value in logged.items()}, sync_dist=True)
-            self.log("train/dead_latents", len(dead) / self.net.d_sae)
+            self.log("train/dead_latents", (0 if dead is None else len(dead)) / self.net.d_sae)
         self._count(loss.fired, n_examples)
         return loss.total * share
+
+    def on_train_start(self) -> None:
+        """Look for dead latents in the first step, also of a resumed run."""
+        self._none_dead_for = 0
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Keep the variant's constraints."""
@@ -132,9 +138,20 @@ class SparseAutoencoder(ReconstructionModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.net.after_optimizer_step()
 
-    def _count(self, fired: Tensor, n_examples: Tensor) -> None:
+    def _dead(self) -> Tensor | None:
+        """Indices of dead latents (n,) int64, or None while there can be none, as the device has to be waited for."""
+        if self._none_dead_for > 0:
+            return None
+        dead = (self.examples_since_fired >= self.dead_after).nonzero().squeeze(1)
+        if not is_initialized():  # else other processes may have had more examples
+            self._none_dead_for = self.dead_after - int(self.examples_since_fired.max())
+        return dead
+
+    def _count(self, fired: Tensor, n_examples: Tensor | int) -> None:
         """Renew `examples_since_fired` from how often each latent fired in this process's part (K,) of n examples."""
         if is_initialized():
             all_reduce(fired)
         self.examples_since_fired += n_examples
-        self.examples_since_fired[fired > 0] = 0
+        self.examples_since_fired.masked_fill_(fired > 0, 0)
+        if isinstance(n_examples, int):
+            self._none_dead_for -= n_examples

@@ -103,11 +103,11 @@ class UniversalGates(ToyModule):
             raise ZooError("data.active never has two inputs on at once, which leaves no gate to learn; raise n_active")
         if len(self.net.stages) > 1:
             per_seed = max(1, SAMPLE // data.n_seeds)
-            f = data.vectors(SAMPLE_STREAM, 0, per_seed, per_seed)["f"].to(self.device)
+            f = data.vectors(SAMPLE_STREAM, 0, per_seed, per_seed)["f"].to(self.weights.device)  # not moved yet
             probabilities += [torch.bincount(case.flatten(), minlength=4) / case.numel() for case in self._cases(f)[1:]]
         self.weights = torch.stack(
             [self._weights(P.double().cpu(), self.net.gates(t)[1].double().cpu()) for t, P in enumerate(probabilities)]
-        ).to(self.device, torch.float32)
+        ).to(self.weights.device, torch.float32)
 
     def embedding_rows(self) -> dict[str, Tensor]:
         """First-layer weights of every input onto the neurons, (n_seeds * n_groups * inputs, d_mlp)."""

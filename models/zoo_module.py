@@ -174,8 +174,11 @@ class ZooModule(PreciseBuffers, L.LightningModule):
             self.clip_by_norm(gradient_clip_val)
 
     def clip_by_norm(self, largest: float) -> None:
-        """Clip the gradient by its global norm, and log the norm before."""
-        self.log("train/grad_norm", nn.utils.clip_grad_norm_(self.net.parameters(), largest))
+        """Clip the gradient by its global norm, and log the norm before, in the steps that log."""
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), largest)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.global_step + 1) % every == 0:
+            self.log("train/grad_norm", norm)
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,12 @@ SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers
     "embedding_study_cost": [
         ("--shape 60 4 16 --steps 4", r"60 │ +4 │ +16 │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\)")
     ],
+    "gpu": [
+        ("--tiny --only device", r"bfloat16 product, 64 x 64 x 64 +│ (\S+)"),
+        ("--tiny --only drift", r"one measurement, 33 x 8 +│ (\S+)"),
+        ("--tiny --only gpt2", r"all callbacks.*│ (\S+) +│ tokens / s +│ (\S+) +│ nanoGPT's manner"),
+        ("--tiny --only gpt2 --budget -1", r"gpt2 +│ +│ not begun after (\d+) s"),
+    ],
     "loading": [
         ("--megabytes 1 --repeats 1", r"transformers, the same GPT-2 +│ (\S+) +│ (\S+)"),
     ],

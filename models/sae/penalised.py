@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from zoo.errors import ZooError
 from zoo.models.sae.base import SAE, Codes
-from zoo.models.sae.support import support_where
+from zoo.models.sae.support import support_above
 from zoo.precision import precise_dtype
 
 
@@ -50,8 +50,8 @@ class ReLUSAE(SAE):
         """See `SAE.codes`."""
         bias = self.encoder_bias()
         pre = torch.addmm(bias, x, self.W_enc)
-        support = support_where(pre > 0)
-        return Codes(support.affine(x, self.W_enc, bias, support.take(pre)).relu_(), support)
+        support = support_above(pre, 0)
+        return Codes(support.relu(support.affine(x, self.W_enc, bias, support.take(pre))), support)
 
     def penalty(self, x: Tensor, codes: Codes) -> dict[str, Tensor]:
         """The L1 norm of the codes, each weighted by its atom's norm."""
@@ -133,7 +133,7 @@ class JumpReLUSAE(SAE):
         bias = self.encoder_bias()
         pre = torch.addmm(bias, x, self.W_enc)
         window = self.bandwidth * self.scale / 2 if self.training else 0.0
-        support = support_where(pre > self.threshold - window)
+        support = support_above(pre, self.threshold - window)
         values, threshold = support.affine(x, self.W_enc, bias, support.take(pre)), support.spread(self.threshold)
         width = self.bandwidth * self.scale
         on = _Step.apply(values, threshold, width)
@@ -198,7 +198,7 @@ class GatedSAE(SAE):
         """See `SAE.codes`."""
         bias = self.encoder_bias()
         pre = torch.addmm(bias, x, self.W_enc)
-        support = support_where(pre > 0)
+        support = support_above(pre, 0)
         gates = support.affine(x, self.W_enc, bias, support.take(pre))
         magnitudes = (gates - support.spread(self.b_gate)) * support.spread(self.r_mag.exp())
         on = (gates > 0).to(gates.dtype)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed import all_gather, all_reduce, get_rank, get_world_size, is_initialized
 
+from zoo.models.sae import dispatch
 from zoo.precision import at_least_float32
 
 SAMPLE = 2**14  # entries from which a threshold is guessed
@@ -30,10 +31,17 @@ def top_k_of_affine(x: Tensor, W: Tensor, b: Tensor, k: int) -> tuple[Tensor, Te
 
 
 def top_k(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest entries of every row (B, K), in no order: values and indices, (B, k) each.
+    """The k largest entries of every row (B, K), in no order: values and indices, (B, k) each."""
+    if dispatch.by_kernels(pre.device):
+        from zoo.models.sae import kernels  # slow to import
 
-    The k largest lie in the k groups with the largest maxima, so most groups are never looked into.
-    """
+        if kernels.can_select(pre.shape[1], k, pre.dtype):
+            return dispatch.by_kernel("top_k", _top_k, pre.device, pre, k)
+    return _top_k(pre, k)
+
+
+def _top_k(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest lie in the k groups with the largest maxima, so most groups are never looked into."""
     K = pre.shape[1]
     size = _group_size(K, k)
     if size == 1:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.models.sparse_coding.certificate import largest_correlations
+from zoo.models.sparse_coding import interior_point
+from zoo.models.sparse_coding.certificate import largest_correlations, span
 from zoo.models.sparse_coding.lasso import Solution, lasso
 from zoo.models.sparse_coding.problem import as_problem
 from zoo.models.sparse_coding.rows import csr_of
@@ -12,6 +13,7 @@ from zoo.models.sparse_coding.support_least_squares import least_squares_on_supp
 
 FIRST, SHRINK, STEPS = 0.1, 0.3, 16  # penalties, in units of the one at which codes become 0
 REFITS = 3
+CLOSE = 1e-8  # gap at which interior points tell the support, as a share of the objective
 REPRODUCED = {torch.float32: 1e-6, torch.float64: 1e-10}  # share of |x| that may be left over
 
 
@@ -19,9 +21,10 @@ REPRODUCED = {torch.float32: 1e-6, torch.float64: 1e-10}  # share of |x| that ma
 def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool = False) -> Solution:
     """Codes of smallest |a|₁ among those with aD = x (Chen, Donoho & Saunders 1998), each row with a certificate.
 
-    The lasso at falling penalties, each started from the one before: below some penalty its support is that of the
-    answer, which least squares on it then gives exactly. The residual over the penalty, scaled to where no atom's
-    correlation exceeds 1, is a point v of the dual problem, and |a|₁ - <v, x> the gap. All in float64.
+    On the CPU the lasso at falling penalties, each started from the one before: below some penalty its support is that
+    of the answer, which least squares on it then gives exactly. The residual over the penalty, scaled to where no
+    atom's correlation exceeds 1, is a point v of the dual problem, and |a|₁ - <v, x> the gap. Elsewhere an interior
+    point method finds support and v of many rows at once, and the CPU finishes the rows that it leaves. All in float64.
 
     Args:
         X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
@@ -39,35 +42,90 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
     X, D = as_problem(X, D)
     if not 0 < tolerance < 1:
         raise ZooError(f"tolerance is {tolerance}; it must be above 0 and below 1")
-    x, atoms = X.double(), D.double()
-    codes = x.new_zeros(len(x), len(atoms))
-    objective, gap = x.new_full((len(x),), torch.inf), x.new_full((len(x),), torch.inf)
-    zero = ~x.any(1)
-    objective[zero] = gap[zero] = 0.0
-    penalty = largest_correlations(x, atoms, positive) * FIRST
-    todo = ((penalty > 0) & ~zero).nonzero().squeeze(1)
-    path = x.new_zeros(len(todo), len(atoms))
-    for _ in range(STEPS):
+    pursuit = _Pursuit(X, D, tolerance, positive)
+    if X.device.type == "cpu":
+        pursuit.by_falling_penalties()
+    else:
+        pursuit.by_interior_points()
+    return pursuit.solution()
+
+
+class _Pursuit:
+    """The best codes so far of rows X (N, d) in atoms D (K, d), and how good they are."""
+
+    def __init__(self, X: Tensor, D: Tensor, tolerance: float, positive: bool) -> None:
+        self.tolerance, self.positive, self.dtype = tolerance, positive, X.dtype
+        x = self.x = X.double()
+        self.atoms = D.double()
+        self.codes = x.new_zeros(len(x), len(D))
+        self.objective, self.gap = x.new_full((len(x),), torch.inf), x.new_full((len(x),), torch.inf)
+        self.zero = ~x.any(1)
+        self.objective[self.zero] = self.gap[self.zero] = 0.0
+
+    def by_falling_penalties(self) -> None:
+        """Follow the lasso's path."""
+        penalty = largest_correlations(self.x, self.atoms, self.positive) * FIRST
+        todo = ((penalty > 0) & ~self.zero).nonzero().squeeze(1)
+        path = self.x.new_zeros(len(todo), len(self.atoms))
+        for _ in range(STEPS):
+            if not len(todo):
+                break
+            part, lam = self.x[todo], penalty[todo]
+            path = lasso(part, self.atoms, lam, self.tolerance / 10, self.positive, path).codes.to_dense()
+            r = part - path @ self.atoms
+            v = r / torch.maximum(lam, largest_correlations(r, self.atoms, self.positive)).unsqueeze(1)
+            going = self.try_codes(todo, path, v)
+            penalty[todo] *= SHRINK
+            todo, path = todo[going], path[going]
+
+    def by_interior_points(self) -> None:
+        """Solve all rows within the atoms' span at once, and those for which that fails on the CPU."""
+        accuracy = REPRODUCED[self.dtype]
+        within = span(self.atoms, accuracy)
+        x = self.x @ within
+        outside = (self.x - x @ within.T).norm(dim=1) > accuracy * self.x.norm(dim=1)
+        todo = (~self.zero & ~outside).nonzero().squeeze(1)
+        tolerance = min(CLOSE, self.tolerance / 10)
+        found, v = interior_point.solve(x[todo], self.atoms @ within, tolerance, self.positive)
+        v = v @ within.T
+        v = v / largest_correlations(v, self.atoms, self.positive).clamp(min=1).unsqueeze(1)
+        todo = todo[self.try_codes(todo, found, v)]
         if not len(todo):
-            break
-        part, lam = x[todo], penalty[todo]
-        path = lasso(part, atoms, lam, tolerance / 10, positive, path).codes.to_dense()
-        r = part - path @ atoms
-        v = r / torch.maximum(lam, largest_correlations(r, atoms, positive)).unsqueeze(1)
-        exact, left = path, r
-        for _ in range(REFITS if positive else 1):  # anew without the atoms that the last one made negative
+            return
+        X, D = self.x[todo].to("cpu", self.dtype), self.atoms.to("cpu", self.dtype)
+        rest = basis_pursuit(X, D, self.tolerance, self.positive)
+        self.codes[todo] = rest.codes.to_dense().to(self.x)
+        self.objective[todo], self.gap[todo] = rest.objective.to(self.x), rest.gap.to(self.x)
+
+    def try_codes(self, rows: Tensor, about: Tensor, v: Tensor) -> Tensor:
+        """Make codes that may have the right support exact, and keep those that are better than before.
+
+        Args:
+            rows: Which rows they are of, (n,) int64.
+            about: The codes, (n, K).
+            v: Points of the dual problem, (n, d).
+
+        Returns:
+            Whether each of the rows is still to be solved, (n,).
+        """
+        part, atoms = self.x[rows], self.atoms
+        exact, left = about, part - about @ atoms
+        for _ in range(REFITS if self.positive else 1):  # anew without the atoms that the last one made negative
             exact = exact + least_squares_on_support(left, atoms, csr_of(exact)).to_dense()
-            exact = exact.clamp(min=0) if positive else exact
+            exact = exact.clamp(min=0) if self.positive else exact
             left = part - exact @ atoms
-        found = left.norm(dim=1) <= REPRODUCED[X.dtype] * part.norm(dim=1)
+        found = left.norm(dim=1) <= REPRODUCED[self.dtype] * part.norm(dim=1)
         size = torch.where(found, exact.abs().sum(1), torch.inf)
-        better = size < objective[todo]
-        codes[todo[better]], objective[todo[better]] = exact[better], size[better]
+        better = size < self.objective[rows]
+        self.codes[rows[better]], self.objective[rows[better]] = exact[better], size[better]
         bound = torch.linalg.vecdot(v, part)
-        gap[todo] = torch.minimum(gap[todo], (objective[todo] - bound).clamp(min=0))
-        going = gap[todo] > tolerance * objective[todo]
-        going |= objective[todo].isinf()
-        penalty[todo] *= SHRINK
-        todo, path = todo[going], path[going]
-    certified = (gap <= tolerance * objective) & objective.isfinite()
-    return Solution(csr_of(codes.to(X.dtype)), objective, gap, certified)
+        self.gap[rows] = torch.minimum(self.gap[rows], (self.objective[rows] - bound).clamp(min=0))
+        return ~self.certified()[rows]
+
+    def certified(self) -> Tensor:
+        """Whether each row's gap is within the tolerance, (N,)."""
+        return (self.gap <= self.tolerance * self.objective) & self.objective.isfinite()
+
+    def solution(self) -> Solution:
+        """What was found."""
+        return Solution(csr_of(self.codes.to(self.dtype)), self.objective, self.gap, self.certified())

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from zoo.models.sparse_coding.problem import as_codes, as_problem, penalties
-from zoo.models.sparse_coding.rows import csr_of, row_range
+from zoo.models.sparse_coding.rows import csr_of, row_range, rows_at_once
 
 ROWS_AT_ONCE = 2048
+MATRICES = 6  # like the codes, in float64, that a bound needs at a time
 UNIT = 2.0**-24  # rounding of single precision
 SAFE = 1e-25, 1e25  # errors outside of which single precision may have lost numbers altogether
 ROUNDING = 1e-12  # share of |x|²/2 below which float64 does not tell a gap from 0
@@ -59,12 +60,13 @@ def objective_and_gap(
             them are largest; they are then computed anew in float64.
     """
     atoms = D.double()
-    span = _span(atoms) if (lam == 0).any() else None
+    directions = span(atoms) if (lam == 0).any() else None
     objective, gap = torch.empty_like(lam), torch.empty_like(lam)
-    for start in range(0, len(X), ROWS_AT_ONCE):
-        part = slice(start, min(start + ROWS_AT_ONCE, len(X)))
+    at_once = rows_at_once(ROWS_AT_ONCE, MATRICES * len(D) * atoms.element_size(), X.device)
+    for start in range(0, len(X), at_once):
+        part = slice(start, min(start + at_once, len(X)))
         a, hint = row_range(codes, part.start, part.stop).double(), None if about is None else about[part]
-        objective[part], gap[part] = _bound(X[part].double(), atoms, a, lam[part], positive, span, hint)
+        objective[part], gap[part] = _bound(X[part].double(), atoms, a, lam[part], positive, directions, hint)
     return objective, gap
 
 
@@ -75,7 +77,7 @@ def certify(X: Tensor, objective: Tensor, gap: Tensor, tolerance: float) -> Tens
 
 
 def _bound(
-    x: Tensor, D: Tensor, a: Tensor, lam: Tensor, positive: bool, span: Tensor | None, about: Tensor | None
+    x: Tensor, D: Tensor, a: Tensor, lam: Tensor, positive: bool, directions: Tensor | None, about: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     r, counts = x - a @ D, a.crow_indices().diff()
     rr, rows = r.square().sum(1), torch.arange(len(x), device=x.device).repeat_interleave(counts)
@@ -90,8 +92,8 @@ def _bound(
     t = torch.where(lam > 0, lam / torch.maximum(lam, largest), 0.0)
     objective = rr / 2 + lam * l1
     gap = objective - (t * torch.linalg.vecdot(r, x) - t.square() * rr / 2)
-    if span is not None:  # r's part within the atoms' span is all that least squares would remove
-        gap = torch.where(lam > 0, gap, (r @ span).square().sum(1) / 2)
+    if directions is not None:  # r's part within the atoms' span is all that least squares would remove
+        gap = torch.where(lam > 0, gap, (r @ directions).square().sum(1) / 2)
     if positive:
         objective[rows[a.values() < 0]] = torch.inf
         gap = gap.masked_fill(objective.isinf(), torch.inf)
@@ -129,7 +131,7 @@ def _shortened(vectors: Tensor, length: Tensor) -> Tensor:
     return (vectors / length.where(length > 0, 1.0)).float()
 
 
-def _span(D: Tensor) -> Tensor:
-    """An orthonormal basis of what the atoms (K, d) span, (d, rank)."""
+def span(D: Tensor, least: float = 1e-10) -> Tensor:
+    """An orthonormal basis of what the atoms (K, d) span, (d, rank), by at least a share of what they span most."""
     _, sizes, directions = torch.linalg.svd(D, full_matrices=False)
-    return directions[sizes > 1e-10 * sizes.max()].T
+    return directions[sizes > least * sizes.max()].T

@@ -7,7 +7,7 @@ atoms in use are solved (the step of feature-sign search, Lee et al. 2006), agai
 """
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, get_num_threads
 
 from zoo.models.sparse_coding.threads import compiled, over_rows
 
@@ -43,7 +43,7 @@ def solve(
     def part(rows: slice) -> None:
         _solve_rows(correlation[rows], squares[rows], gram_, lam_[rows], codes_[rows], tolerance, positive, max_rounds)
 
-    over_rows(part, len(X), ROWS_PER_TASK)
+    over_rows(part, len(X), max(1, min(ROWS_PER_TASK, len(X) // (4 * get_num_threads()))))
     return correlations
 
 

@@ -9,9 +9,11 @@ from zoo.errors import ZooError
 from zoo.models.sparse_coding import sparsa
 from zoo.models.sparse_coding.certificate import certify, objective_and_gap
 from zoo.models.sparse_coding.problem import as_codes, as_problem, penalties
-from zoo.models.sparse_coding.rows import csr_of, dense_parts, stack
+from zoo.models.sparse_coding.rows import csr_of, dense_parts, rows_at_once, stack
 
 ROWS_AT_ONCE = 4096
+MATRICES = 12  # like the codes, that SpaRSA holds at a time
+SPECTRAL_ROUNDS = 30  # of SpaRSA, after which coordinate descent takes less time
 MARGIN = 0.5  # of the tolerance is left to the difference between a float32 gap and the float64 one
 SINGLE = 1e-6  # tolerance below which float32 is not tried
 
@@ -45,8 +47,9 @@ def lasso(
 ) -> Solution:
     """Codes that minimise 1/2 |x - aD|² + penalty |a|₁ (Tibshirani 1996), each row with a certificate.
 
-    On the CPU rows are solved by compiled coordinate descent, in as many threads as torch has; elsewhere all at once by
-    SpaRSA. Rows that single precision leaves above the tolerance are finished in double precision.
+    On the CPU rows are solved by compiled coordinate descent, in as many threads as torch has; those that single
+    precision leaves above the tolerance are finished in double precision. Elsewhere as many rows as its memory holds
+    are solved at once by SpaRSA, and the few that it leaves are finished on the CPU in double precision.
 
     Args:
         X: Rows, (N, d), float32 or float64; like all that follow, a tensor or a NumPy array.
@@ -75,8 +78,9 @@ def lasso(
     solver, usable = _Solver(D, tolerance, positive, max_rounds), D.any(1)
     earlier = X.new_zeros(len(X), 0) if start is None else as_codes(start, "start", X, D)
     parts, objectives, gaps = [], [], []
-    for i, before in enumerate(dense_parts(earlier, ROWS_AT_ONCE)):
-        part = slice(i * ROWS_AT_ONCE, (i + 1) * ROWS_AT_ONCE)
+    at_once = rows_at_once(ROWS_AT_ONCE, MATRICES * len(D) * X.element_size(), X.device)
+    for i, before in enumerate(dense_parts(earlier, at_once)):
+        part = slice(i * at_once, (i + 1) * at_once)
         codes = X.new_zeros(len(before), len(D))
         if start is not None:
             if not before.isfinite().all():
@@ -103,35 +107,50 @@ class _Solver:
         if free.any():
             codes[free] = (x[free].double() @ torch.linalg.pinv(self.D.double())).to(codes.dtype)
         single, todo = x.dtype == torch.float32 and self.tolerance >= SINGLE, ~free
-        for dtype in [torch.float32] * single + [torch.float64]:
+        dtypes, spectral = [torch.float32] * single + [torch.float64], _spectral(x.device)
+        for dtype in dtypes[:1] if spectral else dtypes:
             about = None
             if todo.all():
-                about = self._solve(x, lam, codes, dtype)
+                about = self._solve(x, lam, codes, dtype, spectral)
             elif todo.any():
                 some = codes[todo]
-                self._solve(x[todo], lam[todo], some, dtype)
+                self._solve(x[todo], lam[todo], some, dtype, spectral)
                 codes[todo] = some
             sparse = csr_of(codes)
             objective, gap = objective_and_gap(x, self.D, sparse, lam, self.positive, about)
             todo = ~free & ~certify(x, objective, gap, self.tolerance)
             if not todo.any():
-                break
+                return sparse, objective, gap
             codes[~objective.isfinite()] = 0  # where single precision overflowed
+        if spectral:
+            some, x, lam = codes[todo], x[todo], lam[todo]
+            self._solve(x, lam, some, torch.float64, False)
+            codes[todo] = some
+            sparse = csr_of(codes)
+            objective[todo], gap[todo] = objective_and_gap(x, self.D, csr_of(some), lam, self.positive)
         return sparse, objective, gap
 
-    def _solve(self, x: Tensor, lam: Tensor, codes: Tensor, dtype: torch.dtype) -> Tensor | None:
+    def _solve(self, x: Tensor, lam: Tensor, codes: Tensor, dtype: torch.dtype, spectral: bool) -> Tensor | None:
         """Improve codes (n, K) in place, in a precision; the residuals' correlations (n, K), if known."""
         D, x, better = self.D.to(dtype), x.to(dtype), codes.to(dtype)
-        settings = (MARGIN * self.tolerance, self.positive, self.max_rounds)
-        if x.device.type == "cpu":
+        margin = MARGIN * self.tolerance
+        if spectral:
+            about = None
+            sparsa.solve(x, D, lam, better, margin, self.positive, min(self.max_rounds, SPECTRAL_ROUNDS))
+        else:
             from zoo.models.sparse_coding import coordinate_descent  # slow to import
 
             if dtype not in self.gram:
-                self.gram[dtype] = D @ D.T
-            about = coordinate_descent.solve(x, D, self.gram[dtype], lam, better, *settings)
-        else:
-            about = None
-            sparsa.solve(x, D, lam, better, *settings)
+                self.gram[dtype] = (D @ D.T).cpu()
+            better = better.cpu()
+            about = coordinate_descent.solve(
+                x.cpu(), D.cpu(), self.gram[dtype], lam.cpu(), better, margin, self.positive, self.max_rounds
+            )
         if better is not codes:
             codes.copy_(better)
         return about
+
+
+def _spectral(device: torch.device) -> bool:
+    """Whether SpaRSA solves most rows."""
+    return device.type != "cpu"

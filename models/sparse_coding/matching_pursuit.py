@@ -6,9 +6,10 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.models.sparse_coding.problem import as_problem
-from zoo.models.sparse_coding.rows import csr_of, stack
+from zoo.models.sparse_coding.rows import csr_of, rows_at_once, stack
 
 ROWS_AT_ONCE = 1024
+MATRICES = 4  # like the codes, in float64, that are held at a time
 EXACT = 1e-7  # share of |x| left over at which a row needs no more atoms
 DEPENDENT = 1e-7  # share of an atom outside of those chosen before at which it adds nothing
 
@@ -36,7 +37,8 @@ def orthogonal_matching_pursuit(X: Tensor, D: Tensor, l0: int) -> Tensor:
         raise ZooError(f"l0 is {l0}; it must be at least 1 and at most {min(D.shape)}")
     atoms = F.normalize(D.double(), eps=1e-30)
     norms = D.double().norm(dim=1).clamp(min=1e-30)
-    return stack([csr_of((_pursue(x.double(), atoms, l0) / norms).to(X.dtype)) for x in X.split(ROWS_AT_ONCE)])
+    at_once = rows_at_once(ROWS_AT_ONCE, 8 * (MATRICES * len(D) + 4 * l0 * X.shape[1]), X.device)
+    return stack([csr_of((_pursue(x.double(), atoms, l0) / norms).to(X.dtype)) for x in X.split(at_once)])
 
 
 def _pursue(x: Tensor, atoms: Tensor, l0: int) -> Tensor:

@@ -64,3 +64,11 @@ def dense_parts(codes: Tensor, size: int) -> Iterator[Tensor]:
     codes = codes.to_sparse_csr() if codes.layout != torch.sparse_csr else codes
     for start in range(0, max(1, len(codes)), size):
         yield row_range(codes, start, min(start + size, len(codes))).to_dense()
+
+
+def rows_at_once(on_cpu: int, size: int, device: torch.device) -> int:
+    """How many rows to work on at a time, each of so many bytes: on CUDA half the free memory."""
+    if device.type != "cuda":
+        return on_cpu
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(on_cpu, (torch.cuda.mem_get_info(device)[0] + unused) // (2 * size))

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-CERTIFIED_EVERY = 5  # iterations between looks at who is done
+LOOK_EVERY = 2  # iterations between looks at how many rows are done, for which the device has to be waited for
+LEAVE = 0.1  # share of the batch that is done before it leaves, as leaving copies the rest
 MEMORY = 5  # objectives that a step must not exceed the largest of
 DECREASE = 1e-4  # of the objective that a step must bring, as a share of what its length promises
 LONGEST, SHORTEST = 1e-6, 1e8  # inverse step lengths, in units of the longest atom's square
@@ -12,8 +13,8 @@ LONGEST, SHORTEST = 1e-6, 1e8  # inverse step lengths, in units of the longest a
 def solve(X: Tensor, D: Tensor, lam: Tensor, codes: Tensor, tolerance: float, positive: bool, max_rounds: int) -> None:
     """Improve codes until every row's gap, as far as X's precision tells, is within the tolerance.
 
-    SpaRSA (Wright, Nowak & Figueiredo 2009) with a step length of its own for every row; rows that are done leave the
-    batch.
+    SpaRSA (Wright, Nowak & Figueiredo 2009) with a step length of its own for every row. A row that is done stays as it
+    is, and leaves the batch once there are enough of them.
 
     Args:
         X: Rows, (N, d).
@@ -33,26 +34,30 @@ def solve(X: Tensor, D: Tensor, lam: Tensor, codes: Tensor, tolerance: float, po
     square = D.square().sum(1).max()
     square = square.where(square > 0, 1.0)
     curvature = square.expand_as(lam)
+    going = torch.ones(len(X), dtype=torch.bool, device=X.device)
     for iteration in range(10 * max_rounds):
-        if iteration % CERTIFIED_EVERY == 0:
-            going = ~_done(x, r, c, objective, lam, tolerance, positive)
-            codes[rows[~going]] = a[~going]
-            if not going.any():
-                return
-            if not going.all():
+        going = going & ~_done(x, r, c, objective, lam, tolerance, positive)
+        if iteration % LOOK_EVERY == 0:
+            n_going = int(going.sum())
+            if n_going <= (1 - LEAVE) * len(rows):
+                codes[rows[~going]] = a[~going]
                 rows, x, a, r, c, lam = (t[going] for t in (rows, x, a, r, c, lam))
-                objective, recent, curvature = objective[going], recent[going], curvature[going]
-        step = _shrink(a + c / curvature, lam / curvature, positive) - a
+                objective, recent, curvature, going = (t[going] for t in (objective, recent, curvature, going))
+            if not n_going:
+                break
+        a_new = torch.addcdiv(a, c, curvature)
+        a_new = _shrink(a_new, lam / curvature, positive)
+        step = a_new - a
         step_D = step @ D
-        r_new, a_new = r - step_D, a + step
-        objective_new = r_new.square().sum(1) / 2 + lam.squeeze(1) * a_new.abs().sum(1)
-        moved = step.square().sum(1, keepdim=True)
-        promised = DECREASE / 2 * (curvature * moved).squeeze(1)
-        taken = (objective_new <= recent.amax(1) - promised) | (moved.squeeze(1) == 0)
-        accepted = taken.unsqueeze(1)
+        r_new = r - step_D
+        objective_new = r_new.square().sum(1) / 2 + lam.squeeze(1) * torch.linalg.vector_norm(a_new, 1, dim=1)
+        moved = torch.linalg.vector_norm(step, dim=1).square()
+        promised = DECREASE / 2 * curvature.squeeze(1) * moved
+        taken = going & ((objective_new <= recent.amax(1) - promised) | (moved == 0))
+        accepted, moved = taken.unsqueeze(1), moved.unsqueeze(1)
         a, r, objective = a_new.where(accepted, a), r_new.where(accepted, r), objective_new.where(taken, objective)
         recent[:, iteration % MEMORY] = objective.where(taken, recent[:, iteration % MEMORY])
-        c = r @ D.T
+        torch.mm(r, D.T, out=c)
         measured = step_D.square().sum(1, keepdim=True) / moved
         curvature = measured.where(accepted & (moved > 0), 2 * curvature).clamp(LONGEST * square, SHORTEST * square)
     codes[rows] = a
@@ -60,13 +65,13 @@ def solve(X: Tensor, D: Tensor, lam: Tensor, codes: Tensor, tolerance: float, po
 
 def _shrink(z: Tensor, by: Tensor, positive: bool) -> Tensor:
     if positive:
-        return (z - by).clamp_(min=0)
-    return z - z.clamp(-by, by)
+        return z.sub_(by).clamp_(min=0)
+    return z.sub_(z.clamp(-by, by))
 
 
 def _done(x: Tensor, r: Tensor, c: Tensor, objective: Tensor, lam: Tensor, tolerance: float, positive: bool) -> Tensor:
     """Whether each row's gap, see `duality_gap`, is within the tolerance, (n,)."""
-    largest = c.amax(1) if positive else c.abs().amax(1)
+    largest = c.amax(1) if positive else torch.linalg.vector_norm(c, torch.inf, dim=1)
     t = lam.squeeze(1) / torch.maximum(lam.squeeze(1), largest)
     gap = objective - (t * torch.linalg.vecdot(r, x) - t.square() * r.square().sum(1) / 2)
     return gap <= tolerance * objective

@@ -1,9 +1,12 @@
 """How far rows moved."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.precision import at_least_float32
+
+ROWS_AT_A_TIME = 8192  # the differences of these are in memory, not those of all rows
 
 
 def row_drift(rows: Tensor, reference: Tensor) -> dict[str, Tensor]:
@@ -17,7 +20,12 @@ def row_drift(rows: Tensor, reference: Tensor) -> dict[str, Tensor]:
         `distance` |w - w0|, `relative_distance` |w - w0| / |w0| (infinite for a zero row that moved, 0 for one that did
         not), and `cosine` between w and w0. A row that did not move has distance exactly 0.
     """
-    rows, reference = at_least_float32(rows), at_least_float32(reference)
+    pairs = zip(rows.split(ROWS_AT_A_TIME), reference.split(ROWS_AT_A_TIME), strict=True)
+    parts = [_row_drift(at_least_float32(now), at_least_float32(before)) for now, before in pairs]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _row_drift(rows: Tensor, reference: Tensor) -> dict[str, Tensor]:
     distance = (rows - reference).norm(dim=1)
     relative = (distance / reference.norm(dim=1)).nan_to_num(nan=0.0, posinf=float("inf"))
     return {

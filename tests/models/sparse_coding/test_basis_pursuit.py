@@ -6,9 +6,24 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linprog
 
-from zoo.models.sparse_coding import basis_pursuit, lasso
+from zoo.models.sparse_coding import basis_pursuit, interior_point, lasso
+from zoo.models.sparse_coding.basis_pursuit import _Pursuit
 
 PRECISION = {torch.float32: 1e-5, torch.float64: 1e-9}  # share of |x| that codes of that precision may miss
+
+
+@pytest.fixture(params=["on a CPU", "elsewhere"], autouse=True)
+def place(request, monkeypatch):
+    """Every test is run with both ways of solving."""
+    falling = _Pursuit.by_falling_penalties
+
+    def as_elsewhere(pursuit):
+        with monkeypatch.context() as here:
+            here.setattr(_Pursuit, "by_falling_penalties", falling)  # for rows that are left to the CPU
+            pursuit.by_interior_points()
+
+    if request.param == "elsewhere":
+        monkeypatch.setattr(_Pursuit, "by_falling_penalties", as_elsewhere)
 
 
 def matrix(n, d, seed=0):
@@ -208,3 +223,15 @@ def test_bad_arguments_are_refused(refused):
     }.items():
         with refused(match):
             basis_pursuit(*bad)
+
+
+def test_the_interior_point_method_needs_few_steps_and_its_dual_points_are_feasible(monkeypatch):
+    X, D = matrix(8, 24), F.normalize(matrix(100, 24, 1))
+    steps = []
+    one = interior_point._step
+    monkeypatch.setattr(interior_point, "_step", lambda *args: steps.append(len(args[0])) or one(*args))
+    codes, v = interior_point.solve(X, D, 1e-8, False)
+    assert len(steps) <= 20
+    assert (v @ D.T).abs().max() <= 1
+    assert (miss(X, D, codes.to_sparse_csr()) < 1e-6).all()
+    torch.testing.assert_close(torch.linalg.vecdot(v, X), codes.abs().sum(1), rtol=1e-6, atol=0)

@@ -1,4 +1,5 @@
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -464,3 +465,20 @@ def test_bad_arguments_are_refused(refused):
     }.items():
         with refused(match):
             lasso(*bad)
+
+
+@pytest.mark.parametrize("dtype", [SINGLE, DOUBLE])
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("share", [0.5, 0.1, 1e-2])
+def test_spectral_steps_and_what_finishes_their_rows_certify_every_row(share, positive, dtype, monkeypatch):
+    X, D = random_problem(dtype=dtype)
+    lam = share_of_zeroing(share, X, D, positive)
+    expected = lasso(X, D, lam, positive=positive)
+    finished = []
+    solve = coordinate_descent.solve
+    monkeypatch.setattr(coordinate_descent, "solve", lambda x, *args: finished.append(len(x)) or solve(x, *args))
+    monkeypatch.setattr(sys.modules["zoo.models.sparse_coding.lasso"], "_spectral", lambda device: True)
+    solution = lasso(X, D, lam, positive=positive)
+    assert solution.certified.all()
+    np.testing.assert_allclose(solution.objective, expected.objective, rtol=1e-4)
+    assert not finished or share < 0.5  # at small penalties proximal steps are too short
