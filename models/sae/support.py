@@ -179,7 +179,13 @@ def support_where(mask: Tensor) -> Support | Everywhere:
 
 
 def support_above(pre: Tensor, bound: Tensor | float) -> Support | Everywhere:
-    """The entries of pre-activations (B, K) above a bound, () or (K,), as `support_where`, without a mask if many."""
+    """The entries of pre-activations (B, K) above a bound, () or (K,), as `support_where`, without a mask if many.
+
+    On an accelerator it is everything: dense products are as fast there with 4 entries of 24,576 and up to 9 times as
+    fast with more, and counting the entries would make the host wait in every step.
+    """
+    if pre.device.type != "cpu":
+        return Everywhere()
     return Everywhere() if _many(_sample(pre) > bound) else Support.of_mask(pre > bound)
 
 
