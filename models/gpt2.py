@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError
 from zoo.models.unembedded_loss import unembedded_nats
-from zoo.precision import in_bfloat16_with_products
 
 
 class Conv1D(nn.Module):
@@ -164,8 +163,6 @@ class GPT2(nn.Module):
     def embed(self, input_ids: Tensor) -> Tensor:
         """Residual stream before layer 0: token plus position embedding, (B, T) int64 -> (B, T, D).
 
-        Under autocast to bfloat16 the stream is in bfloat16, which halves what norms and sums read and write.
-
         Raises:
             ZooError: If T exceeds `context_length`.
         """
@@ -173,7 +170,7 @@ class GPT2(nn.Module):
         if self.context_length < T:
             raise ZooError(f"the input has {T} tokens, more than the context length {self.context_length}")
         resid = self.transformer.wte(input_ids) + self.transformer.wpe.weight[:T]
-        return F.dropout(in_bfloat16_with_products(resid), self.dropout, self.training)
+        return F.dropout(resid, self.dropout, self.training)
 
     def blocks(self, resid: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """Run layers `start` to `stop` - 1 (all that follow by default), (B, T, D) -> (B, T, D)."""

@@ -30,13 +30,6 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(precise_dtype(x))
 
 
-def in_bfloat16_with_products(x: Tensor) -> Tensor:
-    """The tensor in bfloat16 where autocast makes products in it, as it is elsewhere; float16 has too small a range."""
-    kind = x.device.type
-    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
-    return x.bfloat16() if half else x
-
-
 class PreciseBuffers(nn.Module):
     """A module whose own floating-point buffers never become float16 or bfloat16, whatever it is cast to.
 
