@@ -49,7 +49,7 @@ class Matched(NamedTuple):
     error: float  # of mean and covariance, see `moment_error`
 
 
-def with_norms_and_covariance_of(rows: Tensor, W: Tensor, tolerance: float = 1e-4, rounds: int = 100) -> Matched:
+def with_norms_and_covariance_of(rows: Tensor, W: Tensor, tolerance: float = 1e-3, rounds: int = 100) -> Matched:
     """Rows changed as little as it takes to have the norms of `W` (V, D), row by row, and its mean and covariance.
 
     Rescaling rows changes their covariance, and an affine map that mends it changes their norms, so the two take turns
