@@ -60,6 +60,8 @@ def small_study(tmp_path, monkeypatch):
     np.save(tmp_path / "rows.npy", rows.numpy())
     monkeypatch.setattr(sparse_rows, "VARIANTS", {"TopK": (*sparse_rows.VARIANTS["TopK"][:2], (2, 4))})
     monkeypatch.setattr(sparse_rows, "BASELINE_L0", (1, 2, 16))
+    compared = ("embedding", "covariance-matched", "covariance- and norm-matched", "planted")
+    monkeypatch.setattr(sparse_rows, "matrices", lambda n_atoms, d_model: compared)
     # In this process: a spawned one would not see the settings above.
     monkeypatch.setattr(sparse_rows, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
     settings = {"source": str(tmp_path / "rows.npy"), "d_sae": 24, "steps": 300, "batch_size": 256, "seeds": 2}
