@@ -162,8 +162,8 @@ def controls(question: str, done: dict[str, Any], command: str) -> Section:
         planted.sentence(lines),
         tables=planted.table(lines)
         + f"\n\nHeld-out error of rows that are sums of some of {n_planted} random atoms in {D} dimensions, coded as "
-        f"the embedding is. Bold: called explained (error below {tolerance:g}, that of Gaussian rows above). Star: not "
-        "explained, but told from Gaussian rows. Brackets are 95 % Student t intervals over seeds.",
+        f"the embedding is. Bold: called explained (error below {tolerance:g}, that of isotropic Gaussian rows "
+        "above). Brackets are 95 % Student t intervals over seeds.",
         charts=[
             Chart(
                 "controls",
@@ -177,6 +177,7 @@ def controls(question: str, done: dict[str, Any], command: str) -> Section:
         ],
         null_models="Isotropic Gaussian rows with the norms of the embedding's.",
         not_shown=(
+            "Whether planted rows with an error above the tolerance differ from Gaussian rows of their covariance. "
             "Superpositions with other coefficients, with atoms that are not in random directions, or with more atoms "
             "than these."
         ),
