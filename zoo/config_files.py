@@ -83,7 +83,7 @@ def _run_of_checkpoint(argv: list[str]) -> Path | None:
 
 
 def _value(argv: list[str], flag: str) -> str | None:
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
         name, equals, inline = word.partition("=")
         if name == flag:
             return inline if equals else following

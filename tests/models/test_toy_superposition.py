@@ -4,7 +4,7 @@ import torch
 from zoo.active_inputs import BernoulliActive, FixedActive
 from zoo.datamodules import SparseFeaturesDataModule
 from zoo.models import AdamLinear, ToySuperposition
-from zoo.studies.quiet_fit import fit
+from zoo.quiet_fit import fit
 
 FAST = AdamLinear(0.02, 0, 0.5)
 

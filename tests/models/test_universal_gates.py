@@ -7,7 +7,7 @@ from zoo.active_inputs import BernoulliActive, FixedActive
 from zoo.datamodules import SparseFeaturesDataModule
 from zoo.models import AdamLinear, UniversalGates
 from zoo.models.toy.readoffs import all_pairs, least_squares_readoff, truth_table
-from zoo.studies.quiet_fit import fit
+from zoo.quiet_fit import fit
 
 FAST = AdamLinear(0.02, 0, 0.5)
 CASES = ("00", "01", "10", "11")

@@ -1,7 +1,8 @@
 """A report: one HTML page, its JSON and its pictures."""
 
-from zoo.report.chart import Chart, Series
+from zoo.report.chart import Chart, Series, Style
 from zoo.report.document import Report, Section, Verdict
+from zoo.report.table import Table
 from zoo.report.writing import read, write
 
-__all__ = ["Chart", "Report", "Section", "Series", "Verdict", "read", "write"]
+__all__ = ["Chart", "Report", "Section", "Series", "Style", "Table", "Verdict", "read", "write"]

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from zoo.estimates import Estimate
 
 Style = Literal["line", "dashed", "dotted", "points", "bars"]
 
@@ -32,6 +34,27 @@ class Series:
     labels: Sequence[str] | None = None
     written: bool = False
     color: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        x: Sequence[Any],
+        estimates: Sequence[Estimate],
+        style: Style = "line",
+        **options: Any,
+    ) -> "Series":
+        """Estimates with their intervals.
+
+        Args:
+            name: See above, as for `x`, `style` and the options.
+            x: Positions.
+            estimates: One at every position.
+            style: How they are drawn.
+            options: Other fields.
+        """
+        y, low, high = ([getattr(one, end) for one in estimates] for end in ("mean", "low", "high"))
+        return cls(name, list(x), y, style, low, high, **options)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.report.chart import Chart
+from zoo.report.table import Table
 
 
 @dataclass(frozen=True)
@@ -13,16 +14,16 @@ class Section:
     """One experiment.
 
     Args:
-        id: As in A9.
+        id: Its name in the report, such as that of the study it comes from; an anchor on the page.
         title: The question it asks.
         finding: Its answer in a sentence or two, numbers and intervals included; or why it was not tested.
         tested: Whether it was.
-        tables: Markdown: tables and what they need to be understood.
+        tables: Tables, and texts in Markdown between them.
         charts: Pictures that the page draws.
         pictures: Files (PNG) of pictures with several panels.
         null_models: What it was compared with, in a sentence or two.
         not_shown: What does not follow from it.
-        command: What makes it again.
+        command: What makes it again; by default the runner says so.
         numbers: All results, plain JSON.
     """
 
@@ -30,7 +31,7 @@ class Section:
     title: str
     finding: str
     tested: bool = True
-    tables: str = ""
+    tables: Sequence[Table | str] = ()
     charts: Sequence[Chart] = ()
     pictures: Sequence[Path] = ()
     null_models: str = ""
@@ -58,24 +59,24 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """A question, its answer, and the experiments behind it.
+    """An answer, and the experiments behind it.
 
     Args:
-        study: Name of the study, as on the command line.
-        title: The question.
-        subject: What it was asked of, such as the name of an embedding and its size.
+        subject: What was asked, such as the name of an embedding and its size.
         verdict: The answer.
         sections: The experiments, in order.
+        study: Name of the study, as on the command line. This and what follows is added by whatever runs the study.
+        title: The question.
         command: What makes the whole again.
         settings: Of the study, plain JSON.
-        costs: Markdown: what it took, part by part.
+        costs: What it took.
     """
 
-    study: str
-    title: str
     subject: str
     verdict: Verdict
     sections: Sequence[Section]
-    command: str
+    study: str = ""
+    title: str = ""
+    command: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
-    costs: str = ""
+    costs: Table | None = None

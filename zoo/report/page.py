@@ -114,7 +114,7 @@ def _section(text: "MarkdownIt", section: Section, shades: Mapping[str, str], ou
         charts = "".join(_chart(chart, shades) for chart in section.charts)
         parts.append(f'<div class="charts">{charts}</div>' if charts else "")
         parts += [_picture(section, picture, out) for picture in section.pictures]
-        parts.append(_block(text, section.tables))
+        parts += [_block(text, table if isinstance(table, str) else table.markdown()) for table in section.tables]
         for title, content in (("Compared with", section.null_models), ("What it does not show", section.not_shown)):
             parts.append(f"<h3>{title}</h3>{_block(text, content)}" if content else "")
         parts.append(f"<h3>To make it again</h3>{_pre(section.command)}" if section.command else "")
@@ -178,7 +178,7 @@ def _end(text: "MarkdownIt", report: Report) -> str:
     settings = json.dumps(plain(report.settings), indent=1, ensure_ascii=False, allow_nan=False)
     return (
         '<section class="end"><h2>How this was made</h2>'
-        + (_block(text, report.costs) if report.costs else "")
+        + (_block(text, report.costs.markdown()) if report.costs else "")
         + (f"<h3>Settings</h3>{_pre(settings)}" if report.settings else "")
         + f"<h3>Versions</h3><dl>{told}</dl><h3>To make all of it again</h3>{_pre(report.command)}</section>"
     )

@@ -14,11 +14,11 @@ from zoo.report.plain import plain
 from zoo.report.versions import versions
 
 SCHEMA = "superposition-zoo/report"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of version 1 the tables of a section and the costs were one text in Markdown
 
 
 def write(report: Report, out: Path) -> None:
-    """Write `report.html`, `report.json`, and in `figures/` every chart and picture; every file whole or not at all.
+    """Write `report.html`, `report.json`, `table.md`, and every chart and picture in `figures/`; each file in one go.
 
     Args:
         report: What it says.
@@ -46,6 +46,7 @@ def write(report: Report, out: Path) -> None:
             found, file = find_picture(picture, out), figures / picture.name
             if found.resolve() != file.resolve():
                 _put(file, found.read_bytes())
+    _put(out / "table.md", _tables(report).encode("utf-8"))
     _put(out / "report.json", (content + "\n").encode("ascii"))
     _put(out / "report.html", page.encode("utf-8"))
 
@@ -102,7 +103,7 @@ def _content(report: Report) -> dict[str, Any]:
         "sections": [_section(section) for section in report.sections],
         "command": report.command,
         "settings": plain(report.settings),
-        "costs": report.costs,
+        "costs": plain(report.costs),
         "versions": versions(),
     }
 
@@ -113,6 +114,16 @@ def _section(section: Section) -> dict[str, Any]:
     return found | {
         key: plain(getattr(section, key)) for key in ("null_models", "not_shown", "command", "numbers", "charts")
     }
+
+
+def _tables(report: Report) -> str:
+    """All tables in Markdown, under the questions that they answer."""
+    parts = [f"# {report.title}\n\n{report.verdict.headline}"]
+    parts += [report.verdict.evidence] if report.verdict.evidence else []
+    for section in report.sections:
+        parts.append(f"## {section.title}\n\n{section.finding}")
+        parts += [table if isinstance(table, str) else table.markdown() for table in section.tables]
+    return "\n\n".join(parts) + "\n"
 
 
 def _partial(file: Path) -> Path:

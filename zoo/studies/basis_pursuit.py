@@ -35,7 +35,7 @@ from zoo.models.sparse_coding import basis_pursuit, least_squares_on_support, or
 from zoo.sources import at_step, embedding
 from zoo.studies.basis_pursuit_report import NOTHING_LEFT, draw, table
 from zoo.studies.matrices import MATRICES, PLANTED_SPARSITY, matrices, null_model
-from zoo.studies.quiet_fit import fit
+from zoo.quiet_fit import fit
 from zoo.studies.tasks import check_folder, do_all, write_json
 
 AT_EVERY_STEP = MATRICES[:2]

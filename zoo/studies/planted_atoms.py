@@ -1,32 +1,29 @@
-"""When does basis pursuit find the atoms that rows are made of? Over noise and sparsity, where they are known."""
+"""When does basis pursuit find the atoms that rows are made of, over noise and sparsity?"""
 
-import json
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import lightning as L
-import matplotlib
-import numpy as np
-import torch
-import torch.nn.functional as F
-from matplotlib.figure import Figure
+from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from zoo.datamodules import EmbeddingRowsDataModule, PlantedRows
+from zoo import estimates
 from zoo.errors import ZooError
-from zoo.metrics import FVU, mean_max_cosine
-from zoo.models import DictionaryLearning
-from zoo.models.sparse_coding import orthogonal_matching_pursuit
-from zoo.studies.intervals import interval
-from zoo.studies.quiet_fit import fit
-from zoo.studies.tasks import check_folder, do_all, write_json
+from zoo.report import Chart, Report, Section, Series, Style, Table, Verdict
+from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
+
+FOUND = 0.9  # cosine above which an atom counts as found
+COLUMNS = {
+    "recovered": "atoms found",
+    "cosine": "mean best cosine",
+    "cosine_of_rows": "of random rows",
+    "fvu": "held-out FVU",
+    "train_fvu": "FVU of rows trained on",
+    "floor": "FVU of the true atoms",
+}
 
 
 @dataclass(frozen=True)
-class Task:
-    """One set of planted rows, and the dictionary learned from it."""
+class RecoverAtoms(Task):
+    """Plant rows, learn a dictionary of them, and compare its atoms with the planted ones."""
 
     n_rows: int
     d_in: int
@@ -37,140 +34,124 @@ class Task:
     dictionary_steps: int
     seed: int
 
-    def file(self, out: Path) -> Path:
-        """Where the result lies."""
-        return out / "runs" / f"sparsity-{self.sparsity}_noise-{self.noise:g}_seed-{self.seed}.json"
+    def do(self, work: Work) -> Result:
+        """Shares, cosines and errors: the keys of `COLUMNS`."""
+        import lightning as L
+        import torch
+        import torch.nn.functional as F
+
+        from zoo.datamodules import EmbeddingRowsDataModule, PlantedRows
+        from zoo.metrics import FVU, mean_max_cosine
+        from zoo.models import DictionaryLearning
+        from zoo.models.sparse_coding import orthogonal_matching_pursuit
+        from zoo.quiet_fit import fit
+
+        def fvu(x: torch.Tensor, atoms: torch.Tensor) -> float:
+            return FVU()(orthogonal_matching_pursuit(x, atoms, self.sparsity) @ atoms, x).item()
+
+        L.seed_everything(self.seed, verbose=False)
+        planted = PlantedRows(self.n_atoms, self.sparsity, self.noise, seed=self.seed)
+        data = EmbeddingRowsDataModule(null_model=planted, n_rows=self.n_rows, d_in=self.d_in, batch_size=None)
+        module = DictionaryLearning(self.n_atoms, self.penalty, self.d_in)
+        fit(module, data, self.dictionary_steps)
+        atoms, mean = module.net.W_dec.detach(), module.net.b_dec
+        assert data.true_atoms is not None
+        true = F.normalize(data.true_atoms)
+        best = (true @ atoms.T).abs().amax(1)
+        x = data.W_E - mean
+        chosen = data.train_rows[torch.randperm(len(data.train_rows))[: self.n_atoms]]
+        return {
+            "fvu": fvu(x[data.held_out], atoms),
+            "train_fvu": fvu(x[data.train_rows[: int(data.held_out.sum())]], atoms),
+            "recovered": (best > FOUND).float().mean().item(),
+            "cosine": best.mean().item(),
+            "cosine_of_rows": mean_max_cosine(x[chosen], true, signed=False).item(),
+            "floor": fvu(data.W_E[data.held_out], data.true_atoms),
+        }
 
 
-def run(
-    out: Path,
-    d_in: int = 128,
-    n_rows: int = 10_000,
-    sparsities: Sequence[int] = (4, 8, 16),
-    noises: Sequence[float] = (0.0, 0.1, 0.2, 0.4),
-    penalty: float = 0.1,
-    dictionary_steps: int = 30,
-    seeds: int = 3,
-    jobs: int = 1,
-) -> list[dict[str, Any]]:
-    """Do what is missing, then write `table.md` and `planted.png` into the folder.
+@dataclass(frozen=True)
+class PlantedAtoms(Study):
+    """Dictionaries are learned from rows that are sparse sums of known atoms, and compared with these.
 
     Args:
-        out: Folder of the study; finished runs in it are not made again.
         d_in: Dimension of the rows; there are 4 times as many atoms.
         n_rows: Rows, of which a tenth is held out.
         sparsities: Atoms per row.
-        noises: Shares of the variance that are isotropic noise.
-        penalty: Weight of the codes' absolute values, see `Dictionary`.
+        noises: Shares of the rows' variance that are isotropic noise.
+        penalty: Weight of the codes' absolute values, relative to the rows' rms length.
         dictionary_steps: Codings of all rows.
         seeds: Draws of atoms and rows.
-        jobs: Processes, of one thread each.
-
-    Returns:
-        One dict per run: `recovered`, the share of the atoms found at a cosine above 0.9; `cosine`, their mean best
-        cosine, and `cosine_of_rows`, that of as many rows in the place of learned atoms; `fvu` and `train_fvu` of the
-        learned atoms' best codes with as many atoms as were planted, and `floor`, the same with the true atoms.
-
-    Raises:
-        ZooError: If an argument is out of range, or the folder holds a study with other settings.
     """
-    if seeds < 2 or jobs < 1:
-        raise ZooError(f"seeds is {seeds} and jobs is {jobs}; an interval needs at least 2 seeds, and jobs at least 1")
-    if d_in < max(sparsities) or n_rows <= 4 * d_in / 0.9:
-        raise ZooError(
-            f"d_in is {d_in} and n_rows {n_rows}; there must be at least {max(sparsities)} dimensions, and more rows "
-            "to learn from (9 in 10) than atoms (4 times d_in)"
+
+    d_in: PositiveInt = 128
+    n_rows: PositiveInt = 10_000
+    sparsities: tuple[PositiveInt, ...] = (4, 8, 16)
+    noises: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
+    penalty: PositiveFloat = 0.1
+    dictionary_steps: PositiveInt = 30
+    seeds: AtLeastTwo = 3
+
+    def check(self) -> None:
+        """Refuse fewer dimensions than atoms in a row, and fewer rows than atoms."""
+        if self.d_in < max(self.sparsities) or self.n_rows <= 4 * self.d_in / 0.9:
+            raise ZooError(
+                f"d_in is {self.d_in} and n_rows {self.n_rows}; there must be at least {max(self.sparsities)} "
+                "dimensions, and more rows to learn from (9 in 10) than atoms (4 times d_in)"
+            )
+
+    def tasks(self) -> Sequence[RecoverAtoms]:
+        """One for every sparsity, noise and seed."""
+        return [task for sparsity in self.sparsities for noise in self.noises for task in self._at(sparsity, noise)]
+
+    def _at(self, sparsity: int, noise: float) -> list[RecoverAtoms]:
+        shared = (self.n_rows, self.d_in, 4 * self.d_in, sparsity, noise, self.penalty, self.dictionary_steps)
+        return [RecoverAtoms(*shared, seed) for seed in range(self.seeds)]
+
+    def report(self, results: Results) -> Report:
+        """Recovery and errors over sparsity and noise."""
+        found = {
+            (sparsity, noise): {
+                key: estimates.share([results[task][key] for task in self._at(sparsity, noise)]) for key in COLUMNS
+            }
+            for sparsity in self.sparsities
+            for noise in self.noises
+        }
+        rows = [[s, f"{noise:g}", *(value for value in line.values())] for (s, noise), line in found.items()]
+        table = Table(["atoms per row", "noise", *COLUMNS.values()], rows)
+
+        def chart(name: str, title: str, y_label: str, styles: Mapping[str, Style]) -> Chart:
+            series = []
+            for sparsity in self.sparsities:
+                for key, style in styles.items():
+                    spans = [found[sparsity, noise][key] for noise in self.noises]
+                    series.append(Series.of(f"{sparsity} atoms per row", self.noises, spans, style))
+            return Chart(f"planted-atoms-{name}", title, series, "noise, share of the variance", y_label)
+
+        label = f"share with |cosine| > {FOUND:g}"
+        charts = [chart("found", "Atoms that are found", label, {"recovered": "line"})]
+        label = "mean best |cosine|; dotted: random rows"
+        charts.append(chart("cosine", "Likeness of atoms", label, {"cosine": "line", "cosine_of_rows": "dotted"}))
+        label = "FVU; dashed: trained on; dotted: true atoms"
+        charts.append(
+            chart("fvu", "Error of the best codes", label, {"fvu": "line", "train_fvu": "dashed", "floor": "dotted"})
         )
-    settings = {"d_in": d_in, "n_rows": n_rows, "penalty": penalty, "dictionary_steps": dictionary_steps}
-    check_folder(out, settings)
-    tasks = [
-        Task(n_rows, d_in, 4 * d_in, sparsity, noise, penalty, dictionary_steps, seed)
-        for sparsity in sparsities
-        for noise in noises
-        for seed in range(seeds)
-    ]
-    do_all(_do, [task for task in tasks if not task.file(out).exists()], out, jobs)
-    results = [json.loads(task.file(out).read_text("utf-8")) for task in tasks]
-    text = table(results)
-    (out / "table.md").write_text(text, "utf-8")
-    draw(results).savefig(out / "planted.png", dpi=120)
-    return results
-
-
-def _do(task: Task, out: Path) -> None:
-    write_json(task.file(out), asdict(task) | recover(task))
-
-
-def recover(task: Task) -> dict[str, float]:
-    """Learn a dictionary of rows whose atoms are known, and compare; see `run`."""
-    L.seed_everything(task.seed, verbose=False)
-    planted = PlantedRows(task.n_atoms, task.sparsity, task.noise, seed=task.seed)
-    data = EmbeddingRowsDataModule(null_model=planted, n_rows=task.n_rows, d_in=task.d_in, batch_size=None)
-    module = DictionaryLearning(task.n_atoms, task.penalty, task.d_in)
-    start = time.perf_counter()
-    fit(module, data, task.dictionary_steps)
-    seconds = time.perf_counter() - start
-    atoms, mean = module.net.W_dec.detach(), module.net.b_dec
-    assert data.true_atoms is not None
-    true = F.normalize(data.true_atoms)
-    best = (true @ atoms.T).abs().amax(1)
-    x = data.W_E - mean
-    chosen = data.train_rows[torch.randperm(len(data.train_rows))[: task.n_atoms]]
-    parts = {"": x[data.held_out], "train_": x[data.train_rows[: int(data.held_out.sum())]]}
-    found = {f"{name}fvu": _fvu(rows, atoms, task.sparsity) for name, rows in parts.items()}
-    return found | {
-        "recovered": (best > 0.9).float().mean().item(),
-        "cosine": best.mean().item(),
-        "cosine_of_rows": mean_max_cosine(x[chosen], true, signed=False).item(),
-        "floor": _fvu(data.W_E[data.held_out], data.true_atoms, task.sparsity),
-        "seconds": seconds,
-    }
-
-
-def _fvu(x: torch.Tensor, atoms: torch.Tensor, l0: int) -> float:
-    return FVU()(orthogonal_matching_pursuit(x, atoms, l0) @ atoms, x).item()
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """What was found at every sparsity and noise, in Markdown."""
-    keys = ("recovered", "cosine", "cosine_of_rows", "fvu", "train_fvu", "floor")
-    head = ["atoms per row", "noise", "atoms found", "mean cosine", "of rows", "held-out FVU", "trained on", "floor"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for sparsity, noise in sorted({(r["sparsity"], r["noise"]) for r in results}):
-        cells = [np.mean(_at(results, sparsity, noise, key)) for key in keys]
-        lines.append(f"| {sparsity} | {noise:g} | {' | '.join(f'{c:.3f}' for c in cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def draw(results: list[dict[str, Any]]) -> Figure:
-    """Recovery and error against noise, one colour per sparsity, with 95 % intervals over seeds."""
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    noises, sparsities = (sorted({r[key] for r in results}) for key in ("noise", "sparsity"))
-    for color, sparsity in zip(matplotlib.colormaps["tab10"].colors, sparsities, strict=False):  # type: ignore[attr-defined]
-        for axes, key, style in (
-            (left, "recovered", "-"),
-            (middle, "cosine", "-"),
-            (middle, "cosine_of_rows", ":"),
-            (right, "fvu", "-"),
-            (right, "train_fvu", "--"),
-            (right, "floor", ":"),
-        ):
-            spans = [interval(_at(results, sparsity, noise, key)) for noise in noises]
-            label = f"{sparsity} atoms per row" if axes is left else None
-            axes.plot(noises, [s["mean"] for s in spans], style, color=color, marker="." * (style == "-"), label=label)
-            if style == "-":
-                low, high = ([s[side] for s in spans] for side in ("low", "high"))
-                axes.fill_between(noises, low, high, color=color, alpha=0.2, lw=0)
-    left.set(ylim=(0, 1.02), ylabel="share of atoms found at |cosine| > 0.9")
-    middle.set(ylim=(0, 1.02), ylabel="mean best |cosine|; dotted: rows as atoms")
-    right.set(ylim=(0, None), ylabel="FVU; dashed: trained on, dotted: true atoms")
-    for axes in (left, middle, right):
-        axes.set_xlabel("noise, share of the variance")
-        axes.grid(alpha=0.2)
-    left.legend()
-    return figure
-
-
-def _at(results: list[dict[str, Any]], sparsity: int, noise: float, key: str) -> np.ndarray:
-    return np.array([r[key] for r in results if (r["sparsity"], r["noise"]) == (sparsity, noise)])
+        ends = (min(self.sparsities), min(self.noises)), (max(self.sparsities), max(self.noises))
+        told = [
+            f"{found[end]['recovered']:.0%} of the atoms with {end[0]} a row and {100 * end[1]:g} % noise"
+            for end in ends
+        ]
+        finding = f"Basis pursuit finds {told[0]}, and {told[1]}."
+        section = Section(
+            self.name,
+            self.question,
+            finding,
+            tables=[table],
+            charts=charts,
+            null_models="As many random rows in the place of learned atoms, and the true atoms for the least error.",
+            not_shown="Other penalties, other numbers of atoms, and coefficients that are not those of `PlantedRows`.",
+            numbers={"lines": [{"sparsity": s, "noise": noise, **line} for (s, noise), line in found.items()]},
+        )
+        subject = f"{self.n_rows:,} rows in {self.d_in} dimensions, of {4 * self.d_in} atoms"
+        certainty = f"Brackets are 95 % Student t intervals over {self.seeds} draws of atoms and rows."
+        return Report(subject, Verdict(finding, certainty), [section])

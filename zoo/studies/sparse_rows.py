@@ -34,7 +34,7 @@ from zoo.models import (
 )
 from zoo.models.sparse_coding import orthogonal_matching_pursuit
 from zoo.studies.matrices import matrices, null_model
-from zoo.studies.quiet_fit import fit
+from zoo.quiet_fit import fit
 from zoo.studies.sparse_rows_report import draw, table
 from zoo.studies.tasks import check_folder, do_all, write_json
 

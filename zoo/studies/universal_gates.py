@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.metrics import CaseErrors
 from zoo.models import AdamLinear, GateNet, UniversalGates
 from zoo.models.toy.readoffs import affine_readoff, all_pairs, least_squares_readoff, truth_table
-from zoo.studies.quiet_fit import fit
+from zoo.quiet_fit import fit
 from zoo.studies.tasks import check_folder, do_all, write_json
 from zoo.studies.universal_gates_report import draw, table
 

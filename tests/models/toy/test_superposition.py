@@ -7,7 +7,7 @@ from zoo.active_inputs import FixedActive
 from zoo.datamodules import SparseFeaturesDataModule
 from zoo.models import AdamLinear, SuperpositionNet, ToySuperposition
 from zoo.models.toy.superposition import one_sparse_loss
-from zoo.studies.quiet_fit import fit
+from zoo.quiet_fit import fit
 
 GRID = (np.arange(20_000) + 0.5) / 20_000
 # Norm, bias and loss; the first two are those of Chen et al. 2023.

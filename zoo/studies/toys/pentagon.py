@@ -17,7 +17,7 @@ from zoo.datamodules import SparseFeaturesDataModule
 from zoo.metrics import feature_dimensionality
 from zoo.models import AdamLinear, ToySuperposition
 from zoo.models.toy.superposition import one_sparse_loss
-from zoo.studies.quiet_fit import fit
+from zoo.quiet_fit import fit
 from zoo.studies.tasks import check_folder, do_all, write_json
 
 FEATURES = {5: "pentagon", 6: "hexagon"}

@@ -1,0 +1,92 @@
+"""How far a study is, and how long it will take: a bar in a terminal, a line a minute elsewhere."""
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from zoo.running.doing import Failed, Outcome
+from zoo.running.folder import Cost, ResultsFolder
+from zoo.study import Task
+
+EVERY = 60.0  # seconds between lines where there is no terminal
+
+
+class Progress:
+    """Tells on standard error how far a study is.
+
+    Args:
+        at_once: Tasks that are done at a time, by which the time to go is divided.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self.console, self.at_once = Console(stderr=True), max(1, at_once)
+        columns = (TextColumn("tasks"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bars = Bars(*columns, TextColumn("{task.fields[rest]}"), console=self.console)
+        self.shown = time.monotonic()
+
+    def begin(self, tasks: Sequence[Task], missing: Sequence[Task], results: ResultsFolder) -> None:
+        """Start with what is done already."""
+        self.missing = {task.key: task for task in missing}
+        self.total = len(tasks)
+        self.took: dict[str, list[float]] = {}
+        for task in tasks:
+            if task.key not in self.missing:
+                self.took.setdefault(type(task).__name__, []).append(results.cost(task).seconds)
+        self.bar = self.bars.add_task("", total=self.total, completed=self.total - len(missing), rest="")
+        if self.console.is_terminal:
+            self.bars.start()
+
+    def ended(self, task: Task, outcome: Outcome) -> None:
+        """Count a task."""
+        self.missing.pop(task.key, None)
+        if isinstance(outcome, Cost):
+            self.took.setdefault(type(task).__name__, []).append(outcome.seconds)
+        if isinstance(outcome, Failed):
+            self.console.print(f"failed: {task}: {outcome.why}", markup=False, highlight=False, soft_wrap=True)
+
+    def show(self) -> None:
+        """Draw the bar anew, or print a line if a minute has passed."""
+        if time.monotonic() - self.shown < (0.5 if self.console.is_terminal else EVERY):
+            return
+        self.shown = time.monotonic()
+        rest = time_to_go(list(self.missing.values()), self.took, self.at_once)
+        done = self.total - len(self.missing)
+        if self.console.is_terminal:
+            self.bars.update(self.bar, completed=done, rest=rest)
+        else:
+            self.console.print(f"{done} of {self.total} tasks are done; {rest}", highlight=False)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self.console.is_terminal:
+            self.bars.update(self.bar, completed=self.total - len(self.missing), rest="")
+            self.bars.stop()
+
+
+def seconds_to_go(missing: Sequence[Task], took: dict[str, list[float]]) -> float | None:
+    """What the missing tasks will take on one process, None if that cannot be told of any of them.
+
+    Args:
+        missing: Tasks.
+        took: Seconds of finished tasks, by class.
+    """
+    total = 0.0
+    for task in missing:
+        own = took.get(type(task).__name__)
+        seconds = sum(own) / len(own) if own else task.seconds()
+        if seconds is None:
+            return None
+        total += seconds
+    return total
+
+
+def time_to_go(missing: Sequence[Task], took: dict[str, list[float]], at_once: int) -> str:
+    """The same in words, with so many at a time."""
+    seconds = seconds_to_go(missing, took)
+    if seconds is None:
+        return "time to go not known yet"
+    minutes = seconds / at_once / 60
+    return f"about {minutes:.0f} minutes to go" if minutes >= 1.5 else f"about {60 * minutes:.0f} seconds to go"

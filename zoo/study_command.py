@@ -1,0 +1,257 @@
+"""`python -m zoo study`: lists the studies, and runs one with settings from the command line and from YAML files."""
+
+import difflib
+import json
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+
+from zoo.errors import ZooError
+from zoo.paths import expanded
+from zoo.running.study_files import load, questions
+
+USAGE = """python -m zoo study lists the studies; python -m zoo study NAME --help explains the settings of one;
+python -m zoo study NAME --out DIR runs it; python -m zoo study path/to/file.py runs a study of your own."""
+
+
+@dataclass(frozen=True)
+class HowToRun:
+    """Where a study's results go, and what computes them.
+
+    Args:
+        out: Folder of the study. Results that are in it already are used again.
+        jobs: Tasks at a time on this machine, one thread each.
+        scheduler: Address of a Dask scheduler, such as tcp://host:8786, whose workers do the tasks instead.
+        device: "cuda" computes on the GPUs, one task at a time on each, what is made for it: training runs above all.
+        parts: Names of the parts to do, separated by commas, of a study that has parts. By default all.
+        plan: Show what would be computed, and about how long it takes, and compute nothing.
+    """
+
+    out: str | None = None
+    jobs: int = 1
+    scheduler: str | None = None
+    device: str = "cpu"
+    parts: str | None = None
+    plan: bool = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """List the studies, or run one.
+
+    Args:
+        argv: What stands after `study`.
+
+    Returns:
+        The exit code: 0, or 1 if a task failed.
+
+    Raises:
+        ZooError: If there is no such study, or a setting is wrong.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        _list()
+        return 0
+    cls, file = load(argv[0])
+    words, rest = _split(argv[1:])
+    how, study = _parse(cls, argv[0], words, rest)
+    return _run(study, how, file)
+
+
+def _list() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("study", "question", box=None, padding=(0, 2, 0, 0))
+    for name, question in questions().items():
+        table.add_row(name, question)
+    console = Console()
+    console.print(table)
+    console.print(f"\n{USAGE}", highlight=False)
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """What stands before and after `--`."""
+    words = list(words)
+    return (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, None)
+
+
+def _parse(cls: type, name: str, words: list[str], rest: list[str] | None) -> tuple[HowToRun, Any]:
+    """How to run the study, and the study, made from the command line and the YAML files that it names."""
+    from jsonargparse import ArgumentParser
+
+    from zoo.config_files import expand_configs
+
+    class Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise ZooError(_one_line(message, known)) from ex
+
+    known = [f.name for f in (*fields(cls), *fields(HowToRun))]
+    if rest is not None:
+        if "fit_arguments" not in known:
+            raise ZooError(f"study {name} takes nothing after --, and {' '.join(rest)} stands there")
+        words = [*words, "--fit_arguments", *rest] if rest else words
+    parser = Parser(prog=f"python -m zoo study {name}", description=sys.modules[cls.__module__].__doc__)
+    parser.add_argument("--config", action="config", help="YAML file with settings; `base:` in it names another")
+    parser.add_argument("--base", type=str | None, help="In a config: another config that this one builds on.")
+    parser.add_class_arguments(cls, None)
+    parser.add_class_arguments(HowToRun, None)
+    found = parser.parse_args(expand_configs(_normal(words, cls)))
+    values = {key: value for key, value in vars(found).items() if key in known}
+    how = HowToRun(**{f.name: values.pop(f.name) for f in fields(HowToRun)})
+    hints = get_type_hints(cls)
+    values = {key: tuple(v) if _is_list(hints[key]) and v is not None else v for key, v in values.items()}
+    _check(how)
+    return how, cls(**values)
+
+
+def _normal(words: list[str], cls: type) -> list[str]:
+    """Flags with underscores, and lists of values, separated by blanks or commas, as the parser wants them."""
+    hints, aliases = get_type_hints(HowToRun) | get_type_hints(cls), getattr(cls, "aliases", {})
+    found: list[str] = []
+    i = 0
+    while i < len(words):
+        flag, equals, value = words[i].partition("=")
+        i += 1
+        if not flag.startswith("--"):
+            found.append(words[i - 1])
+            continue
+        key = flag.removeprefix("--").replace("-", "_")
+        key = aliases.get(key, key)
+        if hints.get(key) is bool and not equals and (i == len(words) or words[i] not in ("true", "false")):
+            found.append(f"--{key}=true")
+            continue
+        if not _is_list(hints.get(key)):
+            found.append(f"--{key}{equals}{value}")
+            continue
+        values = [value] if equals else []
+        takes_flags = key == "fit_arguments"
+        while not equals and i < len(words) and (takes_flags or not words[i].startswith("--")):
+            values.append(words[i])
+            i += 1
+        found.append(f"--{key}={_as_list(values, hints[key])}")
+    return found
+
+
+def _is_list(hint: Any) -> bool:
+    return any(get_origin(option) is tuple for option in (get_args(hint) if get_origin(hint) is not tuple else (hint,)))
+
+
+def _as_list(values: list[str], hint: Any) -> str:
+    if len(values) == 1 and values[0].startswith("["):
+        return values[0]
+    [inner] = [get_args(option)[0] for option in (hint, *get_args(hint)) if get_origin(option) is tuple]
+    if inner is str:
+        return json.dumps(values)
+    parts = [part.strip() for value in values for part in value.split(",")]
+    return f"[{', '.join(parts)}]"
+
+
+def _check(how: HowToRun) -> None:
+    if how.out is None:
+        raise ZooError("the study needs a folder; name one with --out")
+    if how.jobs < 1:
+        raise ZooError(f"jobs is {how.jobs}; it must be at least 1")
+    if how.device not in ("cpu", "cuda"):
+        raise ZooError(f"device is {how.device!r}; it is cpu or cuda")
+
+
+def _one_line(message: str, known: Sequence[str]) -> str:
+    """What a parser's message of many lines comes down to."""
+    if match := re.search(r"[Uu]nrecognized arguments: (\S+?)(?:[ =].*)?$", message, re.M):
+        word = match[1].lstrip("-").replace("-", "_")
+    elif match := re.search(r"Key '([^']+)' is not", message):
+        word = match[1]
+    else:
+        return _of_value(message)
+    close = difflib.get_close_matches(word, known, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"the settings are {', '.join(known)}"
+    return f"there is no setting {word!r}; {hint}"
+
+
+def _of_value(message: str) -> str:
+    """A message about the value of a setting."""
+    key = next(iter(re.findall(r'Parser key "([^"]+)"', message)), "")
+    if match := re.search(r"(\S+) does not conform to restriction (.*)", message):
+        return f"{key} is {match[1]}; it must be {match[2].replace('v', '')}"
+    if match := re.search(r"invalid literal for int.*: (.*)|could not convert string to float: (.*)", message):
+        return f"{key} is {match[1] or match[2]}; a {'whole number' if match[1] else 'number'} is needed"
+    noise = ("Parser key", "Does not validate", "Subtypes", "Errors")
+    lines = [re.sub(r'Parser key "[^"]+":\s*', "", line.strip(" -")) for line in message.splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(noise)] or lines[-1:]
+    return f"{key}: {told[0]}" if key else told[0]
+
+
+def _run(study: Any, how: HowToRun, file: Path | None) -> int:
+    from zoo.running.runner import Run
+
+    assert how.out is not None
+    run = Run(study, expanded(how.out), how.parts.split(",") if how.parts else None)
+    if how.plan:
+        _show_plan(run, how.jobs)
+        return 0
+    run.results.make()
+    with run.results.occupied():
+        _do(run, how, file)
+    verdict, failures = run.written.verdict, run.results.failures
+    print(
+        f"{verdict.headline}\n{verdict.certainty}\nwrote {run.out / 'report.html'}, report.json, table.md and figures"
+    )
+    if failures:
+        print(f"{len(failures)} tasks failed; the report names them, and {run.out / 'failures'} has their tracebacks")
+    return 1 if failures else 0
+
+
+def _do(run: Any, how: HowToRun, file: Path | None) -> None:
+    from zoo.running.progress import Progress
+
+    if not run.missing():
+        run.write()
+        return
+    engine: Any
+    if how.scheduler:
+        from zoo.running.cluster import Cluster
+
+        engine = Cluster(how.scheduler, run.results, how.device, file)
+        at_once = sum(engine.client.nthreads().values())
+    else:
+        from zoo.running.processes import Processes
+
+        engine, at_once = Processes(how.jobs, run.results, how.device, file), how.jobs
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        run.do(engine, Progress(at_once))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    """End as at Ctrl-C, so that a page is written of what is there."""
+    raise KeyboardInterrupt
+
+
+def _show_plan(run: Any, jobs: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from zoo.running.progress import seconds_to_go, time_to_go
+
+    missing = {task.key for task in run.missing()}
+    kinds: dict[str, list[Any]] = {}
+    for task in run.tasks:
+        kinds.setdefault(type(task).__name__, []).append(task)
+    took = {
+        kind: [run.results.cost(task).seconds for task in own if task.key not in missing] for kind, own in kinds.items()
+    }
+    table = Table("tasks", "to do", "done", "minutes of one process")
+    for kind, own in kinds.items():
+        left = [task for task in own if task.key in missing]
+        seconds = seconds_to_go(left, took)
+        table.add_row(
+            kind, str(len(left)), str(len(own) - len(left)), "?" if seconds is None else f"{seconds / 60:.1f}"
+        )
+    console = Console()
+    console.print(table)
+    console.print(time_to_go([t for t in run.tasks if t.key in missing], took, jobs), highlight=False)
