@@ -87,8 +87,8 @@ class Work:
 class Task:
     """Something that is computed once. Subclasses are frozen dataclasses whose fields decide the result.
 
-    A task is named by its content: its class, `version` and fields. A `zoo.source.Source` counts by what it holds, not
-    by where it lies. So a result is used again by every study that needs the same task.
+    A task is named by its content: its class, `version` and fields. So a result is used again by every study that needs
+    the same task, and what a changed setting does not touch is not computed again.
     """
 
     version: ClassVar[int] = 1  # to be raised when `do` computes something else from the same fields
@@ -102,6 +102,10 @@ class Task:
     @abstractmethod
     def do(self, work: Work) -> Result:
         """Compute the result. What is slow to import is imported here, not at the top of the file."""
+
+    def named_by(self) -> dict[str, Any]:
+        """What decides the result: the fields. A task that reads a source returns what the source holds, a hash."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def seconds(self) -> float | None:
         """About how long it takes on one core of a laptop, None if that is not known."""
@@ -230,7 +234,7 @@ def all_tasks(study: Study) -> list[Task]:
 def _content(value: Any) -> Any:
     """A field's value as JSON, by which a task is named."""
     if isinstance(value, Task):
-        own = {f.name: _content(getattr(value, f.name)) for f in fields(value)}
+        own = {name: _content(item) for name, item in value.named_by().items()}
         return {"task": type(value).__name__, "version": value.version} | own
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _content(getattr(value, f.name)) for f in fields(value)}
