@@ -3,7 +3,7 @@ import json
 import pytest
 
 from zoo.analysis.token_families import Ordered, known_families
-from zoo.studies.embedding.families_file import read_families
+from zoo.families_file import read_families
 
 NOTES = ["do", "re", "mi", "fa", "so", "la", "ti"]
 

@@ -1,220 +1,301 @@
 """How well do autoencoders code embedding rows sparsely, and rows of null models in their place?
 
-Every variant is trained at several sparsities on the embedding, on four null models made of it, and judged on rows that
-were held out. A seed names the held-out rows, the null models' draws, the initial atoms and the batches, so differences
-between matrices are paired by seed. Beside them stand dictionaries that nobody learned, and principal components at the
-same number of bits.
+Every variant is trained at several sparsities on the embedding, on null models made of it, and judged on rows that were
+held out. A seed names the held-out rows, the null models' draws, the initial atoms and the batches, so differences
+between matrices are paired by seed. Beside them stand dictionaries that were not learned, and principal components at
+the same number of bits.
 """
 
-import csv
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import lightning as L
-import torch
+import numpy as np
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from zoo import sources
-from zoo.analysis import baselines
-from zoo.datamodules import EmbeddingRowsDataModule
+from zoo import estimates
 from zoo.errors import ZooError
-from zoo.metrics import ReconstructionMetrics, description_length, matched_cosine, mean_max_cosine, pca_rank_at_bits
-from zoo.models import (
-    SAE,
-    AdamLinear,
-    BatchTopKSAE,
-    GatedSAE,
-    JumpReLUSAE,
-    MatryoshkaSAE,
-    ReLUSAE,
-    SparseAutoencoder,
-    TopKSAE,
-)
-from zoo.models.sparse_coding import orthogonal_matching_pursuit
-from zoo.studies.matrices import matrices, null_model
-from zoo.quiet_fit import fit
-from zoo.studies.sparse_rows_report import draw, table
-from zoo.studies.tasks import check_folder, do_all, write_json
+from zoo.matrices import EXPLAINED, MATRICES, matrices
+from zoo.report import Chart, Report, Section, Series, Table, Verdict
+from zoo.shared_tasks.dictionaries import at_l0
+from zoo.shared_tasks.rows import Rows, UntrainedRows, datamodule, shape
+from zoo.source import Source
+from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 
-VARIANTS: dict[str, tuple[type[SAE], str, tuple[float, ...]]] = {  # class, the setting that makes it sparse, its values
-    "TopK": (TopKSAE, "k", (4, 16, 32)),
-    "BatchTopK": (BatchTopKSAE, "k", (4, 16, 32)),
-    "Matryoshka": (MatryoshkaSAE, "k", (4, 16, 32)),
-    "ReLU": (ReLUSAE, "l1_coefficient", (2.0, 3.5, 5.5, 8.0)),
-    "JumpReLU": (JumpReLUSAE, "l0_coefficient", (0.25, 0.5, 1.0, 2.0)),
-    "Gated": (GatedSAE, "l1_coefficient", (3.0, 6.0, 9.0, 14.0)),
+VARIANTS: dict[str, tuple[str, str, tuple[float, ...]]] = {  # class, the setting that makes it sparse, its values
+    "TopK": ("TopKSAE", "k", (4, 16, 32)),
+    "BatchTopK": ("BatchTopKSAE", "k", (4, 16, 32)),
+    "Matryoshka": ("MatryoshkaSAE", "k", (4, 16, 32)),
+    "ReLU": ("ReLUSAE", "l1_coefficient", (2.0, 3.5, 5.5, 8.0)),
+    "JumpReLU": ("JumpReLUSAE", "l0_coefficient", (0.25, 0.5, 1.0, 2.0)),
+    "Gated": ("GatedSAE", "l1_coefficient", (3.0, 6.0, 9.0, 14.0)),
 }
 BASELINE_L0 = (1, 4, 8, 16, 32)
+AT_L0 = 16
+UNLEARNED = ("random directions", "random tokens", "most frequent tokens")
 
 
 @dataclass(frozen=True)
-class Task:
-    """One autoencoder to train, or, without a variant, the baselines of one matrix."""
+class TrainAutoencoder(Task):
+    """One autoencoder trained on one matrix, and judged."""
 
-    source: str
+    rows: Rows
     matrix: str
     seed: int
-    variant: str | None
+    variant: str
     level: float
     d_sae: int
     steps: int
     batch_size: int
     frequency_power: float
 
-    def file(self, out: Path) -> Path:
-        """Where the result lies."""
-        words = [self.matrix, self.variant or "baselines", f"{self.level:g}", f"seed-{self.seed}"]
-        return out / "runs" / f"{'_'.join(words).replace(' ', '-').lower()}.json"
+    def needs(self) -> Sequence[Task]:
+        """The rows."""
+        return [self.rows]
+
+    def do(self, work: Work) -> Result:
+        """Errors and L0 on rows held out and trained on, bits, and how well planted atoms came back."""
+        from zoo.analysis.autoencoders import judge, train
+
+        data = _data(self, work)
+        cls, setting, _ = VARIANTS[self.variant]
+        level = int(self.level) if setting == "k" else self.level
+        sae = train(data, cls, self.d_sae, {setting: level}, self.steps, self.seed)
+        return {"setting": setting, "level": self.level} | judge(sae, data, self.d_sae)
 
 
-def run(
-    out: Path,
-    source: str = "gpt2-stdlib.learned",
-    d_sae: int = 512,
-    steps: int = 1000,
-    batch_size: int = 512,
-    frequency_power: float = 0.0,
-    seeds: int = 3,
-    jobs: int = 1,
-    variants: Sequence[str] | None = None,
-) -> list[dict[str, Any]]:
-    """Do what is missing, then write `results.csv`, `table.md` and `curves.png` into the folder.
+@dataclass(frozen=True)
+class CodeWithoutLearning(Task):
+    """Errors of the mean alone and of matching pursuit with atoms that were not learned, on one matrix."""
+
+    rows: Rows
+    matrix: str
+    seed: int
+    d_sae: int
+    batch_size: int
+    frequency_power: float
+
+    def needs(self) -> Sequence[Task]:
+        """The rows."""
+        return [self.rows]
+
+    def do(self, work: Work) -> Result:
+        """A line per kind of atoms and L0."""
+        from zoo.analysis.autoencoders import without_learning
+
+        data = _data(self, work)
+        lines = without_learning(data, self.d_sae, self.seed, BASELINE_L0)
+        return {"lines": lines, "effective_rows": data.effective_rows}
+
+
+def _data(task: TrainAutoencoder | CodeWithoutLearning, work: Work) -> Any:
+    settings = {"batch_size": task.batch_size, "frequency_power": task.frequency_power, "seed": task.seed}
+    return datamodule(work[task.rows], task.matrix, task.d_sae, task.seed, **settings)
+
+
+@dataclass(frozen=True)
+class SparseRows(Study):
+    """Autoencoders of several variants and sparsities, on an embedding's rows and on null models.
 
     Args:
-        out: Folder of the study; finished runs in it are not made again.
         source: The embedding: what `zoo.embedding` takes.
-        d_sae: Latents, and atoms of the baselines.
-        steps: Optimizer steps of every run.
+        step: Of pretraining, for a source that holds several; by default the last.
+        d_sae: Latents, and atoms of the dictionaries that were not learned; fewer than rows.
+        steps: Optimizer steps of every autoencoder.
         batch_size: Rows per batch.
         frequency_power: Rows are drawn with probability p^power of their token's frequency p.
-        seeds: Runs per setting.
-        jobs: Processes, of one thread each.
-        variants: Which autoencoders, of `VARIANTS`; all by default.
-
-    Returns:
-        What is in `results.csv`, a dict per line.
-
-    Raises:
-        ZooError: If an argument is out of range, or the folder holds a study with other settings.
+        seeds: Autoencoders per setting.
+        variants: Which autoencoders: TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated.
+        keep_untrained: Whether rows that look untrained stay.
+        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are left out.
+        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
     """
-    variants = list(variants or VARIANTS)
-    if seeds < 2:
-        raise ZooError(f"seeds is {seeds}; an interval needs at least 2")
-    if min(jobs, steps) < 1:
-        raise ZooError(f"jobs is {jobs} and steps is {steps}; both must be at least 1")
-    shared = (d_sae, steps, batch_size, frequency_power)
-    data = _data(Task(source, "embedding", 0, None, 0, *shared))
-    for name, size in (("d_sae", d_sae), ("the rows' dimension", data.d_in)):
-        if size < max(BASELINE_L0):
-            raise ZooError(f"{name} is {size}, and the study turns on up to {max(BASELINE_L0)} atoms")
-    baselines.refuse_trivial_dictionary(d_sae, len(data.train_rows))
-    settings = {"source": source, "d_sae": d_sae, "steps": steps, "batch_size": batch_size}
-    settings |= {"frequency_power": frequency_power}
-    check_folder(out, settings)
-    present = matrices(d_sae, data.d_in)
-    tasks = [Task(source, matrix, seed, None, 0, *shared) for matrix in present for seed in range(seeds)]
-    tasks += [
-        Task(source, matrix, seed, variant, level, *shared)
-        for seed in range(seeds)
-        for variant in variants
-        for level in VARIANTS[variant][2]
-        for matrix in present
-    ]
-    do_all(do, [task for task in tasks if not task.file(out).exists()], out, jobs)
-    results = [line for task in tasks for line in json.loads(task.file(out).read_text("utf-8"))]
-    with (out / "results.csv").open("w", newline="", encoding="utf-8") as f:
-        columns = list(dict.fromkeys(key for line in results for key in line))
-        writer = csv.DictWriter(f, columns)
-        writer.writeheader()
-        writer.writerows(results)
-    text = table(
-        results, {**settings, "seeds": seeds, "n_eff": round(data.effective_rows), "d_in": data.d_in}, variants, present
-    )
-    (out / "table.md").write_text(text, "utf-8")
-    draw(results, variants, present).savefig(out / "curves.png", dpi=120)
-    return results
 
+    source: str = "gpt2-stdlib.learned"
+    step: NonNegativeInt | None = None
+    d_sae: PositiveInt = 512
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 512
+    frequency_power: NonNegativeFloat = 0.0
+    seeds: AtLeastTwo = 3
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    keep_untrained: bool = True
+    other_runs: tuple[str, ...] = ()
+    tokens: str | None = None
 
-def _data(task: Task) -> EmbeddingRowsDataModule:
-    d_model = sources.embedding(*sources.at_step(task.source, None)).shape[1]
-    return EmbeddingRowsDataModule(
-        task.source,
-        null_model=null_model(task.matrix, task.d_sae, d_model, task.seed),
-        batch_size=task.batch_size,
-        frequency_power=task.frequency_power,
-        seed=task.seed,
-    )
+    def check(self) -> None:
+        """Refuse variants that do not exist, and too few latents."""
+        if wrong := [name for name in self.variants if name not in VARIANTS]:
+            raise ZooError(f"there is no variant {wrong[0]!r}; the variants are {', '.join(VARIANTS)}")
+        if self.d_sae < max(BASELINE_L0):
+            raise ZooError(f"d_sae is {self.d_sae}, and the study turns on up to {max(BASELINE_L0)} atoms")
 
+    @cached_property
+    def _rows(self) -> Rows:
+        source = Source.open(self.source)
+        V, D = shape(source, self.step)
+        if max(BASELINE_L0) > D:
+            raise ZooError(f"{self.source} has {D} dimensions, and the study turns on up to {max(BASELINE_L0)} atoms")
+        if self.d_sae >= 0.9 * V:
+            raise ZooError(f"d_sae is {self.d_sae}, for {V} rows of which a tenth is held out; use fewer")
+        runs = tuple(Source.open(name) for name in (self.source, *self.other_runs))
+        aside = UntrainedRows(runs, self.step, self.tokens) if self.tokens or not self.keep_untrained else None
+        return Rows(source, self.step, aside, self.keep_untrained)
 
-def do(task: Task, out: Path) -> None:
-    """Do a task, and keep its result."""
-    lines = _baselines(task) if task.variant is None else [_train(task)]
-    shared = {k: v for k, v in asdict(task).items() if k in ("matrix", "seed")}
-    write_json(task.file(out), [{**shared, **line} for line in lines])
+    @cached_property
+    def _present(self) -> tuple[str, ...]:
+        return matrices(self.d_sae, shape(self._rows.source, self.step)[1])
 
+    @cached_property
+    def _without(self) -> dict[tuple[str, int], CodeWithoutLearning]:
+        shared = (self.d_sae, self.batch_size, self.frequency_power)
+        return {
+            (m, seed): CodeWithoutLearning(self._rows, m, seed, *shared)
+            for m in self._present
+            for seed in range(self.seeds)
+        }
 
-def _train(task: Task) -> dict[str, Any]:
-    assert task.variant is not None
-    cls, setting, _ = VARIANTS[task.variant]
-    L.seed_everything(task.seed, verbose=False)
-    data = _data(task)
-    level = int(task.level) if setting == "k" else task.level
-    module = SparseAutoencoder(cls(data.d_in, task.d_sae, **{setting: level}), AdamLinear())  # type: ignore[arg-type]
-    fit(module, data, task.steps)
-    sae = module.net.eval()
-    line: dict[str, Any] = {"coder": task.variant, "setting": setting, "level": task.level}
-    with torch.no_grad():
-        for part, rows in (("", data.held_out), ("train_", ~data.held_out)):
-            metrics = ReconstructionMetrics(task.d_sae)
-            x = data.W_E[rows]
-            x_hat, codes = sae.reconstruct(x)
-            metrics.update(x_hat, x, codes, data.evaluation_weights[rows])
-            line |= {f"{part}{k}": v.item() for k, v in metrics.compute().items()}
-        x = data.W_E[data.held_out] - sae.b_dec
-        n_on = round(line["l0"])
-        if 1 <= n_on <= data.d_in // 2:
-            atoms = torch.nn.functional.normalize(sae.W_dec)
-            line["fvu_by_pursuit"] = _pursued_fvu(x, atoms, n_on)
-    share = data.held_out.double().mean().item()
-    l0 = share * line["l0"] + (1 - share) * line["train_l0"]
-    return line | _at_equal_bits(data, l0, task.d_sae) | _recovered(data, sae)
+    @cached_property
+    def _trained(self) -> dict[tuple[str, str, float, int], TrainAutoencoder]:
+        """By matrix, variant, level and seed."""
+        shared = (self.d_sae, self.steps, self.batch_size, self.frequency_power)
+        return {
+            (matrix, variant, level, seed): TrainAutoencoder(self._rows, matrix, seed, variant, level, *shared)
+            for seed in range(self.seeds)
+            for variant in self.variants
+            for level in VARIANTS[variant][2]
+            for matrix in self._present
+        }
 
+    def tasks(self) -> Sequence[Task]:
+        """One for every autoencoder, and one for every matrix and seed without."""
+        return [*self._without.values(), *self._trained.values()]
 
-def _pursued_fvu(x: torch.Tensor, atoms: torch.Tensor, l0: int) -> float:
-    return baselines.fvu(x, orthogonal_matching_pursuit(x, atoms, l0) @ atoms)
+    def report(self, results: Results) -> Report:
+        """Errors at one L0 of every coder on every matrix."""
+        lines: list[dict[str, Any]] = []
+        for (matrix, seed), task in self._without.items():
+            lines += [{"matrix": matrix, "seed": seed} | line for line in results[task]["lines"]]
+        for (matrix, variant, _, seed), trained in self._trained.items():
+            lines.append({"matrix": matrix, "seed": seed, "coder": variant} | results[trained])
+        n_eff = results[next(iter(self._without.values()))]["effective_rows"]
+        told, compared = [], {}
+        for variant in self.variants:
+            real, null = (self._at(lines, m, variant) for m in MATRICES[:2])
+            gap = estimates.difference(real, null)
+            compared[variant] = {"embedding": estimates.share(real), "null": estimates.share(null), "difference": gap}
+            told.append(
+                f"a {variant} autoencoder leaves {estimates.share(real)} of the variance of held-out rows unexplained, "
+                f"and {estimates.share(null)} of that of Gaussian rows with the same covariance (difference {gap})"
+            )
+        finding = f"With {AT_L0} latents on, {'; '.join(told)}."
+        section = Section(
+            self.name,
+            self.question,
+            finding,
+            tables=[
+                self._table(lines, "held-out FVU", round(n_eff)),
+                self._table_of_trained(lines),
+                self._control(lines),
+            ],
+            charts=[self._chart(lines, variant) for variant in self.variants],
+            null_models=EXPLAINED + " Random tokens as atoms have codes by matching pursuit, which are better than an "
+            "encoder's.",
+            not_shown="Other sizes, longer training, and autoencoders that were tuned for these rows."
+            + (
+                ""
+                if len(self.variants) == len(VARIANTS)
+                else " Other kinds of autoencoder: `study sparse-rows` trains six."
+            ),
+            numbers={f"at_l0_{AT_L0}": compared, "lines": lines},
+        )
+        subject = f"{self.source}, in {shape(self._rows.source, self.step)[1]} dimensions"
+        certainty = f"Brackets are 95 % intervals over {self.seeds} seeds; one embedding was studied."
+        return Report(subject, Verdict(finding, certainty, numbers=compared), [section])
 
+    def _curve(
+        self,
+        lines: Sequence[dict[str, Any]],
+        matrix: str,
+        coder: str,
+        seed: int,
+        error: str = "fvu",
+        sparsity: str = "l0",
+    ) -> np.ndarray:
+        """One seed's points (n, 2) of L0 and an error, ascending in L0."""
+        chosen = [r for r in lines if (r["matrix"], r["coder"], r["seed"]) == (matrix, coder, seed)]
+        return np.array(sorted((r[sparsity], r[error]) for r in chosen if error in r)).reshape(-1, 2)
 
-def _at_equal_bits(data: EmbeddingRowsDataModule, l0: float, n_atoms: int) -> dict[str, float]:
-    """Bits per row of a sparse code, its dictionary included, and what principal components do with them."""
-    V = len(data.W_E)
-    bits = description_length(V, l0, n_atoms, data.d_in)
-    rank = pca_rank_at_bits(bits, V, data.d_in)
-    x_hat = baselines.principal_components(data.W_E[~data.held_out], data.W_E[data.held_out], rank)
-    return {"bits_per_row": bits / V, "pca_rank": rank, "pca_fvu": baselines.fvu(data.W_E[data.held_out], x_hat)}
+    def _at(self, lines: Sequence[dict[str, Any]], matrix: str, coder: str, *of: str) -> np.ndarray:
+        """An error at one L0, (seeds,)."""
+        return np.array([at_l0(self._curve(lines, matrix, coder, seed, *of), AT_L0) for seed in range(self.seeds)])
 
+    def _row(self, lines: Sequence[dict[str, Any]], label: str, coder: str, *of: str) -> list[Any]:
+        cells = [self._at(lines, matrix, coder, *of) for matrix in self._present]
+        return [label, *map(estimates.mean, cells), estimates.difference(cells[0], cells[1])]
 
-def _recovered(data: EmbeddingRowsDataModule, sae: SAE) -> dict[str, float]:
-    if data.true_atoms is None:
-        return {}
-    atoms = sae.W_dec.detach()
-    return {
-        "mean_max_cosine": mean_max_cosine(atoms, data.true_atoms).item(),
-        "matched_cosine": matched_cosine(atoms, data.true_atoms).item(),
-    }
+    def _table(self, lines: Sequence[dict[str, Any]], title: str, n_eff: int) -> Table:
+        rows = [
+            *(self._row(lines, v, v) for v in self.variants),
+            *(self._row(lines, f"{v} atoms, matching pursuit", v, "fvu_by_pursuit") for v in self.variants),
+            *(self._row(lines, f"{name}, matching pursuit", name) for name in UNLEARNED),
+        ]
+        if "TopK" in self.variants:
+            rows.append(self._row(lines, "principal components at TopK's bits", "TopK", "pca_fvu"))
+        note = (
+            f"{self.seeds} seeds; brackets are 95 % Student t intervals; those of differences ask whether one more "
+            "draw of the null model could be as far from the others. Errors are interpolated in log L0, measured on "
+            f"the same rows, between autoencoders; '-' means that L0 {AT_L0} lies outside of them. {self.d_sae} atoms, "
+            f"{self.steps} steps of {self.batch_size} rows drawn with p^{self.frequency_power:g} (n_eff {n_eff:,}). "
+            "The mean alone has FVU 1."
+        )
+        return Table([f"{title} at L0 {AT_L0}", *self._present, "embedding - covariance-matched"], rows, note=note)
 
+    def _table_of_trained(self, lines: Sequence[dict[str, Any]]) -> Table:
+        rows = [self._row(lines, v, v, "train_fvu", "train_l0") for v in self.variants]
+        columns = [f"FVU of the rows trained on at L0 {AT_L0}", *self._present, "embedding - covariance-matched"]
+        return Table(columns, rows)
 
-def _baselines(task: Task) -> list[dict[str, Any]]:
-    data = _data(task)
-    train, held_out = data.W_E[~data.held_out], data.W_E[data.held_out]
-    mean = train.mean(0)
-    torch.manual_seed(task.seed)
-    counts = None if data.row_counts is None else data.row_counts[~data.held_out]
-    dictionaries = baselines.unlearned_dictionaries(train, task.d_sae, counts)
-    lines: list[dict[str, Any]] = [{"coder": "mean", "l0": 0, "fvu": baselines.fvu(held_out, mean.expand_as(held_out))}]
-    for name, atoms in dictionaries.items():
-        for l0 in BASELINE_L0:
-            error = _pursued_fvu(held_out - mean, atoms, l0)
-            lines.append({"coder": name, "l0": l0, "fvu": error} | _at_equal_bits(data, l0, task.d_sae))
-    return lines
+    def _control(self, lines: Sequence[dict[str, Any]]) -> str:
+        if "planted" not in self._present:
+            return (
+                f"With {self.d_sae} latents in {shape(self._rows.source, self.step)[1]} dimensions there is no "
+                "positive control: planted rows need more atoms than dimensions, and an autoencoder more latents than "
+                "these."
+            )
+        told = []
+        for variant in self.variants:
+            best = [
+                max(
+                    r["matched_cosine"]
+                    for r in lines
+                    if (r["matrix"], r["coder"], r["seed"]) == ("planted", variant, s)
+                )
+                for s in range(self.seeds)
+            ]
+            told.append(f"{variant} {np.mean(best):.3f}")
+        return (
+            "Mean cosine of the planted atoms, each matched with an atom of its own, at the sparsity that finds them "
+            f"best: {', '.join(told)}."
+        )
+
+    def _chart(self, lines: Sequence[dict[str, Any]], variant: str) -> Chart:
+        series = [self._series(lines, matrix, matrix, variant) for matrix in self._present]
+        for name in UNLEARNED[:2]:
+            series.append(self._series(lines, f"{name} as atoms", "embedding", name))
+        return Chart(
+            f"{self.name}-{variant.lower()}",
+            f"Held-out error of {variant} autoencoders",
+            series,
+            "L0",
+            "FVU",
+            log_x=True,
+            caption="Bands: 95 %. Dotted: of the embedding, by matching pursuit.",
+        )
+
+    def _series(self, lines: Sequence[dict[str, Any]], name: str, matrix: str, coder: str) -> Series:
+        points = np.stack([self._curve(lines, matrix, coder, seed) for seed in range(self.seeds)])  # (seeds, points, 2)
+        spans = [estimates.mean(values) for values in points[:, :, 1].T]
+        style = "dotted" if coder in UNLEARNED else "line"
+        return Series.of(name, points[:, :, 0].mean(0).tolist(), spans, style)  # type: ignore[arg-type]

@@ -1,84 +1,29 @@
-"""Structure that sparse coding does not look for: agreement of neighbours, matrix binding, circles (A4, A8, A9).
+"""Structure that sparse coding does not look for: agreement of neighbours, binding by a matrix, circles.
 
-Everything is done to the embedding and, in the same way, to draws of its covariance-matched null model, in which
+Everything is looked for in the embedding and, in the same way, in draws of its covariance-matched null model, in which
 whatever is found is a false finding. Rings of unknown order are only shown, beside the roundest groups of Gaussian rows
 and of planted superpositions: rows that share atoms lie rounder than Gaussian ones, so no ring tells structure outside
 superposition by its shape alone.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from zoo import sources
 from zoo.analysis.binding import LEAST_PAIRS, binding
 from zoo.analysis.circle_search import SIZES, roundest
 from zoo.analysis.circles import LEAST, circle
-from zoo.analysis.multiple_tests import DRAWS_PER_TEST, draws_needed, holm, rate_limit
+from zoo.analysis.multiple_tests import draws_needed, holm, rate_limit
 from zoo.analysis.neighbour_agreement import neighbour_agreement
 from zoo.analysis.token_families import Ordered, families, kinds, known_families, relations
-from zoo.datamodules import CovarianceMatchedRows, PlantedRows
 from zoo.near_neighbours import nearest
-from zoo.studies.embedding.families_file import read_families
-from zoo.studies.matrices import PLANTED_SPARSITY
-from zoo.studies.tasks import write_json
 
 PAIRS = 400  # of a relation, at most
 LEAST_RELATION = max(40, LEAST_PAIRS)
-DRAWS_WITH_RINGS = 5  # of the null model, in which rings of unknown order are looked for too
 CLEAR_GAIN = 0.05  # in R², of a matrix over scale and offset
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The rows, or a draw of the null model made of them."""
-
-    rows: str  # .npy file
-    null: int | None  # number of the draw
-    families: str | None = None  # file of the user's own
-
-    def file(self, out: Path) -> Path:
-        """Where the result lies."""
-        name = "embedding" if self.null is None else f"null-{self.null}"
-        return out / "structure" / f"{name}.json"
-
-    def made_with(self) -> dict[str, Any]:
-        """What decides the result beside the rows."""
-        known = json.dumps(read_families(self.families)).encode()
-        return {
-            "version": 3,
-            "pairs": PAIRS,
-            "draws_per_test": DRAWS_PER_TEST,
-            "sizes": list(SIZES),
-            "families": hashlib.sha256(known).hexdigest(),
-        }
-
-    def done(self, out: Path) -> bool:
-        """Whether that was found in the way it is looked for now."""
-        file = self.file(out)
-        return file.exists() and json.loads(file.read_text("utf-8")).get("made_with") == self.made_with()
-
-
-def look(draw: Draw, out: Path) -> None:
-    """Look for all of it in one matrix, and write what is there."""
-    W, tokens = sources.embedding(draw.rows), sources.token_strings(draw.rows)
-    known = read_families(draw.families)
-    if draw.null is None:
-        return write_json(draw.file(out), structure(W, tokens, known) | {"made_with": draw.made_with()})
-    with_rings = draw.null < DRAWS_WITH_RINGS
-    found = structure(CovarianceMatchedRows(seed=draw.null).rows(W), tokens, known, with_rings)
-    found |= {"superposed_rings": [], "made_with": draw.made_with()}
-    if with_rings:
-        superposed = PlantedRows(2 * W.shape[1], PLANTED_SPARSITY, seed=draw.null).rows(W)
-        found["superposed_rings"] = rings(superposed, _neighbours(superposed))
-    write_json(draw.file(out), found)
 
 
 def structure(
@@ -95,7 +40,7 @@ def structure(
         known: Families that are looked for; `known_families` by default.
         with_rings: Whether rings of unknown order are, which takes longest and is no test.
     """
-    neighbours = _neighbours(W)
+    neighbours = neighbours_of(W)
     found: dict[str, Any] = {"circles": {}, "absent": [], "relations": {}, "agreement": None}
     found |= named(W, tokens, neighbours, known) if tokens else {}
     return found | {"rings": rings(W, neighbours) if with_rings else []}
@@ -133,7 +78,7 @@ def named(
     return found
 
 
-def _neighbours(W: torch.Tensor) -> torch.Tensor:
+def neighbours_of(W: torch.Tensor) -> torch.Tensor:
     """The nearest rows of every row, by cosine about the mean row, (V, 23)."""
     return nearest(F.normalize(W - W.mean(0)), min(max(SIZES) - 1, len(W) - 1))[1]
 
@@ -144,25 +89,6 @@ def rings(W: torch.Tensor, neighbours: torch.Tensor) -> list[dict[str, Any]]:
         {"spread": ring.spread, "members": ring.members.tolist(), "places": ring.places.tolist()}
         for ring in roundest(W, neighbours)
     ]
-
-
-def read(out: Path, draws: Sequence[Draw], alpha: float) -> dict[str, Any]:
-    """What was found in the rows, which come first, and in the draws of the null model.
-
-    Args:
-        out: Folder of the study.
-        draws: All done.
-        alpha: Chance of any false finding among the tests.
-    """
-    found, *null = (json.loads(draw.file(out).read_text("utf-8")) for draw in draws)
-    lines = tests(found)
-    return {
-        "found": found,
-        "null": null,
-        "tests": lines,
-        "findings": findings(lines, alpha),
-        "false_findings": false_findings(null, alpha),
-    }
 
 
 def tests(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -178,15 +104,15 @@ def tests(found: dict[str, Any]) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     if found["agreement"]:
         agreement = found["agreement"]
-        lines.append({"experiment": "A4", "name": "neighbours of one kind", "p_value": agreement["p_value"]})
+        lines.append({"kind": "neighbours", "name": "neighbours of one kind", "p_value": agreement["p_value"]})
         lines[-1] |= {"size": agreement["kappa"], "large": agreement["kappa"] > 0}
     for name, r in found["relations"].items():
-        lines.append({"experiment": "A8", "name": name, "p_value": max(r["p_value"], r["class_p_value"])})
+        lines.append({"kind": "binding", "name": name, "p_value": max(r["p_value"], r["class_p_value"])})
         least = min(r["gain"], r["class_gain"])
         lines[-1] |= {"size": least, "large": least > CLEAR_GAIN, "rank": r["rank"]}
     for name, c in found["circles"].items():
         if c["p_value"] is not None:
-            lines.append({"experiment": "A9", "name": name, "p_value": c["p_value"]})
+            lines.append({"kind": "circles", "name": name, "p_value": c["p_value"]})
             lines[-1] |= {"size": c["share"], "large": c["shape"] == "circle"}
     adjusted = holm([line["p_value"] for line in lines])
     for line, p in zip(lines, adjusted, strict=True):

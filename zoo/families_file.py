@@ -5,7 +5,6 @@ from typing import Any, get_args
 
 import yaml
 
-from zoo.analysis.circles import LEAST
 from zoo.analysis.token_families import Order, Ordered, known_families
 from zoo.errors import ZooError
 from zoo.paths import expanded
@@ -58,6 +57,8 @@ def _family(file: str, name: str, entry: Any) -> Ordered:
         raise ZooError(f"--families {file}: the order of {name} is {order!r}; it must be cyclic or linear")
     if not isinstance(members, list) or not all(isinstance(m, str | int) and not isinstance(m, bool) for m in members):
         raise ZooError(f"--families {file}: the members of {name} must be a list of words, such as {EXAMPLE}")
+    from zoo.analysis.circles import LEAST
+
     words = [str(member).strip() for member in members]
     wrong = next((word for word in words if words.count(word) > 1 or not word), None)
     if wrong is not None:

@@ -1,12 +1,15 @@
 """The matrices that studies of rows compare: an embedding, and null models in its place."""
 
 import math
+from typing import TYPE_CHECKING
 
-from zoo.datamodules import CovarianceMatchedRows, IsotropicRows, NullModel, PermutedCoordinateRows, PlantedRows
+if TYPE_CHECKING:
+    from zoo.datamodules import NullModel
 
 NORM_MATCHED = "covariance- and norm-matched"
 MATRICES = ("embedding", "covariance-matched", NORM_MATCHED, "permuted coordinates", "isotropic", "planted")
 PLANTED_SPARSITY = 4
+NOTHING_LEFT = 0.01  # FVU below which more atoms a row can hardly help
 EXPLAINED = (
     "The covariance-matched null model is Gaussian with the mean and covariance of the matrix. The covariance- and "
     "norm-matched one has its row norms as well, and is not quite Gaussian for that; permuted coordinates keep mean, "
@@ -38,7 +41,7 @@ def matrices(n_atoms: int, d_model: int) -> tuple[str, ...]:
 
 def null_model(
     matrix: str, n_atoms: int, d_model: int, seed: int, sparsity: int = PLANTED_SPARSITY, noise: float = 0.0
-) -> NullModel | None:
+) -> "NullModel | None":
     """The recipe of one of `MATRICES`, none for the embedding itself.
 
     Args:
@@ -49,6 +52,8 @@ def null_model(
         sparsity: Atoms in every planted row.
         noise: Share of the variance of planted rows that is noise.
     """
+    from zoo.datamodules import CovarianceMatchedRows, IsotropicRows, PermutedCoordinateRows, PlantedRows
+
     if matrix == "embedding":
         return None
     if matrix == "planted":

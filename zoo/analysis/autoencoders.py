@@ -1,0 +1,89 @@
+"""Autoencoders of rows that lie in memory, and what they leave, beside dictionaries that were not learned."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+import zoo.models
+from zoo.analysis import baselines
+from zoo.datamodules import EmbeddingRowsDataModule
+from zoo.metrics import ReconstructionMetrics, description_length, matched_cosine, mean_max_cosine, pca_rank_at_bits
+from zoo.models import SAE, AdamLinear, SparseAutoencoder
+from zoo.models.sparse_coding import orthogonal_matching_pursuit
+from zoo.quiet_fit import fit
+
+
+def train(data: EmbeddingRowsDataModule, cls: str, d_sae: int, settings: dict[str, Any], steps: int, seed: int) -> SAE:
+    """Train an autoencoder.
+
+    Args:
+        data: The rows.
+        cls: Name of its class in `zoo.models`.
+        d_sae: Latents.
+        settings: Further ones of the class.
+        steps: Optimizer steps.
+        seed: Of the initial atoms.
+    """
+    L.seed_everything(seed, verbose=False)
+    module = SparseAutoencoder(getattr(zoo.models, cls)(data.d_in, d_sae, **settings), AdamLinear())
+    fit(module, data, steps)
+    return module.net.eval()
+
+
+def judge(sae: SAE, data: EmbeddingRowsDataModule, d_sae: int) -> dict[str, float]:
+    """Metrics on rows held out and, with `train_` before their names, trained on; bits; recovery of planted atoms."""
+    line: dict[str, float] = {}
+    with torch.no_grad():
+        for part, rows in (("", data.held_out), ("train_", ~data.held_out)):
+            metrics = ReconstructionMetrics(d_sae)
+            x = data.W_E[rows]
+            x_hat, codes = sae.reconstruct(x)
+            metrics.update(x_hat, x, codes, data.evaluation_weights[rows])
+            line |= {f"{part}{k}": v.item() for k, v in metrics.compute().items()}
+        x = data.W_E[data.held_out] - sae.b_dec
+        n_on = round(line["l0"])
+        if 1 <= n_on <= data.d_in // 2:
+            line["fvu_by_pursuit"] = _pursued_fvu(x, torch.nn.functional.normalize(sae.W_dec), n_on)
+    share = data.held_out.double().mean().item()
+    l0 = share * line["l0"] + (1 - share) * line["train_l0"]
+    line |= _at_equal_bits(data, l0, d_sae)
+    if data.true_atoms is None:
+        return line
+    atoms = sae.W_dec.detach()
+    return line | {
+        "mean_max_cosine": mean_max_cosine(atoms, data.true_atoms).item(),
+        "matched_cosine": matched_cosine(atoms, data.true_atoms).item(),
+    }
+
+
+def without_learning(
+    data: EmbeddingRowsDataModule, n_atoms: int, seed: int, l0s: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Errors of the mean alone, and of matching pursuit with atoms that were not learned."""
+    train, held_out = data.W_E[~data.held_out], data.W_E[data.held_out]
+    mean = train.mean(0)
+    torch.manual_seed(seed)
+    counts = None if data.row_counts is None else data.row_counts[~data.held_out]
+    dictionaries = baselines.unlearned_dictionaries(train, n_atoms, counts)
+    lines: list[dict[str, Any]] = [{"coder": "mean", "l0": 0, "fvu": baselines.fvu(held_out, mean.expand_as(held_out))}]
+    for name, atoms in dictionaries.items():
+        for l0 in l0s:
+            error = _pursued_fvu(held_out - mean, atoms, l0)
+            lines.append({"coder": name, "l0": l0, "fvu": error} | _at_equal_bits(data, l0, n_atoms))
+    return lines
+
+
+def _pursued_fvu(x: Tensor, atoms: Tensor, l0: int) -> float:
+    return baselines.fvu(x, orthogonal_matching_pursuit(x, atoms, l0) @ atoms)
+
+
+def _at_equal_bits(data: EmbeddingRowsDataModule, l0: float, n_atoms: int) -> dict[str, float]:
+    """Bits per row of a sparse code, its dictionary included, and what principal components do with them."""
+    V = len(data.W_E)
+    bits = description_length(V, l0, n_atoms, data.d_in)
+    rank = pca_rank_at_bits(bits, V, data.d_in)
+    x_hat = baselines.principal_components(data.W_E[~data.held_out], data.W_E[data.held_out], rank)
+    return {"bits_per_row": bits / V, "pca_rank": rank, "pca_fvu": baselines.fvu(data.W_E[data.held_out], x_hat)}

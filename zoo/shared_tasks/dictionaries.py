@@ -1,0 +1,132 @@
+"""Dictionaries of an embedding's rows and of null models, as tasks; and their errors at one L0."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo.matrices import PLANTED_SPARSITY
+from zoo.shared_tasks.rows import Rows, datamodule
+from zoo.study import Result, Results, Task, Work
+
+PENALTIES = (0.3, 0.2, 0.14, 0.1)
+
+
+@dataclass(frozen=True)
+class LearnDictionaries(Task):
+    """The dictionaries of one matrix along the penalties.
+
+    Args:
+        rows: Of the embedding.
+        matrix: The embedding or one of its null models, see `zoo.matrices.MATRICES`.
+        seed: Of the held-out rows and the first atoms.
+        draw: Of the null model.
+        n_atoms: Of every dictionary.
+        penalties: Descending.
+        dictionary_steps: Codings of all rows at every penalty.
+        frequency_power: Rows have weight p^power of their token's frequency p.
+        at_l0: Atoms a row at which matrices are compared.
+        gauged: Held-out rows whose gauge norm is found.
+        sparsity: Atoms in a planted row.
+        noise: Share of the planted rows' variance.
+        only_if_aside: Do nothing unless rows that look untrained were set aside, and are kept here.
+    """
+
+    rows: Rows
+    matrix: str
+    seed: int
+    draw: int
+    n_atoms: int
+    penalties: tuple[float, ...]
+    dictionary_steps: int
+    frequency_power: float
+    at_l0: int = 16
+    gauged: int = 50
+    sparsity: int = PLANTED_SPARSITY
+    noise: float = 0.0
+    only_if_aside: bool = False
+
+    def needs(self) -> Sequence[Task]:
+        """The rows, and how many were set aside."""
+        aside = self.rows.untrained if self.only_if_aside else None
+        return [self.rows, aside] if aside else [self.rows]
+
+    def do(self, work: Work) -> Result:
+        """A line per penalty, and the `atoms` at the penalties that were asked for, random rows last (P + 1, K, D)."""
+        from zoo.analysis.baselines import refuse_trivial_dictionary
+        from zoo.analysis.dictionaries import learn
+
+        if self.only_if_aside and self.rows.untrained and not work[self.rows.untrained]["untrained"]:
+            return {"lines": []}
+        data = self.data(work[self.rows])
+        refuse_trivial_dictionary(self.n_atoms, len(data.train_rows))
+        shared = (self.penalties, self.dictionary_steps, self.at_l0, self.gauged, self.seed)
+        learned = learn(data, self.n_atoms, *shared)
+        return {"lines": learned.lines, "atoms": learned.atoms, "effective_rows": data.effective_rows}
+
+    def data(self, rows: Result) -> Any:
+        """The datamodule of the matrix."""
+        return datamodule(
+            rows,
+            self.matrix,
+            self.n_atoms,
+            self.draw,
+            self.sparsity,
+            self.noise,
+            batch_size=None,
+            frequency_power=self.frequency_power,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class UnlearnedDictionaries(Task):
+    """Errors with atoms that were not learned: random directions, random tokens, the most frequent tokens."""
+
+    rows: Rows
+    matrix: str
+    seed: int
+    draw: int
+    n_atoms: int
+    frequency_power: float
+
+    def needs(self) -> Sequence[Task]:
+        """The rows."""
+        return [self.rows]
+
+    def do(self, work: Work) -> Result:
+        """A line per kind of atoms and L0."""
+        from zoo.analysis.dictionaries import unlearned
+
+        settings: dict[str, Any] = {"batch_size": None, "frequency_power": self.frequency_power, "seed": self.seed}
+        data = datamodule(work[self.rows], self.matrix, self.n_atoms, self.draw, **settings)
+        return {"lines": unlearned(data, self.n_atoms, self.seed)}
+
+
+def pursued_error(result: Result) -> float:
+    """The least held-out FVU, over penalties, of learned atoms with codes by matching pursuit.
+
+    Args:
+        result: Of `LearnDictionaries`.
+    """
+    return min(float(line["fvu_pursued"]) for line in result["lines"])
+
+
+def at_l0(points: np.ndarray, l0: float) -> float:
+    """The error of a curve (n, 2) at an L0, linear in log L0 between points; NaN outside of them."""
+    points = points[points[:, 0] > 0]
+    if not len(points):
+        return float("nan")
+    x, y = np.log(points[:, 0]), points[:, 1]
+    return float(np.interp(np.log(l0), x, y, left=np.nan, right=np.nan))
+
+
+def likeness(a: Results, one: LearnDictionaries, other: LearnDictionaries) -> list[float]:
+    """Mean best absolute cosine between two seeds' atoms at every penalty, and between their random rows, last."""
+    import torch
+
+    from zoo.metrics import mean_max_cosine
+
+    pairs = zip(a[one]["atoms"], a[other]["atoms"], strict=True)
+    return [mean_max_cosine(torch.from_numpy(x), torch.from_numpy(y), signed=False).item() for x, y in pairs]

@@ -1,0 +1,117 @@
+"""How the parts of a study of one embedding learn dictionaries: all in the same way, so that they share them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from zoo.errors import ZooError
+from zoo.matrices import PLANTED_SPARSITY
+from zoo.shared_tasks.dictionaries import PENALTIES, LearnDictionaries
+from zoo.shared_tasks.rows import Rows, UntrainedRows, shape
+from zoo.source import Source
+
+LEAST_ATOMS = 8
+
+
+@dataclass(frozen=True)
+class Pursuit:
+    """Dictionaries of one embedding.
+
+    Args:
+        source: The embedding.
+        step: Of pretraining.
+        other_runs: Other runs of the same pretraining, for which rows are untrained.
+        tokens: File with the rows' tokens.
+        keep_untrained: Whether rows that look untrained stay.
+        n_atoms: Atoms of a dictionary; None for 4 per dimension, and at most half as many as rows.
+        frequency_power: Rows have weight p^power of their token's frequency p.
+        seeds: Dictionaries per matrix.
+    """
+
+    source: str
+    step: int | None
+    other_runs: tuple[str, ...]
+    tokens: str | None
+    keep_untrained: bool
+    n_atoms: int | None
+    frequency_power: float
+    seeds: int
+
+    @property
+    def untrained(self) -> UntrainedRows:
+        """Which rows look untrained."""
+        return UntrainedRows(tuple(Source.open(n) for n in (self.source, *self.other_runs)), self.step, self.tokens)
+
+    @property
+    def rows(self) -> Rows:
+        """The rows."""
+        return Rows(Source.open(self.source), self.step, self.untrained, self.keep_untrained)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows V, untrained ones included, and dimensions D."""
+        return shape(Source.open(self.source), self.step)
+
+    @property
+    def atoms(self) -> int:
+        """Atoms of a dictionary.
+
+        Raises:
+            ZooError: If there are too many for the rows.
+        """
+        n = default_atoms(self.n_atoms, *self.shape)
+        if n >= 0.9 * self.shape[0]:
+            raise ZooError(f"n_atoms is {n}, for {self.shape[0]} rows of which a tenth is held out; use fewer atoms")
+        return n
+
+    @property
+    def at_l0(self) -> int:
+        """Atoms a row at which errors are compared."""
+        return compared_at(self.shape[1])
+
+    def learn(
+        self,
+        matrix: str,
+        n_atoms: int | None = None,
+        rows: Rows | None = None,
+        gauged: int | None = None,
+        seeds: Iterable[int] | None = None,
+        sparsity: int = PLANTED_SPARSITY,
+        noise: float = 0.0,
+        frequency_power: float | None = None,
+        only_if_aside: bool = False,
+    ) -> list[LearnDictionaries]:
+        """Tasks that learn dictionaries of a matrix, one for every seed."""
+        D = self.shape[1]
+        return [
+            LearnDictionaries(
+                rows or self.rows,
+                matrix,
+                seed,
+                seed,
+                n_atoms or self.atoms,
+                PENALTIES,
+                10,
+                self.frequency_power if frequency_power is None else frequency_power,
+                self.at_l0,
+                rows_gauged(D) if gauged is None else gauged,
+                sparsity,
+                noise,
+                only_if_aside,
+            )
+            for seed in (range(self.seeds) if seeds is None else seeds)
+        ]
+
+
+def default_atoms(n_atoms: int | None, V: int, D: int) -> int:
+    """Atoms of a dictionary of V rows in D dimensions."""
+    return n_atoms or min(4 * D, V // 2)
+
+
+def compared_at(D: int) -> int:
+    """Atoms a row at which errors are compared in D dimensions."""
+    return max(2, min(16, D // 8))
+
+
+def rows_gauged(D: int) -> int:
+    """Held-out rows whose gauge norm is found, the costliest number of all where dimensions are many."""
+    return 50 if D <= 128 else 4

@@ -1,0 +1,256 @@
+"""The rows that studies of an embedding look at, as tasks."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.errors import ZooError
+from zoo.matrices import null_model
+from zoo.paths import expanded
+from zoo.source import Source
+from zoo.study import Result, Task, Work
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.datamodules import EmbeddingRowsDataModule
+
+WORD_STARTS = ("\u2581", "\u0120")  # SentencePiece's and byte-level BPE's marks of a leading space
+LEAST_ROWS, LEAST_DIMENSIONS = 40, 4
+
+
+@dataclass(frozen=True)
+class UntrainedRows(Task):
+    """Which rows look untrained in any of several runs, at one step, and what is known of their tokens."""
+
+    sources: tuple[Source, ...]
+    step: int | None
+    tokens: str | None = None  # file with the tokens' texts, see `read_tokens`
+    here = True
+
+    def named_by(self) -> dict[str, Any]:
+        """The rows of all runs, and the tokens."""
+        file = None if self.tokens is None else hashlib.sha256(_bytes(self.tokens)).hexdigest()
+        return {"rows": [source.fingerprint(self.step) for source in self.sources], "tokens": file}
+
+    def do(self, work: Work) -> Result:
+        """The reason why every row is set aside (V,) or KEPT, tokens, counts (V,), and the evidence.
+
+        Raises:
+            ZooError: If runs have different shapes, or there are not as many tokens as rows.
+        """
+        import torch
+
+        from zoo.untrained_rows import KEPT, NEVER_OCCURS, REASONS, untrained_rows
+
+        first, matrices = self.sources[0], [source.embedding(self.step) for source in self.sources]
+        V, D = matrices[0].shape
+        tokens = read_tokens(self.tokens) if self.tokens else first.token_strings(self.step)
+        n_tokens = V if tokens is None else len(tokens)
+        if n_tokens > V or (self.tokens and n_tokens < V):
+            raise ZooError(f"there are {n_tokens} tokens and {V} rows; give --tokens with one token per row")
+        if tokens is not None:
+            tokens = tokens + [f"row {i}" for i in range(n_tokens, V)]  # rows that belong to no token
+        counts = first.row_counts(self.step, V)
+        for source, W in zip(self.sources, matrices, strict=True):
+            if W.shape != (V, D):
+                raise ZooError(f"{source.name} has {list(W.shape)} rows, and {first.name} has {[V, D]}")
+        no_text = self._without_text()
+        found = [untrained_rows(W, counts, tokens, no_text) for W in matrices]
+        reasons = torch.stack([torch.where(f.untrained, f.reason, len(REASONS)) for f in found]).amin(0)
+        reasons = torch.where(reasons == len(REASONS), KEPT, reasons)  # the first that holds in any run
+        reasons[n_tokens:] = NEVER_OCCURS
+        named = tokens or [f"row {i}" for i in range(V)]
+        return {
+            "reasons": reasons.numpy(),
+            "tokens": tokens,
+            "counts": None if counts is None else counts.numpy(),
+            "n_tokens": V,
+            "d_model": D,
+            "untrained": int((reasons != KEPT).sum()),
+            "never_occur": None if counts is None else int((counts == 0).sum()),
+            "aside": {
+                reason: [named[i] for i in (reasons == code).nonzero().squeeze(1).tolist()]
+                for code, reason in enumerate(REASONS)
+                if code != KEPT and (reasons == code).any()
+            },
+            "cluster_found": [not f.distance.isnan().any().item() for f in found],
+            "random_start_norm": [None if f.norm != f.norm else f.norm for f in found],
+            "auc": _aucs(found[0].distance, counts, tokens, no_text),
+        }
+
+    def _without_text(self) -> "torch.Tensor | None":
+        """Which tokens no text has, (n_tokens,) bool, if there is a tokenizer to ask."""
+        import torch
+        from tokenizers import Tokenizer
+
+        from zoo.token_texts import without_text
+
+        try:
+            text = _bytes(self.tokens).decode("utf-8-sig") if self.tokens else self.sources[0].tokenizer_json(self.step)
+            return torch.tensor(without_text(Tokenizer.from_str(text)), dtype=torch.bool) if text else None
+        except Exception:  # a list of tokens, or a hub that cannot be reached
+            return None
+
+
+@dataclass(frozen=True)
+class Rows(Task):
+    """Rows of an embedding, with their tokens and counts.
+
+    Args:
+        source: The embedding.
+        step: Of training.
+        untrained: Which rows look untrained; None where nothing is set aside.
+        keep: Whether these stay.
+        at_most: Rows, chosen at random; None for all. Their tokens are then left out.
+    """
+
+    source: Source
+    step: int | None
+    untrained: UntrainedRows | None = None
+    keep: bool = False
+    at_most: int | None = None
+    here = True
+
+    def named_by(self) -> dict[str, Any]:
+        """The embedding, and which of its rows."""
+        rows = {"rows": self.source.fingerprint(self.step), "untrained": self.untrained}
+        return rows | {"keep": self.keep, "at_most": self.at_most}
+
+    def needs(self) -> Sequence[Task]:
+        """Which rows look untrained, if some are set aside."""
+        return [self.untrained] if self.untrained else []
+
+    def do(self, work: Work) -> Result:
+        """`W_E` (V, D), `tokens` and `counts` (V,).
+
+        Raises:
+            ZooError: If there are too few rows.
+        """
+        from zoo.untrained_rows import KEPT
+
+        W = self.source.embedding(self.step).numpy()
+        if self.untrained is None:
+            counts = self.source.row_counts(self.step, len(W))
+            found = {"tokens": self.source.token_strings(self.step), "reasons": np.full(len(W), KEPT)}
+            found["counts"] = None if counts is None else counts.numpy()
+        else:
+            found = work[self.untrained]
+        kept = np.full(len(W), True) if self.keep else found["reasons"] == KEPT
+        if self.untrained is not None and (kept.sum() < LEAST_ROWS or W.shape[1] < LEAST_DIMENSIONS):
+            untrained = f" ({int((~kept).sum())} of {len(W)} look untrained; --keep_untrained keeps them)"
+            aside = "" if kept.all() else untrained
+            raise ZooError(
+                f"{self.source.name} has {int(kept.sum())} rows in {W.shape[1]} dimensions{aside}; at least "
+                f"{LEAST_ROWS} in {LEAST_DIMENSIONS} are needed"
+            )
+        W = W[kept]
+        if self.at_most is not None:
+            from zoo.datamodules.row_loaders import side_rng
+
+            return {"W_E": W[np.sort(side_rng(0, 4).permutation(len(W))[: self.at_most])], "tokens": None}
+        tokens = found["tokens"] and [t for t, k in zip(found["tokens"], kept.tolist(), strict=False) if k]
+        return {"W_E": W, "tokens": tokens} | ({} if found["counts"] is None else {"counts": found["counts"][kept]})
+
+
+def datamodule(
+    rows: Result,
+    matrix: str,
+    n_atoms: int,
+    draw: int,
+    sparsity: int | None = None,
+    noise: float = 0.0,
+    **settings: Any,
+) -> "EmbeddingRowsDataModule":
+    """A datamodule of rows, or of a null model in their place.
+
+    Args:
+        rows: Result of `Rows`.
+        matrix: Of `zoo.matrices.MATRICES`.
+        n_atoms: Of the dictionary that is to be learned, see `zoo.matrices.null_model`.
+        draw: Of the null model.
+        sparsity: Atoms in every planted row.
+        noise: Share of the planted rows' variance.
+        settings: Further ones of `EmbeddingRowsDataModule`.
+    """
+    from zoo.datamodules import EmbeddingRowsDataModule
+
+    planted = {} if sparsity is None else {"sparsity": sparsity}
+    model = null_model(matrix, n_atoms, rows["W_E"].shape[1], draw, noise=noise, **planted)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.npy"
+        np.save(file, rows["W_E"])
+        if rows["tokens"] is not None:
+            file.with_suffix(".tokens.json").write_text(json.dumps(rows["tokens"]), "utf-8")
+        if "counts" in rows:
+            file.with_suffix(".token_counts.json").write_text(json.dumps(rows["counts"].tolist()), "utf-8")
+        return EmbeddingRowsDataModule(str(file), null_model=model, **settings)
+
+
+@cache
+def shape(source: Source, step: int | None) -> tuple[int, int]:
+    """Rows V and dimensions D of an embedding."""
+    V, D = source.embedding(step).shape
+    return V, D
+
+
+def read_tokens(file: str) -> list[str]:
+    """Tokens of a vocabulary: a tokenizer.json, a JSON list, a JSON object from tokens to ids, or lines of text.
+
+    Raises:
+        ZooError: If the file cannot be read as one of these.
+    """
+    path = expanded(file)
+    try:
+        text = _bytes(file).decode("utf-8-sig")
+        content = json.loads(text) if path.suffix.lower() == ".json" else text.removesuffix("\n").split("\n")
+    except ValueError as error:
+        raise ZooError(f"--tokens {file} cannot be read: {' '.join(str(error).split())}") from None
+    if isinstance(content, dict) and sorted(map(str, content.values())) == sorted(map(str, range(len(content)))):
+        content = [token for token, _ in sorted(content.items(), key=lambda item: int(item[1]))]
+    if isinstance(content, dict):
+        from tokenizers import Tokenizer
+
+        from zoo.token_texts import decoded_tokens
+
+        try:
+            return decoded_tokens(Tokenizer.from_str(text))
+        except Exception as error:
+            raise ZooError(f"--tokens {file} is no tokenizer: {error}") from None
+    if not isinstance(content, list) or not all(isinstance(token, str) for token in content):
+        raise ZooError(f"--tokens {file} is no list of texts")
+    return [" " + token[1:] if token[:1] in WORD_STARTS else token for token in content]
+
+
+def _bytes(file: str) -> bytes:
+    try:
+        return expanded(file).read_bytes()
+    except OSError as error:
+        raise ZooError(f"--tokens {file} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _aucs(
+    distance: "torch.Tensor", counts: "torch.Tensor | None", tokens: list[str] | None, no_text: "torch.Tensor | None"
+) -> dict[str, list[float]]:
+    """How well nearness to the cluster tells rows that must be untrained: area under the curve, and their number."""
+    import torch
+
+    from zoo.untrained_rows import area_under_curve, reserved_names
+
+    if distance.isnan().any():
+        return {}
+    certain = {}
+    if counts is not None:
+        certain["tokens that never occur"] = counts == 0
+    if tokens is not None:
+        certain["reserved names"] = reserved_names(tokens)
+    if no_text is not None:
+        certain["tokens that no text has"] = torch.nn.functional.pad(no_text, (0, len(distance) - len(no_text)))
+    return {name: [area_under_curve(-distance, rows), int(rows.sum())] for name, rows in certain.items() if rows.any()}

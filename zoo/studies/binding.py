@@ -1,0 +1,143 @@
+"""Is one row of a pair of related tokens, such as singular and plural, a matrix times the other?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from zoo.report import Chart, Report, Section, Series, Table, Verdict
+from zoo.shared_tasks.rows import shape
+from zoo.shared_tasks.structure import Search, findings_of, one_test, told_of_tests
+from zoo.studies.circles import certainty, numbers
+from zoo.study import Results, Study, Task
+
+MODELS = {
+    "offset": "offset",
+    "scale_offset": "scale, offset",
+    "shrinkage": "a scale per direction, offset",
+    "rotation": "scaled rotation, offset",
+    "matrix": "matrix (ridge)",
+    "shuffled": "matrix, pairs shuffled",
+}
+CLEAR_GAIN = 0.05  # in R², of a matrix over scale and offset
+
+
+@dataclass(frozen=True)
+class Binding(Study):
+    """Relations between tokens, predicted by a matrix and by less, in the rows and in draws of their null model.
+
+    Args:
+        source: The embedding: what `zoo.embedding` takes.
+        step: Of pretraining, for a source that holds several; by default the last.
+        families: File with families of tokens in a known order, which share the correction for many tests.
+        null_draws: Draws of the covariance-matched null model that are searched in the same way.
+        keep_untrained: Whether rows that look untrained are searched too.
+        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are left out.
+        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
+    """
+
+    source: str = "gpt2-mini.learned"
+    step: NonNegativeInt | None = None
+    families: str | None = None
+    null_draws: PositiveInt = 20
+    keep_untrained: bool = False
+    other_runs: tuple[str, ...] = ()
+    tokens: str | None = None
+    aliases = {"embedding": "source"}  # noqa: RUF012
+
+    @cached_property
+    def _search(self) -> Search:
+        shared = (self.tokens, self.keep_untrained, self.families, self.null_draws)
+        return Search(self.source, self.step, self.other_runs, *shared)
+
+    def tasks(self) -> Sequence[Task]:
+        """The search in the rows and in draws of the null model."""
+        return self._search.tasks()
+
+    def report(self, results: Results) -> Report:
+        """What predicts one row of a pair from the other, for every relation."""
+        searched = self._search.read(results)
+        title = "Is one row of a pair a matrix times the other?"
+        V, D = shape(self._search.rows.source, self.step)
+        subject = f"{self.source}: {V:,} tokens in {D} dimensions"
+        if not searched["found"]["relations"]:
+            known = searched["tokens"] is not None
+            why = "No relation has 40 pairs among the tokens." if known else "The tokens are not known; give --tokens."
+            section = Section(self.name, title, why, tested=False)
+        else:
+            section = self._section(title, searched)
+        return Report(subject, Verdict(section.finding, certainty(searched), numbers=numbers(searched)), [section])
+
+    def _section(self, title: str, searched: dict[str, Any]) -> Section:
+        found, null = searched["found"]["relations"], [model["relations"] for model in searched["null"]]
+        names = list(found)
+        most = max(names, key=lambda name: min(found[name]["gain"], found[name]["class_gain"]))
+        if bound := findings_of(searched, "binding"):
+            ranks = ", ".join(f"{name} (rank {found[name]['rank']})" for name in bound)
+            finding = (
+                f"A matrix says more than scale, offset and shrinkage in {ranks}, on fillers of new kinds as well."
+            )
+        else:
+            finding = (
+                f"In none of {len(names)} relations does a matrix gain more than {CLEAR_GAIN:g} in cross-validated R² "
+                f"over scale, offset and shrinkage; most in {most}: {found[most]['scale_offset']:.3f} with scale and "
+                f"offset, {found[most]['matrix']:.3f} with a matrix."
+            )
+        by_model = [Series(text, names, [found[n][m] for n in names], "bars") for m, text in MODELS.items()]
+        by_rank = [
+            Series(name, list(range(1, len(found[name]["gain_by_rank"]))), found[name]["gain_by_rank"][1:])
+            for name in names
+        ]
+        gains = [model[n]["gain"] for model in null for n in model if n in found]
+        return Section(
+            self.name,
+            title,
+            finding,
+            tables=[_table(searched)],
+            charts=[
+                Chart("binding-models", "What predicts one row from the other", by_model, "", "cross-validated R²"),
+                Chart(
+                    "binding-ranks",
+                    "What a matrix of some rank adds to a scale",
+                    by_rank,
+                    "rank",
+                    "gain in R²",
+                    log_x=True,
+                ),
+            ],
+            null_models=(
+                "Scale and offset; a rotation; pairs shuffled; and, for p, random signs of what scale and offset leave "
+                f"over of every pair. On covariance-matched rows the largest gain of {len(gains)} is "
+                f"{max(gains, default=float('nan')):.3f}. " + told_of_tests(searched)
+            ),
+            not_shown=(
+                "Relations that spelling does not show, binding by more than one filler, and maps that are not linear. "
+                "A small gain with a small p is real, but not what binding by a matrix would be."
+            ),
+            numbers={"relations": found, "tests": [t for t in searched["tests"] if t["kind"] == "binding"]},
+        )
+
+
+def _table(searched: dict[str, Any]) -> Table:
+    rows = []
+    for name, r in searched["found"]["relations"].items():
+        row = [f"{name} ({r['example']})", f"{r['pairs']} of {r['all_pairs']}", *(r[model] for model in MODELS)]
+        row += [r["gain"], r["class_gain"], f"{one_test(searched, 'binding', name)['adjusted']:.2g}", r["rank"]]
+        rows.append(row)
+    columns = [
+        "relation",
+        "pairs",
+        *MODELS.values(),
+        "gain of the matrix",
+        "the same on new kinds",
+        "p, adjusted",
+        "rank",
+    ]
+    note = (
+        "Cross-validated R² of the second row of a pair from the first. A finding needs a gain above "
+        f"{CLEAR_GAIN:g} on random folds and on folds that are clusters of the first rows (new kinds). Rank: the least "
+        "that has 95 % of the gain."
+    )
+    return Table(columns, rows, note=note)
