@@ -79,8 +79,8 @@ def draw(
     fit = np.flatnonzero(in_both | (in_train >= n_train + n_evaluation))
     if len(fit) < rows:
         raise ZooError(
-            f"{len(fit)} tokens have {n_train} + {n_evaluation} contexts of {length} tokens in the text, fewer than the "
-            f"{rows} rows; lower rows, or name a config with more text"
+            f"{len(fit)} tokens have {n_train} + {n_evaluation} contexts of {length} tokens in the text, fewer than "
+            f"the {rows} rows; lower rows, or name a config with more text"
         )
     rng = np.random.default_rng(0)
     stratum_of = np.full(vocab_size, -1)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jsonargparse.typing import NonNegativeFloat
@@ -160,7 +160,7 @@ class FrozenEmbedding(Study):
     seeds: AtLeastTwo = 3
     fit_arguments: tuple[str, ...] = ()
     margin: NonNegativeFloat = 0.1
-    aliases = {"config": "fit_config"}
+    aliases: ClassVar[Mapping[str, str]] = {"config": "fit_config"}
 
     def check(self) -> None:
         """Refuse arms that do not exist, and others without the learned one, which they are compared with."""
@@ -238,8 +238,8 @@ class FrozenEmbedding(Study):
             + "; ".join(DESCRIBED[rows] for rows in self.arms if rows in DESCRIBED)
             + ". All other initial weights are shared by the arms of a seed.",
             not_shown=(
-                f"Training beyond {steps:,} steps, other sizes, and learning rates of each arm's own{without}. Gaps that "
-                "shrink with more training are possible. Seeds do not change the order of the data."
+                f"Training beyond {steps:,} steps, other sizes, and learning rates of each arm's own{without}. Gaps "
+                "that shrink with more training are possible. Seeds do not change the order of the data."
             ),
             numbers={
                 "arms": found,
@@ -257,8 +257,8 @@ class FrozenEmbedding(Study):
             "arms": found,
         }
         certainty = (
-            f"Brackets are 95 % Student t intervals over {self.seeds} seeds, paired where arms are compared; one size of "
-            "network, one text."
+            f"Brackets are 95 % Student t intervals over {self.seeds} seeds, paired where arms are compared; one size "
+            "of network, one text."
         )
         subject = f"GPT-2 with an embedding of {shape[0]:,} x {shape[1]}, {steps:,} steps"
         return Report(subject, Verdict(sentences[0], certainty, numbers=numbers), [section])
@@ -335,8 +335,8 @@ def _sentences(found: Sequence[dict[str, Any]], cheapest: dict[str, Any] | None,
         gap: Estimate = cheapest["gap"]
         is_much = "more than" if gap.low > margin else "no more than" if gap.high <= margin else "not clearly more than"
         sentences = [
-            f"After {steps:,} steps the frozen random embedding that costs least ({cheapest['rows']}) costs {gap} nats, "
-            f"{is_much} {margin:g}."
+            f"After {steps:,} steps the frozen random embedding that costs least ({cheapest['rows']}) costs {gap} "
+            f"nats, {is_much} {margin:g}."
         ]
     if kind == "untied" and (tied := _cheapest(found, "tied")):
         sentences.append(

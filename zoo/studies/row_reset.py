@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jsonargparse.typing import PositiveInt
@@ -140,7 +140,7 @@ class RowReset(Study):
     steps: PositiveInt = 50
     seeds: PositiveInt = 2
     title = "Can one row of an embedding be lost?"
-    aliases = {"config": "text_config"}
+    aliases: ClassVar[Mapping[str, str]] = {"config": "text_config"}
 
     def check(self) -> None:
         """Refuse fewer rows than intervals need."""
@@ -201,9 +201,9 @@ class RowReset(Study):
             ),
             not_shown=(
                 f"That longer or other fine-tuning ends where this does: {self.steps} steps of Adam (rate falling to 0 "
-                f"from {ROW_RATE:g} typical entries for a row, {REST_RATE:g} for the rest) on contexts that all hold the "
-                "token, which is more often than in text. That a row is determined by its contexts: a row that does not "
-                "come back may do as well. That frequency itself makes strata differ: rarer tokens are more often "
+                f"from {ROW_RATE:g} typical entries for a row, {REST_RATE:g} for the rest) on contexts that all hold "
+                "the token, which is more often than in text. That a row is determined by its contexts: a row that does "
+                "not come back may do as well. That frequency itself makes strata differ: rarer tokens are more often "
                 "judged on training text, which the model has seen. What several resets at once would do. Nothing of "
                 "tokens with too few contexts, and of other models."
             ),
@@ -211,6 +211,7 @@ class RowReset(Study):
                 "groups": groups,
                 "curves": curves,
                 "steps_measured": steps,
+                "length": length,
                 "notes": drawn["notes"],
                 "corpus_fingerprint": drawn["corpus_fingerprint"],
                 "rows": _rows(drawn, measured),
@@ -233,9 +234,9 @@ class RowReset(Study):
         return (
             f"A random row costs {row['damage']} nats per token where it matters, over {everything['n']} tokens. Of "
             f"that, {self.steps} steps on the row alone make good {row['recovered']:.0%}, and {self.steps} steps on "
-            f"everything but the row {rest['recovered']:.0%}, judged by the same steps without a reset. The trained row "
-            f"{way[row['drift'].sign]} its original: cosine {row['own']:.2f} against {row['others']:.2f} to originals of "
-            f"equally frequent tokens; its own is the nearest of all for {row['nearest']:.0%} of the tokens (by chance "
+            f"everything but the row {rest['recovered']:.0%}, judged by the same steps without a reset. The trained "
+            f"row {way[row['drift'].sign]} its original: cosine {row['own']:.2f} against {row['others']:.2f} to "
+            f"originals of equally frequent tokens; its own is the nearest of all for {row['nearest']:.0%} of the tokens (by chance "
             f"{100 / vocab_size:.2g} %)."
         )
 
@@ -274,10 +275,10 @@ def _note(length: int, seeds: int, notes: Sequence[str]) -> str:
     """What the tables' columns mean."""
     return (
         "Strata are by how often the token occurs in the training text. Losses are nats per token at and after the "
-        f"token's first place in a context of {length}; damage is the loss right after the reset minus that before; left "
-        "is the loss after fine-tuning minus that of the control, the same fine-tuning without a reset; recovered is 1 - "
-        "left / damage, of means ('without control': 1 - (after - before) / damage; '-': no clear damage). Brackets are "
-        f"95 % intervals over tokens, {seeds} random rows of each averaged: Student t, and bootstrap for what is "
+        f"token's first place in a context of {length}; damage is the loss right after the reset minus that before; "
+        "left is the loss after fine-tuning minus that of the control, the same fine-tuning without a reset; recovered "
+        "is 1 - left / damage, of means ('without control': 1 - (after - before) / damage; '-': no clear damage). "
+        f"Brackets are 95 % intervals over tokens, {seeds} random rows of each averaged: Student t, and bootstrap for what is "
         "recovered. Cosines are about the mean row; others are tokens of the same stratum. Tokens that are too rare in "
         "the validation text are judged on training text that fine-tuning leaves out. "
         f"{BATCH} contexts a step of {TRAIN}, {EVALUATION} to judge by."
