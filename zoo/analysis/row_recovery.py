@@ -1,11 +1,17 @@
 """How much of a reset row comes back: in what the model loses without it, and in its direction."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
+
+from zoo.estimates import Estimate, mean
+
+Measured = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]  # by mode, arm, quantity: (points, rows)
+Summary = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 class Cosines(NamedTuple):
@@ -33,8 +39,8 @@ def cosines(rows: Tensor, original: Tensor, tokens: Tensor, groups: Tensor) -> C
         tokens: Token ids (R,).
         groups: Group of every token (V,) int64; those below 0 belong to none.
     """
-    mean = original.mean(0)
-    every = F.normalize(rows - mean, dim=-1) @ F.normalize(original - mean, dim=1).mT  # (..., R, V)
+    centre = original.mean(0)
+    every = F.normalize(rows - centre, dim=-1) @ F.normalize(original - centre, dim=1).mT  # (..., R, V)
     own = every.gather(-1, tokens.expand(every.shape[:-1]).unsqueeze(-1)).squeeze(-1)
     alike = (groups == groups[tokens, None]).to(every.dtype)  # (R, V)
     others = ((every * alike).sum(-1) - own) / (alike.sum(-1) - 1)
@@ -67,3 +73,49 @@ def recovered(
     chosen = np.random.default_rng(seed).integers(n, size=(draws, n))
     low, high = np.quantile(1 - left[chosen].mean(1) / damage[chosen].mean(1), (0.025, 0.975))
     return Share(float(1 - left.mean() / damage.mean()), float(low), float(high))
+
+
+def summary(measured: Measured, stratum: np.ndarray, counts: np.ndarray, from_val: np.ndarray) -> Summary:
+    """What is told of all rows and of each stratum, from the rarest tokens to the most frequent.
+
+    Args:
+        measured: Of every mode ("row" and others) and arm ("reset", "control"), `loss`, `own`, `others` and `nearest`.
+        stratum: Of every row (R,).
+        counts: How often its token occurs in the training text (R,).
+        from_val: Whether it is judged on the validation split (R,).
+
+    Returns:
+        Groups, all rows first, and curves, means over all rows at every point.
+    """
+    groups = []
+    for i in (None, *np.unique(stratum).tolist()):
+        chosen = np.ones(len(stratum), bool) if i is None else stratum == i
+        low, high = int(counts[chosen].min()), int(counts[chosen].max())
+        group: dict[str, Any] = {"name": "all" if i is None else f"{low:,} to {high:,}", "n": int(chosen.sum())}
+        group["on_validation"] = int(from_val[chosen].sum())
+        groups.append(group | {mode: _losses(arms, chosen) for mode, arms in measured.items()})
+        groups[-1]["row"] |= _directions(measured["row"]["reset"], chosen)
+    curves: dict[str, Any] = {}
+    for mode, arms in measured.items():
+        before = arms["control"]["loss"][0]
+        curves[mode] = {name: [mean(loss - before) for loss in arm["loss"]] for name, arm in arms.items()}
+    for name in ("own", "others", "nearest"):
+        curves["row"][name] = [mean(values) for values in measured["row"]["reset"][name]]
+    return groups, curves
+
+
+def _losses(arms: Mapping[str, Mapping[str, np.ndarray]], chosen: np.ndarray) -> dict[str, Estimate]:
+    reset, control = (arms[arm]["loss"][:, chosen] for arm in ("reset", "control"))
+    before, at_reset, after, trained = control[0], reset[0], reset[-1], control[-1]
+    found = {"before": mean(before), "reset": mean(at_reset), "after": mean(after), "control": mean(trained)}
+    found |= {"damage": mean(at_reset - before), "left": mean(after - trained)}
+    for name, reference in (("recovered", trained), ("recovered_without_control", before)):
+        found[name] = Estimate(*recovered(before, at_reset, after, reference), len(before))
+    return found
+
+
+def _directions(reset: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, Estimate]:
+    own, others, nearest = (reset[name][:, chosen] for name in ("own", "others", "nearest"))
+    above = own - others
+    found = {"own_at_reset": mean(own[0]), "own": mean(own[-1]), "others": mean(others[-1])}
+    return found | {"drift": mean(above[-1] - above[0]), "nearest": mean(nearest[-1])}

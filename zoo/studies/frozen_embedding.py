@@ -8,42 +8,41 @@ one seed share the initial weights of everything but the embedding, so gaps to t
 runs see the data in one order.
 """
 
-import json
+import difflib
 import os
-import shlex
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from rich.progress import Progress
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from jsonargparse.typing import NonNegativeFloat
 
-from zoo import end_with_parent
+from zoo import end_with_parent, estimates
 from zoo.errors import ZooError
-from zoo.studies.intervals import interval
+from zoo.estimates import Estimate
+from zoo.report import Chart, Report, Section, Series, Table, Verdict
+from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 
 ROWS = {
-    "learned": ["--model.frozen_rows", "none"],
-    "learned, std 0.09": [
+    "learned": ("--model.frozen_rows", "none"),
+    "learned, std 0.09": (
         *("--model.frozen_rows", "none", "--model.embedding", "GaussianEmbedding"),
         *("--model.embedding.std", "0.09"),
-    ],
-    "frozen Gaussian": ["--model.frozen_rows", "all"],
-    "frozen Gaussian, std 0.09": [
+    ),
+    "frozen Gaussian": ("--model.frozen_rows", "all"),
+    "frozen Gaussian, std 0.09": (
         *("--model.frozen_rows", "all", "--model.embedding", "GaussianEmbedding"),
         *("--model.embedding.std", "0.09"),
-    ],
-    "frozen low-coherence": [
+    ),
+    "frozen low-coherence": (
         *("--model.frozen_rows", "all", "--model.embedding", "LowCoherenceEmbedding"),
         *("--model.embedding.max_cosine", "0.3"),
-    ],
+    ),
 }
 LEARNED_ROWS = {
     "frozen norm-matched": "NormMatchedEmbedding",
@@ -52,134 +51,233 @@ LEARNED_ROWS = {
     "frozen copied": "CopiedEmbedding",
 }
 TIED = {"untied": "false", "tied": "true"}
-ARMS = [(rows, tied) for tied in TIED for rows in ROWS if (rows, tied) != ("learned, std 0.09", "tied")]
+DESCRIBED = {
+    "frozen Gaussian": "Gaussian rows at GPT-2's own scale",
+    "frozen Gaussian, std 0.09": "longer Gaussian rows, against learned ones that start as long",
+    "frozen low-coherence": "random rows of which no two are close to parallel",
+    "frozen norm-matched": "random directions with the norms of learned rows",
+    "frozen covariance-matched": "Gaussian rows with the covariance of learned ones",
+    "frozen permuted": "learned rows of another seed dealt out to the tokens at random",
+    "frozen copied": "the learned rows of another seed as they are, which shows what freezing alone costs",
+}
+RANDOM = ("frozen Gaussian", "frozen Gaussian, std 0.09", "frozen low-coherence", "frozen norm-matched")
+Arm = tuple[str, str]  # kinds of embedding and of unembedding
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training run of the study.
+class TrainingRun(Task):
+    """One `python -m zoo fit`, gone on with if it was interrupted.
+
+    It is a process of its own: Lightning cannot handle signals in a thread, as a worker of Dask does tasks in, and the
+    worker is left as it was.
 
     Args:
+        configs: Texts of the YAML files it is configured by, each building on the one before.
         rows: Kind of embedding, a key of `ROWS` or `LEARNED_ROWS`.
         tied: A key of `TIED`.
-        seed: Seed of weights and embedding.
+        seed: Of weights and embedding.
+        fit_arguments: Further arguments of `fit`.
+        learned: The run whose rows those of `LEARNED_ROWS` are made from.
     """
 
+    configs: tuple[str, ...]
     rows: str
     tied: str
     seed: int
+    fit_arguments: tuple[str, ...]
+    learned: "TrainingRun | None" = None
+    on_gpu = True
 
-    def folder(self, out: Path) -> Path:
-        """Where the run lies."""
-        return out / f"{self.rows} {self.tied}".replace(",", "").replace(" ", "-").lower() / f"seed-{self.seed}"
+    def needs(self) -> Sequence[Task]:
+        """The learned run whose rows it takes, if it does."""
+        return () if self.learned is None else (self.learned,)
 
-    def command(self, config: str, out: Path, extra: list[str], seeds: int) -> list[str]:
-        """The command that makes the run, or resumes it if it was interrupted."""
-        words = [sys.executable, "-m", "zoo", "fit", "--config", config, *self._rows(out, seeds)]
-        words += ["--model.tied", TIED[self.tied], "--seed_everything", str(self.seed), *extra]
-        words += ["--run_dir", str(self.folder(out))]
-        words += ["--ckpt_path", "auto"]
+    def do(self, work: Work) -> Result:
+        """Validation loss over training, [optimizer step, nats per token], and `W_E` if it is learned."""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        from zoo import sources
+
+        run = work.folder / "run"
+        self._fit(work, run)
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+        losses = {event.step + 1: event.value for event in events.Scalars("val/loss")}
+        found: Result = {"curve": [list(point) for point in sorted(losses.items())]}
+        return found | ({"W_E": sources.embedding(run).numpy()} if self.rows == "learned" else {})
+
+    def _fit(self, work: Work, run: Path) -> None:
+        log = work.folder / "log.txt"
+        environment = {**os.environ, **end_with_parent.for_children(), "OMP_NUM_THREADS": "1"}
+        environment["ZOO_TASK"] = str(work.folder)
+        words = [sys.executable, "-m", "zoo", "fit", *self._configs(work.folder), *self._arm(work)]
+        words += ["--model.tied", TIED[self.tied], "--seed_everything", str(self.seed)]
+        words += ["--trainer.accelerator", "gpu" if work.device == "cuda" else work.device]
+        words += ["--trainer.devices", "1"] if work.device == "cuda" else []
+        words += [*self.fit_arguments, "--run_dir", str(run), "--ckpt_path", "auto"]
+        with log.open("ab") as file:
+            start = file.tell()
+            code = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=environment).returncode
+        if code:
+            printed = log.read_bytes()[start:].decode("utf-8", "replace")
+            raise ZooError(f"{_what_is_wrong(printed, code)}; see {log}")
+
+    def _configs(self, folder: Path) -> list[str]:
+        words = []
+        for i, text in enumerate(self.configs):
+            file = folder / f"config-{i}.yaml"
+            file.write_text(text, "utf-8")
+            words += ["--config", str(file)]
         return words
 
-    def _rows(self, out: Path, seeds: int) -> list[str]:
-        if self.rows in ROWS:
+    def _arm(self, work: Work) -> Sequence[str]:
+        """The embedding's arguments; learned rows are named by a variable, so that the folder may be moved."""
+        if self.learned is None:
             return ROWS[self.rows]
-        other = Run("learned", self.tied, (self.seed + 1) % seeds).folder(out)  # whose other weights differ
-        recipe = ["--model.embedding", LEARNED_ROWS[self.rows], "--model.embedding.source", str(other)]
-        return ["--model.frozen_rows", "all", *recipe]
-
-    def train(self, config: str, out: Path, extra: list[str], threads: int, seeds: int) -> None:
-        """Train unless it is done already."""
-        folder = self.folder(out)
-        if (folder / "done").exists():
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.txt").open("a") as log:
-            environment = {**os.environ, **end_with_parent.for_children(), "OMP_NUM_THREADS": str(threads)}
-            words = self.command(config, out, extra, seeds)
-            code = subprocess.run(words, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
-        if code:
-            raise ZooError(f"{shlex.join(words)} ended with code {code}; see {folder / 'log.txt'}")
-        (folder / "done").touch()
-
-    def curve(self, out: Path) -> np.ndarray:
-        """Validation loss over training, (points, 2): optimizer step, nats per token."""
-        events = EventAccumulator(str(self.folder(out)), size_guidance={"scalars": 0}).Reload()
-        losses = {event.step + 1: event.value for event in events.Scalars("val/loss")}
-        return np.array(sorted(losses.items()))
+        np.save(work.folder / "W_E.npy", work[self.learned]["W_E"])
+        source = ("--model.embedding.source", "$ZOO_TASK/W_E.npy")
+        return ("--model.frozen_rows", "all", "--model.embedding", LEARNED_ROWS[self.rows], *source)
 
 
-def run(
-    config: str,
-    out: Path,
-    seeds: int = 3,
-    jobs: int = 1,
-    extra: list[str] | None = None,
-    arms: Sequence[tuple[str, str]] = ARMS,
-) -> dict[str, Any]:
-    """Train what is missing, then write `results.json`, `table.md` and `curves.png` into the folder.
+@dataclass(frozen=True)
+class FrozenEmbedding(Study):
+    """GPT-2 is trained with embeddings that are learned and with others that stay as they were.
 
     Args:
-        config: Config the arms build on, such as cli_configs/gpt2/base.yaml.
-        out: Folder of the study; finished runs in it are not made again.
+        fit_config: Config the runs build on, or a shipped checkpoint, whose own training is then the config.
+            `--config` means the same.
+        arms: Embeddings: learned, "learned, std 0.09" (untied only), "frozen Gaussian", "frozen Gaussian, std 0.09",
+            "frozen low-coherence", "frozen norm-matched", "frozen covariance-matched", "frozen permuted",
+            "frozen copied".
+        unembedding: Kinds of output layers: untied, tied to the embedding.
         seeds: Runs per arm.
-        jobs: Runs at a time; the processor's cores are divided among them.
-        extra: Further arguments for every `fit`.
-        arms: Kind of embedding and of unembedding, the learned ones first.
-
-    Returns:
-        What is in `results.json`.
-
-    Raises:
-        ZooError: If a run fails, or fewer than two seeds are asked for (no interval then).
+        fit_arguments: What stands after `--`: further arguments of every `python -m zoo fit`.
+        margin: Nats above which a frozen embedding is much worse.
     """
-    if seeds < 2:
-        raise ZooError(f"seeds is {seeds}; an interval needs at least 2")
-    if jobs < 1:
-        raise ZooError(f"jobs is {jobs}; it must be at least 1")
-    runs = [Run(rows, tied, seed) for rows, tied in arms for seed in range(seeds)]
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with Progress() as progress, ThreadPoolExecutor(jobs) as pool:
-        bar = progress.add_task("runs", total=len(runs))
-        for derived in (False, True):
-            now = [r for r in runs if (r.rows in LEARNED_ROWS) == derived]
-            for _ in pool.map(lambda r: r.train(config, out, extra or [], threads, seeds), now):
-                progress.advance(bar)
-    curves = {r: r.curve(out) for r in runs}
-    results = {
-        "config": config,
-        "extra": extra or [],
-        "seeds": seeds,
-        "arms": [_arm(rows, tied, curves, seeds) for rows, tied in arms],
-    }
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    (out / "table.md").write_text(table(results), "utf-8")
-    draw(curves, seeds).savefig(out / "curves.png", dpi=120)
-    return results
 
+    fit_config: str = "cli_configs/gpt2/base.yaml"
+    arms: tuple[str, ...] = tuple(ROWS)
+    unembedding: tuple[str, ...] = tuple(TIED)
+    seeds: AtLeastTwo = 3
+    fit_arguments: tuple[str, ...] = ()
+    margin: NonNegativeFloat = 0.1
+    aliases: ClassVar[Mapping[str, str]] = {"config": "fit_config"}
 
-def _arm(rows: str, tied: str, curves: dict[Run, np.ndarray], seeds: int) -> dict[str, Any]:
-    mine = [curves[Run(rows, tied, s)] for s in range(seeds)]
-    baseline = _baseline(rows, tied)
-    baseline = baseline if Run(baseline, tied, 0) in curves else "learned"
-    learned = [curves[Run(baseline, tied, s)] for s in range(seeds)]
-    final = np.array([c[-1, 1] for c in mine])
-    gap = final - np.array([c[-1, 1] for c in learned])
-    arm = {"rows": rows, "tied": tied, "steps": int(mine[0][-1, 0]), "loss": interval(final), "gap": None}
-    arm |= {"share_of_training": None, "final_losses": final.tolist(), "baseline": baseline}
-    if rows != "learned":
-        reached = np.array([steps_to_reach(b, a[-1, 1]) for a, b in zip(mine, learned, strict=True)])
-        arm |= {"gap": interval(gap)}
-        if np.isfinite(reached).all():
-            arm["share_of_training"] = interval(reached / arm["steps"])
-        arm["share_is_upper_bound"] = bool((reached == learned[0][0, 0]).all())
-    return arm
+    def check(self) -> None:
+        """Refuse arms that do not exist, and others without the learned one, which they are compared with."""
+        for name, chosen, known in (
+            ("arms", self.arms, [*ROWS, *LEARNED_ROWS]),
+            ("unembedding", self.unembedding, list(TIED)),
+        ):
+            if wrong := [one for one in chosen if one not in known]:
+                close = difflib.get_close_matches(wrong[0], known, 1)
+                hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(map(repr, known))}"
+                raise ZooError(f"{name} has no {wrong[0]!r}; {hint}")
+            if len(set(chosen)) < len(chosen) or not chosen:
+                raise ZooError(f"{name} is {', '.join(chosen) or 'empty'}; at least one is needed, each once")
+        if "learned" not in self.arms:
+            raise ZooError("arms needs 'learned', which all others are compared with")
 
+    @cached_property
+    def _configs(self) -> tuple[str, ...]:
+        """Texts of the config and of those it builds on, `base` first, read once."""
+        import yaml
 
-def _baseline(rows: str, tied: str) -> str:
-    """The learned arm that an arm is compared with: one that starts with rows of the same length, if there is one."""
-    twin = rows.replace("frozen Gaussian", "learned")
-    return twin if twin != rows and (twin, tied) in ARMS else "learned"
+        from zoo import catalog, checkpoint_config
+        from zoo.config_files import expand_configs
+        from zoo.paths import expanded
+
+        if self.fit_config in catalog.list_models() or expanded(self.fit_config).is_dir():
+            from zoo.rebuild import portable
+
+            made_by = checkpoint_config.read(catalog.folder(self.fit_config))["provenance"].get("config")
+            if not made_by:
+                raise ZooError(f"{self.fit_config} does not say how it was made; name a config")
+            return (yaml.safe_dump(portable(made_by), sort_keys=False),)
+        files = expand_configs(["--config", self.fit_config])[1::2]
+        return tuple(_without_base(Path(file).read_text("utf-8")) for file in files)
+
+    def _arms(self) -> list[Arm]:
+        return [
+            (rows, tied)
+            for tied in self.unembedding
+            for rows in self.arms
+            if (rows, tied) != ("learned, std 0.09", "tied")
+        ]
+
+    def _runs(self, arm: Arm) -> list[TrainingRun]:
+        def run(rows: str, seed: int, learned: TrainingRun | None = None) -> TrainingRun:
+            return TrainingRun(self._configs, rows, arm[1], seed, self.fit_arguments, learned)
+
+        def other(seed: int) -> TrainingRun | None:  # whose other weights differ
+            return run("learned", (seed + 1) % self.seeds) if arm[0] in LEARNED_ROWS else None
+
+        return [run(arm[0], seed, other(seed)) for seed in range(self.seeds)]
+
+    def tasks(self) -> Sequence[TrainingRun]:
+        """One run for every arm and seed."""
+        return [run for arm in self._arms() for run in self._runs(arm)]
+
+    def report(self, results: Results) -> Report:
+        """Losses of all arms, and what frozen rows cost against learned ones of the same seed."""
+        runs = {arm: [results[run] for run in self._runs(arm)] for arm in self._arms()}
+        curves = {arm: np.array([result["curve"] for result in own]) for arm, own in runs.items()}
+        found = [_arm(arm, curves) for arm in curves]
+        shape = next(list(own[0]["W_E"].shape) for arm, own in runs.items() if arm[0] == "learned")
+        cheapest = _cheapest(found, "untied") or _cheapest(found, "tied")
+        sentences = _sentences(found, cheapest, self.margin)
+        steps, tied = found[0]["steps"], "tied" in self.unembedding
+        charts = [chart for kind in self.unembedding for chart in _charts(kind, curves, found)]
+        without = "" if tied else ", and a tied unembedding, which a frozen random embedding hurts far more"
+        section = Section(
+            self.name,
+            self.question,
+            " ".join(sentences),
+            tables=[self._table(found)],
+            charts=charts,
+            null_models="Frozen rows: "
+            + "; ".join(DESCRIBED[rows] for rows in self.arms if rows in DESCRIBED)
+            + ". All other initial weights are shared by the arms of a seed.",
+            not_shown=(
+                f"Training beyond {steps:,} steps, other sizes, and learning rates of each arm's own{without}. Gaps "
+                "that shrink with more training are possible. Seeds do not change the order of the data."
+            ),
+            numbers={
+                "arms": found,
+                "cheapest": cheapest and cheapest["rows"],
+                "curves": {
+                    kind: {rows: curve.tolist() for (rows, own), curve in curves.items() if own == kind}
+                    for kind in self.unembedding
+                },
+            },
+        )
+        numbers = {
+            "cheapest": cheapest and cheapest["rows"],
+            "gap": cheapest and cheapest["gap"],
+            "trained_shape": shape,
+            "arms": found,
+        }
+        certainty = (
+            f"Brackets are 95 % Student t intervals over {self.seeds} seeds, paired where arms are compared; one size "
+            "of network, one text."
+        )
+        subject = f"GPT-2 with an embedding of {shape[0]:,} x {shape[1]}, {steps:,} steps"
+        return Report(subject, Verdict(sentences[0], certainty, numbers=numbers), [section])
+
+    def _table(self, found: Sequence[dict[str, Any]]) -> Table:
+        rows = []
+        for arm in found:
+            share = arm["share_of_training"]
+            reach = f"{share:.2f} of the steps" if share else "-" if arm["gap"] is None else "not within the run"
+            if arm.get("share_is_upper_bound"):
+                reach = f"less than {share.mean:.2f} of the steps"
+            baseline = "-" if arm["gap"] is None else arm["baseline"]
+            rows.append([arm["tied"], arm["rows"], arm["loss"], arm["gap"], baseline, reach])
+        columns = ["unembedding", "embedding", "validation loss, nats", "gap, nats", "to"]
+        note = (
+            f"{self.seeds} seeds, {found[0]['steps']} steps; brackets are 95 % Student t intervals; gaps are paired by "
+            "seed."
+        )
+        return Table([*columns, "learned run gets there after"], rows, note=note)
 
 
 def steps_to_reach(curve: np.ndarray, loss: float) -> float:
@@ -197,48 +295,104 @@ def steps_to_reach(curve: np.ndarray, loss: float) -> float:
     return float(s0 + (s1 - s0) * (l0 - loss) / (l0 - l1))
 
 
-def table(results: dict[str, Any]) -> str:
-    """The results as a Markdown table."""
+def _arm(arm: Arm, curves: Mapping[Arm, np.ndarray]) -> dict[str, Any]:
+    """What is told of an arm.
 
-    def text(value: dict[str, float] | None, digits: int = 3) -> str:
-        if value is None:
-            return "-"
-        return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+    Args:
+        arm: Which.
+        curves: Of every arm, (seeds, points, 2).
+    """
+    rows, tied = arm
+    twin = rows.replace("frozen Gaussian", "learned")  # starts with rows of the same length
+    baseline = twin if twin != rows and (twin, tied) in curves else "learned"
+    mine, learned = curves[arm], curves[baseline, tied]
+    final, steps = mine[:, -1, 1], int(mine[0, -1, 0])
+    found: dict[str, Any] = {"rows": rows, "tied": tied, "steps": steps, "loss": estimates.mean(final), "gap": None}
+    found |= {"share_of_training": None, "final_losses": final.tolist(), "baseline": baseline}
+    if rows != "learned":
+        reached = np.array([steps_to_reach(b, a[-1, 1]) for a, b in zip(mine, learned, strict=True)])
+        found["gap"] = estimates.mean(final - learned[:, -1, 1])
+        if np.isfinite(reached).all():
+            found["share_of_training"] = estimates.mean(reached / steps)
+        found["share_is_upper_bound"] = bool((reached == learned[0, 0, 0]).all())
+    return found
 
-    lines = [
-        "| unembedding | embedding | validation loss, nats | gap, nats | to | learned run gets there after |",
-        "|---|---|---|---|---|---|",
+
+def _cheapest(found: Sequence[dict[str, Any]], tied: str) -> dict[str, Any] | None:
+    """The arm of frozen random rows, which know nothing of a trained embedding but its lengths, that costs least."""
+    arms = [arm for arm in found if arm["rows"] in RANDOM and arm["tied"] == tied]
+    return min(arms, key=lambda arm: arm["gap"].mean, default=None)
+
+
+def _sentences(found: Sequence[dict[str, Any]], cheapest: dict[str, Any] | None, margin: float) -> list[str]:
+    """The finding; its first sentence is the headline."""
+    steps, kind = found[0]["steps"], (cheapest or found[0])["tied"]
+    arms = {arm["rows"]: arm for arm in found if arm["tied"] == kind}
+    if cheapest is None:
+        told = "; ".join(f"{arm['rows']}: {arm['loss']} nats" for arm in arms.values())
+        sentences = [f"After {steps:,} steps the validation loss is, {kind}, {told}."]
+    else:
+        gap: Estimate = cheapest["gap"]
+        is_much = "more than" if gap.low > margin else "no more than" if gap.high <= margin else "not clearly more than"
+        sentences = [
+            f"After {steps:,} steps the frozen random embedding that costs least ({cheapest['rows']}) costs {gap} "
+            f"nats, {is_much} {margin:g}."
+        ]
+    if kind == "untied" and (tied := _cheapest(found, "tied")):
+        sentences.append(
+            f"Tied to the unembedding, where it is the output layer too, the one that costs least ({tied['rows']}) "
+            f"costs {tied['gap']}."
+        )
+    shared, copied = arms.get("frozen covariance-matched"), arms.get("frozen copied")
+    if shared and copied:
+        worth = estimates.mean(np.array(shared["final_losses"]) - np.array(copied["final_losses"]))
+        sentences.append(
+            f"Frozen Gaussian rows with the covariance of learned ones cost {shared['gap']}; learned rows of another "
+            f"run, frozen, {copied['gap']} (they were trained before): which row belongs to which token, and what else "
+            f"the covariance does not hold, is worth {worth} nats."
+        )
+    return sentences
+
+
+def _charts(tied: str, curves: Mapping[Arm, np.ndarray], found: Sequence[dict[str, Any]]) -> list[Chart]:
+    """Losses over training, and gaps at its end, of the arms with one kind of unembedding."""
+    series = [
+        Series.of(rows, curve[0, :, 0].tolist(), [estimates.mean(values) for values in curve[:, :, 1].T])
+        for (rows, kind), curve in curves.items()
+        if kind == tied
     ]
-    for arm in results["arms"]:
-        share = arm["share_of_training"]
-        reach = f"{text(share, 2)} of the steps" if share else "-" if arm["gap"] is None else "not within the run"
-        if arm.get("share_is_upper_bound"):
-            reach = f"less than {share['mean']:.2f} of the steps"
-        baseline = "-" if arm["gap"] is None else arm["baseline"]
-        cells = (arm["tied"], arm["rows"], text(arm["loss"]), text(arm["gap"]), baseline, reach)
-        lines.append(f"| {' | '.join(cells)} |")
-    steps, seeds = results["arms"][0]["steps"], results["seeds"]
-    lines += ["", f"{seeds} seeds, {steps} steps; brackets are 95 % Student t intervals; gaps are paired by seed."]
-    return "\n".join(lines) + "\n"
+    where = "untied unembedding" if tied == "untied" else "embedding tied to the unembedding"
+    title = f"Validation loss, {where}"
+    label = "nats per token"
+    charts = [
+        Chart(
+            f"frozen-embedding-loss-{tied}", title, series, "optimizer step", label, caption="Bands: 95 % over seeds."
+        )
+    ]
+    gaps = [arm for arm in found if arm["tied"] == tied and arm["gap"]]
+    if gaps:
+        bars = Series.of(
+            "cost against a learned embedding", [arm["rows"] for arm in gaps], [arm["gap"] for arm in gaps], "bars"
+        )
+        label = "nats, against learned rows of the same seed"
+        title = f"What other rows cost at the end, {where}"
+        charts.append(Chart(f"frozen-embedding-gap-{tied}", title, [bars], "", label))
+    return charts
 
 
-def draw(curves: dict[Run, np.ndarray], seeds: int) -> Figure:
-    """Validation loss over training, one panel per unembedding, mean and range over seeds."""
-    arms = list(dict.fromkeys((run.rows, run.tied) for run in curves))
-    tied = [t for t in TIED if t in {t for _, t in arms}]
-    figure = Figure(figsize=(5 * len(tied), 4), layout="constrained")
-    panels = figure.subplots(1, len(tied), sharey=True, squeeze=False)[0]
-    colors = matplotlib.colormaps["tab10"]
-    for axes, unembedding in zip(panels, tied, strict=True):
-        for i, rows in enumerate([*ROWS, *LEARNED_ROWS]):
-            if (rows, unembedding) not in arms:
-                continue
-            stack = np.stack([curves[Run(rows, unembedding, s)] for s in range(seeds)])  # (seeds, points, 2)
-            steps, losses = stack[0, :, 0], stack[:, :, 1]
-            axes.plot(steps, losses.mean(0), color=colors(i), marker=".", label=rows)
-            axes.fill_between(steps, losses.min(0), losses.max(0), color=colors(i), alpha=0.25, lw=0)
-        axes.set(xlabel="optimizer step", title=f"{unembedding} unembedding")
-        axes.grid(alpha=0.2)
-    panels[0].set_ylabel("validation loss, nats per token")
-    panels[0].legend()
-    return figure
+def _without_base(text: str) -> str:
+    """A config's text that names no other file, as the one it builds on is passed before it."""
+    import yaml
+
+    node = yaml.compose(text)
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value == "base":
+            return f"{text[: value.start_mark.index]}null{text[value.end_mark.index :]}"
+    return text
+
+
+def _what_is_wrong(printed: str, code: int) -> str:
+    """The last line of what a run printed that says why it ended."""
+    lines = [line.strip() for line in re.split(r"[\n\r]+", printed) if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or [f"the training run ended with code {code}"])[-1]

@@ -5,29 +5,23 @@ drawn from four strata of frequency; each has contexts of its own in which it oc
 there on. The same fine-tuning without a reset is the control.
 """
 
-import json
-import shlex
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
+from jsonargparse.typing import PositiveInt
 
-from zoo import sources
-from zoo.analysis.row_recovery import cosines
-from zoo.analysis.row_reset import measured_at, random_rows, train_rest, train_rows
-from zoo.analysis.token_contexts import contexts, windows_per_token
-from zoo.datamodules import TextDataModule
 from zoo.errors import ZooError
-from zoo.models import GPT2
-from zoo.studies.row_reset_numbers import summary
-from zoo.studies.row_reset_report import draw, report, table
-from zoo.studies.tasks import check_folder, do_all, write_json
-from zoo.studies.training_text import training_text
+from zoo.report import Chart, Report, Section, Series, Table, Verdict
+from zoo.shared_tasks.models import Weights, build
+from zoo.source import Source
+from zoo.study import Result, Results, Study, Task, Work
 
-MODES = ("row", "rest")  # what is trained: only that row, or everything but it
+MODES = {"row": "only that row is trained", "rest": "everything but that row is trained"}
+ARMS = {"reset": "after a reset", "control": "without a reset"}
 STRATA = 4
 LENGTH = 32  # tokens of a context
 TRAIN, EVALUATION = 64, 12  # contexts of every token
@@ -38,188 +32,327 @@ REST_RATE = 3e-4  # Adam's rate for everything else
 
 
 @dataclass(frozen=True)
-class Task:
-    """Fine-tuning of one chunk of the rows in one way, after one reset, or without for the control."""
-
-    source: str
-    mode: str  # one of MODES
-    seed: int | None  # of the random rows; None is the control
-    chunk: int
-    steps: int
-
-    def file(self, out: Path) -> Path:
-        """Where the result lies."""
-        arm = "control" if self.seed is None else f"seed-{self.seed}"
-        return out / "runs" / f"{self.mode}_{arm}_chunk-{self.chunk:03}.json"
-
-
-def run(
-    out: Path,
-    source: str = "gpt2-mini.learned",
-    config: str | None = None,
-    rows: int = 256,
-    steps: int = 50,
-    seeds: int = 2,
-    jobs: int = 1,
-) -> dict[str, Any]:
-    """Do what is missing, then write `results.json`, `table.md`, `row_reset.png` and a report into the folder.
+class Contexts(Task):
+    """Tokens of every stratum, each with contexts to train on and, apart from these, to judge by.
 
     Args:
-        out: Folder of the study; finished chunks in it are not done again.
+        source: The model whose text it is.
+        text_config: Config whose text it is instead, if not None.
+        tokens: Hash of the text's tokens.
+        vocab_size: Tokens V that the model knows.
+        rows: Tokens to draw.
+        length: Tokens T of a context.
+        n_train: Contexts of every token to train on.
+        n_evaluation: And to judge by.
+    """
+
+    source: Source
+    text_config: str | None
+    tokens: str
+    vocab_size: int
+    rows: int
+    length: int
+    n_train: int
+    n_evaluation: int
+    here = True
+
+    def named_by(self) -> dict[str, Any]:
+        """The text's tokens, wherever they are read, and what is drawn of them."""
+        return {key: value for key, value in super().named_by().items() if key not in ("source", "text_config")}
+
+    def do(self, work: Work) -> Result:
+        """`tokens` (rows,), their strata, counts and texts, `train` and `evaluation` (rows, n, T + 1), and notes."""
+        from zoo.analysis.token_contexts import draw
+        from zoo.training_text import training_text
+
+        data, notes = training_text(self.source.name, self.text_config, self.vocab_size)
+        train, val, counts = data.cache.tokens("train"), data.cache.tokens("val"), data.token_counts.numpy()
+        drawn = draw(train, val, counts, self.rows, STRATA, self.length, self.n_train, self.n_evaluation)
+        texts = [data.token_strings[token] for token in drawn["tokens"].tolist()]
+        return drawn | {"texts": texts, "notes": notes, "corpus_fingerprint": data.corpus_fingerprint}
+
+
+@dataclass(frozen=True)
+class FineTune(Task):
+    """Fine-tuning of some of the rows, one at a time, in one way, after one reset or without for the control.
+
+    Args:
+        contexts: What is trained on and judged by.
+        weights: Of the GPT-2.
+        mode: What is trained, a key of `MODES`.
+        seed: Of the random rows; None is the control.
+        first: The first of the rows.
+        n: How many.
+        steps: Of fine-tuning.
+    """
+
+    contexts: Contexts
+    weights: Weights
+    mode: str
+    seed: int | None
+    first: int
+    n: int
+    steps: int
+
+    def needs(self) -> Sequence[Task]:
+        """Contexts and network."""
+        return self.contexts, self.weights
+
+    def do(self, work: Work) -> Result:
+        """Losses, and cosines to the own original and to others', each (points, rows)."""
+        import torch
+
+        from zoo.analysis.row_recovery import cosines
+        from zoo.analysis.row_reset import measured_at, random_rows, train_rest, train_rows
+
+        drawn, model = work[self.contexts], build(work[self.weights])
+        part = slice(self.first, self.first + self.n)
+        every, groups = (torch.from_numpy(drawn[name]) for name in ("tokens", "stratum_of"))
+        train, evaluation = (torch.from_numpy(drawn[name][part]).long() for name in ("train", "evaluation"))
+        W_E, tokens = model.W_E, every[part]
+        rows = W_E[tokens]
+        if self.seed is not None:
+            rows = random_rows(W_E, every, torch.Generator().manual_seed(self.seed))[part]
+        typical = (W_E - W_E.mean(0)).square().mean().sqrt().item()
+        tune, rate = (train_rows, ROW_RATE * typical) if self.mode == "row" else (train_rest, REST_RATE)
+        tuned = tune(model, tokens, rows, train, evaluation, measured_at(self.steps), BATCH, rate)
+        own, others, nearest = cosines(tuned.rows, W_E, tokens, groups)
+        found = {"loss": tuned.loss, "own": own, "others": others, "nearest": nearest}
+        return {name: value.double().numpy() for name, value in found.items()}
+
+
+@dataclass(frozen=True)
+class RowReset(Study):
+    """Rows of a GPT-2 are reset to random ones, one at a time, and fine-tuned.
+
+    Args:
         source: The GPT-2: what `zoo.load` takes.
-        config: Config whose `data` part is the text; by default that of the model's own training.
+        text_config: Config whose `data` part is the text; by default that of the model's own training. `--config` means
+            the same.
         rows: Tokens whose row is reset, one at a time.
         steps: Of fine-tuning.
         seeds: Random rows that each token's row is set to.
-        jobs: Processes, of one thread each.
-
-    Returns:
-        What is in `results.json`.
-
-    Raises:
-        ZooError: If an argument is out of range, the model is no GPT-2, its text cannot be had or has too few contexts,
-            or the folder holds a study with other settings.
     """
-    if rows < 2 * STRATA:
-        raise ZooError(f"rows is {rows}; an interval in each of {STRATA} strata needs at least {2 * STRATA}")
-    if min(steps, seeds, jobs) < 1:
-        raise ZooError(f"steps is {steps}, seeds {seeds} and jobs {jobs}; each must be at least 1")
-    model = sources.load(source)
-    if not isinstance(model, GPT2):
-        raise ZooError(f"{source} is a {type(model).__name__}; the study needs a GPT2, which reads tokens")
-    data, notes = training_text(source, config, len(model.W_E))
-    settings: dict[str, Any] = {"source": source, "config": config, "rows": rows, "steps": steps, "seeds": seeds}
-    settings |= {"corpus_fingerprint": data.corpus_fingerprint, "length": min(LENGTH, model.context_length)}
-    for note in notes:
-        print(f"note: {note}")
-    drawn = _draw(data, rows, settings["length"])
-    check_folder(out, settings)
-    _save(drawn, out)
-    tasks = [
-        Task(source, mode, seed, chunk, steps)
-        for chunk in range(-(-rows // CHUNK))
-        for mode in MODES
-        for seed in (None, *range(seeds))
-    ]
-    do_all(_do, [task for task in tasks if not task.file(out).exists()], out, jobs)
-    found = {task: json.loads(task.file(out).read_text("utf-8")) for task in tasks}
-    measured = {
-        mode: {
-            "control": _stack([found[t] for t in tasks if t.mode == mode and t.seed is None]),
-            "reset": _over_seeds([[found[t] for t in tasks if (t.mode, t.seed) == (mode, s)] for s in range(seeds)]),
+
+    source: str = "gpt2-mini.learned"
+    text_config: str | None = None
+    rows: PositiveInt = 256
+    steps: PositiveInt = 50
+    seeds: PositiveInt = 2
+    title = "Can one row of an embedding be lost?"
+    aliases: ClassVar[Mapping[str, str]] = {"config": "text_config"}
+
+    def check(self) -> None:
+        """Refuse fewer rows than intervals need."""
+        if self.rows < 2 * STRATA:
+            raise ZooError(f"rows is {self.rows}; an interval in each of {STRATA} strata needs at least {2 * STRATA}")
+
+    @cached_property
+    def _needed(self) -> tuple[Contexts, Weights]:
+        """The tasks that read the text and the network."""
+        from zoo.models import GPT2
+        from zoo.training_text import training_text
+
+        source = Source.open(self.source)
+        model = source.load()
+        if not isinstance(model, GPT2):
+            raise ZooError(f"{self.source} is a {type(model).__name__}; the study needs a GPT2, which reads tokens")
+        data, _ = training_text(self.source, self.text_config, len(model.W_E))
+        tokens, length = data.cache.meta["own_sha256"], min(LENGTH, model.context_length)
+        shape = (len(model.W_E), self.rows, length, TRAIN, EVALUATION)
+        return Contexts(source, self.text_config, tokens, *shape), Weights(source)
+
+    def _arm(self, mode: str, seed: int | None) -> list[FineTune]:
+        return [
+            FineTune(*self._needed, mode, seed, first, min(CHUNK, self.rows - first), self.steps)
+            for first in range(0, self.rows, CHUNK)
+        ]
+
+    def tasks(self) -> Sequence[FineTune]:
+        """One for every chunk of the rows, way of fine-tuning and seed, and the controls."""
+        return [task for mode in MODES for seed in (None, *range(self.seeds)) for task in self._arm(mode, seed)]
+
+    def report(self, results: Results) -> Report:
+        """What a row is worth, how much of that comes back, and whether the row itself does."""
+        from zoo.analysis.row_recovery import summary
+        from zoo.analysis.row_reset import measured_at
+
+        measured = {
+            mode: {
+                "control": _stack([results[task] for task in self._arm(mode, None)]),
+                "reset": _mean([_stack([results[t] for t in self._arm(mode, seed)]) for seed in range(self.seeds)]),
+            }
+            for mode in MODES
         }
-        for mode in MODES
-    }
-    used: dict[str, Any] = {"training_contexts": TRAIN, "evaluation_contexts": EVALUATION, "batch": BATCH}
-    used |= {"row_rate": ROW_RATE, "rest_rate": REST_RATE, "bootstrap_draws": 2000}
-    results = {
-        "settings": settings | used,
-        "notes": notes,
-        "model": {k: model.config[k] for k in ("vocab_size", "d_model", "n_layers", "tied")},
-        "steps_measured": measured_at(steps),
-        **summary(measured, drawn["stratum"], drawn["counts"], drawn["from_val"]),
-        "rows": _rows(drawn, data.token_strings, measured),
-    }
-    write_json(out / "results.json", results)
-    (out / "table.md").write_text(table(results), "utf-8")
-    draw(results).savefig(out / "row_reset.png", dpi=120)
-    options = {"out": out, "source": source, "config": config, "rows": rows, "steps": steps, "seeds": seeds}
-    words = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
-    report(results, settings, f"python -m zoo study row-reset {shlex.join(words)}", out)
-    print(f"{table(results)}\nwrote {out / 'table.md'}, results.json, row_reset.png and report.html")
-    return results
-
-
-def _draw(data: TextDataModule, rows: int, length: int) -> dict[str, np.ndarray]:
-    """Tokens of every stratum, each with contexts to train on and, apart from these, to judge by.
-
-    Those to judge by come from the validation split or, of tokens that are too rare there, from the training split.
-    """
-    train, val = (data.cache.tokens(split) for split in ("train", "val"))
-    in_train, in_val = (windows_per_token(np.asarray(part), length, data.vocab_size) for part in (train, val))
-    in_both = (in_train >= TRAIN) & (in_val >= EVALUATION)
-    fit = np.flatnonzero(in_both | (in_train >= TRAIN + EVALUATION))
-    if len(fit) < rows:
-        raise ZooError(
-            f"{len(fit)} tokens have {TRAIN} + {EVALUATION} contexts of {length} tokens in the text, fewer than the "
-            f"{rows} rows; lower rows, or name a config with more text"
+        drawn, network = results[self._needed[0]], results[self._needed[1]]["init_args"]
+        groups, curves = summary(measured, drawn["stratum"], drawn["counts"], drawn["from_val"])
+        steps = measured_at(self.steps)
+        length = drawn["train"].shape[2] - 1
+        section = Section(
+            self.name,
+            self.question,
+            self._finding(groups[0], network["vocab_size"]),
+            tables=[*self._tables(groups), _note(length, self.seeds, drawn["notes"])],
+            charts=_charts(steps, groups, curves),
+            null_models=(
+                "The control is the same fine-tuning on the same contexts without a reset. A reset row points in an "
+                "isotropic random direction from the mean row, at its original's distance. The trained row's cosine to "
+                "its original stands beside that to originals of other tokens of its stratum."
+            ),
+            not_shown=(
+                f"That longer or other fine-tuning ends where this does: {self.steps} steps of Adam (rate falling to 0 "
+                f"from {ROW_RATE:g} typical entries for a row, {REST_RATE:g} for the rest) on contexts that all hold "
+                "the token, which is more often than in text. That a row is determined by its contexts: a row that does "
+                "not come back may do as well. That frequency itself makes strata differ: rarer tokens are more often "
+                "judged on training text, which the model has seen. What several resets at once would do. Nothing of "
+                "tokens with too few contexts, and of other models."
+            ),
+            numbers={
+                "groups": groups,
+                "curves": curves,
+                "steps_measured": steps,
+                "length": length,
+                "notes": drawn["notes"],
+                "corpus_fingerprint": drawn["corpus_fingerprint"],
+                "rows": _rows(drawn, measured),
+            },
         )
-    counts = data.token_counts.numpy()
-    rng = np.random.default_rng(0)
-    stratum_of = np.full(data.vocab_size, -1)
-    wanted = []
-    for i, members in enumerate(np.array_split(fit[np.argsort(counts[fit], kind="stable")], STRATA)):
-        stratum_of[members] = i
-        wanted.append(np.sort(rng.choice(members, rows // STRATA + (i < rows % STRATA), replace=False)))
-    tokens = np.concatenate(wanted)
-    from_val = in_both[tokens]
-    drawn = np.empty((rows, TRAIN + EVALUATION, length + 1), np.int64)
-    drawn[~from_val] = contexts(np.asarray(train), tokens[~from_val], TRAIN + EVALUATION, length, rng)
-    drawn[from_val, :TRAIN] = contexts(np.asarray(train), tokens[from_val], TRAIN, length, rng)
-    drawn[from_val, TRAIN:] = contexts(np.asarray(val), tokens[from_val], EVALUATION, length, rng)
-    return {
-        "tokens": tokens,
-        "stratum": stratum_of[tokens],
-        "counts": counts[tokens],
-        "from_val": from_val,
-        "stratum_of": stratum_of,
-        "train": drawn[:, :TRAIN].astype(np.int32),
-        "evaluation": drawn[:, TRAIN:].astype(np.int32),
-    }
+        unembedding = "tied" if network["tied"] else "untied"
+        subject = (
+            f"{self.source} (GPT-2, V {network['vocab_size']:,}, width {network['d_model']}, {network['n_layers']} "
+            f"layers, {unembedding})"
+        )
+        certainty = f"{self.rows} tokens, {self.seeds} random rows each, 95 % intervals over tokens; one model."
+        return Report(subject, Verdict(_headline(groups[0]), certainty, numbers=groups[0]), [section])
+
+    def _finding(self, everything: dict[str, Any], vocab_size: int) -> str:
+        """The answer in words."""
+        row, rest = everything["row"], everything["rest"]
+        if math.isnan(row["recovered"].mean):
+            return f"A random row does no clear damage: {row['damage']} nats over {everything['n']} tokens."
+        way = {"above": "turns towards", "below": "turns away from", "undecided": "does not turn towards"}
+        return (
+            f"A random row costs {row['damage']} nats per token where it matters, over {everything['n']} tokens. Of "
+            f"that, {self.steps} steps on the row alone make good {row['recovered']:.0%}, and {self.steps} steps on "
+            f"everything but the row {rest['recovered']:.0%}, judged by the same steps without a reset. The trained "
+            f"row {way[row['drift'].sign]} its original: cosine {row['own']:.2f} against {row['others']:.2f} to "
+            f"originals of equally frequent tokens; its own is the nearest of all for {row['nearest']:.0%} of the tokens (by chance "
+            f"{100 / vocab_size:.2g} %)."
+        )
+
+    def _tables(self, groups: Sequence[dict[str, Any]]) -> list[Table]:
+        """Losses by what is trained, and directions of trained rows."""
+        names = ["rows", "on validation text", "before", "damage", f"left after {self.steps} steps", "recovered"]
+        tables = []
+        for mode, title in MODES.items():
+            rows = []
+            for group in groups:
+                own = group[mode]
+                shares = [f"{own[key]:.0%}" for key in ("recovered", "recovered_without_control")]
+                cells = [group["name"], group["n"], group["on_validation"], own["before"].mean, own["damage"]]
+                rows.append([*cells, own["left"], *shares])
+            tables.append(Table([title, *names, "without control"], rows))
+        names = ["cosine to its original at reset", "after", "to others' originals, after", "rise over others"]
+        rows = [
+            [
+                group["name"],
+                *(group["row"][key] for key in ("own_at_reset", "own", "others", "drift")),
+                f"{group['row']['nearest']:.0%}",
+            ]
+            for group in groups
+        ]
+        return [*tables, Table([MODES["row"], *names, "nearest is its own"], rows, digits=2)]
 
 
-def _save(drawn: dict[str, np.ndarray], out: Path) -> None:
-    partial = out / "contexts.partial"
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **drawn)  # type: ignore[arg-type]
-    partial.replace(out / "contexts.npz")
+def _headline(everything: dict[str, Any]) -> str:
+    row, rest = (everything[mode]["recovered"] for mode in MODES)
+    if math.isnan(row.mean):
+        return "A random row does no clear damage, so there is nothing to recover."
+    return f"Training the row alone makes good {row:.0%} of a random row's damage, training all but the row {rest:.0%}."
 
 
-def _do(task: Task, out: Path) -> None:
-    part = slice(task.chunk * CHUNK, (task.chunk + 1) * CHUNK)
-    with np.load(out / "contexts.npz", allow_pickle=False) as file:
-        every, groups = (torch.from_numpy(file[name]) for name in ("tokens", "stratum_of"))
-        train, evaluation = (torch.from_numpy(file[name][part]).long() for name in ("train", "evaluation"))
-    model = sources.load(task.source)
-    assert isinstance(model, GPT2)
-    W_E, tokens = model.W_E, every[part]
-    rows = W_E[tokens]
-    if task.seed is not None:
-        rows = random_rows(W_E, every, torch.Generator().manual_seed(task.seed))[part]
-    typical = (W_E - W_E.mean(0)).square().mean().sqrt().item()
-    tune, rate = (train_rows, ROW_RATE * typical) if task.mode == "row" else (train_rest, REST_RATE)
-    tuned = tune(model, tokens, rows, train, evaluation, measured_at(task.steps), BATCH, rate)
-    own, others, nearest = cosines(tuned.rows, W_E, tokens, groups)
-    content = {"loss": tuned.loss, "own": own, "others": others, "nearest": nearest.double()}
-    write_json(task.file(out), {name: value.tolist() for name, value in content.items()})
+def _note(length: int, seeds: int, notes: Sequence[str]) -> str:
+    """What the tables' columns mean."""
+    return (
+        "Strata are by how often the token occurs in the training text. Losses are nats per token at and after the "
+        f"token's first place in a context of {length}; damage is the loss right after the reset minus that before; "
+        "left is the loss after fine-tuning minus that of the control, the same fine-tuning without a reset; recovered "
+        "is 1 - left / damage, of means ('without control': 1 - (after - before) / damage; '-': no clear damage). "
+        f"Brackets are 95 % intervals over tokens, {seeds} random rows of each averaged: Student t, and bootstrap for what is "
+        "recovered. Cosines are about the mean row; others are tokens of the same stratum. Tokens that are too rare in "
+        "the validation text are judged on training text that fine-tuning leaves out. "
+        f"{BATCH} contexts a step of {TRAIN}, {EVALUATION} to judge by."
+    ) + "".join(f"\n\nNote: {note}." for note in notes)
 
 
-def _stack(chunks: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+def _charts(steps: Sequence[int], groups: Sequence[dict[str, Any]], curves: dict[str, Any]) -> list[Chart]:
+    """Loss over steps by mode, what is recovered by stratum, and cosines over steps."""
+    charts = [
+        Chart(
+            f"row-reset-loss-{mode}",
+            f"Loss when {title}",
+            [
+                Series.of(text, steps, curves[mode][arm], "line" if arm == "reset" else "dashed")
+                for arm, text in ARMS.items()
+            ],
+            "steps of fine-tuning",
+            "loss above the untouched model's, nats",
+            caption="At step 0 the reset has just been made; 0 is the loss before. Bands: 95 % over tokens.",
+        )
+        for mode, title in MODES.items()
+    ]
+    names = [group["name"] for group in groups]
+    charts.append(
+        Chart(
+            "row-reset-recovered",
+            "How much of the damage is made good",
+            [
+                Series.of(title, names, [g[mode]["recovered"] for g in groups], "points")
+                for mode, title in MODES.items()
+            ],
+            "occurrences of the token in the training text",
+            "1 - (loss after - control) / damage",
+            caption="Whiskers: 95 % bootstrap over tokens. 1 is all of the damage, 0 is none.",
+        )
+    )
+    own, others = (curves["row"][name] for name in ("own", "others"))
+    charts.append(
+        Chart(
+            "row-reset-cosine",
+            "Does the row come back?",
+            [
+                Series.of("its own original", steps, own),
+                Series.of("originals of equally frequent tokens", steps, others, "dashed"),
+            ],
+            "steps of training the row alone",
+            "cosine about the mean row",
+            caption="The dashed line is the null: what the row has in common with tokens of its stratum.",
+        )
+    )
+    return charts
+
+
+def _stack(chunks: Sequence[Result]) -> dict[str, np.ndarray]:
     """What was measured in all chunks, each (points, rows)."""
     return {name: np.concatenate([chunk[name] for chunk in chunks], 1) for name in chunks[0]}
 
 
-def _over_seeds(seeds: Sequence[Sequence[dict[str, Any]]]) -> dict[str, np.ndarray]:
+def _mean(stacks: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Means over seeds, each (points, rows)."""
-    stacks = [_stack(chunks) for chunks in seeds]
     return {name: np.mean([stack[name] for stack in stacks], 0) for name in stacks[0]}
 
 
-def _rows(drawn: dict[str, np.ndarray], texts: Sequence[str], measured: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(drawn: Result, measured: dict[str, Any]) -> list[dict[str, Any]]:
     """One dict per token: what it is, and the losses and cosines before, at and after."""
     lines = []
     for i, token in enumerate(drawn["tokens"].tolist()):
-        line: dict[str, Any] = {"token": token, "text": texts[token], "count": int(drawn["counts"][i])}
+        line: dict[str, Any] = {"token": token, "text": drawn["texts"][i], "count": int(drawn["counts"][i])}
         line["stratum"] = int(drawn["stratum"][i])
         line["judged_on"] = "validation" if drawn["from_val"][i] else "training text left out"
         for mode, arms in measured.items():
-            reset, control = arms["reset"], arms["control"]
-            line[mode] = {
-                "before": control["loss"][0, i],
-                "reset": reset["loss"][0, i],
-                "after": reset["loss"][-1, i],
-                "control": control["loss"][-1, i],
-            }
+            reset, control = arms["reset"]["loss"], arms["control"]["loss"]
+            line[mode] = {"before": control[0, i], "reset": reset[0, i], "after": reset[-1, i]}
+            line[mode]["control"] = control[-1, i]
         row = measured["row"]["reset"]
         line["cosine_to_own"], line["cosine_to_others"] = row["own"][-1, i], row["others"][-1, i]
         lines.append(line)
