@@ -5,7 +5,7 @@ import pytest
 
 import zoo
 from zoo import sources
-from zoo.studies.embedding.rows import read_tokens
+from zoo.shared_tasks.rows import read_tokens
 
 TOKENS = ["a", "ï", " b"]
 

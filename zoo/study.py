@@ -8,6 +8,7 @@ Everything else (arguments, folders, processes, progress, costs, pages) is the s
 
 import hashlib
 import json
+import re
 import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -169,6 +170,10 @@ class Study:
         """What has to be computed, without those of `parts`. It computes nothing itself."""
         return ()
 
+    def notes(self) -> Sequence[str]:
+        """What the user should know before anything is computed."""
+        return ()
+
     def report(self, results: Results) -> Report:
         """What the results of its `tasks` show. The runner adds title, command, settings and costs.
 
@@ -258,8 +263,14 @@ def _check_number(name: str, value: Any, hint: Any) -> None:
             try:
                 kind(one)
             except (ValueError, TypeError):
-                rule = " and ".join(f"{sign} {limit}" for sign, limit in kind._restrictions)
+                rule = restriction(kind._expression)
                 raise ZooError(f"{name} is {one}; it must be {rule}") from None
+
+
+def restriction(expression: str) -> str:
+    """What jsonargparse says of a number's range, such as v>=2, in words."""
+    words = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
+    return re.sub(r"v(>=|<=|>|<)", lambda sign: f"{words[sign[1]]} ", expression)
 
 
 def _plain_number(value: Any) -> Any:
@@ -272,5 +283,7 @@ def _plain_number(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Task):
+        return type(value).__name__
     text = value.name if hasattr(value, "name") else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

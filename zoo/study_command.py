@@ -173,9 +173,11 @@ def _one_line(message: str, known: Sequence[str]) -> str:
 
 def _of_value(message: str) -> str:
     """A message about the value of a setting."""
+    from zoo.study import restriction
+
     key = next(iter(re.findall(r'Parser key "([^"]+)"', message)), "")
     if match := re.search(r"(\S+) does not conform to restriction (.*)", message):
-        return f"{key} is {match[1]}; it must be {match[2].replace('v', '')}"
+        return f"{key} is {match[1]}; it must be {restriction(match[2])}"
     if match := re.search(r"invalid literal for int.*: (.*)|could not convert string to float: (.*)", message):
         return f"{key} is {match[1] or match[2]}; a {'whole number' if match[1] else 'number'} is needed"
     noise = ("Parser key", "Does not validate", "Subtypes", "Errors")
@@ -189,6 +191,8 @@ def _run(study: Any, how: HowToRun, file: Path | None) -> int:
 
     assert how.out is not None
     run = Run(study, expanded(how.out), how.parts.split(",") if how.parts else None)
+    for note in study.notes():
+        print(f"note: {note}", file=sys.stderr)
     if how.plan:
         _show_plan(run, how.jobs)
         return 0

@@ -1,12 +1,13 @@
-import csv
 import re
 
 import numpy as np
 import pytest
 import torch
+from doing_studies import answer
 
+from zoo.analysis import dictionaries
 from zoo.null_models import planted
-from zoo.studies import basis_pursuit, basis_pursuit_report
+from zoo.studies.basis_pursuit import BasisPursuit, Lines
 
 
 @pytest.fixture
@@ -14,17 +15,18 @@ def small_study(tmp_path, monkeypatch):
     """Rows that are sums of 2 of 24 atoms, as a source."""
     rows, _, _ = planted(1200, 16, 24, 2, generator=torch.Generator().manual_seed(3))
     np.save(tmp_path / "rows.npy", rows.numpy())
-    monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 2, 4))
-    monkeypatch.setattr(basis_pursuit, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
-    settings = {"n_atoms": 24, "penalties": [0.4, 0.1], "dictionary_steps": 15, "seeds": 2, "at_l0": 3}
-    return lambda **changed: basis_pursuit.run(tmp_path / "study", [str(tmp_path / "rows.npy")], **settings | changed)
+    monkeypatch.setattr(dictionaries, "BASELINE_L0", (1, 2, 4))
+    settings = {"n_atoms": 24, "penalties": (0.4, 0.1), "dictionary_steps": 15, "seeds": 2, "at_l0": 3}
+    return lambda **changed: BasisPursuit((str(tmp_path / "rows.npy"),), **settings | changed)
 
 
 def test_the_study_tells_superposition_from_its_covariance(small_study, tmp_path):
-    results = small_study()
+    report = answer(small_study(), tmp_path)
+    section = report.sections[0]
+    lines = section.numbers["lines"]
 
     def at_smallest_penalty(matrix, key):
-        return np.array([r[key] for r in results if r["matrix"] == matrix and key in r and r.get("penalty") == 0.1])
+        return np.array([r[key] for r in lines if r["matrix"] == matrix and key in r and r.get("penalty") == 0.1])
 
     for key, factor in (("fvu_debiased", 0.5), ("l0", 0.5), ("fvu", 0.7)):
         real, null = (at_smallest_penalty(m, key) for m in ("embedding", "covariance-matched"))
@@ -33,37 +35,36 @@ def test_the_study_tells_superposition_from_its_covariance(small_study, tmp_path
     assert at_smallest_penalty("covariance-matched", "cosine") < 0.9
     # The smallest codes without error: those the rows were made of, and never more than a Gaussian's.
     assert (at_smallest_penalty("embedding", "gauge") < at_smallest_penalty("covariance-matched", "gauge")).all()
-    assert not any(r.get("uncertified", 0) for r in results)
-    table = (tmp_path / "study" / "table.md").read_text()
-    assert "0 rows are not certified" in table
-    assert "| held-out FVU, debiased |" in table
-    assert (tmp_path / "study" / "curves.png").stat().st_size > 10_000
-    with (tmp_path / "study" / "results.csv").open() as f:
-        assert len(list(csv.DictReader(f))) == len(results)
-
-
-def test_a_finished_study_is_not_made_again_and_not_mixed_with_another(small_study, tmp_path, refused):
-    first = small_study(dictionary_steps=2)
-    times = {f: f.stat().st_mtime_ns for f in (tmp_path / "study" / "runs").iterdir()}
-    assert small_study(dictionary_steps=2) == first
-    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "study" / "runs").iterdir()} == times
-    with refused("a study with dictionary_steps 2, and dictionary_steps is 3 now"):
-        small_study(dictionary_steps=3)
+    assert not any(r.get("uncertified", 0) for r in lines)
+    assert "codes none lack a certificate" in section.finding
+    assert "held-out FVU, debiased" in [row[0] for row in section.tables[0].rows]
+    drawn = {series.name: series for series in section.charts[0].series}
+    at_penalties = [
+        np.mean(
+            [
+                r["fvu_debiased"]
+                for r in lines
+                if (r["matrix"], r["coder"], r.get("penalty")) == ("isotropic", "basis pursuit", p)
+            ]
+        )
+        for p in (0.4, 0.1)
+    ]
+    assert sorted(at_penalties) == pytest.approx(sorted(drawn["isotropic"].y))
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"seeds": 1}, "seeds is 1"),
-        ({"penalties": [0.1, 0.4]}, "penalties must be descending"),
-        ({"penalties": [0.1, 0.0]}, "all above 0"),
-        ({"steps": [512, 8]}, "steps must be ascending"),
+        ({"seeds": 1}, "seeds is 1; it must be at least 2"),
+        ({"penalties": (0.1, 0.4)}, "penalties must be descending"),
+        ({"penalties": (0.1, 0.0)}, "penalties is 0.0; it must be above 0"),
+        ({"steps": (512, 8)}, "steps must be ascending"),
         ({"n_atoms": 1100}, "FVU 0 at L0 1"),
     ],
 )
 def test_settings_that_make_no_study_are_refused_before_anything_is_learned(small_study, refused, changed, words):
     with refused(words):
-        small_study(**changed)
+        small_study(**changed).tasks()
 
 
 def test_the_error_over_pretraining_is_told_for_revisions_of_a_hub_repository(hub, tmp_path, monkeypatch):
@@ -72,7 +73,7 @@ def test_the_error_over_pretraining_is_told_for_revisions_of_a_hub_repository(hu
     atoms = torch.randn(24, 16, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(600, 16, generator=torch.Generator().manual_seed(1))
     rows, _, _ = planted(600, 16, 24, 2, generator=torch.Generator().manual_seed(3))
-    steps = [0, 1, 4, 16, 64, 256]
+    steps = (0, 1, 4, 16, 64, 256)
     for step in steps:  # superposition emerges from noise
         folder = tmp_path / f"weights-{step}"
         folder.mkdir()
@@ -80,18 +81,18 @@ def test_the_error_over_pretraining_is_told_for_revisions_of_a_hub_repository(hu
         save_file({"gpt_neox.embed_in.weight": W, "embed_out.weight": atoms}, folder / "model.safetensors")
         (folder / "config.json").write_text('{"model_type": "gpt_neox"}')
         hub("org/neox", folder, revision=f"step{step}", absent=["tokenizer.json"])
-    monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 2))
-    monkeypatch.setattr(basis_pursuit, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
-    settings = {"n_atoms": 24, "penalties": [0.8, 0.2], "dictionary_steps": 3, "seeds": 2, "at_l0": 2}
-    results = basis_pursuit.run(tmp_path / "study", ["hf:org/neox@step{step}"], steps, **settings)
-    error = {(r["step"], r["matrix"]): r["fvu"] for r in results if r.get("penalty") == 0.2 and "fvu" in r}
+    monkeypatch.setattr(dictionaries, "BASELINE_L0", (1, 2))
+    settings = {"n_atoms": 24, "penalties": (0.8, 0.2), "dictionary_steps": 3, "seeds": 2, "at_l0": 2}
+    report = answer(BasisPursuit(("hf:org/neox@step{step}",), steps, **settings), tmp_path)
+    lines = report.sections[0].numbers["lines"]
+    error = {(r["step"], r["matrix"]): r["fvu"] for r in lines if r.get("penalty") == 0.2 and "fvu" in r}
     assert error[0, "embedding"] == pytest.approx(error[0, "covariance-matched"], rel=0.15)
     assert error[256, "embedding"] < 0.7 * error[256, "covariance-matched"]
-    assert all(f"| step {step} | " in (tmp_path / "study" / "table.md").read_text() for step in steps)
+    assert [row[0] for row in report.sections[1].tables[0].rows] == list(steps)
 
 
 def test_the_limit_of_a_falling_error_and_of_a_growing_distance_are_told():
-    steps = [0, 1, 4, 16, 64, 256]
+    steps = (0, 1, 4, 16, 64, 256)
     lines = []
     for step in steps:
         for matrix, end in (("embedding", 0.2), ("covariance-matched", 0.5)):
@@ -100,7 +101,6 @@ def test_the_limit_of_a_falling_error_and_of_a_growing_distance_are_told():
                     fvu = end + (0.8 - end) * (max(step, 0.5) / 0.5) ** -0.5
                     line = {"source": "a", "step": step, "matrix": matrix, "seed": seed, "coder": "basis pursuit"}
                     lines.append(line | {"l0": l0, "fvu_debiased": fvu})
-    results = basis_pursuit_report.Results(lines, {"steps": steps, "sources": ["a"], "at_l0": 16})
-    error, distance = basis_pursuit_report._limits(results, ["embedding", "covariance-matched"])
-    assert re.search(r"embedding's error under limit \+ b step\^-c: 0\.(19|20|21)\d \[", error)
+    error, distance = Lines(lines, BasisPursuit(("a",), steps, seeds=2, at_l0=16)).limits()
+    assert re.search(r"embedding's error under limit \+ b step\^-c, .*: 0\.(19|20|21)\d \[", error)
     assert re.search(r"distance from the null model's under .*: -0\.(29|30|31)\d \[", distance)

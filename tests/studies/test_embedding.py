@@ -7,16 +7,21 @@ import sys
 import numpy as np
 import pytest
 import torch
+from doing_studies import answer
 
-from zoo import report
+from zoo.analysis import dictionaries, structure
 from zoo.analysis.multiple_tests import rate_limit
 from zoo.analysis.token_families import CYCLIC
+from zoo.estimates import Estimate
+from zoo.matrices import NORM_MATCHED, matrices
 from zoo.near_neighbours import nearest
 from zoo.null_models import planted
-from zoo.studies import basis_pursuit, embedding
-from zoo.studies.embedding import coding_sections, controls, rows, structure, study
-from zoo.studies.embedding.verdict import Measured, decide, explained, needed
-from zoo.studies.matrices import NORM_MATCHED, matrices
+from zoo.shared_tasks import pursuit
+from zoo.shared_tasks.rows import Rows, UntrainedRows, read_tokens
+from zoo.source import Source
+from zoo.studies import basis_pursuit, description_length, recognised_superpositions
+from zoo.studies.embedding import Embedding, Measured, decide, explained, needed
+from zoo.study import Work, all_tasks
 
 D, PAIRS = 24, 80
 RANK = 2  # of the planted binding
@@ -56,70 +61,63 @@ def without_costly_ones(n_atoms, d_model):
 @pytest.fixture
 def small_study(tmp_path, monkeypatch):
     """The study of some rows, small and in this process."""
-    for module in (study, basis_pursuit, controls):
-        monkeypatch.setattr(module, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
-    monkeypatch.setattr(study, "PENALTIES", (0.3, 0.1))
-    monkeypatch.setattr(study, "DICTIONARY_STEPS", 12)
-    monkeypatch.setattr(study, "LEAST_ATOMS", 12)
+    monkeypatch.setattr(pursuit, "PENALTIES", (0.3, 0.1))
+    monkeypatch.setattr(pursuit, "DICTIONARY_STEPS", 12)
+    monkeypatch.setattr(description_length, "LEAST_ATOMS", 12)
     monkeypatch.setattr(basis_pursuit, "matrices", without_costly_ones)
-    monkeypatch.setattr(controls, "SPARSITIES", (2,))
-    monkeypatch.setattr(controls, "NOISES", (0.0,))
-    monkeypatch.setattr(basis_pursuit, "_gauge", lambda *_: {})
-    monkeypatch.setattr(basis_pursuit, "BASELINE_L0", (1, 4))
+    monkeypatch.setattr(recognised_superpositions, "SPARSITIES", (2,))
+    monkeypatch.setattr(recognised_superpositions, "NOISES", (0.0,))
+    monkeypatch.setattr(dictionaries, "gauge", lambda *_: {})
+    monkeypatch.setattr(dictionaries, "BASELINE_L0", (1, 4))
     monkeypatch.setitem(sys.modules, "umap", None)  # as where it is not installed
 
     def run(rows, named=True, **settings):
         np.save(tmp_path / "W.npy", rows.numpy())
         if named:
             (tmp_path / "W.tokens.json").write_text(json.dumps(TOKENS))
-        given = {"sources": (str(tmp_path / "W.npy"),), "n_atoms": 36, "seeds": 2, "null_draws": 5}
-        return embedding.run(tmp_path / "out", embedding.Settings(**given | settings), "python -m zoo study embedding")
+        given = {"source": (str(tmp_path / "W.npy"),), "n_atoms": 36, "seeds": 2, "null_draws": 5}
+        return answer(Embedding(**given | settings), tmp_path)
 
     return run
 
 
-def found(written, experiment):
-    return {line["name"]: line for line in written.verdict.numbers["findings"] if line["experiment"] == experiment}
+def found(written, kind):
+    return {line["name"]: line for line in written.verdict.numbers["findings"] if line["kind"] == kind}
 
 
-def test_superposition_is_explained_untrained_rows_aside_and_holds_nothing_else(small_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(controls, "SPARSITIES", (2, 4))
-    monkeypatch.setattr(controls, "NOISES", (0.0, 0.2))
+def test_superposition_is_explained_untrained_rows_aside_and_holds_nothing_else(small_study, monkeypatch):
+    monkeypatch.setattr(recognised_superpositions, "SPARSITIES", (2, 4))
+    monkeypatch.setattr(recognised_superpositions, "NOISES", (0.0, 0.2))
     rows = superposition()
     rows[-40:] = rows[-40] * 0.5 + 0.01 * gaussian()[-40:]  # untrained
     written = small_study(rows)
     assert "40 rows look untrained; they were set aside" in written.subject
-    kept = json.loads((tmp_path / "out" / "rows" / "run-0" / "last.tokens.json").read_text())
-    assert kept == TOKENS[:-40]
     assert written.verdict.headline.startswith("Explained by superposition")
     numbers = written.verdict.numbers
     assert (numbers["case"], numbers["needed"]) == ("explained by superposition", "not tested")
-    assert numbers["error"]["high"] < 0.05 < numbers["null_error"]["low"]
+    assert numbers["error"].high < 0.05 < numbers["null_error"].low
     assert numbers["controls"].startswith("Rows that are sums of up to 2 atoms without noise would have been called")
     assert numbers["findings"] == []
-    ratio = {s.id: s for s in written.sections}["A7"].numbers["ratio"]["36"]
-    assert ratio["embedding"]["high"] < 0.8 * ratio["covariance-matched"]["low"]  # bits
-    tested = {section.id: section.tested for section in written.sections}
-    assert tested == {f"A{i}": i in (2, 4, 7, 8, 9) for i in range(1, 10)} | {"rows": True, "controls": True}
-    read = report.read(tmp_path / "out" / "report.json")
-    assert read["verdict"]["headline"] == written.verdict.headline
-    assert "Explained by superposition" in (tmp_path / "out" / "report.html").read_text()
-    for section in read["sections"]:
-        assert all(
-            (tmp_path / "out" / "figures" / f"{chart['name']}.png").stat().st_size for chart in section["charts"]
-        )
+    assert "What changes if untrained rows are kept? | held-out FVU" in written.verdict.evidence
+    sections = {section.id: section for section in written.sections}
+    ratio = sections["description-length"].numbers["ratio"][36]
+    assert ratio["embedding"].high < 0.8 * ratio["covariance-matched"].low  # bits
+    untested = {name for name, section in sections.items() if not section.tested}
+    assert untested == {"sparse-rows", "pretraining", "frozen-embedding", "row-reset"}
+    kept = sections["untrained-rows"].numbers
+    assert (kept["n_rows"], sum(map(len, kept["aside"].values()))) == (len(TOKENS) - 40, 40)
 
 
 def test_planted_circles_and_binding_are_found_with_their_families_and_rank(small_study):
     written = small_study(with_circles_and_binding())
-    assert set(found(written, "A9")) == {"weekdays", "months"}
-    assert set(found(written, "A8")) == {"-s"}
-    assert found(written, "A8")["-s"]["rank"] == RANK
+    assert set(found(written, "circles")) == {"weekdays", "months"}
+    assert set(found(written, "binding")) == {"-s"}
+    assert found(written, "binding")["-s"]["rank"] == RANK
     assert "a matrix relates the rows of -s; weekdays and months on a circle" in written.verdict.headline
     sections = {section.id: section for section in written.sections}
-    assert sections["A9"].finding.startswith("Circles: weekdays, months.")
-    assert "-s (rank 2)" in sections["A8"].finding
-    assert sections["A9"].numbers["families"]["weekdays"]["share"] > 0.7
+    assert sections["circles"].finding.startswith("Circles: weekdays, months.")
+    assert "-s (rank 2)" in sections["binding"].finding
+    assert sections["circles"].numbers["families"]["weekdays"]["share"] > 0.7
 
 
 def test_gaussian_rows_are_not_explained_and_hold_nothing(small_study):
@@ -127,7 +125,7 @@ def test_gaussian_rows_are_not_explained_and_hold_nothing(small_study):
     assert written.verdict.numbers["case"] == "not explained by sparse coding"
     assert written.verdict.numbers["findings"] == []
     difference = written.verdict.numbers["difference"]
-    assert difference["low"] - 0.02 < 0 < difference["high"] + 0.02  # no nearer to sparse than a Gaussian
+    assert difference.low - 0.02 < 0 < difference.high + 0.02  # no nearer to sparse than a Gaussian
 
 
 def steep(power, seed=0):
@@ -152,7 +150,7 @@ def noisy(noise, sparsity=2, seed=1):
     [
         pytest.param(noisy(0.0, 1), {"explained by superposition"}, True, id="one atom a row"),
         pytest.param(noisy(0.02), {"explained by superposition", "undecided"}, True, id="little noise"),
-        pytest.param(noisy(0.3), {"not explained by sparse coding"}, True, id="much noise"),
+        pytest.param(noisy(0.3), {"not explained by sparse coding"}, None, id="much noise"),
         pytest.param(noisy(0.0, 8), {"not explained by sparse coding"}, None, id="eight atoms a row"),
         pytest.param(steep(1), {"not explained by sparse coding"}, False, id="Gaussian, i^-1"),
         pytest.param(steep(2), {"not explained by sparse coding", "the error tells nothing"}, False, id="i^-2"),
@@ -167,24 +165,25 @@ def test_matrices_that_are_known_get_their_verdict(small_study, rows, cases, les
     assert numbers["case"] in cases
     assert numbers["findings"] == []
     if less_than_gaussian is not None:
-        assert (numbers["difference"]["high"] < 0) == less_than_gaussian
-    bits = {s.id: s for s in written.sections}["A7"].numbers["told"]
-    assert (bits == coding_sections.AS_A_GAUSSIAN) or less_than_gaussian is not False
+        assert (numbers["difference"].high < 0) == less_than_gaussian
+    bits = {s.id: s for s in written.sections}["description-length"].numbers["told"]
+    assert bits == description_length.TOLD["undecided"] or less_than_gaussian is not False
 
 
-def test_fewer_atoms_than_dimensions_are_pointed_out_and_what_is_missing_says_why(small_study, tmp_path, capsys):
+def test_fewer_atoms_than_dimensions_are_pointed_out_and_what_is_missing_says_why(small_study, tmp_path):
     written = small_study(superposition(), n_atoms=12)
-    assert "note: 12 atoms do not span the 24 dimensions" in " ".join(capsys.readouterr().err.split())
+    (note,) = Embedding((str(tmp_path / "W.npy"),), n_atoms=12).notes()
+    assert note.startswith("12 atoms do not span the 24 dimensions")
     sections = {section.id: section for section in written.sections}
-    assert not sections["controls"].tested
-    assert "No control is possible with 12 atoms in 24 dimensions" in sections["controls"].finding
+    assert not sections["recognised-superpositions"].tested
+    assert "No control is possible with 12 atoms in 24 dimensions" in sections["recognised-superpositions"].finding
     assert "No control is possible" in written.verdict.certainty
-    table = (tmp_path / "out" / "A2" / "table.md").read_text()
-    assert "12 atoms do not span 24 dimensions: the gauge norm at error 0 does not exist" in table
-    row = next(line for line in table.splitlines() if line.startswith("| held-out FVU, debiased"))
-    assert "| - |" not in row
-    assert "nan" not in table
-    assert "planted" not in {s.id: s for s in written.sections}["A2"].tables.split("12 atoms do not span")[0]
+    table, *told = sections["basis-pursuit"].tables
+    assert "12 atoms do not span 24 dimensions: the gauge norm at error 0 does not exist" in told[0]
+    row = next(row for row in table.rows if row[0] == "held-out FVU, debiased")
+    assert all(math.isfinite(cell.mean) for cell in row[1:])
+    assert "nan" not in table.markdown()
+    assert "planted" not in table.columns
 
 
 def test_of_100_null_models_hardly_any_has_a_finding():
@@ -200,47 +199,50 @@ def test_of_100_null_models_hardly_any_has_a_finding():
     assert rate_limit(had, 100) < 0.1, structure.false_rate(false)
 
 
-def test_the_error_over_pretraining_without_tokens_and_a_study_that_goes_on(
-    small_study, tmp_path, monkeypatch, refused
-):
+def test_the_error_over_pretraining_of_rows_without_tokens(small_study, tmp_path):
     g = torch.Generator().manual_seed(0)
     noise, learned = torch.randn(len(TOKENS), D, generator=g), superposition()
     steps = (0, 1, 8, 64)
-    for step in steps:  # without tokens
+    for step in steps:
         np.save(tmp_path / f"{step}.npy", (learned + noise * 1.5 / (1 + step)).numpy() if step else noise.numpy())
-    settings = {"sources": (str(tmp_path / "{step}.npy"),), "steps": steps}
-    written = small_study(learned, **settings)
+    written = small_study(learned, source=(str(tmp_path / "{step}.npy"),), steps=steps)
     sections = {section.id: section for section in written.sections}
-    assert {name: section.tested for name, section in sections.items() if name in ("A4", "A8")} == {
-        "A4": False,
-        "A8": False,
-    }
-    assert "the tokens are not known" in sections["A8"].finding
-    assert "circles and binding of known tokens" in written.verdict.certainty
-    a3 = sections["A3"]
-    errors = [interval["mean"] for interval in a3.numbers["embedding"]]
+    assert not sections["atom-neighbours"].tested
+    assert not sections["binding"].tested
+    assert "tokens of the rows are not known" in sections["binding"].finding
+    assert "atom-neighbours, binding" in written.verdict.certainty
+    pretraining = sections["pretraining"]
+    errors = [error.mean for error in pretraining.numbers["embedding"]]
     assert errors[0] > 0.15 > 0.05 > errors[-1]
-    assert abs(a3.numbers["difference"][0]["mean"]) < 0.05  # an untrained matrix is a Gaussian
-    assert a3.numbers["limit"] is None  # 3 steps after the first are too few
-    made = {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("runs/*.json")}
-    monkeypatch.setattr(structure, "look", None)  # which nothing calls again
-    again = small_study(learned, **settings)
-    assert again.verdict == written.verdict
-    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "out").rglob("runs/*.json")} == made
-    with refused("a study with seeds 2, and seeds is 3 now"):
-        small_study(learned, **settings, seeds=3)
-    assert small_study(learned, **settings, tolerance=0.9).settings["tolerance"] == 0.9  # which changes no part
-    np.save(tmp_path / "8.npy", noise.numpy())
-    with refused("a study of other rows or tokens"):
-        small_study(learned, **settings)
+    assert abs(pretraining.numbers["difference"][0].mean) < 0.05  # an untrained matrix is a Gaussian
+    assert pretraining.numbers["limit"] is None  # 3 steps after the first are too few
+
+
+def test_what_a_changed_setting_does_not_touch_is_the_same_task(small_study, tmp_path):
+    np.save(tmp_path / "W.npy", superposition().numpy())
+    (tmp_path / "W.tokens.json").write_text(json.dumps(TOKENS))
+
+    def keys(**settings):
+        given = {"source": (str(tmp_path / "W.npy"),), "n_atoms": 36, "seeds": 2, "null_draws": 5}
+        return {task.key for task in all_tasks(Embedding(**given | settings))}
+
+    before = keys()
+    assert keys(tolerance=0.9, margin=0.5) == before
+    assert before < keys(seeds=3)
+    assert before < keys(null_draws=6)
+    np.save(tmp_path / "other.npy", superposition().numpy())
+    (tmp_path / "other.tokens.json").write_text(json.dumps(TOKENS))
+    assert keys(source=(str(tmp_path / "other.npy"),)) == before  # what a file holds counts, not where it lies
+    np.save(tmp_path / "another.npy", superposition(2).numpy())
+    assert not keys(source=(str(tmp_path / "another.npy"),)) & before
 
 
 def test_several_runs_of_pretraining_are_the_units_of_the_intervals(small_study, tmp_path):
     np.save(tmp_path / "other.npy", superposition(2).numpy())
-    sources = (str(tmp_path / "W.npy"), str(tmp_path / "other.npy"))
-    written = small_study(superposition(), sources=sources)
+    source = (str(tmp_path / "W.npy"), str(tmp_path / "other.npy"))
+    written = small_study(superposition(), source=source)
     assert "2 runs of pretraining, of 2 seeds each" in written.verdict.certainty
-    assert written.verdict.numbers["error"]["mean"] < 0.05 < written.verdict.numbers["null_error"]["mean"]
+    assert written.verdict.numbers["error"].mean < 0.05 < written.verdict.numbers["null_error"].mean
 
 
 def test_few_or_flat_rows_are_refused(small_study, refused):
@@ -260,19 +262,19 @@ def test_few_or_flat_rows_are_refused(small_study, refused):
 )
 def test_vocabularies_are_read_in_every_layout(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    assert rows.read_tokens(str(tmp_path / name)) == ["a", " b", " c"]
+    assert read_tokens(str(tmp_path / name)) == ["a", " b", " c"]
 
 
 @pytest.mark.slow
 def test_a_map_by_umap_keeps_neighbours_and_takes_opposite_atoms_for_one():
     pytest.importorskip("umap")
-    from zoo.studies.embedding.atoms import _map
+    from zoo.analysis.atom_kinds import map_of
 
     g = torch.Generator().manual_seed(0)
     kind = torch.arange(120) % 4
     directions = 3 * torch.nn.functional.normalize(torch.randn(4, 16, generator=g))[kind]
     directions += 0.3 * torch.randn(120, 16, generator=g)
-    drawn = _map(directions * torch.where(torch.rand(120, 1, generator=g) < 0.5, 1.0, -1.0))
+    drawn = map_of(directions * torch.where(torch.rand(120, 1, generator=g) < 0.5, 1.0, -1.0))
     assert drawn["method"] == "UMAP"
     places = torch.tensor(drawn["places"])
     nearest = torch.cdist(places, places).fill_diagonal_(torch.inf).topk(5, largest=False).indices
@@ -289,16 +291,18 @@ def test_steps_that_are_revisions_on_the_hub_are_found(hub, tmp_path, refused, r
         save_file({"gpt_neox.embed_in.weight": gaussian(step)[:50]}, folder / "model.safetensors")
         (folder / "config.json").write_text('{"model_type": "gpt_neox"}')
         hub("org/neox", folder, revision=revision.format(step), absent=["tokenizer.json"])
-    prepared = rows.prepare(tmp_path / "out", ["hf:org/neox"], [0, 512])
-    assert (prepared["n_rows"], prepared["d_model"]) == (50, D)
-    W = np.load(prepared["patterns"][0].replace("{step}", "512"))
+    source = Source.open("hf:org/neox")
+    untrained = UntrainedRows((source,), 512)
+    found = {untrained: untrained.do(Work({}, tmp_path))}
+    assert (found[untrained]["n_tokens"], found[untrained]["d_model"]) == (50, D)
+    W = Rows(source, 512, untrained).do(Work(found, tmp_path))["W_E"]
     assert np.array_equal(W, gaussian(512)[:50].numpy())
     with refused("has no step 8, neither as a folder nor as"):
-        rows.prepare(tmp_path / "other", ["hf:org/neox"], [0, 8])
+        source.embedding(8)
 
 
 def interval(low, high):
-    return {"mean": (low + high) / 2, "low": low, "high": high}
+    return Estimate((low + high) / 2, low, high)
 
 
 @pytest.mark.parametrize(
@@ -347,12 +351,12 @@ def test_a_no_that_more_pretraining_may_take_back_asks_for_checkpoints_and_not_f
     ("settings", "words"),
     [
         ({"seeds": 1}, "seeds is 1; it must be at least 2"),
-        ({"null_draws": 2}, "null_draws is 2"),
-        ({"tolerance": 0.0}, "must lie between 0 and 1"),
-        ({"train": "no.yaml"}, "--train no.yaml: there is no such config"),
-        ({"sources": ("nothing",)}, "no checkpoint 'nothing'"),
+        ({"null_draws": 2}, "null_draws is 2; it must be at least 5"),
+        ({"tolerance": 0.0}, "tolerance is 0.0; it must be above 0 and below 1"),
+        ({"train": "no.yaml"}, "config 'no.yaml' cannot be read"),
+        ({"source": ("nothing",)}, "no checkpoint 'nothing'"),
         ({"tokens": "none.txt"}, "--tokens none.txt cannot be read"),
-        ({"n_atoms": 4}, "n_atoms is 4; it must be at least 12"),
+        ({"n_atoms": 4}, "n_atoms is 4; it must be at least 8"),
         ({"n_atoms": 700}, "use fewer atoms"),
         ({"frequency_power": 1.0}, "how often the tokens of"),
         ({"steps": (64, 8)}, "steps must be ascending"),

@@ -1,4 +1,4 @@
-"""Rows that the study sets aside."""
+"""Rows that studies of an embedding set aside."""
 
 import json
 
@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from zoo import sources
-from zoo.studies.embedding import rows
-from zoo.studies.embedding.sections import _subject
+from zoo.shared_tasks.rows import Rows, UntrainedRows
+from zoo.source import Source
+from zoo.studies.untrained_rows import UntrainedRowsStudy
+from zoo.study import Work
 
 N, D, UNTRAINED = 600, 24, 60
 
@@ -33,86 +35,84 @@ def saved(folder, W, counts=None):
     return str(folder / "W.npy")
 
 
-def subject(prepared, **settings):
-    done = {"rows": prepared, "settings": {"sources": ["W.npy"]}, "steps": [None]}
-    return _subject(done)
+def judged(folder, *names):
+    """Which rows look untrained, and the tasks that read the rows without these and with them."""
+    untrained = UntrainedRows(tuple(map(Source.open, names)), None)
+    results = {untrained: untrained.do(Work({}, folder))}
+    work = Work(results, folder)
+    return results[untrained], *(Rows(Source.open(names[0]), None, untrained, keep).do(work) for keep in (False, True))
+
+
+def subject(found, **settings):
+    n_rows = found["n_tokens"] - (0 if settings.get("keep_untrained") else found["untrained"])
+    return UntrainedRowsStudy("W.npy", **settings)._subject(found, n_rows)
 
 
 def test_all_names_that_are_set_aside_are_kept_by_reason_and_the_page_says_how_many_more(tmp_path):
     counts = [9] * N
     counts[7] = 0
-    prepared = rows.prepare(tmp_path / "out", [saved(tmp_path, matrix(), counts)], [None])
-    assert prepared["aside"] == {
+    found, _, _ = judged(tmp_path, saved(tmp_path, matrix(), counts))
+    assert found["aside"] == {
         "never occur": ["word7"],
         "common cluster": TOKENS[-UNTRAINED:],
         "reserved name": ["[unused3]"],
     }
-    assert json.loads((tmp_path / "out" / "rows" / "rows.json").read_text())["aside"] == prepared["aside"]
-    told = subject(prepared)
+    told = subject(found)
     assert f"{UNTRAINED + 2} rows look untrained; they were set aside, and {N - UNTRAINED - 2} rows are studied" in told
     assert f"common cluster {UNTRAINED} (`` rare0 ``, `` rare8 ``" in told
     assert "and 52 more)" in told
     assert "No random start stands out, so rows were kept where nothing else decides." in told
 
 
-def test_the_rows_of_the_last_step_are_also_there_with_none_set_aside(tmp_path):
+def test_rows_tokens_and_counts_stay_together_when_some_are_set_aside(tmp_path):
     counts = list(range(1, N + 1))
-    prepared = rows.prepare(tmp_path / "out", [saved(tmp_path, matrix(), counts)], [None])
-    (place,) = prepared["patterns_all"]
-    assert torch.equal(sources.embedding(place), matrix())
-    assert sources.token_strings(place) == TOKENS
-    assert sources.token_counts(place).tolist() == counts
+    _, aside, every = judged(tmp_path, saved(tmp_path, matrix(), counts))
+    assert np.array_equal(every["W_E"], matrix().numpy())
+    assert every["tokens"] == TOKENS
+    assert every["counts"].tolist() == counts
     kept = [i for i in range(N - UNTRAINED) if i != 3]
-    (place,) = prepared["patterns"]
-    assert torch.equal(sources.embedding(place), matrix()[kept])
-    assert sources.token_strings(place) == [TOKENS[i] for i in kept]
-    assert sources.token_counts(place).tolist() == [counts[i] for i in kept]
-    assert rows.prepare(tmp_path / "out", [str(tmp_path / "W.npy")], [None]) == prepared  # which is read, not made
+    assert np.array_equal(aside["W_E"], matrix()[kept].numpy())
+    assert aside["tokens"] == [TOKENS[i] for i in kept]
+    assert aside["counts"].tolist() == [counts[i] for i in kept]
 
 
-def test_where_nothing_is_set_aside_or_all_is_kept_the_rows_are_the_same(tmp_path):
-    source = saved(tmp_path, matrix())
-    kept = rows.prepare(tmp_path / "kept", [source], [None], keep_all=True)
-    assert kept["patterns_all"] == kept["patterns"]
-    assert kept["untrained"] == UNTRAINED + 1
-    assert "they were kept" in subject(kept)
-    np.save(tmp_path / "g.npy", torch.randn(N, D).numpy())
-    none = rows.prepare(tmp_path / "none", [str(tmp_path / "g.npy")], [None])
-    assert none["patterns_all"] == none["patterns"]
-    assert (none["untrained"], none["aside"]) == (0, {})
+def test_where_nothing_is_set_aside_the_rows_are_the_same_and_what_is_kept_is_told(tmp_path):
+    found, _, every = judged(tmp_path, saved(tmp_path, matrix()))
+    assert found["untrained"] == UNTRAINED + 1
+    assert len(every["W_E"]) == N
+    assert "they were kept" in subject(found, keep_untrained=True)
+    np.save(tmp_path / "g.npy", torch.randn(N, D, generator=torch.Generator().manual_seed(0)).numpy())
+    found, aside, every = judged(tmp_path, str(tmp_path / "g.npy"))
+    assert np.array_equal(aside["W_E"], every["W_E"])
+    assert (found["untrained"], found["aside"]) == (0, {})
     expected = (
         "No row looks untrained. No common cluster of untrained rows and no random start stands out, so rows were"
     )
-    assert expected in subject(none)
-
-
-def test_a_study_begun_when_other_rows_were_set_aside_is_refused(tmp_path, refused):
-    source = saved(tmp_path, matrix())
-    rows.prepare(tmp_path / "out", [source], [None])
-    file = tmp_path / "out" / "rows" / "rows.json"
-    before = json.loads(file.read_text())
-    del before["aside"]
-    file.write_text(json.dumps(before))
-    with refused("was begun when other rows were called untrained; choose another --out, or delete it"):
-        rows.prepare(tmp_path / "out", [source], [None])
+    assert expected in subject(found)
 
 
 def test_a_row_that_is_untrained_in_one_run_is_set_aside_in_all(tmp_path):
     other = matrix(1)
-    other[-UNTRAINED:] = torch.randn(UNTRAINED, D)
+    other[-UNTRAINED:] = torch.randn(UNTRAINED, D, generator=torch.Generator().manual_seed(0))
     (tmp_path / "b").mkdir()
-    sources_ = [saved(tmp_path, matrix()), saved(tmp_path / "b", other)]
-    prepared = rows.prepare(tmp_path / "out", sources_, [None])
-    assert prepared["aside"]["common cluster"] == TOKENS[-UNTRAINED:]
-    assert prepared["cluster_found"] == [True, False]
-    for all_, source in zip(prepared["patterns_all"], sources_, strict=True):
-        assert torch.equal(sources.embedding(all_), sources.embedding(source))
+    names = [saved(tmp_path, matrix()), saved(tmp_path / "b", other)]
+    found, _, _ = judged(tmp_path, *names)
+    assert found["aside"]["common cluster"] == TOKENS[-UNTRAINED:]
+    assert found["cluster_found"] == [True, False]
+    found, aside, _ = judged(tmp_path, *names[::-1])
+    assert np.array_equal(aside["W_E"], np.delete(other.numpy(), [3, *range(N - UNTRAINED, N)], 0))
 
 
 @pytest.mark.parametrize("name", ["gpt2-mini.learned", "gpt2-stdlib.learned"])
 def test_only_tokens_that_hardly_ever_occur_are_set_aside_in_the_zoos_own(name, tmp_path):
-    prepared = rows.prepare(tmp_path, [name], [None])
+    found, _, _ = judged(tmp_path, name)
     counts, names = sources.token_counts(name), sources.token_strings(name)
-    aside = {name for names in prepared["aside"].values() for name in names}
+    aside = {name for names in found["aside"].values() for name in names}
     assert {token for token, count in zip(names, counts, strict=True) if count == 0} <= aside
     assert all(count <= 15 for token, count in zip(names, counts, strict=True) if token in aside)
+
+
+def test_too_few_rows_are_refused(tmp_path, refused):
+    np.save(tmp_path / "few.npy", torch.randn(30, D).numpy())
+    with refused("has 30 rows in 24 dimensions; at least 40 in 4 are needed"):
+        judged(tmp_path, str(tmp_path / "few.npy"))

@@ -1,10 +1,10 @@
-import csv
-
 import numpy as np
 import pytest
+from doing_studies import do_tasks
 
+from zoo.shared_tasks.dictionaries import at_l0
 from zoo.studies import sparse_rows
-from zoo.studies.sparse_rows_report import at_l0, curve
+from zoo.studies.sparse_rows import SparseRows
 
 
 def test_an_error_between_two_runs_is_linear_in_the_logarithm_of_l0():
@@ -19,39 +19,38 @@ def test_an_error_outside_of_the_runs_is_not_made_up(l0):
 
 
 def test_a_curve_holds_one_seed_of_one_coder_in_order_of_l0():
-    results = [
+    lines = [
         {"matrix": "embedding", "coder": "TopK", "seed": seed, "l0": l0, "fvu": 1 / l0 + seed}
         for l0 in (8.0, 2.0)
         for seed in (0, 1)
     ]
-    assert curve(results, "embedding", "TopK", 1).tolist() == [[2.0, 1.5], [8.0, 1.125]]
+    assert SparseRows()._curve(lines, "embedding", "TopK", 1).tolist() == [[2.0, 1.5], [8.0, 1.125]]
 
 
-def test_one_seed_is_refused_since_it_has_no_interval(tmp_path, refused):
-    with refused("at least 2"):
-        sparse_rows.run(tmp_path, seeds=1)
-
-
-def test_more_atoms_than_rows_are_refused_as_no_finding(tmp_path, refused):
-    with refused("FVU 0 at L0 1"):
-        sparse_rows.run(tmp_path, d_sae=4096)
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"seeds": 1}, "seeds is 1; it must be at least 2"),
+        ({"variants": ("TopK", "Topk")}, "there is no variant 'Topk'; the variants are TopK, BatchTopK"),
+        ({"d_sae": 16}, "d_sae is 16, and the study turns on up to 32 atoms"),
+        (
+            {"d_sae": 4096},
+            "d_sae is 4096, for 4096 rows of which a tenth is held out; a dictionary of all rows has FVU 0 at L0 1",
+        ),
+    ],
+)
+def test_settings_that_make_no_study_are_refused(refused, settings, words):
+    with refused(words):
+        SparseRows(**settings).tasks()
 
 
 def test_rows_of_few_dimensions_are_refused_before_anything_is_trained(tmp_path, refused):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(300, 16)))
-    with refused("the rows' dimension is 16, and the study turns on up to 32 atoms"):
-        sparse_rows.run(tmp_path / "study", str(tmp_path / "rows.npy"), d_sae=64)
+    with refused("has 16 dimensions, and the study turns on up to 32 atoms"):
+        SparseRows(str(tmp_path / "rows.npy"), d_sae=64).tasks()
 
 
-def test_damaged_settings_of_a_study_are_named(tmp_path, refused):
-    (tmp_path / "settings.json").write_text('{"source":')
-    with refused("settings.json is damaged"):
-        sparse_rows.run(tmp_path)
-
-
-@pytest.fixture
-def small_study(tmp_path, monkeypatch):
-    """Rows that are sums of 2 of 24 atoms, as a source, and one variant at two sparsities."""
+def test_the_study_tells_superposition_from_its_covariance(tmp_path, monkeypatch):
     import torch
 
     from zoo.null_models import planted
@@ -62,26 +61,18 @@ def small_study(tmp_path, monkeypatch):
     monkeypatch.setattr(sparse_rows, "BASELINE_L0", (1, 2, 16))
     compared = ("embedding", "covariance-matched", "covariance- and norm-matched", "planted")
     monkeypatch.setattr(sparse_rows, "matrices", lambda n_atoms, d_model: compared)
-    # In this process: a spawned one would not see the settings above.
-    monkeypatch.setattr(sparse_rows, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
-    settings = {"source": str(tmp_path / "rows.npy"), "d_sae": 24, "steps": 300, "batch_size": 256, "seeds": 2}
-    return lambda **changed: sparse_rows.run(tmp_path / "study", **settings | changed)
-
-
-def test_the_study_tells_superposition_from_its_covariance(small_study, tmp_path):
-    results = small_study()
-    error = {r["matrix"]: r["fvu"] for r in results if r["coder"] == "TopK" and r["level"] == 2 and r["seed"] == 0}
+    shared = {"d_sae": 24, "steps": 300, "batch_size": 256, "seeds": 2, "variants": ("TopK",)}
+    study = SparseRows(str(tmp_path / "rows.npy"), **shared)
+    report = study.report(do_tasks(study, tmp_path))
+    (section,) = report.sections
+    lines = section.numbers["lines"]
+    error = {r["matrix"]: r["fvu"] for r in lines if r["coder"] == "TopK" and r.get("level") == 2 and r["seed"] == 0}
     assert error["embedding"] < 0.5 * error["covariance-matched"]
-    with (tmp_path / "study" / "results.csv").open() as f:
-        assert len(list(csv.DictReader(f))) == len(results)
-    assert "| TopK |" in (tmp_path / "study" / "table.md").read_text()
-    assert (tmp_path / "study" / "curves.png").stat().st_size > 10_000
-
-
-def test_a_finished_study_is_not_made_again_and_not_mixed_with_another(small_study, tmp_path, refused):
-    first = small_study(steps=20)
-    times = {f: f.stat().st_mtime_ns for f in (tmp_path / "study" / "runs").iterdir()}
-    assert small_study(steps=20) == first
-    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "study" / "runs").iterdir()} == times
-    with refused("a study with steps 20, and steps is 21 now"):
-        small_study(steps=21)
+    assert [row[0] for row in section.tables[0].rows][:2] == ["TopK", "TopK atoms, matching pursuit"]
+    (chart,) = section.charts
+    drawn = {series.name: series for series in chart.series}
+    assert set(drawn) == {*compared, "random directions as atoms", "random tokens as atoms"}
+    of_seeds = [
+        [r["fvu"] for r in lines if (r["coder"], r["matrix"], r.get("level")) == ("TopK", "planted", k)] for k in (2, 4)
+    ]
+    assert drawn["planted"].y == pytest.approx(np.mean(of_seeds, 1))

@@ -10,8 +10,6 @@ from zoo.matrices import PLANTED_SPARSITY
 from zoo.shared_tasks.rows import Rows, datamodule
 from zoo.study import Result, Results, Task, Work
 
-PENALTIES = (0.3, 0.2, 0.14, 0.1)
-
 
 @dataclass(frozen=True)
 class LearnDictionaries(Task):

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from zoo.errors import ZooError
 from zoo.matrices import PLANTED_SPARSITY
-from zoo.shared_tasks.dictionaries import PENALTIES, LearnDictionaries
-from zoo.shared_tasks.rows import Rows, UntrainedRows, shape
+from zoo.shared_tasks.dictionaries import LearnDictionaries
+from zoo.shared_tasks.rows import Rows, UntrainedRows, refuse_trivial, shape
 from zoo.source import Source
 
+PENALTIES = (0.3, 0.2, 0.14, 0.1)
+DICTIONARY_STEPS = 10  # codings of all rows at every penalty
 LEAST_ATOMS = 8
 
 
@@ -59,8 +60,7 @@ class Pursuit:
             ZooError: If there are too many for the rows.
         """
         n = default_atoms(self.n_atoms, *self.shape)
-        if n >= 0.9 * self.shape[0]:
-            raise ZooError(f"n_atoms is {n}, for {self.shape[0]} rows of which a tenth is held out; use fewer atoms")
+        refuse_trivial("n_atoms", n, self.shape[0])
         return n
 
     @property
@@ -90,7 +90,7 @@ class Pursuit:
                 seed,
                 n_atoms or self.atoms,
                 PENALTIES,
-                10,
+                DICTIONARY_STEPS,
                 self.frequency_power if frequency_power is None else frequency_power,
                 self.at_l0,
                 rows_gauged(D) if gauged is None else gauged,

@@ -201,6 +201,19 @@ def shape(source: Source, step: int | None) -> tuple[int, int]:
     return V, D
 
 
+def refuse_trivial(name: str, n: int, V: int) -> None:
+    """Refuse as many atoms as there are rows to learn from, of V rows.
+
+    Raises:
+        ZooError: If there are; `name` is that of the setting.
+    """
+    if n >= 0.9 * V:
+        raise ZooError(
+            f"{name} is {n}, for {V} rows of which a tenth is held out; a dictionary of all rows has FVU 0 at L0 1, so "
+            "use fewer atoms"
+        )
+
+
 def read_tokens(file: str) -> list[str]:
     """Tokens of a vocabulary: a tokenizer.json, a JSON list, a JSON object from tokens to ids, or lines of text.
 

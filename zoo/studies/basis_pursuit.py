@@ -21,14 +21,14 @@ from zoo.estimates import Estimate
 from zoo.matrices import EXPLAINED, MATRICES, NOTHING_LEFT, matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.shared_tasks.dictionaries import (
-    PENALTIES,
     LearnDictionaries,
     UnlearnedDictionaries,
     at_l0,
     likeness,
     pursued_error,
 )
-from zoo.shared_tasks.rows import Rows, UntrainedRows, shape
+from zoo.shared_tasks.pursuit import DICTIONARY_STEPS, PENALTIES
+from zoo.shared_tasks.rows import Rows, UntrainedRows, refuse_trivial, shape
 from zoo.source import Source
 from zoo.study import AtLeastTwo, Results, Study, Task
 
@@ -63,7 +63,7 @@ class BasisPursuit(Study):
     steps: tuple[NonNegativeInt, ...] | None = None
     n_atoms: PositiveInt = 512
     penalties: tuple[PositiveFloat, ...] = PENALTIES
-    dictionary_steps: PositiveInt = 10
+    dictionary_steps: PositiveInt = DICTIONARY_STEPS
     frequency_power: NonNegativeFloat = 0.0
     seeds: AtLeastTwo = 3
     at_l0: PositiveInt = 16
@@ -88,6 +88,8 @@ class BasisPursuit(Study):
     def _rows(self) -> dict[tuple[str, int | None], Rows]:
         """The rows of every run and step."""
         sources = tuple(Source.open(name) for name in self.source)
+        for source in sources:
+            refuse_trivial("n_atoms", self.n_atoms, shape(source, self._steps[-1])[0])
         aside = UntrainedRows(sources, self._steps[-1], self.tokens) if self.tokens or not self.keep_untrained else None
         keep = self.keep_untrained
         return {(s.name, step): Rows(s, step, aside, keep) for s in sources for step in self._steps}

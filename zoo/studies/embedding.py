@@ -16,8 +16,9 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, OpenUnitInterv
 from zoo.errors import ZooError
 from zoo.estimates import UNKNOWN, Estimate
 from zoo.report import Report, Section, Verdict
+from zoo.shared_tasks import pursuit
 from zoo.shared_tasks.pursuit import LEAST_ATOMS, compared_at, default_atoms, rows_gauged
-from zoo.shared_tasks.rows import shape
+from zoo.shared_tasks.rows import LEAST_DIMENSIONS, LEAST_ROWS, refuse_trivial, shape
 from zoo.shared_tasks.structure import ALPHA
 from zoo.source import Source
 from zoo.studies.atom_neighbours import AtomNeighbours
@@ -126,6 +127,7 @@ class Embedding(Study):
     @cached_property
     def _parts(self) -> dict[str, Study | NotTested]:
         first, *others = self.source
+        self._check_rows()
         rows: dict[str, Any] = {"source": first, "step": self._steps[-1] if self._steps else None}
         rows |= {"other_runs": tuple(others), "tokens": self.tokens, "keep_untrained": self.keep_untrained}
         coded = rows | {"n_atoms": self._atoms, "frequency_power": self.frequency_power, "seeds": self.seeds}
@@ -137,6 +139,8 @@ class Embedding(Study):
                 self.source,
                 self._steps,
                 self._atoms,
+                pursuit.PENALTIES,
+                pursuit.DICTIONARY_STEPS,
                 frequency_power=self.frequency_power,
                 seeds=self.seeds,
                 at_l0=compared_at(self._shape[1]),
@@ -154,9 +158,29 @@ class Embedding(Study):
             "circles": Circles(**rows, **searched),
         }
 
+    def notes(self) -> Sequence[str]:
+        """That there are fewer atoms than dimensions."""
+        if self._atoms >= self._shape[1]:
+            return ()
+        return [
+            f"{self._atoms} atoms do not span the {self._shape[1]} dimensions of the rows, so no dictionary has error "
+            "0 at any L0, and there are no positive controls; --n-atoms sets their number"
+        ]
+
     def parts(self) -> Mapping[str, Study | NotTested]:
         """The studies of the rows, of training, and of structure."""
         return self._parts
+
+    def _check_rows(self) -> None:
+        V, D = self._shape
+        if V < LEAST_ROWS or D < LEAST_DIMENSIONS:
+            raise ZooError(
+                f"{self.source[0]} has {V} rows in {D} dimensions; the study needs {LEAST_ROWS} in {LEAST_DIMENSIONS}"
+            )
+        refuse_trivial("n_atoms", self._atoms, V)
+        last = self._steps[-1] if self._steps else None
+        if self.frequency_power and Source.open(self.source[0]).row_counts(last, V) is None:
+            raise ZooError(f"how often the tokens of {self.source[0]} occur is not known; leave frequency_power out")
 
     def _named(self, study: Study) -> Study | NotTested:
         """A study that needs the tokens' names."""

@@ -68,8 +68,13 @@ class RecognisedSuperpositions(Study):
         shared: dict[str, Any] = {"rows": rows, "gauged": 0, "frequency_power": 0.0}
         return {
             (sparsity, noise): self._pursuit.learn("planted", sparsity=sparsity, noise=noise, **shared)
-            for sparsity, noise in product(SPARSITIES, NOISES)
+            for sparsity, noise in product(self._sparsities, NOISES)
         }
+
+    @cached_property
+    def _sparsities(self) -> list[int]:
+        """Atoms a row: not more than rows are made of."""
+        return [sparsity for sparsity in SPARSITIES if self.n_planted and sparsity <= self.n_planted]
 
     @cached_property
     def _gaussian(self) -> list[LearnDictionaries]:
@@ -105,12 +110,16 @@ class RecognisedSuperpositions(Study):
             for (s, noise), yes in recognised.items()
         ]
         own = estimates.mean([pursued_error(results[task]) for task in self._embedding]).mean
-        ends = [float(min(SPARSITIES)), float(max(SPARSITIES))]
+        ends = [float(min(self._sparsities)), float(max(self._sparsities))]
         series = [
-            Series.of(f"{100 * noise:g} % noise", [float(s) for s in SPARSITIES], [found[s, noise] for s in SPARSITIES])
+            Series.of(
+                f"{100 * noise:g} % noise",
+                [float(s) for s in self._sparsities],
+                [found[s, noise] for s in self._sparsities],
+            )
             for noise in NOISES
         ]
-        cells = [[self._cell(found[s, noise], recognised[s, noise]) for noise in NOISES] for s in SPARSITIES]
+        cells = [[self._cell(found[s, noise], recognised[s, noise]) for noise in NOISES] for s in self._sparsities]
         finding = sentence(recognised)
         section = Section(
             self.name,
@@ -119,7 +128,7 @@ class RecognisedSuperpositions(Study):
             tables=[
                 Table(
                     ["atoms a row", *(f"{100 * noise:g} % noise" for noise in NOISES)],
-                    [[s, *row] for s, row in zip(SPARSITIES, cells, strict=True)],
+                    [[s, *row] for s, row in zip(self._sparsities, cells, strict=True)],
                     note=f"Held-out error of rows that are sums of some of {self.n_planted} random atoms in {D} "
                     f"dimensions, coded as the embedding is. Bold: called explained (error below {self.tolerance:g}, "
                     "that of isotropic Gaussian rows above). Brackets are 95 % Student t intervals over seeds.",

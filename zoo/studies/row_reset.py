@@ -6,7 +6,7 @@ there on. The same fine-tuning without a reset is the control.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar

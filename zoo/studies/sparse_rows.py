@@ -19,7 +19,7 @@ from zoo.errors import ZooError
 from zoo.matrices import EXPLAINED, MATRICES, matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.shared_tasks.dictionaries import at_l0
-from zoo.shared_tasks.rows import Rows, UntrainedRows, datamodule, shape
+from zoo.shared_tasks.rows import Rows, UntrainedRows, datamodule, refuse_trivial, shape
 from zoo.source import Source
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 
@@ -137,8 +137,7 @@ class SparseRows(Study):
         V, D = shape(source, self.step)
         if max(BASELINE_L0) > D:
             raise ZooError(f"{self.source} has {D} dimensions, and the study turns on up to {max(BASELINE_L0)} atoms")
-        if self.d_sae >= 0.9 * V:
-            raise ZooError(f"d_sae is {self.d_sae}, for {V} rows of which a tenth is held out; use fewer")
+        refuse_trivial("d_sae", self.d_sae, V)
         runs = tuple(Source.open(name) for name in (self.source, *self.other_runs))
         aside = UntrainedRows(runs, self.step, self.tokens) if self.tokens or not self.keep_untrained else None
         return Rows(source, self.step, aside, self.keep_untrained)
