@@ -26,29 +26,31 @@ from rich.table import Table
 
 from benchmarks import fresh_python
 from zoo.models.sparse_coding import lasso
-from zoo.studies import basis_pursuit, sparse_rows
-from zoo.studies.embedding import structure
-from zoo.studies.embedding.study import DICTIONARY_STEPS, PENALTIES
+from zoo.shared_tasks.dictionaries import LearnDictionaries
+from zoo.shared_tasks.pursuit import DICTIONARY_STEPS, PENALTIES
+from zoo.shared_tasks.rows import Rows
+from zoo.shared_tasks.structure import SearchStructure, known_families
+from zoo.source import Source
+from zoo.studies.sparse_rows import TrainAutoencoder
+from zoo.study import Task, Work
 
 SHAPES = ((2_000, 64, 256), (4_000, 64, 256), (4_000, 128, 256), (4_000, 128, 512), (8_000, 256, 1024))
 
 
-def dictionaries(matrix: Path, n_atoms: int, steps: int) -> None:
-    settings = (n_atoms, PENALTIES, DICTIONARY_STEPS)
-    task = basis_pursuit.Task(str(matrix), None, "embedding", 0, 0, *settings, frequency_power=0.0, gauged=0)
-    basis_pursuit.solve(task, matrix.parent)
+def dictionaries(rows: Rows, n_atoms: int, steps: int) -> Task:
+    shared = (n_atoms, PENALTIES, DICTIONARY_STEPS)
+    return LearnDictionaries(rows, "embedding", 0, 0, *shared, frequency_power=0.0, gauged=0)
 
 
-def autoencoder(matrix: Path, n_atoms: int, steps: int) -> None:
-    task = sparse_rows.Task(str(matrix), "embedding", 0, "TopK", 16, n_atoms, steps, 512, frequency_power=0.0)
-    sparse_rows.do(task, matrix.parent)
+def autoencoder(rows: Rows, n_atoms: int, steps: int) -> Task:
+    return TrainAutoencoder(rows, "embedding", 0, "TopK", 16, n_atoms, steps, 512, frequency_power=0.0)
 
 
-def structures(matrix: Path, n_atoms: int, steps: int) -> None:
-    structure.look(structure.Draw(str(matrix), null=0), matrix.parent)
+def structures(rows: Rows, n_atoms: int, steps: int) -> Task:
+    return SearchStructure(rows, 0, known_families(None))
 
 
-PARTS: dict[str, Callable[[Path, int, int], None]] = {
+PARTS: dict[str, Callable[[Rows, int, int], Task]] = {
     "dictionaries along 4 penalties": dictionaries,
     "autoencoder": autoencoder,
     "circles, binding, rings": structures,
@@ -67,11 +69,12 @@ def measure(part: str, V: int, D: int, K: int, steps: int) -> None:
         np.save(matrix, (torch.randn(V, D) * torch.arange(1, D + 1) ** -0.5).numpy())
         names = tokens + [f"token{i}" for i in range(V - len(tokens))]
         matrix.with_suffix(".tokens.json").write_text(json.dumps(names), "utf-8")
-        for results in ("runs", "structure"):
-            matrix.with_name(results).mkdir()
+        rows = Rows(Source.open(str(matrix)), None)
+        work = Work({rows: rows.do(Work({}, Path(folder)))}, Path(folder))
         lasso(some := F.normalize(torch.randn(64, D)), some, 0.5)  # compiles
+        task = PARTS[part](rows, K, steps)
         start = time.perf_counter()
-        PARTS[part](matrix, K, steps)
+        task.do(work)
         print(time.perf_counter() - start, fresh_python.kernel("status", "VmHWM") / 1e3)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from zoo.matrices import PLANTED_SPARSITY
-from zoo.shared_tasks.rows import Rows, datamodule
+from zoo.shared_tasks.rows import Rows, datamodule, shape
 from zoo.study import Result, Results, Task, Work
 
 
@@ -63,6 +63,11 @@ class LearnDictionaries(Task):
         learned = learn(data, self.n_atoms, *shared)
         return {"lines": learned.lines, "atoms": learned.atoms, "effective_rows": data.effective_rows}
 
+    def seconds(self) -> float:
+        """As `benchmarks.embedding_study_cost` measured it."""
+        V, _ = shape(self.rows.source, self.rows.step)
+        return 3 + 6e-8 * V * self.n_atoms * self.dictionary_steps * len(self.penalties)
+
     def data(self, rows: Result) -> Any:
         """The datamodule of the matrix."""
         return datamodule(
@@ -92,6 +97,10 @@ class UnlearnedDictionaries(Task):
     def needs(self) -> Sequence[Task]:
         """The rows."""
         return [self.rows]
+
+    def seconds(self) -> float:
+        """A guess."""
+        return 2.0
 
     def do(self, work: Work) -> Result:
         """A line per kind of atoms and L0."""

@@ -40,6 +40,11 @@ class UntrainedRows(Task):
         file = None if self.tokens is None else hashlib.sha256(_bytes(self.tokens)).hexdigest()
         return {"rows": [source.fingerprint(self.step) for source in self.sources], "tokens": file}
 
+    def seconds(self) -> float:
+        """A guess: neighbours are looked for among all rows."""
+        V, D = shape(self.sources[0], self.step)
+        return 1 + 2.5e-10 * V * V * D * len(self.sources)
+
     def do(self, work: Work) -> Result:
         """The reason why every row is set aside (V,) or KEPT, tokens, counts (V,), and the evidence.
 
@@ -127,6 +132,10 @@ class Rows(Task):
     def needs(self) -> Sequence[Task]:
         """Which rows look untrained, if some are set aside."""
         return [self.untrained] if self.untrained else []
+
+    def seconds(self) -> float:
+        """A guess."""
+        return 1.0
 
     def do(self, work: Work) -> Result:
         """`W_E` (V, D), `tokens` and `counts` (V,).

@@ -7,7 +7,7 @@ from typing import Any
 from zoo.analysis.token_families import Ordered
 from zoo.families_file import read_families
 from zoo.matrices import PLANTED_SPARSITY
-from zoo.shared_tasks.rows import Rows, UntrainedRows
+from zoo.shared_tasks.rows import Rows, UntrainedRows, shape
 from zoo.source import Source
 from zoo.study import Result, Results, Task, Work
 
@@ -37,6 +37,11 @@ class SearchStructure(Task):
         """The rows, and how many were set aside."""
         aside = self.rows.untrained if self.only_if_aside else None
         return [self.rows, aside] if aside else [self.rows]
+
+    def seconds(self) -> float:
+        """As `benchmarks.embedding_study_cost` measured it."""
+        V, D = shape(self.rows.source, self.rows.step)
+        return 2 + 2.5e-10 * V * V * D
 
     def do(self, work: Work) -> Result:
         """Circles, rings, relations and agreement of neighbours."""

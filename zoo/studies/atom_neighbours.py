@@ -29,6 +29,10 @@ class KindsOfAtoms(Task):
         """The atoms and the rows."""
         return [self.learned, self.learned.rows]
 
+    def seconds(self) -> float:
+        """A guess; most of it is what UMAP takes to be compiled."""
+        return 20.0 if self.learned.seed == 0 else 2.0
+
     def do(self, work: Work) -> Result:
         """Agreement of neighbouring atoms and purity of labels; of seed 0 also a map."""
         import torch

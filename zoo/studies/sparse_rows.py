@@ -54,6 +54,11 @@ class TrainAutoencoder(Task):
         """The rows."""
         return [self.rows]
 
+    def seconds(self) -> float:
+        """As `benchmarks.embedding_study_cost` measured it."""
+        _, D = shape(self.rows.source, self.rows.step)
+        return (4 + 2.7e-5 * D * self.d_sae) * self.steps / 1000
+
     def do(self, work: Work) -> Result:
         """Errors and L0 on rows held out and trained on, bits, and how well planted atoms came back."""
         from zoo.analysis.autoencoders import judge, train
@@ -79,6 +84,10 @@ class CodeWithoutLearning(Task):
     def needs(self) -> Sequence[Task]:
         """The rows."""
         return [self.rows]
+
+    def seconds(self) -> float:
+        """A guess."""
+        return 2.0
 
     def do(self, work: Work) -> Result:
         """A line per kind of atoms and L0."""
