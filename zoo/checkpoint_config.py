@@ -45,23 +45,36 @@ def read(folder: Path) -> dict[str, Any]:
     """The "zoo" part of a checkpoint's config.
 
     Raises:
-        ZooError: If it cannot be read, is of a newer format, or is not the one that was saved.
+        ZooError: If it cannot be read, or as `checked`.
     """
     path = folder / NAME
     try:
         content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ZooError(f"{path} is not the config of a zoo checkpoint ({type(error).__name__}: {error})") from None
+    return checked(content, path)
+
+
+def checked(content: Any, path: Path) -> dict[str, Any]:
+    """The "zoo" part of the content of a config, without its hash.
+
+    Raises:
+        ZooError: If it has none, is of a newer format, or is not the one that was saved.
+    """
+    try:
         part = content["zoo"]
         version = part["format_version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise ZooError(f"{path} is not the config of a zoo checkpoint ({type(error).__name__}: {error})") from None
     if version != FORMAT_VERSION:
         raise ZooError(f"{path} has format version {version}; this version of the zoo reads {FORMAT_VERSION}")
     for key, kind in KEYS.items():
         if not isinstance(part.get(key), kind):
             raise ZooError(f"{path} is not the config of a zoo checkpoint ({key!r} is no {kind.__name__})")
-    if (own := part.pop("sha256", None)) is None:
+    if (own := part.get("sha256")) is None:
         raise ZooError(f"{path} is damaged, or was written by an older version of the zoo: it has no hash of itself")
-    if own != _digest(content):
+    part = {key: value for key, value in part.items() if key != "sha256"}
+    if own != _digest({**content, "zoo": part}):
         raise ZooError(f"{path} is damaged: it is not the config that was saved")
     return part
 

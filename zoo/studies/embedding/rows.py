@@ -23,7 +23,6 @@ from zoo.untrained_rows import (
     untrained_rows,
 )
 
-REVISIONS = ("step{step}", "checkpoint-{step}")
 WORD_STARTS = ("\u2581", "\u0120")  # SentencePiece's and byte-level BPE's marks of a leading space
 LEAST_ROWS, LEAST_DIMENSIONS = 40, 4
 
@@ -35,24 +34,6 @@ def steps_of(source: str) -> list[int | None]:
         return [None]
     kept = place / "steps" if (place / "steps").is_dir() else place
     return list(catalog.steps(kept)) or [None]
-
-
-def of_hub(name: str, step: int | None) -> str:
-    """A hub repository's name with {step} in it, if it keeps steps as revisions the way Pythia or Mistral does.
-
-    Raises:
-        ZooError: If it has the step in no way that is known.
-    """
-    if not name.startswith("hf:") or "@" in name or "{step}" in name or step is None:
-        return name
-    failures = []
-    for pattern in (name, *(f"{name}@{revision}" for revision in REVISIONS)):
-        try:
-            sources.embedding(*sources.at_step(pattern, step))
-            return pattern
-        except ZooError as error:
-            failures.append(str(error))
-    raise ZooError(f"{name} has no step {step}, neither as a folder nor as {' or '.join(REVISIONS)}: {failures[-1]}")
 
 
 def read_tokens(file: str) -> list[str]:
@@ -104,7 +85,6 @@ def prepare(
         ZooError: If the sources cannot be read, have different shapes or too few rows, or are not those that the folder
             was begun with.
     """
-    names = [of_hub(name, steps[-1]) for name in names]
     last = [_read(name, steps[-1]) for name in names]
     V, D = last[0].shape
     tokens = read_tokens(tokens_file) if tokens_file else _tokens(names[0], steps[-1])

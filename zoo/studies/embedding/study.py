@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from zoo import catalog, checkpoint_config, report, sources
+from zoo import report, sources
 from zoo.errors import ZooError
 from zoo.paths import expanded
 from zoo.rebuild import portable
+from zoo.source import Source
 from zoo.studies import basis_pursuit, frozen_embedding, row_reset, sparse_rows
 from zoo.studies.embedding import atoms, controls, rows, structure
 from zoo.studies.embedding.families_file import read_families
@@ -282,7 +283,7 @@ class _Study:
         if config == DEFAULT:
             config = str(self.out / "A5" / "config.yaml")
             Path(config).parent.mkdir(exist_ok=True)
-            made_by = checkpoint_config.read(catalog.folder(DEFAULT))["provenance"]["config"]
+            made_by = Source.open(DEFAULT).provenance()["config"]
             Path(config).write_text(yaml.safe_dump(portable(made_by), sort_keys=False), "utf-8")
         often = max(1, s.training_steps // 8)
         extra = ["--trainer.max_steps", str(s.training_steps), "--trainer.val_check_interval", str(often)]

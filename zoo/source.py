@@ -1,0 +1,372 @@
+"""From a name to a model or an embedding: shipped checkpoints, folders, runs, files, the Hugging Face hub.
+
+What a user typed is opened once, as a `Source`, and everything that needs it takes that. Imports nothing heavy before
+numbers are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo import catalog
+from zoo.checkpoint_config import CARD, NAME, TOKEN_COUNTS, TOKENIZER, WEIGHTS
+from zoo.errors import ZooError
+from zoo.source_files import EXPECTED, INDEX, SAE_CONFIG, Folder, LightningFile, MatrixFile, hub_place
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Opened = Folder | LightningFile | MatrixFile
+REVISIONS = ("step{step}", "checkpoint-{step}")  # what Pythia and Mistral call those that hold a step
+SUFFIXES: dict[str, type[LightningFile] | type[MatrixFile]] = {
+    ".ckpt": LightningFile,
+    ".npy": MatrixFile,
+    ".safetensors": MatrixFile,
+}
+
+
+def load(source: str | Path, step: int | None = None) -> nn.Module:
+    """Load a model with its raw weights, in eval mode and without gradients.
+
+    Args:
+        source: A zoo name, a folder (zoo checkpoint, Hugging Face GPT-2, or an autoencoder of SAELens, sparsify or
+            dictionary_learning), a Lightning .ckpt, or hf:org/repo[/folder][@revision].
+        step: Training step, for a source that holds several; the last by default.
+
+    Returns:
+        The network, an nn.Module of `zoo.models`.
+
+    Raises:
+        ZooError: If there is no such source or step, or the checkpoint is damaged or not one the zoo can read.
+    """
+    return Source.open(source).load(step)
+
+
+def embedding(source: str | Path, step: int | None = None, tensor: str | None = None) -> Tensor:
+    """Read a token embedding, and of a safetensors file nothing else.
+
+    Args:
+        source: What `load` takes, any other Hugging Face repository or folder with safetensors weights, a
+            .safetensors file, or a .npy file (beside which NAME.tokens.json may hold a list of the tokens' texts or
+            NAME.tokenizer.json their tokenizer, and NAME.token_counts.json a list of how often they occur).
+        step: Training step, for a source that holds several; the last by default.
+        tensor: Name of the tensor; by default that of the token embedding in the families of `hugging_face.W_E_NAMES`.
+
+    Returns:
+        W_E, (V, D) float32, one row per token.
+
+    Raises:
+        ZooError: If there is no such source, step or tensor, or it is no matrix of finite floating-point numbers.
+    """
+    return Source.open(source).embedding(step, tensor)
+
+
+def info(name: str) -> str:
+    """The model card of a shipped checkpoint or of a zoo checkpoint's folder, in Markdown.
+
+    Raises:
+        ZooError: If there is no such checkpoint or it has no card.
+    """
+    folder = Source.open(name).folder()
+    for readme in (folder.parent / CARD, folder / CARD):
+        if readme.is_file() and (readme.parent == folder or catalog.steps(folder.parent)):
+            try:
+                return readme.read_text("utf-8")
+            except UnicodeDecodeError as error:
+                raise ZooError(f"{readme} is damaged: {error}") from None
+    raise ZooError(f"{name} has no model card (README.md)")
+
+
+class Source:
+    """What a user named, opened once: what is read of it beside weights is remembered. Made by `open`.
+
+    Sources are equal if their names are. A pickled one holds the name and the fingerprints that are known. In all
+    methods, step is the training step, for a source that holds several, and the last by default; in a name, {step}
+    stands for it. All raise ZooError if there is no such step, or what is asked for is damaged or cannot be read.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._opened: dict[int | None, Opened] = {}
+        self._fingerprints: dict[tuple[str, int | None], str] = {}
+
+    @classmethod
+    def open(cls, source: str | Path | Source) -> Source:
+        """The source of a name or path, of which nothing is read yet; a Source is returned as it is.
+
+        Raises:
+            ZooError: If there is no such file or folder, or it is no place on the hub.
+        """
+        if isinstance(source, Source):
+            return source
+        is_path_like_a_name = isinstance(source, Path) and str(source) in catalog.list_models()
+        opened = cls(f"./{source}" if is_path_like_a_name else str(source))
+        if "{step}" in opened.name:
+            return opened
+        if opened.path is None:
+            hub_place(opened.name)
+        elif opened._reader is None:
+            opened._check_folder()
+        elif not opened.path.exists():
+            raise ZooError(f"{opened.path} does not exist")
+        return opened
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"Source({self.name!r})"
+
+    def __getstate__(self) -> tuple[str, dict[tuple[str, int | None], str]]:
+        return self.name, self._fingerprints
+
+    def __setstate__(self, state: tuple[str, dict[tuple[str, int | None], str]]) -> None:
+        Source.__init__(self, state[0])
+        self._fingerprints = state[1]
+
+    @cached_property
+    def path(self) -> Path | None:
+        """Where it lies on this machine; None for what lies on the hub and for a name with {step} in it."""
+        elsewhere = self.name.startswith("hf:") or "{step}" in self.name
+        return None if elsewhere else catalog.place(self.name)
+
+    @property
+    def kind(self) -> str:
+        """One of `READERS`, or run, Lightning checkpoint, .npy, .safetensors; {step} where that is in the name."""
+        if "{step}" in self.name:
+            return "{step}"
+        is_run = self._root and (self._root != self.path or (self._root / "checkpoints").is_dir())
+        return "run" if is_run else self.at().kind
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """The training steps it holds, ascending; empty where it holds one, or does not say, as the hub."""
+        return tuple(catalog.steps(self._root)) if self._root else ()
+
+    def at(self, step: int | None = None) -> Opened:
+        """What lies at a step."""
+        if step not in self._opened:
+            self._opened[step] = self._open(step)
+        return self._opened[step]
+
+    def folder(self, step: int | None = None) -> Path:
+        """The folder of this machine that a step lies in."""
+        self._check_folder()
+        assert self._root is not None
+        if not self.steps and (self._root / "checkpoints").is_dir():
+            raise ZooError(f"the run {self.name} kept no weights of single steps, as LogSpacedCheckpoints would have")
+        if not self.steps:
+            return self._root
+        chosen = self.steps[-1] if step is None else step
+        if chosen not in self.steps:
+            raise ZooError(f"{self.name} has no step {step}; it has {', '.join(map(str, self.steps))}")
+        return self._root / catalog.step_folder(chosen)
+
+    def load(self, step: int | None = None) -> nn.Module:
+        """The network, an nn.Module of `zoo.models`, in eval mode and without gradients."""
+        return self.at(step).load()
+
+    def embedding(self, step: int | None = None, tensor: str | None = None) -> Tensor:
+        """The token embedding, or another matrix by the name of its tensor, (V, D) float32."""
+        import torch
+
+        from zoo.checkpoints import as_weights
+
+        opened = self.at(step)
+        found, W = opened.tensor(tensor)
+        if W.ndim != 2:
+            raise ZooError(f"tensor {found} of {opened.name} is {W.dtype} {list(W.shape)}, not a matrix of token rows")
+        return as_weights(W, torch.float32, found, opened.name)
+
+    def zoo_part(self, step: int | None = None) -> dict[str, Any] | None:
+        """What it says of itself, see `checkpoint_config.KEYS`; None for what the zoo did not write."""
+        return self.at(step).zoo_part
+
+    def provenance(self, step: int | None = None) -> dict[str, Any]:
+        """The account of the run it comes from; empty if there is none."""
+        return (self.zoo_part(step) or {}).get("provenance") or {}
+
+    def tokenizer_json(self, step: int | None = None) -> str | None:
+        """The tokenizer that came with it, serialised, if there is one."""
+        text: str | None = self.at(step).beside(TOKENIZER)
+        return text
+
+    def token_strings(self, step: int | None = None) -> list[str] | None:
+        """Every token as text, by token id, if there is a tokenizer or, beside a .npy file, a list."""
+        from zoo.token_texts import decoded_tokens, read_tokenizer
+
+        opened = self.at(step)
+        if isinstance(opened, MatrixFile) and (listed := opened.listed_tokens()) is not None:
+            return listed
+        text = self.tokenizer_json(step)
+        return None if text is None else decoded_tokens(read_tokenizer(text, opened.name))
+
+    def token_counts(self, step: int | None = None) -> Tensor | None:
+        """How often each token occurs in the text of training, (V,) int64, if it says so.
+
+        Only zoo and Lightning checkpoints hold counts, and .npy files beside them.
+        """
+        import torch
+
+        opened = self.at(step)
+        counts = opened.beside(TOKEN_COUNTS)
+        if counts is None:
+            return None
+        try:
+            tensor = torch.tensor(json.loads(counts) if isinstance(counts, str) else counts)
+        except (ValueError, TypeError, RuntimeError):
+            tensor = torch.empty(0)
+        if tensor.dtype != torch.int64 or tensor.ndim != 1 or not len(tensor) or tensor.min() < 0:
+            raise ZooError(f"the token counts of {opened.name} are no list of counts")
+        return tensor
+
+    def row_counts(self, step: int | None = None, n_rows: int | None = None) -> Tensor | None:
+        """`token_counts` with one for every row of the embedding, (n_rows,) int64; its number is read if not given.
+
+        Rows after those of the tokenizer's tokens belong to no token and have count 0. Counts that are neither for as
+        many tokens as there are rows nor for those of the tokenizer are refused.
+        """
+        import torch
+
+        counts = self.token_counts(step)
+        if counts is None:
+            return None
+        n_rows = len(self.embedding(step)) if n_rows is None else n_rows
+        if len(counts) == n_rows:
+            return counts
+        n_tokens = len(self.token_strings(step) or ())
+        if not len(counts) == n_tokens < n_rows:
+            known = f"its tokenizer has {n_tokens} tokens" if n_tokens else "it has no tokenizer"
+            raise ZooError(f"{self.name} has counts of {len(counts)} tokens and an embedding of {n_rows} rows; {known}")
+        return torch.nn.functional.pad(counts, (0, n_rows - n_tokens))
+
+    def fingerprint(self, step: int | None = None) -> str:
+        """SHA-256 of the shape and the float32 bytes of the embedding, of the tokens and their counts, if any.
+
+        Tokens and counts on the hub count as absent where it cannot be reached.
+        """
+
+        def compute() -> str:
+            W = self.embedding(step).contiguous()
+            tokens, counts = (self._if_reached(read, step) for read in (Source.token_strings, Source.token_counts))
+            told = [list(W.shape), tokens, None if counts is None else counts.tolist()]
+            digest = hashlib.sha256(json.dumps(told).encode())
+            digest.update(W.numpy().data)
+            return digest.hexdigest()
+
+        return self._remembered("embedding", step, compute)
+
+    def weights_fingerprint(self, step: int | None = None) -> str:
+        """SHA-256 of the network's class and arguments and of its weights, in the precision that it computes in."""
+
+        def compute() -> str:
+            import torch
+
+            model = self.load(step)
+            told = [type(model).__name__, getattr(model, "config", None)]
+            digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+            for name, weights in model.state_dict().items():
+                digest.update(f"{name} {weights.dtype} {list(weights.shape)}".encode())
+                digest.update(weights.contiguous().flatten().view(torch.uint8).numpy().data)
+            return digest.hexdigest()
+
+        return self._remembered("weights", step, compute)
+
+    def _remembered(self, what: str, step: int | None, compute: Callable[[], str]) -> str:
+        if (what, step) not in self._fingerprints:
+            self._fingerprints[what, step] = compute()
+        return self._fingerprints[what, step]
+
+    def _if_reached(self, read: Callable[[Source, int | None], Any], step: int | None) -> Any:
+        try:
+            return read(self, step)
+        except ZooError:
+            if not self.name.startswith("hf:"):
+                raise
+            return None
+
+    @cached_property
+    def _reader(self) -> type[LightningFile] | type[MatrixFile] | None:
+        """What reads it, if it is a file of a kind that is known."""
+        is_folder = self.path is None or (self.path.suffix != ".ckpt" and self.path.is_dir())
+        return None if self.path is None or is_folder else SUFFIXES.get(self.path.suffix)
+
+    @cached_property
+    def _root(self) -> Path | None:
+        """The folder, if it is one of this machine; of a run that in it which holds its steps."""
+        if self.path is None or self._reader:
+            return None
+        is_run = not (self.path / NAME).is_file() and (self.path / "steps").is_dir()
+        return self.path / "steps" if is_run else self.path
+
+    def _check_folder(self) -> None:
+        """Refuse what is no folder of this machine."""
+        if self.path is None or self.name == "":
+            raise ZooError(f"{self.name!r} is no name or folder of a checkpoint; `python -m zoo list` shows the names")
+        if self.path.is_dir():
+            return
+        if self.path.exists():
+            raise ZooError(f"{self.name} is a file; expected {EXPECTED}")
+        close = difflib.get_close_matches(self.name, catalog.list_models(), 1)
+        hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
+        raise ZooError(f"no checkpoint {self.name!r}: it is neither a zoo name nor a folder; {hint}")
+
+    def _open(self, step: int | None) -> Opened:
+        if "{step}" in self.name:
+            if step is None:
+                raise ZooError(f"{self.name} names a step of training by {{step}}; say which with step")
+            return Source.open(self.name.replace("{step}", str(step))).at()
+        if self.path is None:
+            return self._on_hub(step)
+        if self._reader:
+            if step is not None:
+                raise ZooError(f"{self.name} holds one step only; leave step out")
+            return self._reader(self.name, self.path)
+        if step is None and (last := self._last_checkpoint()):
+            return last
+        opened = Folder.here(self.name, self.folder(step))
+        if step is not None and not self.steps:
+            if not opened.zoo_part:
+                raise ZooError(f"{self.name} holds one step only; leave step out")
+            if (only := opened.zoo_part["step"]) != step:
+                raise ZooError(f"{self.name} holds step {only} only, not step {step}")
+        return opened
+
+    def _last_checkpoint(self) -> LightningFile | None:
+        """Where a run can go on, unless its newest single step is as far."""
+        assert self.path is not None
+        last = self.path / "checkpoints" / "last.ckpt"
+        if not last.is_file():
+            return None
+        opened = LightningFile(str(last), last)
+        return None if self.steps and opened.zoo_part.get("step", 0) <= self.steps[-1] else opened
+
+    def _on_hub(self, step: int | None) -> Folder:
+        """A repository's folder; steps are folders in it or, the way Pythia or Mistral has them, revisions."""
+        if step is None:
+            return Folder.on_hub(self.name, hint="; if it holds folders of steps, say which with step=")
+        inside = Folder.on_hub(self.name, f"{catalog.step_folder(step)}/", f"{self.name} at step {step}")
+        if "@" in self.name:
+            return inside
+        revisions = [Folder.on_hub(f"{self.name}@{revision.format(step=step)}") for revision in REVISIONS]
+        failures = []
+        for folder in (inside, *revisions):
+            try:
+                if any(map(folder.path, (NAME, SAE_CONFIG))):
+                    return folder
+                failures.append(f"{folder.name} has no {NAME}")
+                if any(map(folder.path, (WEIGHTS, INDEX))):
+                    return folder
+            except ZooError as error:
+                failures.append(str(error))
+        kinds = f"neither as a folder nor as {' or '.join(REVISIONS)}"
+        raise ZooError(f"{self.name} has no step {step}, {kinds}: {failures[0]}")
