@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from zoo.checkpoints import weights_digest
 from zoo.datamodules.activation_loaders import (
     ActivationEvaluationLoader,
     ActivationLoader,
@@ -157,7 +158,7 @@ class ActivationsDataModule(ZooDataModule):
         self.row_labels = self.text.token_strings + [f"row {i}" for i in range(self.text.vocab_size, len(self.W_E))]
         self.row_counts: Tensor | None = torch.cat([self.text.token_counts, torch.zeros(missing, dtype=torch.int64)])
         told = {
-            "weights": _weights_digest(self.model),
+            "weights": weights_digest(self.model),
             "corpus": cache.corpus_fingerprint,
             "tokenizer": cache.source.fingerprint(),
             "special_tokens": cache.special_tokens,
@@ -253,11 +254,3 @@ def _tokenizer_json(source: Source, step: int | None, needed: bool) -> str | Non
     if own is None and needed:
         raise ZooError(f"{source.name} came without a tokenizer; say which it was trained with, with data.tokenizer")
     return own
-
-
-def _weights_digest(model: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -55,17 +55,8 @@ FLOORS = {
     3: ["analysis", "callbacks"],
     4: ["cli", "config_files", "rebuild", "report", "run_folder", "short_errors", "studies"],
 }
-FLOORS[1] += [
-    "dictionary_learning",
-    "hugging_face",
-    "null_models",
-    "paths",
-    "saelens",
-    "source",
-    "source_files",
-    "sources",
-]
-FLOORS[1] += ["sparsify", "token_texts", "near_neighbours", "untrained_rows"]
+FLOORS[1] += ["dictionary_learning", "hugging_face", "null_models", "paths", "saelens", "source", "source_files"]
+FLOORS[1] += ["sources", "sparsify", "token_texts", "near_neighbours", "untrained_rows"]
 FLOORS = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 

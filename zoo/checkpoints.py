@@ -333,6 +333,15 @@ def _dtype_name(tensors: dict[str, Tensor]) -> str:
     return str(max(sizes, key=sizes.__getitem__)).removeprefix("torch.")
 
 
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _tensor_digest(tensor: Tensor) -> str:
     """SHA-256 over dtype, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())

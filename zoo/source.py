@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,10 +110,10 @@ class Source:
             return opened
         if opened.path is None:
             hub_place(opened.name)
-        elif opened._reader is None:
-            opened._check_folder()
-        elif not opened.path.exists():
+        elif opened._reader and not opened.path.exists():
             raise ZooError(f"{opened.path} does not exist")
+        elif not opened._reader and opened._root is None:
+            raise opened._no_folder()
         return opened
 
     def __eq__(self, other: object) -> bool:
@@ -122,9 +121,6 @@ class Source:
 
     def __hash__(self) -> int:
         return hash(self.name)
-
-    def __repr__(self) -> str:
-        return f"Source({self.name!r})"
 
     def __getstate__(self) -> tuple[str, dict[tuple[str, int | None], str]]:
         return self.name, self._fingerprints
@@ -160,8 +156,8 @@ class Source:
 
     def folder(self, step: int | None = None) -> Path:
         """The folder of this machine that a step lies in."""
-        self._check_folder()
-        assert self._root is not None
+        if self._root is None:
+            raise self._no_folder()
         if not self.steps and (self._root / "checkpoints").is_dir():
             raise ZooError(f"the run {self.name} kept no weights of single steps, as LogSpacedCheckpoints would have")
         if not self.steps:
@@ -204,17 +200,20 @@ class Source:
         """Every token as text, by token id, if there is a tokenizer or, beside a .npy file, a list."""
         from zoo.token_texts import decoded_tokens, read_tokenizer
 
-        opened = self.at(step)
-        if isinstance(opened, MatrixFile) and (listed := opened.listed_tokens()) is not None:
-            return listed
-        text = self.tokenizer_json(step)
-        return None if text is None else decoded_tokens(read_tokenizer(text, opened.name))
+        listed = self.at(step).beside("tokens.json")
+        if listed is None:
+            text = self.tokenizer_json(step)
+            return None if text is None else decoded_tokens(read_tokenizer(text, self.at(step).name))
+        try:
+            tokens = json.loads(listed)
+        except (ValueError, RecursionError):
+            tokens = None
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise ZooError(f"{Path(self.at(step).name).with_suffix('.tokens.json')} is no list of texts")
+        return tokens
 
     def token_counts(self, step: int | None = None) -> Tensor | None:
-        """How often each token occurs in the text of training, (V,) int64, if it says so.
-
-        Only zoo and Lightning checkpoints hold counts, and .npy files beside them.
-        """
+        """How often each token occurs in the text of training, (V,) int64, if it says so."""
         import torch
 
         opened = self.at(step)
@@ -254,45 +253,29 @@ class Source:
 
         Tokens and counts on the hub count as absent where it cannot be reached.
         """
-
-        def compute() -> str:
+        if ("embedding", step) not in self._fingerprints:
             W = self.embedding(step).contiguous()
-            tokens, counts = (self._if_reached(read, step) for read in (Source.token_strings, Source.token_counts))
+            tokens, counts = None, None
+            try:
+                tokens, counts = self.token_strings(step), self.token_counts(step)
+            except ZooError:
+                if not self.name.startswith("hf:"):
+                    raise
             told = [list(W.shape), tokens, None if counts is None else counts.tolist()]
             digest = hashlib.sha256(json.dumps(told).encode())
             digest.update(W.numpy().data)
-            return digest.hexdigest()
-
-        return self._remembered("embedding", step, compute)
+            self._fingerprints["embedding", step] = digest.hexdigest()
+        return self._fingerprints["embedding", step]
 
     def weights_fingerprint(self, step: int | None = None) -> str:
-        """SHA-256 of the network's class and arguments and of its weights, in the precision that it computes in."""
+        """SHA-256 of the network's class, arguments and weights, in the precision that it computes in."""
+        if ("weights", step) not in self._fingerprints:
+            from zoo.checkpoints import weights_digest
 
-        def compute() -> str:
-            import torch
-
-            model = self.load(step)
-            told = [type(model).__name__, getattr(model, "config", None)]
-            digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-            for name, weights in model.state_dict().items():
-                digest.update(f"{name} {weights.dtype} {list(weights.shape)}".encode())
-                digest.update(weights.contiguous().flatten().view(torch.uint8).numpy().data)
-            return digest.hexdigest()
-
-        return self._remembered("weights", step, compute)
-
-    def _remembered(self, what: str, step: int | None, compute: Callable[[], str]) -> str:
-        if (what, step) not in self._fingerprints:
-            self._fingerprints[what, step] = compute()
-        return self._fingerprints[what, step]
-
-    def _if_reached(self, read: Callable[[Source, int | None], Any], step: int | None) -> Any:
-        try:
-            return read(self, step)
-        except ZooError:
-            if not self.name.startswith("hf:"):
-                raise
-            return None
+            model: Any = self.load(step)
+            told = json.dumps([type(model).__name__, model.config, weights_digest(model)], sort_keys=True)
+            self._fingerprints["weights", step] = hashlib.sha256(told.encode()).hexdigest()
+        return self._fingerprints["weights", step]
 
     @cached_property
     def _reader(self) -> type[LightningFile] | type[MatrixFile] | None:
@@ -302,23 +285,21 @@ class Source:
 
     @cached_property
     def _root(self) -> Path | None:
-        """The folder, if it is one of this machine; of a run that in it which holds its steps."""
-        if self.path is None or self._reader:
+        """Its folder, if it is one of this machine; of a run that in it which holds its steps."""
+        if self.path is None or self.name == "" or not self.path.is_dir():
             return None
         is_run = not (self.path / NAME).is_file() and (self.path / "steps").is_dir()
         return self.path / "steps" if is_run else self.path
 
-    def _check_folder(self) -> None:
-        """Refuse what is no folder of this machine."""
+    def _no_folder(self) -> ZooError:
+        """What is wrong where a folder of this machine is needed."""
         if self.path is None or self.name == "":
-            raise ZooError(f"{self.name!r} is no name or folder of a checkpoint; `python -m zoo list` shows the names")
-        if self.path.is_dir():
-            return
+            return ZooError(f"{self.name!r} is no name or folder of a checkpoint; `python -m zoo list` shows the names")
         if self.path.exists():
-            raise ZooError(f"{self.name} is a file; expected {EXPECTED}")
+            return ZooError(f"{self.name} is a file; expected {EXPECTED}")
         close = difflib.get_close_matches(self.name, catalog.list_models(), 1)
         hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
-        raise ZooError(f"no checkpoint {self.name!r}: it is neither a zoo name nor a folder; {hint}")
+        return ZooError(f"no checkpoint {self.name!r}: it is neither a zoo name nor a folder; {hint}")
 
     def _open(self, step: int | None) -> Opened:
         if "{step}" in self.name:
@@ -343,12 +324,9 @@ class Source:
 
     def _last_checkpoint(self) -> LightningFile | None:
         """Where a run can go on, unless its newest single step is as far."""
-        assert self.path is not None
-        last = self.path / "checkpoints" / "last.ckpt"
-        if not last.is_file():
-            return None
-        opened = LightningFile(str(last), last)
-        return None if self.steps and opened.zoo_part.get("step", 0) <= self.steps[-1] else opened
+        last = (self.path or Path()) / "checkpoints" / "last.ckpt"
+        opened = LightningFile(str(last), last) if last.is_file() else None
+        return None if opened and self.steps and opened.zoo_part.get("step", 0) <= self.steps[-1] else opened
 
     def _on_hub(self, step: int | None) -> Folder:
         """A repository's folder; steps are folders in it or, the way Pythia or Mistral has them, revisions."""

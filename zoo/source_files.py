@@ -145,7 +145,7 @@ class Folder:
         return found, W
 
     def beside(self, file: str) -> Any:
-        """What tokenizer.json or token_counts.json holds, as text or as what that stands for; None if absent."""
+        """What a file with the tokens, their tokenizer or counts holds, as text or as it is meant; None if absent."""
         if self.zoo_part:
             content = self.verified(file) if file in self.zoo_part["files"] else None
         else:
@@ -154,41 +154,32 @@ class Folder:
 
 
 class LightningFile:
-    """A checkpoint that a run of the zoo goes on from."""
+    """A checkpoint that a run of the zoo goes on from; its `zoo_part` is as that of a `Folder`."""
 
     kind = "Lightning checkpoint"
 
     def __init__(self, name: str, path: Path) -> None:
-        self.name, self.path = name, path
-
-    @cached_property
-    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """See `checkpoints.read_lightning`."""
         from zoo.checkpoints import read_lightning
 
-        return read_lightning(self.path)
-
-    @property
-    def zoo_part(self) -> dict[str, Any]:
-        """See `Folder.zoo_part`."""
-        return self.content[1]
+        self.name, self.path = name, path
+        self._state, self.zoo_part = read_lightning(path)
 
     def load(self) -> nn.Module:
         """The network."""
         from zoo.checkpoints import build
 
-        return build(self.zoo_part["class"], self.zoo_part["init_args"], self.content[0], self.name)
+        return build(self.zoo_part["class"], self.zoo_part["init_args"], self._state, self.name)
 
     def tensor(self, wanted: str | None) -> tuple[str, Tensor]:
         """See `Folder.tensor`."""
         from zoo.hugging_face import tensor_name
 
-        found = tensor_name(self.content[0], wanted, {}, self.name)
-        return found, self.content[0][found].clone()
+        found = tensor_name(self._state, wanted, {}, self.name)
+        return found, self._state[found].clone()
 
     def beside(self, file: str) -> Any:
         """See `Folder.beside`."""
-        return self.zoo_part.get({TOKENIZER: "tokenizer_json", TOKEN_COUNTS: "token_counts"}[file])
+        return self.zoo_part.get({TOKENIZER: "tokenizer_json", TOKEN_COUNTS: "token_counts"}.get(file, ""))
 
 
 class MatrixFile:
@@ -207,27 +198,13 @@ class MatrixFile:
         """See `Folder.tensor`."""
         from zoo.hugging_face import read_tensor
 
-        if self.kind == ".npy":
-            return self.path.name, _read_npy(self.path)
-        return read_tensor(self.path, wanted, {}, self.name)
+        is_array = self.kind == ".npy"
+        return (self.path.name, _read_npy(self.path)) if is_array else read_tensor(self.path, wanted, {}, self.name)
 
-    def beside(self, file: str) -> Any:
+    def beside(self, file: str) -> str | None:
         """See `Folder.beside`."""
         path = self.path.with_suffix(f".{file}")
         return _text(path.read_bytes(), path) if self.kind == ".npy" and path.is_file() else None
-
-    def listed_tokens(self) -> list[str] | None:
-        """The texts in the list beside it, if there is one."""
-        file = self.path.with_suffix(".tokens.json")
-        if self.kind != ".npy" or not file.is_file():
-            return None
-        try:
-            tokens = json.loads(file.read_text("utf-8-sig"))
-        except (ValueError, RecursionError):
-            tokens = None
-        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-            raise ZooError(f"{file} is no list of texts")
-        return tokens
 
 
 def hub_place(text: str) -> tuple[str, str, str | None]:
@@ -261,7 +238,7 @@ def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
 
 def _text(content: bytes, path: Path) -> str:
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ZooError(f"{path} is damaged: {error}") from None
 

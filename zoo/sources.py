@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from zoo.checkpoints import read_lightning
-from zoo.source import Source, embedding, load
+from zoo.checkpoints import read_lightning as read_lightning
+from zoo.source import Source
+from zoo.source import embedding as embedding
+from zoo.source import load as load
 from zoo.source_files import LightningFile
-
-__all__ = ["embedding", "load", "read_lightning"]
 
 
 def at_step(source: str, step: int | None) -> tuple[str, int | None]:
@@ -23,21 +21,9 @@ def run_checkpoint(source: str | Path, step: int | None) -> str | Path:
     return opened.path if isinstance(opened, LightningFile) else source
 
 
-def zoo_part(source: str | Path, step: int | None = None) -> dict[str, Any] | None:
-    """See `Source.zoo_part`."""
-    return Source.open(source).zoo_part(step)
+def _of(method: str) -> Any:
+    return lambda source, step=None, *given: getattr(Source.open(source), method)(step, *given)
 
 
-def tokenizer_json(source: str | Path, step: int | None = None) -> str | None:
-    """See `Source.tokenizer_json`."""
-    return Source.open(source).tokenizer_json(step)
-
-
-def token_strings(source: str | Path, step: int | None = None) -> list[str] | None:
-    """See `Source.token_strings`."""
-    return Source.open(source).token_strings(step)
-
-
-def row_counts(source: str | Path, step: int | None, n_rows: int) -> Tensor | None:
-    """See `Source.row_counts`."""
-    return Source.open(source).row_counts(step, n_rows)
+zoo_part, tokenizer_json, token_strings = map(_of, ("zoo_part", "tokenizer_json", "token_strings"))
+token_counts, row_counts = map(_of, ("token_counts", "row_counts"))
