@@ -41,30 +41,22 @@ def is_ours(path: Path) -> bool:
     return re.search(r'"zoo"\s*:\s*\{', path.read_text("utf-8", errors="replace")) is not None
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """The "zoo" part of a checkpoint's config.
+def read(folder: Path, content: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The "zoo" part of a checkpoint's config, without its hash.
+
+    Args:
+        folder: The checkpoint.
+        content: What its config holds, if that was read before.
 
     Raises:
-        ZooError: If it cannot be read, or as `checked`.
+        ZooError: If it cannot be read, is of a newer format, or is not the one that was saved.
     """
     path = folder / NAME
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ZooError(f"{path} is not the config of a zoo checkpoint ({type(error).__name__}: {error})") from None
-    return checked(content, path)
-
-
-def checked(content: Any, path: Path) -> dict[str, Any]:
-    """The "zoo" part of the content of a config, without its hash.
-
-    Raises:
-        ZooError: If it has none, is of a newer format, or is not the one that was saved.
-    """
-    try:
+        content = json.loads(path.read_text("utf-8")) if content is None else content
         part = content["zoo"]
         version = part["format_version"]
-    except (KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ZooError(f"{path} is not the config of a zoo checkpoint ({type(error).__name__}: {error})") from None
     if version != FORMAT_VERSION:
         raise ZooError(f"{path} has format version {version}; this version of the zoo reads {FORMAT_VERSION}")

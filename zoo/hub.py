@@ -12,8 +12,8 @@ from typing import Any
 from zoo import catalog, checkpoint_config
 from zoo.checkpoint_config import CARD, FILES
 from zoo.errors import ZooError
-from zoo.source import Opened, Source
-from zoo.source_files import Folder, LightningFile, hub_place
+from zoo.source import Source
+from zoo.source_files import LightningFile, hub_place
 
 FRONT_MATTER = re.compile(r"\s*---\r?\n.*?(?<=\n)---\s*?(\n|\Z)", re.DOTALL)
 LOG_IN = "run `hf auth login`, or set HF_TOKEN, with a token that has write permission"
@@ -70,27 +70,25 @@ def _files(source: Source, scratch: Path) -> tuple[dict[str, Path], dict[str, An
 
     if source.path is None:
         source.folder()  # which is refused
-    opened = source.at()
-    if isinstance(opened, LightningFile):
-        opened = Source.open(export(source, scratch)).at()
-    if source.kind != "zoo checkpoint" or not source.steps:
-        return _verified(opened)
-    assert source.path is not None
-    card = source.path / CARD
+    if isinstance(source.at(), LightningFile):
+        source = Source.open(export(source, scratch))
+    if source.kind == "run" or not source.steps:
+        return _verified(source)
+    card = (source.path or scratch) / CARD
     files = {CARD: card} if card.is_file() else {}
     for step in source.steps:
-        below, config = _verified(source.at(step))
+        below, config = _verified(source, step)
         files |= {f"{catalog.step_folder(step)}/{name}": file for name, file in below.items()}
     return files, config
 
 
-def _verified(opened: Opened) -> tuple[dict[str, Path], dict[str, Any]]:
+def _verified(source: Source, step: int | None = None) -> tuple[dict[str, Path], dict[str, Any]]:
     """The files and the config of a zoo checkpoint, every hash checked."""
-    if not isinstance(opened, Folder) or not (config := opened.zoo_part):
-        raise ZooError(f"{opened.name} is not the config of a zoo checkpoint")
-    opened.load()
+    source.load(step)
+    folder = source.folder(step)
+    config = source.zoo_part(step) or checkpoint_config.read(folder)
     names = [checkpoint_config.NAME, checkpoint_config.WEIGHTS, *config["files"], CARD]
-    return {name: path for name in names if (path := opened.path(name))}, config
+    return {name: folder / name for name in names if (folder / name).is_file()}, config
 
 
 def _card(path: Path, class_name: str) -> bytes:

@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 
 Opened = Folder | LightningFile | MatrixFile
 REVISIONS = ("step{step}", "checkpoint-{step}")  # what Pythia and Mistral call those that hold a step
-SUFFIXES: dict[str, type[LightningFile] | type[MatrixFile]] = {
-    ".ckpt": LightningFile,
-    ".npy": MatrixFile,
-    ".safetensors": MatrixFile,
-}
+SUFFIXES: dict[str, type[LightningFile | MatrixFile]]
+SUFFIXES = {".ckpt": LightningFile, ".npy": MatrixFile, ".safetensors": MatrixFile}
 
 
 def load(source: str | Path, step: int | None = None) -> nn.Module:
@@ -278,7 +275,7 @@ class Source:
         return self._fingerprints["weights", step]
 
     @cached_property
-    def _reader(self) -> type[LightningFile] | type[MatrixFile] | None:
+    def _reader(self) -> type[LightningFile | MatrixFile] | None:
         """What reads it, if it is a file of a kind that is known."""
         is_folder = self.path is None or (self.path.suffix != ".ckpt" and self.path.is_dir())
         return None if self.path is None or is_folder else SUFFIXES.get(self.path.suffix)

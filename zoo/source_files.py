@@ -78,7 +78,7 @@ class Folder:
             return None
         content = self.json(NAME)
         if "zoo" in content:
-            return checkpoint_config.checked(content, file)
+            return checkpoint_config.read(file.parent, content)
         ours = any(isinstance(part, dict) and checkpoint_config.KEYS.keys() & part.keys() for part in content.values())
         if ours or (file.parent / TOKEN_COUNTS).is_file():  # which only the zoo writes
             raise ZooError(f"{file} is damaged: it is not the config that was saved")
