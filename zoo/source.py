@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zoo import catalog
 from zoo.checkpoint_config import CARD, NAME, TOKEN_COUNTS, TOKENIZER, WEIGHTS
 from zoo.errors import ZooError
-from zoo.source_files import EXPECTED, INDEX, SAE_CONFIG, Folder, LightningFile, MatrixFile, hub_place
+from zoo.source_files import EXPECTED, INDEX, SAE_CONFIG, Folder, LightningFile, MatrixFile, hub_place, parsed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -79,6 +80,7 @@ def info(name: str) -> str:
     raise ZooError(f"{name} has no model card (README.md)")
 
 
+@dataclass(unsafe_hash=True)
 class Source:
     """What a user named, opened once: what is read of it beside weights is remembered. Made by `open`.
 
@@ -87,10 +89,12 @@ class Source:
     stands for it. All raise ZooError if there is no such step, or what is asked for is damaged or cannot be read.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._opened: dict[int | None, Opened] = {}
-        self._fingerprints: dict[tuple[str, int | None], str] = {}
+    name: str
+    _fingerprints: dict[tuple[str, int | None], str] = field(default_factory=dict, compare=False, repr=False)
+    _opened: dict[int | None, Opened] = field(default_factory=dict, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Source, (self.name, self._fingerprints)
 
     @classmethod
     def open(cls, source: str | Path | Source) -> Source:
@@ -112,19 +116,6 @@ class Source:
         elif not opened._reader and opened._root is None:
             raise opened._no_folder()
         return opened
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Source) and self.name == other.name
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-    def __getstate__(self) -> tuple[str, dict[tuple[str, int | None], str]]:
-        return self.name, self._fingerprints
-
-    def __setstate__(self, state: tuple[str, dict[tuple[str, int | None], str]]) -> None:
-        Source.__init__(self, state[0])
-        self._fingerprints = state[1]
 
     @cached_property
     def path(self) -> Path | None:
@@ -201,10 +192,7 @@ class Source:
         if listed is None:
             text = self.tokenizer_json(step)
             return None if text is None else decoded_tokens(read_tokenizer(text, self.at(step).name))
-        try:
-            tokens = json.loads(listed)
-        except (ValueError, RecursionError):
-            tokens = None
+        tokens = parsed(listed)
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise ZooError(f"{Path(self.at(step).name).with_suffix('.tokens.json')} is no list of texts")
         return tokens
@@ -218,7 +206,7 @@ class Source:
         if counts is None:
             return None
         try:
-            tensor = torch.tensor(json.loads(counts) if isinstance(counts, str) else counts)
+            tensor = torch.tensor(parsed(counts) if isinstance(counts, str) else counts)
         except (ValueError, TypeError, RuntimeError):
             tensor = torch.empty(0)
         if tensor.dtype != torch.int64 or tensor.ndim != 1 or not len(tensor) or tensor.min() < 0:
@@ -309,8 +297,11 @@ class Source:
             if step is not None:
                 raise ZooError(f"{self.name} holds one step only; leave step out")
             return self._reader(self.name, self.path)
-        if step is None and (last := self._last_checkpoint()):
-            return last
+        last = self.path / "checkpoints" / "last.ckpt"
+        if step is None and last.is_file():
+            of_run = LightningFile(str(last), last)
+            if not self.steps or of_run.zoo_part.get("step", 0) > self.steps[-1]:
+                return of_run
         opened = Folder.here(self.name, self.folder(step))
         if step is not None and not self.steps:
             if not opened.zoo_part:
@@ -319,22 +310,12 @@ class Source:
                 raise ZooError(f"{self.name} holds step {only} only, not step {step}")
         return opened
 
-    def _last_checkpoint(self) -> LightningFile | None:
-        """Where a run can go on, unless its newest single step is as far."""
-        last = (self.path or Path()) / "checkpoints" / "last.ckpt"
-        opened = LightningFile(str(last), last) if last.is_file() else None
-        return None if opened and self.steps and opened.zoo_part.get("step", 0) <= self.steps[-1] else opened
-
     def _on_hub(self, step: int | None) -> Folder:
         """A repository's folder; steps are folders in it or, the way Pythia or Mistral has them, revisions."""
-        if step is None:
-            return Folder.on_hub(self.name, hint="; if it holds folders of steps, say which with step=")
-        inside = Folder.on_hub(self.name, f"{catalog.step_folder(step)}/", f"{self.name} at step {step}")
-        if "@" in self.name:
+        inside, failures = Folder.on_hub(self.name, step), []
+        if step is None or "@" in self.name:
             return inside
-        revisions = [Folder.on_hub(f"{self.name}@{revision.format(step=step)}") for revision in REVISIONS]
-        failures = []
-        for folder in (inside, *revisions):
+        for folder in (inside, *(Folder.on_hub(f"{self.name}@{r.format(step=step)}") for r in REVISIONS)):
             try:
                 if any(map(folder.path, (NAME, SAE_CONFIG))):
                     return folder
@@ -343,5 +324,5 @@ class Source:
                     return folder
             except ZooError as error:
                 failures.append(str(error))
-        kinds = f"neither as a folder nor as {' or '.join(REVISIONS)}"
-        raise ZooError(f"{self.name} has no step {step}, {kinds}: {failures[0]}")
+        known = f"as a folder nor as {' or '.join(REVISIONS)}"
+        raise ZooError(f"{self.name} has no step {step}, neither {known}: {failures[0]}")

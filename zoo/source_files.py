@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import checkpoint_config
+from zoo.catalog import step_folder
 from zoo.checkpoint_config import FILES, NAME, TOKEN_COUNTS, TOKENIZER, WEIGHTS
 from zoo.errors import ZooError
 
@@ -39,11 +40,11 @@ class Folder:
     Args:
         name: What messages call it.
         find: From a file's name to its path, or None where there is no such file.
-        hint: What to say beside that there is no config.json.
+        may_hold_steps: Whether its folders may be checkpoints.
     """
 
-    def __init__(self, name: str, find: Callable[[str], Path | None], hint: str = "") -> None:
-        self.name, self._hint = name, hint
+    def __init__(self, name: str, find: Callable[[str], Path | None], may_hold_steps: bool = False) -> None:
+        self.name, self._may_hold_steps = name, may_hold_steps
         self.path: Callable[[str], Path | None] = cache(find)
         self.content: Callable[[str], bytes] = cache(lambda file: self.require(file).read_bytes())
         self.json: Callable[[str], dict[str, Any]] = cache(self._json)
@@ -54,10 +55,12 @@ class Folder:
         return cls(name, lambda file: path if (path := folder / file).is_file() else None)
 
     @classmethod
-    def on_hub(cls, name: str, inside: str = "", label: str = "", hint: str = "") -> Folder:
-        """A folder `inside` that which hf:org/repo[/folder][@revision] names; raises ZooError if it names none."""
+    def on_hub(cls, name: str, step: int | None = None) -> Folder:
+        """What hf:org/repo[/folder][@revision] names, or the folder of a step in it; raises ZooError if no place."""
         repo, folder, revision = hub_place(name)
-        return cls(label or name, lambda file: _hub_file(repo, revision, folder + inside + file), hint)
+        folder += "" if step is None else f"{step_folder(step)}/"
+        label = name if step is None else f"{name} at step {step}"
+        return cls(label, lambda file: _hub_file(repo, revision, folder + file), step is None)
 
     @cached_property
     def kind(self) -> str:
@@ -95,7 +98,8 @@ class Folder:
         """A file's path; raises ZooError if it is not there."""
         path = self.path(file)
         if path is None:
-            raise ZooError(f"{self.name} has no {file}{self._hint if file == NAME else ''}")
+            hint = "; if it holds folders of steps, say which with step=" if file == NAME else ""
+            raise ZooError(f"{self.name} has no {file}{hint if self._may_hold_steps else ''}")
         return path
 
     def verified(self, file: str) -> bytes:
@@ -234,6 +238,14 @@ def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
         return None
     except Exception as error:
         raise ZooError(f"hf:{repo} cannot be read: {str(error).strip().partition(chr(10))[0]}") from error
+
+
+def parsed(text: str) -> Any:
+    """What JSON stands for; None for what is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _text(content: bytes, path: Path) -> str:
