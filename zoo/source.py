@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +79,6 @@ def info(name: str) -> str:
     raise ZooError(f"{name} has no model card (README.md)")
 
 
-@dataclass(unsafe_hash=True)
 class Source:
     """What a user named, opened once: what is read of it beside weights is remembered. Made by `open`.
 
@@ -89,12 +87,18 @@ class Source:
     stands for it. All raise ZooError if there is no such step, or what is asked for is damaged or cannot be read.
     """
 
-    name: str
-    _fingerprints: dict[tuple[str, int | None], str] = field(default_factory=dict, compare=False, repr=False)
-    _opened: dict[int | None, Opened] = field(default_factory=dict, compare=False, repr=False)
+    def __init__(self, name: str, fingerprints: dict[tuple[str, int | None], str] | None = None) -> None:
+        self.name, self._fingerprints = name, fingerprints or {}
+        self._opened: dict[int | None, Opened] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Source, (self.name, self._fingerprints)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     @classmethod
     def open(cls, source: str | Path | Source) -> Source:
