@@ -6,7 +6,6 @@ numbers are read.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from functools import cached_property
@@ -286,6 +285,8 @@ class Source:
             return ZooError(f"{self.name!r} is no name or folder of a checkpoint; `python -m zoo list` shows the names")
         if self.path.exists():
             return ZooError(f"{self.name} is a file; expected {EXPECTED}")
+        import difflib
+
         close = difflib.get_close_matches(self.name, catalog.list_models(), 1)
         hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
         return ZooError(f"no checkpoint {self.name!r}: it is neither a zoo name nor a folder; {hint}")
