@@ -20,8 +20,8 @@ from rich.table import Table
 
 import zoo
 from benchmarks import fresh_python
-from zoo import catalog
 from zoo.models import GPT2
+from zoo.source import Source
 
 ROWS, WIDTH = 50_257, 768  # of the embedding in the large file, as GPT-2 has them
 WHOLE = {  # what a process does
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--megabytes", type=int, default=2000, help="size of the large file, default 2000")
     parser.add_argument("--repeats", type=int, default=5, help="fresh processes per line, default 5")
     args = parser.parse_args(argv)
-    mini = catalog.folder("gpt2-mini.learned")
+    mini = Source.open("gpt2-mini.learned").folder()
     table = Table("small checkpoints, whole process", "seconds", "beyond Python", title_justify="left")
     bare = seconds("pass", args.repeats)
     for name, code in WHOLE.items():

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from zoo import sources
+from zoo.checkpoints import weights_digest
 from zoo.datamodules.activation_loaders import (
     ActivationEvaluationLoader,
     ActivationLoader,
@@ -25,6 +25,8 @@ from zoo.datamodules.tokenizers import TokenizerSource, vocabulary_size
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
 from zoo.paths import expanded
+from zoo.source import Source
+from zoo.token_texts import read_tokenizer
 
 EVALUATION_TOKENS = 2048  # of an evaluation batch on one rank: logits of all of them fit into memory
 
@@ -99,10 +101,11 @@ class ActivationsDataModule(ZooDataModule):
         self.source, self.layer, self.batch_size, self.seed = model, layer, batch_size, seed
         self.positions_per_context, self.skip_positions = positions_per_context, skip_positions
         self.val_contexts, self.activations_dir = val_contexts, activations_dir
-        self.model = _gpt2(model, step, layer, sequence_length)
+        source = Source.open(model)
+        self.model = _gpt2(source, step, layer, sequence_length)
         self.d_in: int = self.model.W_E.shape[1]
         self.stream = ResidualStream(self.model, layer)
-        self._own_tokenizer = _tokenizer_json(model, step, needed=tokenizer is None)
+        self._own_tokenizer = _tokenizer_json(source, step, needed=tokenizer is None)
         n_contexts = batch_size // positions_per_context
         self.text = TextDataModule(
             corpus,
@@ -147,7 +150,7 @@ class ActivationsDataModule(ZooDataModule):
             )
         self.text.setup()
         text = self._own_tokenizer
-        own = sources.read_tokenizer(text, self.source).get_vocab() if text else None
+        own = read_tokenizer(text, self.source).get_vocab() if text else None
         if own not in (None, self.text.tokenizer.get_vocab()):
             raise ZooError(f"the tokenizer is not the one that came with {self.source}; leave data.tokenizer out")
         if missing := len(self.W_E) - self.text.vocab_size:
@@ -155,7 +158,7 @@ class ActivationsDataModule(ZooDataModule):
         self.row_labels = self.text.token_strings + [f"row {i}" for i in range(self.text.vocab_size, len(self.W_E))]
         self.row_counts: Tensor | None = torch.cat([self.text.token_counts, torch.zeros(missing, dtype=torch.int64)])
         told = {
-            "weights": _weights_digest(self.model),
+            "weights": weights_digest(self.model),
             "corpus": cache.corpus_fingerprint,
             "tokenizer": cache.source.fingerprint(),
             "special_tokens": cache.special_tokens,
@@ -216,7 +219,7 @@ class _OwnTokenizer(TokenizerSource):
     """The tokenizer that came with a checkpoint."""
 
     def __init__(self, tokenizer_json: str, source: str) -> None:
-        self._json, self._tokenizer = tokenizer_json, sources.read_tokenizer(tokenizer_json, source)
+        self._json, self._tokenizer = tokenizer_json, read_tokenizer(tokenizer_json, source)
         self.vocab_size = vocabulary_size(self._tokenizer, f"the tokenizer of {source}")
 
     def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
@@ -226,36 +229,28 @@ class _OwnTokenizer(TokenizerSource):
         return json.dumps(json.loads(self._json), sort_keys=True)  # that of the same tokenizer from a file
 
 
-def _gpt2(source: str, step: int | None, layer: int, sequence_length: int) -> Any:
-    model: Any = sources.load(source, step)
+def _gpt2(source: Source, step: int | None, layer: int, sequence_length: int) -> Any:
+    model: Any = source.load(step)
     if not all(hasattr(model, name) for name in ("embed", "blocks", "unembed", "W_E")):
-        raise ZooError(f"{source} is a {type(model).__name__}, which has no residual stream; name a GPT2")
+        raise ZooError(f"{source.name} is a {type(model).__name__}, which has no residual stream; name a GPT2")
     n_layers, longest = model.config["n_layers"], model.config["context_length"]
     if not 0 <= layer <= n_layers:
         raise ZooError(
-            f"layer is {layer}; {source} has {n_layers} layers: 0 to {n_layers - 1} is before each of them, "
+            f"layer is {layer}; {source.name} has {n_layers} layers: 0 to {n_layers - 1} is before each of them, "
             f"{n_layers} after the last"
         )
     if sequence_length > longest:
-        raise ZooError(f"sequence_length is {sequence_length}, more than the {longest} positions of {source}")
+        raise ZooError(f"sequence_length is {sequence_length}, more than the {longest} positions of {source.name}")
     return model
 
 
-def _tokenizer_json(source: str, step: int | None, needed: bool) -> str | None:
+def _tokenizer_json(source: Source, step: int | None, needed: bool) -> str | None:
     try:
-        own = sources.tokenizer_json(source, step)
+        own = source.tokenizer_json(step)
     except ZooError:
         if needed:
             raise
         own = None
     if own is None and needed:
-        raise ZooError(f"{source} came without a tokenizer; say which it was trained with, with data.tokenizer")
+        raise ZooError(f"{source.name} came without a tokenizer; say which it was trained with, with data.tokenizer")
     return own
-
-
-def _weights_digest(model: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -9,13 +9,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from zoo import sources
 from zoo.datamodules.null_rows import NullModel
 from zoo.datamodules.row_loaders import AllRowsLoader, RowEvaluationLoader, RowLoader, cumulative, draw, side_rng
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
 from zoo.paths import expanded
-from zoo.token_texts import without_text
+from zoo.source import Source
+from zoo.token_texts import read_tokenizer, without_text
 from zoo.untrained_rows import KEPT, NEVER_OCCURS, REASONS, untrained_rows
 
 SAMPLE_SIZE = 16_384
@@ -81,22 +81,22 @@ class EmbeddingRowsDataModule(ZooDataModule):
         if seed < 0:
             raise ZooError(f"data.seed is {seed}; it must not be negative")
         self.batch_size, self.seed, self.frequency_power = batch_size, seed, frequency_power
-        if source is not None:
-            source, step = sources.at_step(source, step)
+        opened = None if source is None else Source.open(source)
+        if opened is not None:
             if n_rows is not None or d_in is not None:
                 raise ZooError("n_rows and d_in are the source's; leave them out, or leave out source")
-            W = _checked(sources.embedding(source, step, tensor), source)
+            W = _checked(opened.embedding(step, tensor), opened.name)
         elif null_model is None or n_rows is None or d_in is None or min(n_rows, d_in) < 1:
             raise ZooError("without a source, give a null_model and positive n_rows and d_in")
         elif step is not None or tensor is not None:
             raise ZooError("step and tensor choose within a source; give one, or leave them out")
         else:
             W = _checked(null_model.rows_of_shape(n_rows, d_in), type(null_model).__name__)
-        counts = _read_counts(token_counts, len(W)) if token_counts else _source_counts(source, step, tensor, len(W))
-        labels = _labels(source, step, len(W))
+        counts = _read_counts(token_counts, len(W)) if token_counts else _source_counts(opened, step, tensor, len(W))
+        labels = _labels(opened, step, len(W))
         self.source_rows = torch.arange(len(W))  # indices of the rows in the source, ascending, (V,)
-        if source is not None and untrained == "aside":
-            self.source_rows = _trained(W, counts, labels, source, step)
+        if opened is not None and untrained == "aside":
+            self.source_rows = _trained(W, counts, labels, opened, step)
             W = W[self.source_rows]
         self.W_E = null_model.rows(W) if source is not None and null_model is not None else W.clone()
         self.true_atoms = null_model.true_atoms if null_model else None
@@ -205,13 +205,13 @@ def _checked(W: Tensor, source: str) -> Tensor:
     return W
 
 
-def _trained(W: Tensor, counts: Tensor | None, labels: list[str], source: str, step: int | None) -> Tensor:
+def _trained(W: Tensor, counts: Tensor | None, labels: list[str], source: Source, step: int | None) -> Tensor:
     """Indices of the rows that do not look untrained, ascending."""
     try:
-        tokenizer = sources.tokenizer_json(source, step)
+        tokenizer = source.tokenizer_json(step)
     except ZooError:
         tokenizer = None  # rows can do without where the hub cannot be reached; labels were read before
-    no_text = torch.tensor(without_text(sources.read_tokenizer(tokenizer, source))) if tokenizer else None
+    no_text = torch.tensor(without_text(read_tokenizer(tokenizer, source.name))) if tokenizer else None
     if no_text is not None and len(no_text) > len(W):
         no_text = None
     reason = untrained_rows(W, counts, labels, no_text).reason
@@ -221,9 +221,9 @@ def _trained(W: Tensor, counts: Tensor | None, labels: list[str], source: str, s
     told = [f"{n} {why}" for i, why in enumerate(REASONS) if i and (n := int((reason == i).sum()))]
     kept = (reason == KEPT).nonzero().squeeze(1)
     n_aside = len(W) - len(kept)
-    rank_zero_info(f"note: {n_aside} of {len(W)} rows of {source} are set aside: {', '.join(told) or 'none'}")
+    rank_zero_info(f"note: {n_aside} of {len(W)} rows of {source.name} are set aside: {', '.join(told) or 'none'}")
     if len(kept) < 2:
-        raise ZooError(f"{source} has {len(kept)} rows that look trained; at least 2 are needed")
+        raise ZooError(f"{source.name} has {len(kept)} rows that look trained; at least 2 are needed")
     return kept
 
 
@@ -243,22 +243,22 @@ def _read_counts(file: str, n_rows: int) -> Tensor:
     return torch.from_numpy(counts.astype(np.int64))
 
 
-def _source_counts(source: str | None, step: int | None, tensor: str | None, n_rows: int) -> Tensor | None:
+def _source_counts(source: Source | None, step: int | None, tensor: str | None, n_rows: int) -> Tensor | None:
     """Counts of the source's tokens; of another tensor than the embedding only if they are as many as its rows."""
     if source is None:
         return None
     if tensor is None:
-        return sources.row_counts(source, step, n_rows)
-    counts = sources.token_counts(source, step)
+        return source.row_counts(step, n_rows)
+    counts = source.token_counts(step)
     return counts if counts is not None and len(counts) == n_rows else None
 
 
-def _labels(source: str | None, step: int | None, n_rows: int) -> list[str]:
+def _labels(source: Source | None, step: int | None, n_rows: int) -> list[str]:
     """The token of every row, or its number where it has none."""
     try:
-        strings = (sources.token_strings(source, step) if source is not None else None) or []
+        strings = (source.token_strings(step) if source is not None else None) or []
     except ZooError:
-        if not str(source).startswith("hf:"):
+        if source is not None and not source.name.startswith("hf:"):
             raise
         strings = []  # rows can do without names where the hub cannot be reached
     strings = strings if len(strings) <= n_rows else []

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zoo import null_models
 from zoo.errors import ZooError
-from zoo.sources import embedding
+from zoo.source import embedding
 
 
 class Embedding(ABC):

@@ -15,7 +15,7 @@ from zoo.models.gpt2 import GPT2
 from zoo.models.optimizers import AdamWCosine
 from zoo.models.unembedded_loss import LEFT_OUT
 from zoo.models.zoo_module import RESTORED, ZooModule
-from zoo.sources import load, tokenizer_json
+from zoo.source import Source
 
 
 class FrozenEmbeddingGPT2(ZooModule):
@@ -82,7 +82,7 @@ class FrozenEmbeddingGPT2(ZooModule):
             self.net = GPT2(vocab_size, context_length, dropout=dropout, **chosen)  # type: ignore[arg-type]
             embedding = embedding or GaussianEmbedding()
         else:
-            source = load(init_from)
+            source: Any = Source.open(init_from).load()
             saved = {"class": type(source).__name__, "init_args": source.config}
             self.net = _like(saved, f"init_from {init_from}", vocab_size, context_length, dropout, sizes)
             self.net.load_state_dict(source.state_dict())
@@ -129,7 +129,7 @@ class FrozenEmbeddingGPT2(ZooModule):
         if n_tokens is not None and n_tokens < n_rows:
             rank_zero_info(f"note: {n_rows - n_tokens} rows of W_E belong to no token")
         if stage == "fit" and self.init_from is not None:
-            self.check_tokenizer(tokenizer_json(self.init_from), f"init_from {self.init_from}")
+            self.check_tokenizer(Source.open(self.init_from).tokenizer_json(), f"init_from {self.init_from}")
 
     def configure_model(self) -> None:
         """Compile in place, which leaves the names in the state dict alone."""

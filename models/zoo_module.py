@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import zoo
 from zoo.errors import ZooError
 from zoo.precision import PreciseBuffers
-from zoo.sources import load, read_tokenizer
+from zoo.source import load
+from zoo.token_texts import read_tokenizer
 
 # What the checkpoint that is about to be restored says of its network. A module then builds that network and makes no
 # initial weights, whose source may be gone.

@@ -19,6 +19,7 @@ from supported import checkpoints as layouts
 import zoo
 from zoo import checkpoint_config, checkpoints
 from zoo.export import export
+from zoo.source_files import Folder
 
 IDS = torch.arange(24).view(2, 12)
 
@@ -493,7 +494,7 @@ def test_a_folder_with_anything_else_in_it_is_not_replaced(folder, tmp_path, ref
     with refused("holds other things"):
         zoo.save(network(seed=1), folder)
     assert (folder / strange).read_text() == "mine"
-    assert same(checkpoints.load(folder), network())
+    assert same(Folder.here("model", folder).load(), network())
 
 
 def test_a_model_of_another_kind_is_not_replaced(tmp_path, refused):

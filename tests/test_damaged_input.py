@@ -23,9 +23,10 @@ from safetensors.torch import save_file
 
 import zoo
 import zoo.cli
-from zoo import ZooError, checkpoint_config, saelens, sources
+from zoo import ZooError, checkpoint_config, saelens
 from zoo.__main__ import main
 from zoo.models import GPT2, TopKSAE
+from zoo.source import Source
 
 ROOT = Path(__file__).parents[1]
 GPT2_SIZES = {"vocab_size": 50, "context_length": 12, "d_model": 16, "n_layers": 2, "n_heads": 2}
@@ -180,11 +181,19 @@ def folders(place):
     return {name: (make(name, 0), make(name, 1)) for name in NETWORKS}
 
 
+def read_tokenizer_json(source):
+    return Source.open(source).tokenizer_json()
+
+
+def read_token_counts(source):
+    return Source.open(source).token_counts()
+
+
 READERS = {
     "load": (zoo.load, same, set(HASHED)),
     "embedding": (zoo.embedding, torch.equal, {"config.json", "model.safetensors"}),
-    "tokenizer_json": (sources.tokenizer_json, str.__eq__, {"config.json", "tokenizer.json"}),
-    "token_counts": (sources.token_counts, torch.equal, {"config.json", "token_counts.json"}),
+    "tokenizer_json": (read_tokenizer_json, str.__eq__, {"config.json", "tokenizer.json"}),
+    "token_counts": (read_token_counts, torch.equal, {"config.json", "token_counts.json"}),
 }
 
 
@@ -289,8 +298,8 @@ def test_a_damaged_lightning_checkpoint_is_refused_or_exactly_what_was_saved(ckp
     readers = {
         zoo.load: lambda model: same(model, expected),
         zoo.embedding: lambda W_E: torch.equal(W_E, expected.W_E),
-        sources.tokenizer_json: "{}".__eq__,
-        sources.token_counts: lambda counts: counts.tolist() == [1, 2],
+        read_tokenizer_json: "{}".__eq__,
+        read_token_counts: lambda counts: counts.tolist() == [1, 2],
     }
     path = ckpt.with_name("damaged.ckpt")
     put(path, data.draw(damage(intact, [b"", b"PK\x05\x06" + bytes(18)])))
@@ -319,7 +328,7 @@ def test_a_lightning_checkpoint_of_other_plain_values_is_refused_or_loads(place,
     value = data.draw(VALUES | st.sampled_from([*TENSORS]))
     where[key] = TENSORS.get(value, value) if isinstance(value, str) else value
     torch.save(content, place / "other.ckpt")
-    for read in (zoo.load, zoo.embedding, sources.token_counts):
+    for read in (zoo.load, zoo.embedding, read_token_counts):
         refused(read, place / "other.ckpt")
 
 
@@ -399,7 +408,7 @@ def test_code_in_a_lightning_checkpoint_is_refused_and_does_not_run(ckpt, place,
                 }[where]
                 content = b"\x80" + data.draw(st.sampled_from([b"\x02", b"\x04"])) + body + b"."
             evil.writestr(entry.filename, content)
-    for read in (zoo.load, zoo.embedding, sources.token_counts):
+    for read in (zoo.load, zoo.embedding, read_token_counts):
         assert refused(read, path)[0]
     ran = marker.exists()
     remove(marker)

@@ -160,6 +160,7 @@ def test_pickled_arrays_are_refused(tmp_path, refused):
 
 
 @pytest.mark.parametrize("name", ["w.npy", "w.safetensors", "w.ckpt"])
-def test_a_step_of_what_holds_one_step_is_refused(refused, name):
+def test_a_step_of_what_holds_one_step_is_refused(tmp_path, refused, name):
+    (tmp_path / name).touch()
     with refused("holds one step only"):
-        zoo.embedding(name, step=3)
+        zoo.embedding(tmp_path / name, step=3)

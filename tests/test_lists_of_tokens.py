@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo import sources
 from zoo.shared_tasks.rows import read_tokens
+from zoo.source import Source
 
 TOKENS = ["a", "ï", " b"]
 
@@ -23,13 +23,13 @@ def test_a_byte_order_mark_and_capitals_change_no_token(tmp_path, name, encoding
 def test_a_byte_order_mark_before_the_tokens_of_a_matrix_changes_none(tmp_path, encoding):
     np.save(tmp_path / "W.npy", np.ones((3, 2), np.float32))
     (tmp_path / "W.tokens.json").write_text(json.dumps(TOKENS), encoding)
-    assert sources.token_strings(tmp_path / "W.npy") == TOKENS
+    assert Source.open(tmp_path / "W.npy").token_strings() == TOKENS
     assert zoo.embedding(tmp_path / "W.npy").shape == (3, 2)
 
 
 def test_a_tokenizer_beside_a_matrix_names_its_rows_unless_a_list_does(tiny_data, tmp_path):
     np.save(tmp_path / "W.npy", np.ones((300, 4), np.float32))
     (tmp_path / "W.tokenizer.json").write_text(tiny_data.tokenizer.to_str())
-    assert sources.token_strings(tmp_path / "W.npy") == tiny_data.token_strings
+    assert Source.open(tmp_path / "W.npy").token_strings() == tiny_data.token_strings
     (tmp_path / "W.tokens.json").write_text('["a"]')
-    assert sources.token_strings(tmp_path / "W.npy") == ["a"]
+    assert Source.open(tmp_path / "W.npy").token_strings() == ["a"]

@@ -16,6 +16,7 @@ from zoo.__main__ import main
 from zoo.callbacks import EmbeddingDrift
 from zoo.datamodules import ActivationsDataModule, EmbeddingRowsDataModule, LocalFiles
 from zoo.models import AdamWCosine, FrozenEmbeddingGPT2
+from zoo.source import Source
 from zoo.studies.embedding import rows as study_rows
 
 N_TOKENS, N_ROWS = 300, 320
@@ -138,7 +139,7 @@ def test_counts_that_fit_neither_rows_nor_tokens_are_refused(counted, tmp_path, 
 
 def test_a_study_sets_rows_without_a_token_aside(counted, tmp_path):
     prepared = study_rows.prepare(tmp_path / "out", [counted(N_TOKENS)], [None], None, False)
-    never = int((zoo.sources.token_counts(counted(N_TOKENS)) == 0).sum()) + 20
+    never = int((Source.open(counted(N_TOKENS)).token_counts() == 0).sum()) + 20
     assert (prepared["n_tokens"], prepared["never_occur"]) == (N_ROWS, never)
     assert prepared["n_rows"] <= N_ROWS - never
 

@@ -29,6 +29,7 @@ from zoo.callbacks import (
 from zoo.metrics import row_drift
 from zoo.models import SAE, AdamLinear, BatchTopKSAE, FrozenEmbeddingGPT2, JumpReLUSAE, SparseAutoencoder
 from zoo.models.zoo_module import ZooModule
+from zoo.source import Source
 
 ROUNDING = {"32-true": 1e-5, "64-true": 1e-6, "bf16-mixed": 0.02, "16-mixed": 0.02, "bf16-true": 0.03, "16-true": 0.01}
 CALLBACKS = (EmbeddingDrift, FiniteLoss)
@@ -222,7 +223,7 @@ def test_drift_of_rows_in_float64_is_not_rounded_to_float32():
 def test_a_checkpoint_of_bfloat16_weights_says_so_and_loads_exactly(prepared, make_trainer, tmp_path):
     module, _, _ = trained("TopKSAE", "bf16-true", prepared, make_trainer, callbacks=(LogSpacedCheckpoints,))
     folder = tmp_path / "run" / "steps" / "step-000010"
-    assert zoo.sources.zoo_part(folder)["dtype"] == "bfloat16"
+    assert Source.open(folder).zoo_part()["dtype"] == "bfloat16"
     assert torch.equal(zoo.load(folder).W_dec, module.net.W_dec.float())
 
 

@@ -3,9 +3,9 @@ import re
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from zoo import sources
 from zoo.analysis.token_families import kind
-from zoo.token_texts import decoded_tokens, without_text
+from zoo.source import Source
+from zoo.token_texts import decoded_tokens, read_tokenizer, without_text
 
 
 def byte_level(tokens, added=()):
@@ -74,8 +74,8 @@ def test_every_corpus_names_its_tokens_as_its_checkpoint_does(tiny_data):
 
 def test_the_tokens_of_shipped_checkpoints_are_distinct_and_change_only_where_they_hold_bytes():
     for name in ("gpt2-mini.learned", "gpt2-stdlib.learned"):
-        tokenizer = sources.read_tokenizer(sources.tokenizer_json(name), name)
-        names = sources.token_strings(name)
+        tokenizer = read_tokenizer(Source.open(name).tokenizer_json(), name)
+        names = Source.open(name).token_strings()
         before = tokenizer.decode_batch([[i] for i in range(len(names))], skip_special_tokens=False)
         assert len(set(names)) == len(names)
         assert all(a == b or "\ufffd" in b for a, b in zip(names, before, strict=True))

@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING
 from zoo import lazy
 
 if TYPE_CHECKING:
-    from zoo.catalog import info, list_models
+    from zoo.catalog import list_models
     from zoo.checkpoints import save
     from zoo.errors import ZooError
     from zoo.hub import push
-    from zoo.sources import embedding, load
+    from zoo.source import embedding, info, load
 
 __version__ = "0.1.0"
 
 HOMES = {
     "ZooError": "zoo.errors",
-    "embedding": "zoo.sources",
-    "info": "zoo.catalog",
+    "embedding": "zoo.source",
+    "info": "zoo.source",
     "list_models": "zoo.catalog",
-    "load": "zoo.sources",
+    "load": "zoo.source",
     "push": "zoo.hub",
     "save": "zoo.checkpoints",
 }

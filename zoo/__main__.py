@@ -93,9 +93,9 @@ def _run_light(argv: list[str]) -> int:
     if arguments.command == "list":
         _list(arguments.pattern, arguments.json)
     elif arguments.command == "info":
-        from zoo import catalog
+        from zoo.source import info
 
-        print(catalog.info(arguments.name))
+        print(info(arguments.name))
     elif arguments.command == "export":
         from zoo.export import export, export_saelens
 

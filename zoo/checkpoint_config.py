@@ -41,15 +41,19 @@ def is_ours(path: Path) -> bool:
     return re.search(r'"zoo"\s*:\s*\{', path.read_text("utf-8", errors="replace")) is not None
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """The "zoo" part of a checkpoint's config.
+def read(folder: Path, content: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The "zoo" part of a checkpoint's config, without its hash.
+
+    Args:
+        folder: The checkpoint.
+        content: What its config holds, if that was read before.
 
     Raises:
         ZooError: If it cannot be read, is of a newer format, or is not the one that was saved.
     """
     path = folder / NAME
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8")) if content is None else content
         part = content["zoo"]
         version = part["format_version"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -59,9 +63,10 @@ def read(folder: Path) -> dict[str, Any]:
     for key, kind in KEYS.items():
         if not isinstance(part.get(key), kind):
             raise ZooError(f"{path} is not the config of a zoo checkpoint ({key!r} is no {kind.__name__})")
-    if (own := part.pop("sha256", None)) is None:
+    if (own := part.get("sha256")) is None:
         raise ZooError(f"{path} is damaged, or was written by an older version of the zoo: it has no hash of itself")
-    if own != _digest(content):
+    part = {key: value for key, value in part.items() if key != "sha256"}
+    if own != _digest({**content, "zoo": part}):
         raise ZooError(f"{path} is damaged: it is not the config that was saved")
     return part
 

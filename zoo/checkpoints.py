@@ -33,6 +33,7 @@ from zoo.errors import ZooError
 from zoo.model_card import model_card
 from zoo.paths import expanded
 from zoo.replacing import replacing
+from zoo.source_files import Folder
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -103,22 +104,45 @@ def save(
     return folder
 
 
-def load(folder: Path) -> nn.Module:
-    """Read a zoo checkpoint: every tensor checked against its hash, strict names and shapes, eval mode.
+def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """What `build` makes a network from: its class, init arguments and tensors, every file checked against its hash.
 
     Raises:
-        ZooError: If the checkpoint is damaged, incomplete, of a newer format or of an unknown class.
+        ZooError: If the checkpoint is damaged, incomplete or of a newer format.
     """
-    config = checkpoint_config.read(folder)
-    tensors = read_tensors(folder / WEIGHTS)
-    for name in config["tensors"]:
+    part, weights = files.zoo_part or {}, files.require(WEIGHTS)
+    tensors = read_tensors(weights)
+    for name in part["tensors"]:
         if name not in tensors:
-            raise ZooError(f"checkpoint {folder} is damaged: tensor {name} is missing")
+            raise ZooError(f"checkpoint {weights.parent} is damaged: tensor {name} is missing")
     for name, tensor in tensors.items():
-        verify_tensor(config, name, tensor, folder)
-    for name in config["files"]:
-        verify_file(config, folder, name)
-    return build(config["class"], config["init_args"], tensors, folder)
+        verify_tensor(part, name, tensor, weights.parent)
+    for name in part["files"]:
+        files.verified(name)
+    return part["class"], part["init_args"], tensors
+
+
+def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The network's tensors and the "zoo" part of a Lightning checkpoint; nothing in the file is executed.
+
+    Raises:
+        ZooError: If the file is missing, damaged, holds other things than plain data, or was not written by the zoo.
+    """
+    path = expanded(path)
+    if not path.is_file():
+        raise ZooError(f"{path} is a folder, not a .ckpt file" if path.is_dir() else f"{path} does not exist")
+    checkpoint = read_pickle(path)
+    zoo_part = checkpoint.get("zoo") if isinstance(checkpoint, dict) and "state_dict" in checkpoint else None
+    if not isinstance(zoo_part, dict) or not {"class", "init_args"} <= zoo_part.keys():
+        raise ZooError(f"{path} was not written by a module of the zoo: it does not say which network it holds")
+    if not isinstance(checkpoint["state_dict"], dict):
+        raise ZooError(f"{path} is damaged: its state_dict is no dict")
+    prefix = "net."
+    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+            raise ZooError(f"{path} is damaged: {name} is no tensor of numbers")
+    return state, zoo_part
 
 
 def build(class_name: str, init_args: dict[str, Any], tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
@@ -274,17 +298,6 @@ def verify_tensor(config: dict[str, Any], name: str, tensor: Tensor, source: str
         raise ZooError(f"checkpoint {source} is damaged: tensor {name} is not the one that was saved")
 
 
-def verify_file(config: dict[str, Any], folder: Path, name: str) -> None:
-    """Check a file of a zoo checkpoint against its hash.
-
-    Raises:
-        ZooError: If it is not the file that was saved.
-    """
-    digest, file = config["files"].get(name), folder / name
-    if name not in FILES or not file.is_file() or _file_digest(file) != digest:
-        raise ZooError(f"checkpoint {folder} is damaged: {name} is not the file that was saved")
-
-
 @contextmanager
 def open_tensors(path: Path) -> Iterator[Any]:
     """An open safetensors file; tensors are read when asked for.
@@ -320,13 +333,17 @@ def _dtype_name(tensors: dict[str, Tensor]) -> str:
     return str(max(sizes, key=sizes.__getitem__)).removeprefix("torch.")
 
 
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def _tensor_digest(tensor: Tensor) -> str:
     """SHA-256 over dtype, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
     digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()

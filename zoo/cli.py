@@ -23,8 +23,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 import zoo.datamodules
 import zoo.models
-from zoo import callbacks, end_with_parent, run_folder, sources
+from zoo import callbacks, end_with_parent, run_folder
 from zoo.callbacks.last_checkpoint import resume_hint
+from zoo.checkpoints import read_lightning
 from zoo.config_files import expand_configs
 from zoo.errors import ZooError
 from zoo.models.zoo_module import RESTORED
@@ -150,7 +151,7 @@ class ZooCLI(LightningCLI):
         part: dict[str, Any] = {}
         if path:
             config.ckpt_path = str(path)
-            _, part = sources.read_lightning(path)
+            _, part = read_lightning(path)
             RESTORED.set(part)
             self.first_step = part.get("step", 0)
         is_first = getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"

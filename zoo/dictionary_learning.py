@@ -11,8 +11,6 @@ its class                                   the zoo's
 ==========================================  ===========================================================================
 """
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +20,7 @@ from zoo import checkpoint_config
 from zoo.checkpoints import as_weights, read_pickle
 from zoo.errors import ZooError
 from zoo.saelens import undo_subtraction
-from zoo.source_files import read_json, require
+from zoo.source_files import Folder
 
 WEIGHTS = "ae.pt"
 LINEAR = {"encoder.weight": "W_enc", "decoder.weight": "W_dec"}  # stored transposed
@@ -45,27 +43,17 @@ OF_TRAINING = {"AutoEncoderTopK": ("k", "threshold"), "BatchTopKSAE": ("k",)}
 OF_TRAINING["MatryoshkaBatchTopKSAE"] = ("k", "group_sizes")
 
 
-def is_config(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is that of an autoencoder of dictionary_learning."""
-    trainer = config.get("trainer")
-    return isinstance(trainer, dict) and "dict_class" in trainer
-
-
-def read(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """What `checkpoints.build` makes a network from: its class, init arguments and tensors.
-
-    Args:
-        name: The source, for messages.
-        get: From a file's name to its path, or None where there is no such file.
 
     Raises:
         ZooError: If a file is missing or damaged, or the zoo has no network that computes the same.
     """
-    theirs = read_json(get(checkpoint_config.NAME), name)["trainer"]["dict_class"]
+    theirs, name = files.json(checkpoint_config.NAME)["trainer"]["dict_class"], files.name
     if theirs not in list(CLASSES):
         raise ZooError(f"{name} is a {theirs} of dictionary_learning; the zoo reads {', '.join(CLASSES)}")
     ours, names = CLASSES[theirs]
-    stored = read_pickle(require(get(WEIGHTS), name, WEIGHTS))
+    stored = read_pickle(files.require(WEIGHTS))
     aside = OF_TRAINING.get(theirs, ())
     if not isinstance(stored, dict) or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
         raise ZooError(f"{name}: {WEIGHTS} holds no dict of tensors")

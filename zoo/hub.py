@@ -12,13 +12,14 @@ from typing import Any
 from zoo import catalog, checkpoint_config
 from zoo.checkpoint_config import CARD, FILES
 from zoo.errors import ZooError
-from zoo.source_files import hub_place
+from zoo.source import Source
+from zoo.source_files import LightningFile, hub_place
 
 FRONT_MATTER = re.compile(r"\s*---\r?\n.*?(?<=\n)---\s*?(\n|\Z)", re.DOTALL)
 LOG_IN = "run `hf auth login`, or set HF_TOKEN, with a token that has write permission"
 
 
-def push(source: str | Path, target: str, private: bool = False, message: str | None = None) -> str:
+def push(source: str | Path | Source, target: str, private: bool = False, message: str | None = None) -> str:
     """Upload a checkpoint to the Hugging Face hub, verified and in one commit; the repository is created if absent.
 
     An older checkpoint there is replaced, but for its card where the new one has none; other files are left alone.
@@ -39,7 +40,7 @@ def push(source: str | Path, target: str, private: bool = False, message: str | 
     """
     repo, folder, branch = _place(target)
     with tempfile.TemporaryDirectory() as scratch:
-        files, config = _files(source, Path(scratch) / target.partition("@")[0].rpartition("/")[2])
+        files, config = _files(Source.open(source), Path(scratch) / target.partition("@")[0].rpartition("/")[2])
         content: dict[str, Path | bytes] = {folder + name: path for name, path in files.items()}
         if CARD in files:
             content[folder + CARD] = _card(files[CARD], config["class"])
@@ -63,31 +64,29 @@ def _place(target: str) -> tuple[str, str, str]:
     return repo, folder, branch or "main"
 
 
-def _files(source: str | Path, scratch: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+def _files(source: Source, scratch: Path) -> tuple[dict[str, Path], dict[str, Any]]:
     """The verified files of a source by their names below the target, and its (last) config; may write to scratch."""
-    from zoo import sources
     from zoo.export import export
 
-    source = sources.run_checkpoint(source, step=None)
-    if str(source).endswith(".ckpt"):
-        return _verified(export(source, scratch))
-    path = catalog.place(source)
-    steps = catalog.steps(path) if path.is_dir() else []
-    if not steps:
-        return _verified(catalog.folder(str(source)))
-    files = {CARD: path / CARD} if (path / CARD).is_file() else {}
-    for step in steps:
-        below, config = _verified(path / catalog.step_folder(step))
+    if source.path is None:
+        source.folder()  # which is refused
+    if isinstance(source.at(), LightningFile):
+        source = Source.open(export(source, scratch))
+    if source.kind == "run" or not source.steps:
+        return _verified(source)
+    card = (source.path or scratch) / CARD
+    files = {CARD: card} if card.is_file() else {}
+    for step in source.steps:
+        below, config = _verified(source, step)
         files |= {f"{catalog.step_folder(step)}/{name}": file for name, file in below.items()}
     return files, config
 
 
-def _verified(folder: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+def _verified(source: Source, step: int | None = None) -> tuple[dict[str, Path], dict[str, Any]]:
     """The files and the config of a zoo checkpoint, every hash checked."""
-    from zoo import checkpoints
-
-    checkpoints.load(folder)
-    config = checkpoint_config.read(folder)
+    source.load(step)
+    folder = source.folder(step)
+    config = source.zoo_part(step) or checkpoint_config.read(folder)
     names = [checkpoint_config.NAME, checkpoint_config.WEIGHTS, *config["files"], CARD]
     return {name: folder / name for name in names if (folder / name).is_file()}, config
 

@@ -1,6 +1,6 @@
 """Folders of `transformers`: a GPT-2 as a whole, and under which name any model keeps its token embedding."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from zoo import checkpoint_config
-from zoo.checkpoints import read_tensors
+from zoo.checkpoints import open_tensors, read_tensors
 from zoo.errors import ZooError
-from zoo.source_files import read_json, require, weight_files
+from zoo.source_files import Folder
 
 W_E_NAMES = (  # ends of the name of the token embedding, the first that is there
     "wte.weight",  # GPT-2 and its kin
@@ -34,27 +34,23 @@ GPT2_SIZES = {  # argument of GPT2 -> its names in a config, and what a config w
 TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")  # one function
 
 
-def read_gpt2(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """What `checkpoints.build` makes a GPT2 from: its class, init arguments and tensors.
 
     Names with and without the `transformer.` prefix are understood; the attention masks that old files carry are left
     out. A head that differs from the embedding makes the model untied, whatever its config says; of a tied model the
     file may hold either of the two.
 
-    Args:
-        name: The source, for messages.
-        get: From a file's name to its path, or None where there is no such file.
-
     Raises:
         ZooError: If a file is missing or damaged, or the model is no GPT-2 or a variant that GPT-2 itself is not.
     """
-    config = read_json(get(checkpoint_config.NAME), name)
+    config, name = files.json(checkpoint_config.NAME), files.name
     if config.get("model_type") != "gpt2":
         kind = config.get("model_type")
         raise ZooError(f"{name} is a model of type {kind!r}; load() reads zoo checkpoints, gpt2 and SAELens")
     arguments = {argument: _setting(config, keys, other) for argument, (keys, other) in GPT2_SIZES.items()}
     _check_function(config, arguments["d_model"], name)
-    tensors = _all_tensors(name, get)
+    tensors = _all_tensors(files)
     prefix = "" if any(key.startswith("transformer.") for key in tensors) else "transformer."
     tensors = {
         key if key == GPT2_HEAD else prefix + key: tensor
@@ -66,18 +62,36 @@ def read_gpt2(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[s
     return "GPT2", arguments, tensors
 
 
-def embedding_name(names: Iterable[str], shared: Mapping[str, str], source: str | Path) -> str:
-    """The name of the token embedding among those of a model's tensors.
+def read_tensor(file: Path, wanted: str | None, config: Mapping[str, Any], name: str) -> tuple[str, Tensor]:
+    """One tensor of a safetensors file, by default the token embedding, with its name; arguments as below.
+
+    Raises:
+        ZooError: If the file is missing or damaged, or as `tensor_name`.
+    """
+    with open_tensors(file) as tensors:
+        shared = shared_tensors(tensors.keys(), tensors.metadata(), config)
+        found = tensor_name(tensors.keys(), wanted, shared, name)
+        return found, tensors.get_tensor(found)
+
+
+def tensor_name(names: Iterable[str], wanted: str | None, shared: Mapping[str, str], source: str) -> str:
+    """Which of a model's tensors to read.
 
     Args:
         names: The tensors that are there.
+        wanted: The name asked for; None for that of the token embedding.
         shared: Tensors that are not, because they are the same as one that is -> the name of that.
         source: Where they are, for messages.
 
     Raises:
-        ZooError: If none or several have a known name.
+        ZooError: If there is no such tensor, or none or several have a known name of an embedding.
     """
     names = list(names)
+    if wanted is not None and wanted in (*names, *shared):
+        return shared.get(wanted, wanted)
+    if wanted is not None:
+        close = ", ".join(sorted(n for n in names if "emb" in n or "wte" in n)[:5]) or ", ".join(names[:5])
+        raise ZooError(f"{source} has no tensor {wanted!r}; it has {close}, ...")
     for end in W_E_NAMES:
         found = {shared.get(n, n) for n in (*names, *shared) if n == end or n.endswith(f".{end}")}
         if len(found) > 1:
@@ -124,15 +138,16 @@ def _check_function(config: Mapping[str, Any], d_model: Any, name: str) -> None:
             raise ZooError(f"{name} cannot be read as a GPT-2: {key} is {config[key]!r}, not {allowed[0]!r}")
 
 
-def _all_tensors(name: str, get: Callable[[str], Path | None]) -> dict[str, Tensor]:
+def _all_tensors(files: Folder) -> dict[str, Tensor]:
     """Every tensor of a folder's safetensors files."""
-    files = weight_files(name, get)
+    places = files.weight_files()
     tensors: dict[str, Tensor] = {}
-    for file in sorted(set(files.values())):
-        for key, tensor in read_tensors(require(get(file), name, file)).items():
-            if files.get(key, files.get("*")) != file:
-                raise ZooError(f"{name} is damaged: {file} holds tensor {key}, and its index does not say so")
+    for file in sorted(set(places.values())):
+        for key, tensor in read_tensors(files.require(file)).items():
+            if places.get(key, places.get("*")) != file:
+                raise ZooError(f"{files.name} is damaged: {file} holds tensor {key}, and its index does not say so")
             tensors[key] = tensor
-    if missing := sorted(files.keys() - tensors.keys() - {"*"}):
-        raise ZooError(f"{name} is damaged: tensor {missing[0]} is not in {files[missing[0]]}, as its index says")
+    if missing := sorted(places.keys() - tensors.keys() - {"*"}):
+        where = f"tensor {missing[0]} is not in {places[missing[0]]}, as its index says"
+        raise ZooError(f"{files.name} is damaged: {where}")
     return tensors

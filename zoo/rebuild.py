@@ -9,10 +9,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from zoo import catalog, checkpoint_config, cli, sources
-from zoo.checkpoints import read_tensors
+from zoo import checkpoint_config, cli
+from zoo.checkpoints import read_lightning, read_tensors
 from zoo.errors import ZooError
 from zoo.paths import expanded
+from zoo.source import Source
 
 NOT_OF_THE_RUN = ("run_dir", "base", "ckpt_path")
 A_FEW = 0.02  # share of latents, of which a few more or less dead or dense are chance
@@ -36,7 +37,7 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
     Raises:
         ZooError: If there is no such checkpoint, it does not say how it was made, or `out` holds another run.
     """
-    folder, out = catalog.folder(name), expanded(out)
+    folder, out = Source.open(name).folder(), expanded(out)
     part = checkpoint_config.read(folder)
     settings = part["provenance"].get("config")
     if not settings:
@@ -49,7 +50,7 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
         config.write_text(yaml.safe_dump(portable(settings), sort_keys=False), "utf-8")
         if code := cli.run(["fit", "--config", str(config), "--run_dir", str(out), "--ckpt_path", "auto"]):
             raise SystemExit(code)
-    state, anew = sources.read_lightning(out / "checkpoints" / "last.ckpt")
+    state, anew = read_lightning(out / "checkpoints" / "last.ckpt")
     old, new = part["provenance"].get("metrics", {}), anew["provenance"]["metrics"]
     table = Table("", "shipped", "rebuilt", "difference", title=f"{name} at step {part['step']}", title_justify="left")
     compared = {key: (old[key], new.get(key, math.nan)) for key in sorted(old) if key.startswith("val")}

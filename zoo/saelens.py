@@ -16,7 +16,6 @@ that the zoo's networks cannot express are refused.
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from zoo.checkpoints import as_weights, read_tensors, write_tensors
 from zoo.errors import ZooError
 from zoo.paths import expanded
 from zoo.replacing import replacing
-from zoo.source_files import read_json, require
+from zoo.source_files import Folder
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 CLASSES = {"standard": "ReLUSAE", "topk": "TopKSAE", "jumprelu": "JumpReLUSAE", "gated": "GatedSAE"}
@@ -89,22 +88,19 @@ def write(sae: nn.Module, folder: str | Path, metadata: dict[str, Any] | None = 
     return folder
 
 
-def read(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """What `checkpoints.build` makes a network from: its class, init arguments and tensors.
-
-    Args:
-        name: The source, for messages.
-        get: From a file's name to its path, or None where there is no such file.
 
     Raises:
         ZooError: If a file is missing or damaged, or the zoo has no network that computes the same.
     """
-    cfg = _settings(read_json(get(CONFIG), name), name)
+    name = files.name
+    cfg = _settings(files.json(CONFIG), name)
     architecture, d_in, d_sae = cfg["architecture"], cfg["d_in"], cfg["d_sae"]
     shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     shapes |= dict.fromkeys(("b_gate", "b_mag", "r_mag") if architecture == "gated" else ("b_enc",), (d_sae,))
     shapes |= {"threshold": (d_sae,)} if architecture == "jumprelu" else {}
-    stored = read_tensors(require(get(WEIGHTS), name, WEIGHTS))
+    stored = read_tensors(files.require(WEIGHTS))
     tensors = {key: as_weights(tensor, torch.float32, key, name) for key, tensor in stored.items()}
     if "log_threshold" in tensors:
         tensors["threshold"] = tensors.pop("log_threshold").exp()

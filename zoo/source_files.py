@@ -1,35 +1,214 @@
-"""Where the files of a source lie: a folder of this machine or of the Hugging Face hub."""
+"""What a source leads to: a folder of this machine or of the hub, a Lightning checkpoint, or a file with one matrix.
 
+Whatever is found or read is remembered. Imports nothing heavy before it reads numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
 import json
 import re
 from collections.abc import Callable
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoo import catalog, checkpoint_config
+from zoo import checkpoint_config
+from zoo.catalog import step_folder
+from zoo.checkpoint_config import FILES, NAME, TOKEN_COUNTS, TOKENIZER, WEIGHTS
 from zoo.errors import ZooError
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-def open_folder(source: str | Path, step: int | None) -> tuple[str, Callable[[str], Path | None]]:
-    """A label, and a function from a file's name to its path, or None where there is no such file.
+INDEX, SAE_CONFIG = f"{WEIGHTS}.index.json", "cfg.json"
+EXPECTED = "a folder, a .ckpt or, for an embedding, .safetensors or .npy"
+ZOO = "zoo checkpoint"
+READERS = {  # kind of a folder -> the module whose `read` makes of it what `checkpoints.build` takes
+    ZOO: "zoo.checkpoints",
+    "Hugging Face": "zoo.hugging_face",
+    "SAELens": "zoo.saelens",
+    "sparsify": "zoo.sparsify",
+    "dictionary_learning": "zoo.dictionary_learning",
+}
+
+
+class Folder:
+    """The files of one checkpoint.
 
     Args:
-        source: A zoo name, a folder, or hf:org/repo[/folder][@revision].
-        step: Training step, for a folder that holds several in folders such as `step-000512`.
-
-    Raises:
-        ZooError: If there is no such folder, step or repository.
+        name: What messages call it.
+        find: From a file's name to its path, or None where there is no such file.
+        may_hold_steps: Whether its folders may be checkpoints.
     """
-    text = str(source)
-    if text.startswith("hf:"):
-        repo, inside, revision = hub_place(text)
-        if step is None:
-            return text, lambda name: _hub_file(repo, revision, inside + name)
-        return f"{text} at step {step}", lambda name: _hub_file(
-            repo, revision, f"{inside}{catalog.step_folder(step)}/{name}"
-        )
-    folder = catalog.folder(source, step)
-    return text, lambda name: path if (path := folder / name).is_file() else None
+
+    def __init__(self, name: str, find: Callable[[str], Path | None], may_hold_steps: bool = False) -> None:
+        self.name, self._may_hold_steps = name, may_hold_steps
+        self.path: Callable[[str], Path | None] = cache(find)
+        self.content: Callable[[str], bytes] = cache(lambda file: self.require(file).read_bytes())
+        self.json: Callable[[str], dict[str, Any]] = cache(self._json)
+
+    @classmethod
+    def here(cls, name: str, folder: Path) -> Folder:
+        """A folder of this machine."""
+        return cls(name, lambda file: path if (path := folder / file).is_file() else None)
+
+    @classmethod
+    def on_hub(cls, name: str, step: int | None = None) -> Folder:
+        """What hf:org/repo[/folder][@revision] names, or the folder of a step in it; raises ZooError if no place."""
+        repo, folder, revision = hub_place(name)
+        folder += "" if step is None else f"{step_folder(step)}/"
+        label = name if step is None else f"{name} at step {step}"
+        return cls(label, lambda file: _hub_file(repo, revision, folder + file), step is None)
+
+    @cached_property
+    def kind(self) -> str:
+        """What wrote it, one of `READERS`."""
+        if not self.path(NAME) and self.path(SAE_CONFIG):
+            cfg = self.json(SAE_CONFIG)  # both have a file of this name
+            return "sparsify" if "expansion_factor" in cfg and "d_sae" not in cfg else "SAELens"
+        if self.zoo_part:
+            return ZOO
+        trainer = self.json(NAME).get("trainer") if self.path(NAME) else None
+        return "dictionary_learning" if isinstance(trainer, dict) and "dict_class" in trainer else "Hugging Face"
+
+    @cached_property
+    def zoo_part(self) -> dict[str, Any] | None:
+        """What it says of itself, see `checkpoint_config.KEYS`; None if the zoo did not write it."""
+        file = self.path(NAME)
+        if file is None:
+            return None
+        content = self.json(NAME)
+        if "zoo" in content:
+            return checkpoint_config.read(file.parent, content)
+        ours = any(isinstance(part, dict) and checkpoint_config.KEYS.keys() & part.keys() for part in content.values())
+        if ours or (file.parent / TOKEN_COUNTS).is_file():  # which only the zoo writes
+            raise ZooError(f"{file} is damaged: it is not the config that was saved")
+        return None
+
+    def load(self) -> nn.Module:
+        """The network."""
+        from zoo.checkpoints import build
+
+        class_name, init_args, tensors = importlib.import_module(READERS[self.kind]).read(self)
+        return build(class_name, init_args, tensors, self.require(NAME).parent if self.kind == ZOO else self.name)
+
+    def require(self, file: str) -> Path:
+        """A file's path; raises ZooError if it is not there."""
+        path = self.path(file)
+        if path is None:
+            hint = "; if it holds folders of steps, say which with step=" if file == NAME else ""
+            raise ZooError(f"{self.name} has no {file}{hint if self._may_hold_steps else ''}")
+        return path
+
+    def verified(self, file: str) -> bytes:
+        """A file of a zoo checkpoint; raises ZooError if it is not the one that was saved."""
+        content = self.content(file) if file in FILES and self.path(file) else None
+        saved = self.zoo_part and self.zoo_part["files"].get(file)
+        if content is None or hashlib.sha256(content).hexdigest() != saved:
+            raise ZooError(f"checkpoint {self.require(NAME).parent} is damaged: {file} is not the file that was saved")
+        return content
+
+    def weight_files(self) -> dict[str, str]:
+        """Tensor name -> file, or "*" -> file where one holds all; raises ZooError if there are none that fit."""
+        if self.path(WEIGHTS):
+            return {"*": WEIGHTS}
+        if index := self.path(INDEX):
+            files = self.json(INDEX).get("weight_map")
+            if not isinstance(files, dict) or any(f != Path(str(f)).name for f in files.values()):
+                raise ZooError(f"{index} is damaged: its weight_map does not name files beside it")
+            return files
+        if self.path("pytorch_model.bin"):
+            what = "only pytorch_model.bin, a pickle, which the zoo does not read; convert it first"
+            raise ZooError(f"{self.name} has {what}")
+        raise ZooError(f"{self.name} has no {WEIGHTS}")
+
+    def _json(self, file: str) -> dict[str, Any]:
+        """The object in a JSON file; raises ZooError if the file is missing or holds something else."""
+        path = self.require(file)
+        try:
+            content = json.loads(self.content(file).decode())
+        except (ValueError, RecursionError) as error:
+            raise ZooError(f"{path} is damaged: {error}") from None
+        if not isinstance(content, dict):
+            raise ZooError(f"{path} is damaged: it holds no JSON object")
+        return content
+
+    def tensor(self, wanted: str | None) -> tuple[str, Tensor]:
+        """The name and the numbers of the tensor that is wanted, by default of the token embedding."""
+        from zoo import checkpoints, hugging_face
+
+        files, part = self.weight_files(), self.zoo_part
+        config = self.json(NAME) if self.path(NAME) else {}
+        shared = hugging_face.shared_tensors(files, None, config)
+        file = files["*"] if "*" in files else files[hugging_face.tensor_name(files, wanted, shared, self.name)]
+        found, W = hugging_face.read_tensor(self.require(file), wanted, config, self.name)
+        if part:
+            checkpoints.verify_tensor(part, found, W, self.name)
+        return found, W
+
+    def beside(self, file: str) -> Any:
+        """What a file with the tokens, their tokenizer or counts holds, as text or as it is meant; None if absent."""
+        if self.zoo_part:
+            content = self.verified(file) if file in self.zoo_part["files"] else None
+        else:
+            content = self.content(file) if file == TOKENIZER and self.path(file) else None
+        return None if content is None else _text(content, self.require(file))
+
+
+class LightningFile:
+    """A checkpoint that a run of the zoo goes on from; its `zoo_part` is as that of a `Folder`."""
+
+    kind = "Lightning checkpoint"
+
+    def __init__(self, name: str, path: Path) -> None:
+        from zoo.checkpoints import read_lightning
+
+        self.name, self.path = name, path
+        self._state, self.zoo_part = read_lightning(path)
+
+    def load(self) -> nn.Module:
+        """The network."""
+        from zoo.checkpoints import build
+
+        return build(self.zoo_part["class"], self.zoo_part["init_args"], self._state, self.name)
+
+    def tensor(self, wanted: str | None) -> tuple[str, Tensor]:
+        """See `Folder.tensor`."""
+        from zoo.hugging_face import tensor_name
+
+        found = tensor_name(self._state, wanted, {}, self.name)
+        return found, self._state[found].clone()
+
+    def beside(self, file: str) -> Any:
+        """See `Folder.beside`."""
+        return self.zoo_part.get({TOKENIZER: "tokenizer_json", TOKEN_COUNTS: "token_counts"}.get(file, ""))
+
+
+class MatrixFile:
+    """A .npy file, beside which tokens, tokenizer and counts may lie, or a .safetensors file."""
+
+    zoo_part = None
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name, self.path, self.kind = name, path, path.suffix
+
+    def load(self) -> nn.Module:
+        """Refused."""
+        raise ZooError(f"{self.name} is a file; expected {EXPECTED}")
+
+    def tensor(self, wanted: str | None) -> tuple[str, Tensor]:
+        """See `Folder.tensor`."""
+        from zoo.hugging_face import read_tensor
+
+        is_array = self.kind == ".npy"
+        return (self.path.name, _read_npy(self.path)) if is_array else read_tensor(self.path, wanted, {}, self.name)
+
+    def beside(self, file: str) -> str | None:
+        """See `Folder.beside`."""
+        path = self.path.with_suffix(f".{file}")
+        return _text(path.read_bytes(), path) if self.kind == ".npy" and path.is_file() else None
 
 
 def hub_place(text: str) -> tuple[str, str, str | None]:
@@ -61,57 +240,34 @@ def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
         raise ZooError(f"hf:{repo} cannot be read: {str(error).strip().partition(chr(10))[0]}") from error
 
 
-def weight_files(name: str, get: Callable[[str], Path | None]) -> dict[str, str]:
-    """Tensor name -> file, or "*" -> file where one file holds all.
-
-    Raises:
-        ZooError: If there are no safetensors weights, or their index is damaged.
-    """
-    if get(checkpoint_config.WEIGHTS):
-        return {"*": checkpoint_config.WEIGHTS}
-    if index := get(f"{checkpoint_config.WEIGHTS}.index.json"):
-        files = read_json(index, name).get("weight_map")
-        if not isinstance(files, dict) or any(f != Path(str(f)).name for f in files.values()):
-            raise ZooError(f"{index} is damaged: its weight_map does not name files beside it")
-        return files
-    if get("pytorch_model.bin"):
-        raise ZooError(f"{name} has only pytorch_model.bin, a pickle, which the zoo does not read; convert it first")
-    raise ZooError(f"{name} has no {checkpoint_config.WEIGHTS}")
-
-
-def read_json(path: Path | None, name: str) -> dict[str, Any]:
-    """The object in a JSON file of the source called `name`.
-
-    Raises:
-        ZooError: If the file is missing or holds something else.
-    """
+def parsed(text: str) -> Any:
+    """What JSON stands for; None for what is no JSON."""
     try:
-        content = json.loads(require(path, name, "config.json").read_text("utf-8"))
-    except ZooError:
-        raise
-    except (ValueError, RecursionError) as error:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise ZooError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise ZooError(f"{path} is damaged: it holds no JSON object")
-    return content
 
 
-def require(path: Path | None, name: str, file: str) -> Path:
-    """A file's path, which must be there.
+def _read_npy(path: Path) -> Tensor:
+    """The array of a .npy file; its floating-point numbers, of any width and byte order, as float32."""
+    import numpy as np
+    import torch
 
-    Raises:
-        ZooError: If it is None.
-    """
-    if path is None:
-        raise ZooError(f"{name} has no {file}")
-    return path
-
-
-def reject_step(source: str | Path, step: int | None) -> None:
-    """Refuse a step where a source holds only one.
-
-    Raises:
-        ZooError: If a step is given.
-    """
-    if step is not None:
-        raise ZooError(f"{source} holds one step only; leave step out")
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except OSError as error:
+        raise ZooError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception:  # numpy lets through whatever Python's own parser raises
+        raise ZooError(f"{path} is damaged or no .npy file of numbers") from None
+    if array.dtype.kind != "f":
+        raise ZooError(f"{path} holds {array.dtype} {list(array.shape)}, not a matrix of token rows")
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is refused
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

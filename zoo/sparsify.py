@@ -1,7 +1,5 @@
 """Autoencoders that EleutherAI's sparsify (`eai-sparsify`) writes: `cfg.json` and `sae.safetensors`, as `TopKSAE`."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,29 +7,20 @@ from torch import Tensor
 
 from zoo.checkpoints import read_tensors
 from zoo.errors import ZooError
-from zoo.source_files import read_json, require
+from zoo.source_files import Folder
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec"}
 EXPECTED = {"activation": "topk", "transcode": False, "skip_connection": False, "signed": False}
 
 
-def is_config(cfg: Mapping[str, Any]) -> bool:
-    """Whether a `cfg.json` is sparsify's and not SAELens's, which has the same name."""
-    return "expansion_factor" in cfg and "d_sae" not in cfg
-
-
-def read(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """What `checkpoints.build` makes a network from: its class, init arguments and tensors.
-
-    Args:
-        name: The source, for messages.
-        get: From a file's name to its path, or None where there is no such file.
 
     Raises:
         ZooError: If a file is missing or damaged, or the zoo has no network that computes the same.
     """
-    cfg = read_json(get(CONFIG), name)
+    cfg, name = files.json(CONFIG), files.name
     for key, expected in EXPECTED.items():
         if cfg.get(key, expected) != expected:
             raise ZooError(f"{name}: {key} is {cfg[key]!r}, which the zoo's networks do not do; expected {expected!r}")
@@ -41,6 +30,6 @@ def read(name: str, get: Callable[[str], Path | None]) -> tuple[str, dict[str, A
             raise ZooError(f"{name}: {key} in {CONFIG} is {size!r}, not a whole number")
     d_sae = sizes["num_latents"] or sizes["d_in"] * cfg["expansion_factor"]
     tensors: dict[str, Tensor] = {"scale": torch.ones(())}
-    for key, tensor in read_tensors(require(get(WEIGHTS), name, WEIGHTS)).items():
+    for key, tensor in read_tensors(files.require(WEIGHTS)).items():
         tensors[NAMES.get(key, key)] = tensor.mT if key == "encoder.weight" and tensor.ndim == 2 else tensor
     return "TopKSAE", {"d_in": sizes["d_in"], "d_sae": d_sae, "k": sizes["k"]}, tensors

@@ -5,6 +5,8 @@ import re
 from functools import cache
 from typing import Any
 
+from zoo.errors import ZooError
+
 REPLACED = "\ufffd"  # what decoding makes of bytes that are no text
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # what stands for one: <0xE2>
 # Beside what a token is tried: one of them leaves it whole, if any text does
@@ -96,3 +98,17 @@ def _byte_alphabet() -> dict[str, int]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def read_tokenizer(text: str, owner: str) -> Any:
+    """The `tokenizers.Tokenizer` in the text of a tokenizer.json.
+
+    Raises:
+        ZooError: If it is none; the owner is named.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:
+        raise ZooError(f"the tokenizer of {owner} cannot be read: {error}") from None

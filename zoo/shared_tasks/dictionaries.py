@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from zoo.matrices import PLANTED_SPARSITY
-from zoo.shared_tasks.rows import Rows, datamodule, shape
+from zoo.shared_tasks.rows import Rows, datamodule
 from zoo.study import Result, Results, Task, Work
 
 
@@ -65,7 +65,7 @@ class LearnDictionaries(Task):
 
     def seconds(self) -> float:
         """As `benchmarks.embedding_study_cost` measured it."""
-        V, _ = shape(self.rows.source, self.rows.step)
+        V, _ = self.rows.source.shape(self.rows.step)
         return 3 + 6e-8 * V * self.n_atoms * self.dictionary_steps * len(self.penalties)
 
     def data(self, rows: Result) -> Any:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from zoo.matrices import PLANTED_SPARSITY
 from zoo.shared_tasks.dictionaries import LearnDictionaries
-from zoo.shared_tasks.rows import Rows, UntrainedRows, refuse_trivial, shape
-from zoo.source import Source
+from zoo.shared_tasks.rows import Rows, UntrainedRows, opened, refuse_trivial
 
 PENALTIES = (0.3, 0.2, 0.14, 0.1)
 DICTIONARY_STEPS = 10  # codings of all rows at every penalty
@@ -40,17 +39,17 @@ class Pursuit:
     @property
     def untrained(self) -> UntrainedRows:
         """Which rows look untrained."""
-        return UntrainedRows(tuple(Source.open(n) for n in (self.source, *self.other_runs)), self.step, self.tokens)
+        return UntrainedRows(tuple(opened(n) for n in (self.source, *self.other_runs)), self.step, self.tokens)
 
     @property
     def rows(self) -> Rows:
         """The rows."""
-        return Rows(Source.open(self.source), self.step, self.untrained, self.keep_untrained)
+        return Rows(opened(self.source), self.step, self.untrained, self.keep_untrained)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows V, untrained ones included, and dimensions D."""
-        return shape(Source.open(self.source), self.step)
+        return opened(self.source).shape(self.step)
 
     @property
     def atoms(self) -> int:

@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class UntrainedRows(Task):
 
     def seconds(self) -> float:
         """A guess: neighbours are looked for among all rows."""
-        V, D = shape(self.sources[0], self.step)
+        V, D = self.sources[0].shape(self.step)
         return 1 + 2.5e-10 * V * V * D * len(self.sources)
 
     def do(self, work: Work) -> Result:
@@ -203,11 +203,15 @@ def datamodule(
         return EmbeddingRowsDataModule(str(file), null_model=model, **settings)
 
 
-@cache
-def shape(source: Source, step: int | None) -> tuple[int, int]:
-    """Rows V and dimensions D of an embedding."""
-    V, D = source.embedding(step).shape
-    return V, D
+def opened(name: str) -> Source:
+    """A source, of which what is read is remembered for all tasks that name it, as long as its file does not change."""
+    path = Source.open(name).path
+    return _opened(name, path.stat().st_mtime_ns if path and path.is_file() else None)
+
+
+@lru_cache(256)
+def _opened(name: str, changed: int | None) -> Source:
+    return Source.open(name)
 
 
 def refuse_trivial(name: str, n: int, V: int) -> None:

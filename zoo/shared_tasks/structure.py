@@ -7,8 +7,7 @@ from typing import Any
 from zoo.analysis.token_families import Ordered
 from zoo.families_file import read_families
 from zoo.matrices import PLANTED_SPARSITY
-from zoo.shared_tasks.rows import Rows, UntrainedRows, shape
-from zoo.source import Source
+from zoo.shared_tasks.rows import Rows, UntrainedRows, opened
 from zoo.study import Result, Results, Task, Work
 
 ALPHA = 0.05  # chance of any false finding among all tests of one matrix
@@ -40,7 +39,7 @@ class SearchStructure(Task):
 
     def seconds(self) -> float:
         """As `benchmarks.embedding_study_cost` measured it."""
-        V, D = shape(self.rows.source, self.rows.step)
+        V, D = self.rows.source.shape(self.rows.step)
         return 2 + 2.5e-10 * V * V * D
 
     def do(self, work: Work) -> Result:
@@ -100,13 +99,13 @@ class Search:
     @property
     def untrained(self) -> UntrainedRows:
         """Which rows look untrained."""
-        runs = tuple(Source.open(name) for name in (self.source, *self.other_runs))
+        runs = tuple(opened(name) for name in (self.source, *self.other_runs))
         return UntrainedRows(runs, self.step, self.tokens)
 
     @property
     def rows(self) -> Rows:
         """The rows that are searched."""
-        return Rows(Source.open(self.source), self.step, self.untrained, self.keep_untrained)
+        return Rows(opened(self.source), self.step, self.untrained, self.keep_untrained)
 
     @property
     def of_rows(self) -> SearchStructure:

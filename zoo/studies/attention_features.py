@@ -16,8 +16,8 @@ from zoo.errors import ZooError
 from zoo.models import AdamLinear, SkipBigramAttention, SkipBigramHead
 from zoo.models.toy import attention
 from zoo.models.toy import skip_bigram_head as bigrams
-from zoo.studies.attention_features_report import draw, table
 from zoo.quiet_fit import fit
+from zoo.studies.attention_features_report import draw, table
 from zoo.studies.tasks import check_folder, do_all, write_json
 
 DIMENSIONS = (2, 4, 8, 12, 16, 24, 32, 48, 64)  # k of C3

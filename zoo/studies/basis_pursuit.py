@@ -28,8 +28,7 @@ from zoo.shared_tasks.dictionaries import (
     pursued_error,
 )
 from zoo.shared_tasks.pursuit import DICTIONARY_STEPS, PENALTIES
-from zoo.shared_tasks.rows import Rows, UntrainedRows, refuse_trivial, shape
-from zoo.source import Source
+from zoo.shared_tasks.rows import Rows, UntrainedRows, opened, refuse_trivial
 from zoo.study import AtLeastTwo, Results, Study, Task
 
 AT_EVERY_STEP = MATRICES[:2]
@@ -87,9 +86,9 @@ class BasisPursuit(Study):
     @cached_property
     def _rows(self) -> dict[tuple[str, int | None], Rows]:
         """The rows of every run and step."""
-        sources = tuple(Source.open(name) for name in self.source)
+        sources = tuple(opened(name) for name in self.source)
         for source in sources:
-            refuse_trivial("n_atoms", self.n_atoms, shape(source, self._steps[-1])[0])
+            refuse_trivial("n_atoms", self.n_atoms, source.shape(self._steps[-1])[0])
         aside = UntrainedRows(sources, self._steps[-1], self.tokens) if self.tokens or not self.keep_untrained else None
         keep = self.keep_untrained
         return {(s.name, step): Rows(s, step, aside, keep) for s in sources for step in self._steps}
@@ -97,7 +96,7 @@ class BasisPursuit(Study):
     @cached_property
     def d_model(self) -> int:
         """Dimensions D of the rows."""
-        return shape(Source.open(self.source[0]), self._steps[-1])[1]
+        return opened(self.source[0]).shape(self._steps[-1])[1]
 
     @cached_property
     def present(self) -> tuple[str, ...]:

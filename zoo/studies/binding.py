@@ -8,7 +8,6 @@ from typing import Any
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
-from zoo.shared_tasks.rows import shape
 from zoo.shared_tasks.structure import Search, findings_of, one_test, told_of_tests
 from zoo.studies.circles import certainty, numbers
 from zoo.study import Results, Study, Task
@@ -60,7 +59,7 @@ class Binding(Study):
         """What predicts one row of a pair from the other, for every relation."""
         searched = self._search.read(results)
         title = "Is one row of a pair a matrix times the other?"
-        V, D = shape(self._search.rows.source, self.step)
+        V, D = self._search.rows.source.shape(self.step)
         subject = f"{self.source}: {V:,} tokens in {D} dimensions"
         if not searched["found"]["relations"]:
             known = searched["tokens"] is not None

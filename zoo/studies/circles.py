@@ -10,7 +10,6 @@ import numpy as np
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
-from zoo.shared_tasks.rows import shape
 from zoo.shared_tasks.structure import ALPHA, Search, one_test, told_of_tests
 from zoo.study import Results, Study, Task
 
@@ -100,7 +99,7 @@ class Circles(Study):
 
     @property
     def _subject(self) -> str:
-        V, D = shape(self._search.rows.source, self.step)
+        V, D = self._search.rows.source.shape(self.step)
         return f"{self.source}: {V:,} tokens in {D} dimensions"
 
 

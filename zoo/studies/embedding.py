@@ -18,9 +18,8 @@ from zoo.estimates import UNKNOWN, Estimate
 from zoo.report import Report, Section, Verdict
 from zoo.shared_tasks import pursuit
 from zoo.shared_tasks.pursuit import LEAST_ATOMS, compared_at, default_atoms, rows_gauged
-from zoo.shared_tasks.rows import LEAST_DIMENSIONS, LEAST_ROWS, refuse_trivial, shape
+from zoo.shared_tasks.rows import LEAST_DIMENSIONS, LEAST_ROWS, opened, refuse_trivial
 from zoo.shared_tasks.structure import ALPHA
-from zoo.source import Source
 from zoo.studies.atom_neighbours import AtomNeighbours
 from zoo.studies.basis_pursuit import BasisPursuit
 from zoo.studies.binding import Binding
@@ -114,11 +113,11 @@ class Embedding(Study):
 
     @cached_property
     def _steps(self) -> tuple[int, ...] | None:
-        return self.steps or Source.open(self.source[0]).steps or None
+        return self.steps or opened(self.source[0]).steps or None
 
     @cached_property
     def _shape(self) -> tuple[int, int]:
-        return shape(Source.open(self.source[0]), self._steps[-1] if self._steps else None)
+        return opened(self.source[0]).shape(self._steps[-1] if self._steps else None)
 
     @cached_property
     def _atoms(self) -> int:
@@ -179,12 +178,12 @@ class Embedding(Study):
             )
         refuse_trivial("n_atoms", self._atoms, V)
         last = self._steps[-1] if self._steps else None
-        if self.frequency_power and Source.open(self.source[0]).row_counts(last, V) is None:
+        if self.frequency_power and opened(self.source[0]).row_counts(last, V) is None:
             raise ZooError(f"how often the tokens of {self.source[0]} occur is not known; leave frequency_power out")
 
     def _named(self, study: Study) -> Study | NotTested:
         """A study that needs the tokens' names."""
-        known = self.tokens or Source.open(self.source[0]).token_strings(self._steps[-1] if self._steps else None)
+        known = self.tokens or opened(self.source[0]).token_strings(self._steps[-1] if self._steps else None)
         return study if known else NotTested("The tokens of the rows are not known; give --tokens.")
 
     def _autoencoders(self, rows: dict[str, Any]) -> Study | NotTested:
@@ -207,7 +206,7 @@ class Embedding(Study):
         return FrozenEmbedding(train, ARMS, ("untied",), self.seeds, fit_arguments, self.margin)
 
     def _resets(self) -> Study | NotTested:
-        source = Source.open(self.source[0])
+        source = opened(self.source[0])
         if self.steps and source.steps and self.steps[-1] != source.steps[-1]:
             return NotTested("Rows are reset in a network at its last step, and the study ends at another.")
         try:

@@ -19,8 +19,7 @@ from zoo.errors import ZooError
 from zoo.matrices import EXPLAINED, MATRICES, matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.shared_tasks.dictionaries import at_l0
-from zoo.shared_tasks.rows import Rows, UntrainedRows, datamodule, refuse_trivial, shape
-from zoo.source import Source
+from zoo.shared_tasks.rows import Rows, UntrainedRows, datamodule, opened, refuse_trivial
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 
 VARIANTS: dict[str, tuple[str, str, tuple[float, ...]]] = {  # class, the setting that makes it sparse, its values
@@ -56,7 +55,7 @@ class TrainAutoencoder(Task):
 
     def seconds(self) -> float:
         """As `benchmarks.embedding_study_cost` measured it."""
-        _, D = shape(self.rows.source, self.rows.step)
+        _, D = self.rows.source.shape(self.rows.step)
         return (4 + 2.7e-5 * D * self.d_sae) * self.steps / 1000
 
     def do(self, work: Work) -> Result:
@@ -142,18 +141,18 @@ class SparseRows(Study):
 
     @cached_property
     def _rows(self) -> Rows:
-        source = Source.open(self.source)
-        V, D = shape(source, self.step)
+        source = opened(self.source)
+        V, D = source.shape(self.step)
         if max(BASELINE_L0) > D:
             raise ZooError(f"{self.source} has {D} dimensions, and the study turns on up to {max(BASELINE_L0)} atoms")
         refuse_trivial("d_sae", self.d_sae, V)
-        runs = tuple(Source.open(name) for name in (self.source, *self.other_runs))
+        runs = tuple(opened(name) for name in (self.source, *self.other_runs))
         aside = UntrainedRows(runs, self.step, self.tokens) if self.tokens or not self.keep_untrained else None
         return Rows(source, self.step, aside, self.keep_untrained)
 
     @cached_property
     def _present(self) -> tuple[str, ...]:
-        return matrices(self.d_sae, shape(self._rows.source, self.step)[1])
+        return matrices(self.d_sae, self._rows.source.shape(self.step)[1])
 
     @cached_property
     def _without(self) -> dict[tuple[str, int], CodeWithoutLearning]:
@@ -218,7 +217,7 @@ class SparseRows(Study):
             ),
             numbers={f"at_l0_{AT_L0}": compared, "lines": lines},
         )
-        subject = f"{self.source}, in {shape(self._rows.source, self.step)[1]} dimensions"
+        subject = f"{self.source}, in {self._rows.source.shape(self.step)[1]} dimensions"
         certainty = f"Brackets are 95 % intervals over {self.seeds} seeds; one embedding was studied."
         return Report(subject, Verdict(finding, certainty, numbers=compared), [section])
 
@@ -268,7 +267,7 @@ class SparseRows(Study):
     def _control(self, lines: Sequence[dict[str, Any]]) -> str:
         if "planted" not in self._present:
             return (
-                f"With {self.d_sae} latents in {shape(self._rows.source, self.step)[1]} dimensions there is no "
+                f"With {self.d_sae} latents in {self._rows.source.shape(self.step)[1]} dimensions there is no "
                 "positive control: planted rows need more atoms than dimensions, and an autoencoder more latents than "
                 "these."
             )

@@ -16,8 +16,8 @@ from zoo.active_inputs import BernoulliActive
 from zoo.datamodules import SparseFeaturesDataModule
 from zoo.errors import ZooError
 from zoo.models import AdamLinear, ToySuperposition
-from zoo.studies.intervals import interval
 from zoo.quiet_fit import fit
+from zoo.studies.intervals import interval
 from zoo.studies.tasks import check_folder, do_all, write_json
 from zoo.studies.two_feature_theory import expected_loss, minimum
 
