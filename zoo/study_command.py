@@ -190,45 +190,53 @@ def _run(study: Any, how: HowToRun, file: Path | None) -> int:
     assert how.out is not None
     run = Run(study, expanded(how.out), how.parts.split(",") if how.parts else None)
     if how.plan:
+        run.results.refuse_older()
         _show_plan(run, how.jobs)
         return 0
     run.results.make()
     with run.results.occupied():
         _do(run, how, file)
-    verdict, failures = run.written.verdict, run.results.failures
+    assert run.written is not None
+    verdict = run.written.verdict
     print(
         f"{verdict.headline}\n{verdict.certainty}\nwrote {run.out / 'report.html'}, report.json, table.md and figures"
     )
-    if failures:
-        print(f"{len(failures)} tasks failed; the report names them, and {run.out / 'failures'} has their tracebacks")
-    return 1 if failures else 0
+    if n := len(run.results.failures):
+        traces = f"; tracebacks are in {run.out / 'failures'}" if (run.out / "failures").is_dir() else ""
+        print(f"{n} {'task' if n == 1 else 'tasks'} failed, see the report{traces}")
+    return 1 if run.failures else 0
 
 
 def _do(run: Any, how: HowToRun, file: Path | None) -> None:
     from zoo.running.progress import Progress
 
-    if not run.missing():
+    if not (missing := run.missing()):
         run.write()
         return
     engine: Any
-    if how.scheduler:
-        from zoo.running.cluster import Cluster
-
-        engine = Cluster(how.scheduler, run.results, how.device, file)
-        at_once = sum(engine.client.nthreads().values())
-    else:
-        from zoo.running.processes import Processes
-
-        engine, at_once = Processes(how.jobs, run.results, how.device, file), how.jobs
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        run.do(engine, Progress(at_once))
+        if how.scheduler:
+            from zoo.running.cluster import Cluster
+
+            engine = Cluster(how.scheduler, run.results, how.device, file, missing)
+        else:
+            from zoo.running.processes import Processes
+
+            engine = Processes(how.jobs, run.results, how.device, file)
+        run.do(engine, Progress())
+    except KeyboardInterrupt:
+        if run.written is None:
+            raise
+        print(f"{run.out / 'report.html'} says what is missing; the same command goes on", file=sys.stderr)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
-    """End as at Ctrl-C, so that a page is written of what is there."""
+    """End as at Ctrl-C, so that a page is written of what is there; no second signal ends that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
