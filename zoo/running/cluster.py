@@ -22,7 +22,6 @@ CONNECT_WITHIN = 30  # seconds
 AHEAD = 1000  # tasks that the scheduler is given beyond those that its workers do
 SENT_WITH_TASK = 100_000  # bytes of results up to which they travel with every task that reads them
 STARTS = "zoo-task-started"  # a topic of Dask's events
-KILLED = "its worker ended again and again before it did"
 
 _one_task = threading.Lock()  # random generators and numbers of threads belong to the whole process
 
@@ -187,7 +186,7 @@ class Cluster:
             outcome = future.result()
         except KilledWorker as error:
             if was_suspect or self.begun[task.key] > error.allowed_failures:
-                return Failed(KILLED)
+                return Failed(f"its worker ended {error.allowed_failures + 1} times before it did")
             self.suspects.append(task)
             return None
         except CancelledError:  # what it needs was lost with a worker
@@ -232,12 +231,12 @@ class _Sent:
 def _do_there(
     pickled: bytes, needed: dict[str, bytes], place: tuple[str, str], device: str
 ) -> tuple[Result, Cost] | Failed:
-    from distributed import get_worker
+    from distributed import get_client
 
     task: Task = pickle.loads(pickled)
     os.environ.update(ONE_THREAD)
     with _one_task:
-        get_worker().log_event(STARTS, task.key)
+        get_client().log_event(STARTS, task.key)  # the scheduler knows when this returns
         results, out = _Sent(needed), Path(place[0])
         try:
             shared = (out / "results" / ".token").read_text("utf-8") == place[1]

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 TEXT = '''"""Do sums of drawn numbers grow with how many there are?"""
 
@@ -94,7 +94,8 @@ class Mine(Study):
         chart = Chart("sums", "Sums", [Series.of("sums", self.sizes, sums)], "numbers", "sum")
         table = Table(["numbers", "sum"], [[n, one] for n, one in zip(self.sizes, sums)])
         finding = f"From {sums[0]:.2f} to {sums[-1]:.2f}."
-        return Report("numbers", Verdict(finding, "Three draws."), [Section("mine", self.question, finding, tables=[table], charts=[chart])])
+        section = Section("mine", self.question, finding, tables=[table], charts=[chart])
+        return Report("numbers", Verdict(finding, "Three draws."), [section])
 '''.replace("\\\\n", "\\n")
 
 
