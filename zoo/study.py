@@ -8,6 +8,7 @@ Everything else (arguments, folders, processes, progress, costs, pages) is the s
 
 import hashlib
 import json
+import re
 import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -258,8 +259,12 @@ def _check_number(name: str, value: Any, hint: Any) -> None:
             try:
                 kind(one)
             except (ValueError, TypeError):
-                rule = " and ".join(f"{sign} {limit}" for sign, limit in kind._restrictions)
-                raise ZooError(f"{name} is {one}; it must be {rule}") from None
+                raise ZooError(f"{name} is {one}; it must be {rule_of(kind._expression)}") from None
+
+
+def rule_of(expression: str) -> str:
+    """What jsonargparse calls v>=0 and v<=1, as >= 0 and <= 1."""
+    return re.sub(r"v ?([<>=]+) ?", r"\1 ", expression)
 
 
 def _plain_number(value: Any) -> Any:

@@ -146,7 +146,7 @@ def _as_list(values: list[str], hint: Any) -> str:
     if inner is str:
         return json.dumps(values)
     parts = [part.strip() for value in values for part in value.split(",")]
-    return f"[{', '.join(parts)}]"
+    return f"[{', '.join(part for part in parts if part)}]"
 
 
 def _check(how: HowToRun) -> None:
@@ -162,7 +162,7 @@ def _one_line(message: str, known: Sequence[str]) -> str:
     """What a parser's message of many lines comes down to."""
     if match := re.search(r"[Uu]nrecognized arguments: (\S+?)(?:[ =].*)?$", message, re.M):
         word = match[1].lstrip("-").replace("-", "_")
-    elif match := re.search(r"Key '([^']+)' is not", message):
+    elif match := re.search(r"(?:Key|Option) '([^']+)' is not", message):
         word = match[1]
     else:
         return _of_value(message)
@@ -173,9 +173,11 @@ def _one_line(message: str, known: Sequence[str]) -> str:
 
 def _of_value(message: str) -> str:
     """A message about the value of a setting."""
+    from zoo.study import rule_of
+
     key = next(iter(re.findall(r'Parser key "([^"]+)"', message)), "")
     if match := re.search(r"(\S+) does not conform to restriction (.*)", message):
-        return f"{key} is {match[1]}; it must be {match[2].replace('v', '')}"
+        return f"{key} is {match[1]}; it must be {rule_of(match[2])}"
     if match := re.search(r"invalid literal for int.*: (.*)|could not convert string to float: (.*)", message):
         return f"{key} is {match[1] or match[2]}; a {'whole number' if match[1] else 'number'} is needed"
     noise = ("Parser key", "Does not validate", "Subtypes", "Errors")
