@@ -161,6 +161,8 @@ def _check(how: HowToRun) -> None:
 def _one_line(message: str, known: Sequence[str]) -> str:
     """What a parser's message of many lines comes down to."""
     if match := re.search(r"[Uu]nrecognized arguments: (\S+?)(?:[ =].*)?$", message, re.M):
+        if not match[1].startswith("-"):
+            return f"{match[1]!r} follows no setting"
         word = match[1].lstrip("-").replace("-", "_")
     elif match := re.search(r"(?:Key|Option) '([^']+)' is not", message):
         word = match[1]
@@ -180,9 +182,12 @@ def _of_value(message: str) -> str:
         return f"{key} is {match[1]}; it must be {rule_of(match[2])}"
     if match := re.search(r"invalid literal for int.*: (.*)|could not convert string to float: (.*)", message):
         return f"{key} is {match[1] or match[2]}; a {'whole number' if match[1] else 'number'} is needed"
+    if match := re.search(r"Expected a <class '(\w+)'>. Got value: (.*)", message):
+        kind = {"float": "a number", "int": "a whole number", "bool": "true or false"}.get(match[1], f"a {match[1]}")
+        return f"{key} is {match[2]!r}; {kind} is needed"
     noise = ("Parser key", "Does not validate", "Subtypes", "Errors")
     lines = [re.sub(r'Parser key "[^"]+":\s*', "", line.strip(" -")) for line in message.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(noise)] or lines[-1:]
+    told = [line for line in lines if line and not line.startswith(noise)] or lines[-1:]
     return f"{key}: {told[0]}" if key else told[0]
 
 
