@@ -38,6 +38,7 @@ class Processes:
         self.gpus = dict(enumerate(_gpus()[:jobs])) if device == "cuda" else {}  # by process
         self.idle = list(range(jobs))
         self.workers: dict[int, ProcessPoolExecutor] = {}
+        self.born: dict[int, Future[int]] = {}  # whether a process has come as far as to do tasks
         self.running: dict[Future[Cost | Failed], tuple[Task, int]] = {}
 
     def start(self, tasks: Iterable[Task]) -> list[Task]:
@@ -55,6 +56,8 @@ class Processes:
                 self.workers[n] = ProcessPoolExecutor(
                     1, multiprocessing.get_context("spawn"), _start_worker, (self.file, self.gpus.get(n, ""))
                 )
+                with one_thread_each():
+                    self.born[n] = self.workers[n].submit(os.getpid)
             with one_thread_each():
                 job = self.workers[n].submit(_do_here, task, self.results.out, self.device)
             self.idle.remove(n)
@@ -63,7 +66,11 @@ class Processes:
         return started
 
     def finished(self, timeout: float) -> list[tuple[Task, Outcome]]:
-        """Tasks that have ended since, after at most so many seconds; their results are in the folder."""
+        """Tasks that have ended since, after at most so many seconds; their results are in the folder.
+
+        Raises:
+            ZooError: If processes cannot be started.
+        """
         done, _ = wait(self.running, timeout, FIRST_COMPLETED)
         ended: list[tuple[Task, Outcome]] = []
         for job in done:
@@ -72,6 +79,8 @@ class Processes:
             try:
                 ended.append((task, job.result()))
             except BrokenProcessPool:
+                if self.born[n].exception() is not None:
+                    raise ZooError("a process for tasks ended as it began; what it said stands above") from None
                 self.workers.pop(n).shutdown(wait=False)
                 ended.append((task, Lost()))
             except Exception as error:  # that could not be sent to the process
