@@ -112,11 +112,16 @@ class ResultsFolder:
         Raises:
             TypeError: If it holds something that is no number, text, list, dict or array.
         """
-        arrays = {name: result[name] for name in sorted(result) if isinstance(result[name], np.ndarray)}
+        arrays = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
         if wrong := [name for name, value in arrays.items() if value.dtype.hasobject]:
             raise TypeError(f"the array {wrong[0]!r} of the result holds Python objects")
         numbers = {name: value for name, value in result.items() if name not in arrays}
-        content = {"task": str(task), "cost": asdict(cost), "arrays": [*arrays], "result": _exact(numbers)}
+        content = {
+            "task": str(task),
+            "cost": asdict(cost),
+            "arrays": [str(name) for name in arrays],
+            "result": _exact(numbers),
+        }
         text = json.dumps(content) + "\n"
         if arrays:
             partial = self.folder / f"{task.key}.partial.npz"

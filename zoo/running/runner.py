@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 import time
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -217,9 +218,10 @@ class Run:
 
 
 class _Queue:
-    """Tasks that are not finished, in their order, and which of them can be started."""
+    """Tasks that are not finished. Those that can be started are in their order, so that parts are soon complete."""
 
     def __init__(self, missing: Sequence[Task]) -> None:
+        self.all, self.places = missing, {task.key: place for place, task in enumerate(missing)}
         self.waits = {task.key: task for task in missing}
         self.running: dict[str, Task] = {}
         self.open = {key: {n.key for n in task.needs()} & self.waits.keys() for key, task in self.waits.items()}
@@ -227,26 +229,27 @@ class _Queue:
         for task in missing:
             for key in self.open[task.key]:
                 self.dependents.setdefault(key, []).append(task)
-        self.can_start = {key: task for key, task in self.waits.items() if not self.open[key]}
+        self.can_start = [place for place, task in enumerate(missing) if not self.open[task.key]]
 
     def ready(self) -> Iterable[Task]:
-        return self.can_start.values()
+        return (self.all[place] for place in self.can_start)
 
     def started(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             self.running[task.key] = self.waits.pop(task.key)
-            del self.can_start[task.key]
+            del self.can_start[bisect_left(self.can_start, self.places[task.key])]
 
     def again(self, task: Task) -> None:
         del self.running[task.key]
-        self.waits[task.key] = self.can_start[task.key] = task
+        self.waits[task.key] = task
+        insort(self.can_start, self.places[task.key])
 
     def finished(self, task: Task) -> None:
         del self.running[task.key]
         for other in self.dependents.get(task.key, []):
             self.open[other.key].discard(task.key)
             if not self.open[other.key] and other.key in self.waits:
-                self.can_start[other.key] = other
+                insort(self.can_start, self.places[other.key])
 
     def failed(self, task: Task) -> list[Task]:
         """Take out a task, and all that need it, which are returned."""
