@@ -3,10 +3,12 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from zoo.report import Chart, Report, Section, Series, Verdict
+from zoo.estimates import Estimate
+from zoo.report import Chart, Report, Section, Series, Table, Verdict
 
 HOSTILE = ["</script><script>bad()</script>", "<b>&amp;\"'", "a\nb\x00", "\ud800", " ", "$x_1$", "_日本", "%{x}<br>"]
 TABLE = "| class | residual |\n|---|--:|\n| days | 0.12 |\n| `<script>bad()</script>` | 0.61 |"
+RESIDUALS = Table(["class", "residual"], [["days", 0.12], ["`<script>bad()</script>`", 0.61]], digits=2)
 WEEK = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
@@ -55,12 +57,13 @@ def small_report(folder):
     figure.add_subplot().plot([1, 2, 3])
     figure.savefig(folder / "panels.png")
     first, *others = charts()
+    spread = Table(["a | b", "mean"], [["x", Estimate(0.5, 0.25, 0.75, 3)], ["y", np.nan]], note="Over 3 seeds.")
     sections = [
         Section(
             "A1",
             "Is it slower?",
             "Yes, by **0.41** nats; <script>bad()</script> ![x](https://example.com/x.png) [y](https://example.com)",
-            tables=TABLE,
+            tables=[RESIDUALS, "Some words.", spread],
             charts=[first],
             pictures=[folder / "panels.png"],
             null_models="Random rows.",
@@ -69,10 +72,9 @@ def small_report(folder):
             numbers={"mean": np.float32(0.5), "all": np.array([1.0, np.nan]), "n": np.int64(3), 4: {"inf": np.inf}},
         ),
         Section("A2", "Circles?", "Some.", charts=others),
-        Section("A3", "Larger models?", "It needs 6 GB.", tested=False, tables=TABLE, command="never shown"),
+        Section("A3", "Larger models?", "It needs 6 GB.", tested=False, tables=[RESIDUALS], command="never shown"),
     ]
     verdict = Verdict("Yes, it does.", "Fairly sure.", TABLE, {"p": np.float64(0.01)})
     settings = {"seeds": range(3), "folder": folder, "token": "\ud800"}
-    return Report(
-        "small", "Is there <more>?", "`wte` of gpt2", verdict, sections, "python -m zoo", settings, "1 minute"
-    )
+    costs = Table(["tasks", "minutes"], [["Learn", 1.0]], digits=1)
+    return Report("`wte` of gpt2", verdict, sections, "small", "Is there <more>?", "python -m zoo", settings, costs)

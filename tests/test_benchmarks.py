@@ -36,6 +36,10 @@ SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers
         (f"{LASSO} --out OUT", r"scikit-learn Lasso\(precompute\) +│ (\S+) \((\S+)\) +│ (\S+) \((\S+) to (\S+)\)"),
         (f"{LASSO} --full-pass", r"on cpu: (\S+) s, (\S+) rows / s; 48 rows certified"),
     ],
+    "study_runner": [
+        ("--tasks 2 --loops 10 --on-dask 2 --repeats 1", r"two workers / one.*│ (\S+) \((\S+) to (\S+)\)"),
+        ("--tasks 2 --loops 10 --on-dask 2 --repeats 0", r"empty tasks, ms each +│ (\S+)"),
+    ],
     "toy_speed": [
         (
             "--seeds 2 --steps 1 --repeats 1 --toys superposition-5 gates-16",

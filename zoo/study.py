@@ -263,14 +263,13 @@ def _check_number(name: str, value: Any, hint: Any) -> None:
             try:
                 kind(one)
             except (ValueError, TypeError):
-                rule = restriction(kind._expression)
-                raise ZooError(f"{name} is {one}; it must be {rule}") from None
+                raise ZooError(f"{name} is {one}; it must be {rule_of(kind._expression)}") from None
 
 
-def restriction(expression: str) -> str:
+def rule_of(expression: str) -> str:
     """What jsonargparse says of a number's range, such as v>=2, in words."""
     words = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
-    return re.sub(r"v(>=|<=|>|<)", lambda sign: f"{words[sign[1]]} ", expression)
+    return re.sub(r"v ?(>=|<=|>|<) ?", lambda sign: f"{words[sign[1]]} ", expression)
 
 
 def _plain_number(value: Any) -> Any:

@@ -146,7 +146,7 @@ def _as_list(values: list[str], hint: Any) -> str:
     if inner is str:
         return json.dumps(values)
     parts = [part.strip() for value in values for part in value.split(",")]
-    return f"[{', '.join(parts)}]"
+    return f"[{', '.join(part for part in parts if part)}]"
 
 
 def _check(how: HowToRun) -> None:
@@ -161,8 +161,10 @@ def _check(how: HowToRun) -> None:
 def _one_line(message: str, known: Sequence[str]) -> str:
     """What a parser's message of many lines comes down to."""
     if match := re.search(r"[Uu]nrecognized arguments: (\S+?)(?:[ =].*)?$", message, re.M):
+        if not match[1].startswith("-"):
+            return f"{match[1]!r} follows no setting"
         word = match[1].lstrip("-").replace("-", "_")
-    elif match := re.search(r"Key '([^']+)' is not", message):
+    elif match := re.search(r"(?:Key|Option) '([^']+)' is not", message):
         word = match[1]
     else:
         return _of_value(message)
@@ -173,16 +175,19 @@ def _one_line(message: str, known: Sequence[str]) -> str:
 
 def _of_value(message: str) -> str:
     """A message about the value of a setting."""
-    from zoo.study import restriction
+    from zoo.study import rule_of
 
     key = next(iter(re.findall(r'Parser key "([^"]+)"', message)), "")
     if match := re.search(r"(\S+) does not conform to restriction (.*)", message):
-        return f"{key} is {match[1]}; it must be {restriction(match[2])}"
+        return f"{key} is {match[1]}; it must be {rule_of(match[2])}"
     if match := re.search(r"invalid literal for int.*: (.*)|could not convert string to float: (.*)", message):
         return f"{key} is {match[1] or match[2]}; a {'whole number' if match[1] else 'number'} is needed"
+    if match := re.search(r"Expected a <class '(\w+)'>. Got value: (.*)", message):
+        kind = {"float": "a number", "int": "a whole number", "bool": "true or false"}.get(match[1], f"a {match[1]}")
+        return f"{key} is {match[2]!r}; {kind} is needed"
     noise = ("Parser key", "Does not validate", "Subtypes", "Errors")
     lines = [re.sub(r'Parser key "[^"]+":\s*', "", line.strip(" -")) for line in message.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(noise)] or lines[-1:]
+    told = [line for line in lines if line and not line.startswith(noise)] or lines[-1:]
     return f"{key}: {told[0]}" if key else told[0]
 
 
@@ -194,45 +199,53 @@ def _run(study: Any, how: HowToRun, file: Path | None) -> int:
     for note in study.notes():
         print(f"note: {note}", file=sys.stderr)
     if how.plan:
+        run.results.refuse_older()
         _show_plan(run, how.jobs)
         return 0
     run.results.make()
     with run.results.occupied():
         _do(run, how, file)
-    verdict, failures = run.written.verdict, run.results.failures
+    assert run.written is not None
+    verdict = run.written.verdict
     print(
         f"{verdict.headline}\n{verdict.certainty}\nwrote {run.out / 'report.html'}, report.json, table.md and figures"
     )
-    if failures:
-        print(f"{len(failures)} tasks failed; the report names them, and {run.out / 'failures'} has their tracebacks")
-    return 1 if failures else 0
+    if n := len(run.results.failures):
+        traces = f"; tracebacks are in {run.out / 'failures'}" if (run.out / "failures").is_dir() else ""
+        print(f"{n} {'task' if n == 1 else 'tasks'} failed, see the report{traces}")
+    return 1 if run.failures else 0
 
 
 def _do(run: Any, how: HowToRun, file: Path | None) -> None:
     from zoo.running.progress import Progress
 
-    if not run.missing():
+    if not (missing := run.missing()):
         run.write()
         return
     engine: Any
-    if how.scheduler:
-        from zoo.running.cluster import Cluster
-
-        engine = Cluster(how.scheduler, run.results, how.device, file)
-        at_once = sum(engine.client.nthreads().values())
-    else:
-        from zoo.running.processes import Processes
-
-        engine, at_once = Processes(how.jobs, run.results, how.device, file), how.jobs
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        run.do(engine, Progress(at_once))
+        if how.scheduler:
+            from zoo.running.cluster import Cluster
+
+            engine = Cluster(how.scheduler, run.results, how.device, file, missing)
+        else:
+            from zoo.running.processes import Processes
+
+            engine = Processes(how.jobs, run.results, how.device, file)
+        run.do(engine, Progress())
+    except KeyboardInterrupt:
+        if run.written is None:
+            raise
+        print(f"{run.out / 'report.html'} says what is missing; the same command goes on", file=sys.stderr)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
-    """End as at Ctrl-C, so that a page is written of what is there."""
+    """End as at Ctrl-C, so that a page is written of what is there; no second signal ends that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

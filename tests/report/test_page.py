@@ -108,7 +108,7 @@ def test_experiments_are_linked_to_their_sections(ours):
 
 
 def test_a_missing_picture_is_named(tmp_path, refused):
-    report = Report("s", "t", "", Verdict("", ""), [Section("A", "", "", pictures=[tmp_path / "no.png"])], "")
+    report = Report("", Verdict("", ""), [Section("A", "", "", pictures=[tmp_path / "no.png"])])
     with refused("there is no picture .*no.png"):
         html(report, tmp_path)
 
@@ -125,5 +125,5 @@ def test_a_name_has_one_colour_in_the_whole_report(tmp_path):
 def test_names_of_one_chart_differ_in_colour_when_there_are_more_names_than_colours():
     parts = [[f"{i}.{j}" for j in range(len(PALETTE) - 1)] for i in range(3)]
     drawn = [Chart(f"c{i}", "", [Series(name, [0], [0]) for name in names]) for i, names in enumerate(parts)]
-    shades = colors(Report("", "", "", Verdict("", ""), [Section("A", "", "", charts=drawn)], ""))
+    shades = colors(Report("", Verdict("", ""), [Section("A", "", "", charts=drawn)]))
     assert all(len({shades[name] for name in names}) == len(names) for names in parts)

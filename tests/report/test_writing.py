@@ -1,12 +1,14 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from small_report import charts, small_report
 
-from zoo.report import Section, read, write
+from zoo.estimates import Estimate
+from zoo.report import Section, Table, read, write
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def strict(text):
 
 
 def test_a_report_is_a_page_its_data_and_its_pictures(written):
-    assert sorted(path.name for path in written.iterdir()) == ["figures", "report.html", "report.json"]
+    assert sorted(path.name for path in written.iterdir()) == ["figures", "report.html", "report.json", "table.md"]
     names = sorted(path.name for path in (written / "figures").iterdir())
     assert names == sorted([*(f"{chart.name}.png" for chart in charts()), "panels.png"])
     for name in names:
@@ -34,17 +36,39 @@ def test_a_report_is_a_page_its_data_and_its_pictures(written):
 def test_the_json_is_strict_and_holds_what_was_measured(written):
     content = strict((written / "report.json").read_text("ascii"))
     assert content == read(written / "report.json") == read(written)
-    assert (content["schema"], content["schema_version"]) == ("superposition-zoo/report", 1)
+    assert (content["schema"], content["schema_version"]) == ("superposition-zoo/report", 2)
     first, second, third = content["sections"]
     assert first["numbers"] == {"mean": 0.5, "all": [1.0, None], "n": 3, "4": {"inf": None}}
     assert first["charts"][0]["series"][0]["y"] == [2.0, 1.0, None, 0.5, 0.25]
     assert first["charts"][0]["series"][1]["y"] == [3, 2, None, 1, None]
+    assert first["tables"][0] == {
+        "columns": ["class", "residual"],
+        "rows": [["days", 0.12], ["`<script>bad()</script>`", 0.61]],
+        "digits": 2,
+        "note": "",
+    }
+    assert first["tables"][1] == "Some words."
+    assert first["tables"][2]["rows"] == [["x", {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 3}], ["y", None]]
+    assert content["costs"]["rows"] == [["Learn", 1.0]]
     assert first["pictures"] == ["figures/panels.png"]
     assert [chart["name"] for chart in second["charts"]] == ["shares", "week", "cloud", "hostile"]
     assert second["charts"][3]["series"][0]["labels"][3] == "\ud800"
     assert not third["tested"]
     assert content["settings"]["seeds"] == [0, 1, 2]
     assert {"python", "torch"} <= content["versions"].keys()
+
+
+def test_tables_in_markdown_stand_under_their_questions(written):
+    text = (written / "table.md").read_text("utf-8")
+    order = ["# Is there <more>?", "## Is it slower?", "Some words.", "## Circles?"]
+    assert sorted(order, key=text.index) == order
+    assert "| a \\| b | mean |\n|---|---|\n| x | 0.500 [0.250, 0.750] |\n| y | - |\n\nOver 3 seeds." in text
+
+
+def test_a_report_of_version_1_is_still_read():
+    content = read(Path(__file__).parent / "report_of_version_1.json")
+    assert content["sections"][0]["tables"].startswith("| class |")
+    assert content["costs"] == "1 minute"
 
 
 def test_a_report_is_written_over_an_older_one_and_its_own_pictures_stay(written):
@@ -84,6 +108,11 @@ def test_names_that_are_no_names_of_files_or_come_twice_are_refused(change, mess
         write(dataclasses.replace(report, sections=change(report.sections)), tmp_path / "out")
 
 
+def test_a_table_as_csv_has_the_ends_of_intervals():
+    table = Table(["a", "b"], [["x, y", Estimate(1 / 3, 0.25, 0.5, 3)], [2, None]])
+    assert table.csv() == f'a,b,"b, low","b, high"\n"x, y",{1 / 3},0.25,0.5\n2,,,\n'
+
+
 GOOD = {"schema": "superposition-zoo/report", "schema_version": 1, "verdict": {}, "sections": []}
 
 
@@ -95,7 +124,7 @@ GOOD = {"schema": "superposition-zoo/report", "schema_version": 1, "verdict": {}
         ("[" * 100_000, "is damaged"),
         ("[]", "not a report"),
         ('{"schema": "other"}', "not a report"),
-        (json.dumps(GOOD | {"schema_version": 2}), "schema_version 2, and this zoo reads 1; update the zoo"),
+        (json.dumps(GOOD | {"schema_version": 3}), "schema_version 3, and this zoo reads 2; update the zoo"),
         (json.dumps(GOOD | {"schema_version": "1"}), "is damaged"),
         (json.dumps(GOOD | {"schema_version": True}), "is damaged"),
         (json.dumps(GOOD | {"sections": 3}), "no verdict or no sections"),

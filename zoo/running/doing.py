@@ -1,18 +1,21 @@
 """Doing one task, in whatever process and on whatever machine."""
 
-import logging
 import os
 import platform
 import sys
 import time
 import traceback
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from zoo.errors import ZooError
 from zoo.running.folder import Cost
 from zoo.study import Result, Results, Task, Work
+
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,14 @@ class Failed:
     """
 
     why: str
-    trace: str
+    trace: str = ""
+
+    @classmethod
+    def by(cls, error: BaseException) -> "Failed":
+        """What an exception says. It is to be called where the exception is handled."""
+        one_line = " ".join(str(error).split())
+        why = one_line if isinstance(error, ZooError) else f"{type(error).__name__}: {one_line}".removesuffix(": ")
+        return cls(why, traceback.format_exc())
 
 
 class Lost:
@@ -36,7 +46,7 @@ Outcome = Cost | Failed | Lost
 
 
 def do(task: Task, results: Results, folder: Path, device: str) -> tuple[Result, Cost] | Failed:
-    """Do a task and take its time.
+    """Do a task on one thread, and take its time.
 
     Args:
         task: The task.
@@ -45,26 +55,42 @@ def do(task: Task, results: Results, folder: Path, device: str) -> tuple[Result,
         device: "cpu" or "cuda", for tasks that compute on the study's device.
     """
     own = device if task.on_gpu else "cpu"
+    if "torch" in sys.modules:  # otherwise the environment says so when the task imports it
+        sys.modules["torch"].set_num_threads(1)
     start = time.perf_counter()
     try:
         result = task.do(Work(results, folder, own))
-    except Exception as error:
-        one_line = " ".join(str(error).split())
-        why = one_line if isinstance(error, ZooError) else f"{type(error).__name__}: {one_line}"
-        return Failed(why, traceback.format_exc())
-    return result, Cost(time.perf_counter() - start, _megabytes(), _device(own), _machine())
+        if not isinstance(result, dict):
+            raise TypeError(f"the result is a {type(result).__name__} and not a dict")
+    except (Exception, SystemExit) as error:
+        return Failed.by(error)
+    return result, Cost(time.perf_counter() - start, _megabytes(), _device(own), machine())
 
 
-def be_quiet() -> None:
-    """Compute on one thread, and leave out what Lightning and others say of themselves."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    warnings.filterwarnings("ignore")
-    import torch
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Have processes that are started meanwhile compute on one thread."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
-    torch.set_num_threads(1)
-    import lightning  # noqa: F401 - whose import sets the level of its logger
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+@cache
+def machine() -> str:
+    """This machine in a few words."""
+    try:
+        told = Path("/proc/cpuinfo").read_text("utf-8")
+        model = next(line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{platform.system()}, {os.cpu_count()} cores, {model}"
 
 
 def _megabytes() -> float:
@@ -77,12 +103,8 @@ def _megabytes() -> float:
 
 
 def _device(device: str) -> str:
-    if device == "cpu":
-        return "cpu"
-    import torch
-
-    return torch.cuda.get_device_name()
-
-
-def _machine() -> str:
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    torch = sys.modules.get("torch")
+    if device == "cpu" or torch is None or not torch.cuda.is_available():
+        return device
+    name: str = torch.cuda.get_device_name()
+    return name

@@ -1,6 +1,8 @@
 """A study's folder: results of finished tasks, named by what the tasks are."""
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -44,20 +46,28 @@ class ResultsFolder:
 
     def __init__(self, out: Path) -> None:
         self.out, self.folder = out, out / "results"
-        self.failures: dict[str, str] = {}  # by key: why a task has no result
+        self.failures: dict[str, str] = {}  # by key of a task: why it has no result
         self._read: dict[str, dict[str, Any]] = {}
 
     def make(self) -> None:
         """Make the folder.
 
         Raises:
-            ZooError: If it cannot be made, or holds a study that an older version of the zoo made.
+            ZooError: If it cannot be made, or `refuse_older` does.
+        """
+        self.refuse_older()
+        make_folder(self.folder, "--out")
+
+    def refuse_older(self) -> None:
+        """Refuse a folder that an older version of the zoo made.
+
+        Raises:
+            ZooError: If it did.
         """
         if not self.folder.exists() and any((self.out / name).exists() for name in OF_AN_OLDER_ZOO):
             raise ZooError(
                 f"{self.out} holds a study or a run of another kind, which cannot be gone on with; choose another --out"
             )
-        make_folder(self.folder, "--out")
 
     @contextmanager
     def occupied(self) -> Iterator[None]:
@@ -81,27 +91,44 @@ class ResultsFolder:
 
     def __getitem__(self, task: Task) -> Result:
         content = self._content(task)
-        arrays = self.folder / f"{task.key}.npz"
-        if not content["arrays"]:
-            return dict(content["result"])
-        with np.load(arrays, allow_pickle=False) as file:
-            return content["result"] | {name: file[name] for name in content["arrays"]}
+        result = dict(content["result"])
+        if content["arrays"]:
+            file = self.folder / f"{task.key}.npz"
+            try:
+                with np.load(file, allow_pickle=False) as arrays:
+                    result |= {name: arrays[f"arr_{i}"] for i, name in enumerate(content["arrays"])}
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+                json_file = self._json(task).name
+                raise ZooError(f"{file} is damaged; delete it and {json_file} to have it computed again") from None
+        return result
 
     def cost(self, task: Task) -> Cost:
         """What a finished task took."""
         return Cost(**self._content(task)["cost"])
 
     def put(self, task: Task, result: Result, cost: Cost) -> None:
-        """Keep a result, whole or not at all."""
+        """Keep a result, whole or not at all.
+
+        Raises:
+            TypeError: If it holds something that is no number, text, list, dict or array.
+        """
         arrays = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
+        if wrong := [name for name, value in arrays.items() if value.dtype.hasobject]:
+            raise TypeError(f"the array {wrong[0]!r} of the result holds Python objects")
+        numbers = {name: value for name, value in result.items() if name not in arrays}
+        content = {
+            "task": str(task),
+            "cost": asdict(cost),
+            "arrays": [str(name) for name in arrays],
+            "result": _exact(numbers),
+        }
+        text = json.dumps(content) + "\n"
         if arrays:
             partial = self.folder / f"{task.key}.partial.npz"
-            np.savez(partial, allow_pickle=False, **arrays)
+            np.savez(partial, *arrays.values())
             partial.replace(self.folder / f"{task.key}.npz")
-        numbers = {name: value for name, value in result.items() if name not in arrays}
-        content = {"task": str(task), "cost": asdict(cost), "arrays": sorted(arrays), "result": _exact(numbers)}
         partial = self.folder / f"{task.key}.partial"
-        partial.write_text(json.dumps(content) + "\n", "utf-8")
+        partial.write_text(text, "utf-8")
         partial.replace(self._json(task))
 
     def work_folder(self, task: Task) -> Path:
@@ -113,12 +140,17 @@ class ResultsFolder:
 
     def _content(self, task: Task) -> dict[str, Any]:
         if task.key not in self._read:
+            file = self._json(task)
             try:
-                self._read[task.key] = json.loads(self._json(task).read_text("utf-8"))
+                content = json.loads(file.read_text("utf-8"))
+                Cost(**content["cost"])
+                if not isinstance(content["result"], dict) or not isinstance(content["arrays"], list):
+                    raise TypeError
             except FileNotFoundError:
                 raise NotFinished(task, self.failures.get(task.key, "")) from None
-            except ValueError:
-                raise ZooError(f"{self._json(task)} is damaged; delete it to have it computed again") from None
+            except (ValueError, TypeError, KeyError, RecursionError):
+                raise ZooError(f"{file} is damaged; delete it to have it computed again") from None
+            self._read[task.key] = content
         return self._read[task.key]
 
 

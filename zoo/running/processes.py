@@ -1,16 +1,20 @@
 """Tasks in processes of this machine, one thread each."""
 
 import importlib
+import logging
 import multiprocessing
 import os
-from collections.abc import Sequence
+import signal
+import warnings
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from zoo.end_with_parent import end_with
-from zoo.running.doing import Failed, Lost, Outcome, be_quiet, do
-from zoo.running.folder import ResultsFolder
+from zoo.errors import ZooError
+from zoo.running.doing import Failed, Lost, Outcome, do, one_thread_each
+from zoo.running.folder import Cost, ResultsFolder
 from zoo.running.study_files import load_file
 from zoo.study import Task
 
@@ -21,84 +25,103 @@ class Processes:
     Args:
         jobs: Processes.
         results: Where results are read and written.
-        device: "cpu" or "cuda"; every GPU does one task at a time.
+        device: "cpu" or "cuda". Every GPU belongs to one of the processes, which does one task at a time.
         file: The study's own file, if it is not one of the zoo's.
+
+    Raises:
+        ZooError: If there is no GPU, and the device is "cuda".
     """
 
     def __init__(self, jobs: int, results: ResultsFolder, device: str, file: Path | None) -> None:
         self.results, self.device, self.file = results, device, file
-        self.workers: list[ProcessPoolExecutor | None] = [None] * jobs
-        self.running: dict[Future[Failed | None], tuple[Task, int]] = {}
-        self.gpus = _gpus() if device == "cuda" else []
-        self.on: dict[int, str] = {}  # by worker: the GPU it holds
+        self.at_once = jobs
+        self.gpus = dict(enumerate(_gpus()[:jobs])) if device == "cuda" else {}  # by process
+        self.idle = list(range(jobs))
+        self.workers: dict[int, ProcessPoolExecutor] = {}
+        self.born: dict[int, Future[int]] = {}  # whether a process has come as far as to do tasks
+        self.running: dict[Future[Cost | Failed], tuple[Task, int]] = {}
 
-    def start(self, tasks: Sequence[Task]) -> list[Task]:
+    def start(self, tasks: Iterable[Task]) -> list[Task]:
         """Start as many of the tasks as there is room for, and return these."""
-        started = []
+        started: list[Task] = []
         for task in tasks:
-            idle = [n for n in range(len(self.workers)) if n not in [worker for _, worker in self.running.values()]]
-            gpu = next((g for g in self.gpus if g not in self.on.values()), None)
-            if not idle:
+            if not self.idle:
                 break
-            if task.on_gpu and self.gpus and gpu is None:
+            on_gpu = task.on_gpu and self.device == "cuda"
+            fit = [n for n in self.idle if n in self.gpus] if on_gpu else sorted(self.idle, key=self.gpus.__contains__)
+            if not fit:
                 continue
-            if task.on_gpu and gpu is not None:
-                self.on[idle[0]] = gpu
-            executor = self.workers[idle[0]] or self._worker()
-            self.workers[idle[0]] = executor
-            job = executor.submit(_do_here, task, self.results.out, self.device, self.on.get(idle[0], ""))
-            self.running[job] = task, idle[0]
+            n = fit[0]
+            if n not in self.workers:
+                self.workers[n] = ProcessPoolExecutor(
+                    1, multiprocessing.get_context("spawn"), _start_worker, (self.file, self.gpus.get(n, ""))
+                )
+                with one_thread_each():
+                    self.born[n] = self.workers[n].submit(os.getpid)
+            with one_thread_each():
+                job = self.workers[n].submit(_do_here, task, self.results.out, self.device)
+            self.idle.remove(n)
+            self.running[job] = task, n
             started.append(task)
         return started
 
     def finished(self, timeout: float) -> list[tuple[Task, Outcome]]:
-        """Tasks that have ended since, after at most so many seconds; their results are in the folder."""
+        """Tasks that have ended since, after at most so many seconds; their results are in the folder.
+
+        Raises:
+            ZooError: If processes cannot be started.
+        """
         done, _ = wait(self.running, timeout, FIRST_COMPLETED)
         ended: list[tuple[Task, Outcome]] = []
         for job in done:
-            task, worker = self.running.pop(job)
-            self.on.pop(worker, None)
+            task, n = self.running.pop(job)
+            self.idle.append(n)
             try:
-                failed = job.result()
+                ended.append((task, job.result()))
             except BrokenProcessPool:
-                self.workers[worker] = None
+                if self.born[n].exception() is not None:
+                    raise ZooError("a process for tasks ended as it began; what it said stands above") from None
+                self.workers.pop(n).shutdown(wait=False)
                 ended.append((task, Lost()))
-            else:
-                ended.append((task, failed or self.results.cost(task)))
+            except Exception as error:  # that could not be sent to the process
+                ended.append((task, Failed.by(error)))
         return ended
 
     def stop(self) -> None:
         """End all processes, whatever they do."""
-        for executor in self.workers:
-            if executor is not None:
-                for process in list((executor._processes or {}).values()):
-                    process.kill()
-                executor.shutdown(wait=True, cancel_futures=True)
-
-    def _worker(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_worker, (self.file,))
+        for executor in self.workers.values():
+            for process in list((executor._processes or {}).values()):
+                process.kill()
+            executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(file: Path | None) -> None:
+def _start_worker(file: Path | None, gpu: str) -> None:
     if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
         end_with(parent.pid)
-    be_quiet()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one ends them
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)  # what Lightning and others say of themselves
     if file is not None:
         load_file(file)
 
 
-def _do_here(task: Task, out: Path, device: str, gpu: str) -> Failed | None:
-    if gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+def _do_here(task: Task, out: Path, device: str) -> Cost | Failed:
     results = ResultsFolder(out)
     outcome = do(task, results, results.work_folder(task), device)
     if isinstance(outcome, Failed):
         return outcome
-    results.put(task, *outcome)
-    return None
+    try:
+        results.put(task, *outcome)
+    except Exception as error:
+        return Failed.by(error)
+    return outcome[1]
 
 
 def _gpus() -> list[str]:
     torch = importlib.import_module("torch")
+    if not torch.cuda.is_available():
+        raise ZooError("--device cuda: torch finds no GPU on this machine")
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     return seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]

@@ -15,29 +15,27 @@ EVERY = 60.0  # seconds between lines where there is no terminal
 
 
 class Progress:
-    """Tells on standard error how far a study is.
+    """Tells on standard error how far a study is."""
 
-    Args:
-        at_once: Tasks that are done at a time, by which the time to go is divided.
-    """
-
-    def __init__(self, at_once: int) -> None:
-        self.console, self.at_once = Console(stderr=True), max(1, at_once)
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
         columns = (TextColumn("tasks"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.bars = Bars(*columns, TextColumn("{task.fields[rest]}"), console=self.console)
-        self.shown = time.monotonic()
-
-    def begin(self, tasks: Sequence[Task], missing: Sequence[Task], results: ResultsFolder) -> None:
-        """Start with what is done already."""
-        self.missing = {task.key: task for task in missing}
-        self.total = len(tasks)
+        self.missing: dict[str, Task] = {}
         self.took: dict[str, list[float]] = {}
+        self.total = 0
+        self.shown = float("-inf")
+
+    def begin(self, tasks: Sequence[Task], missing: Sequence[Task], results: ResultsFolder, at_once: int) -> None:
+        """Start with what is done already."""
+        self.missing, self.total = {task.key: task for task in missing}, len(tasks)
         for task in tasks:
             if task.key not in self.missing:
                 self.took.setdefault(type(task).__name__, []).append(results.cost(task).seconds)
         self.bar = self.bars.add_task("", total=self.total, completed=self.total - len(missing), rest="")
         if self.console.is_terminal:
             self.bars.start()
+        self.show(at_once)
 
     def ended(self, task: Task, outcome: Outcome) -> None:
         """Count a task."""
@@ -47,21 +45,25 @@ class Progress:
         if isinstance(outcome, Failed):
             self.console.print(f"failed: {task}: {outcome.why}", markup=False, highlight=False, soft_wrap=True)
 
-    def show(self) -> None:
-        """Draw the bar anew, or print a line if a minute has passed."""
+    def show(self, at_once: int) -> None:
+        """Draw the bar anew, or print a line if a minute has passed.
+
+        Args:
+            at_once: Tasks that are done at a time, by which the time to go is divided.
+        """
         if time.monotonic() - self.shown < (0.5 if self.console.is_terminal else EVERY):
             return
         self.shown = time.monotonic()
-        rest = time_to_go(list(self.missing.values()), self.took, self.at_once)
+        rest = time_to_go(list(self.missing.values()), self.took, at_once)
         done = self.total - len(self.missing)
         if self.console.is_terminal:
             self.bars.update(self.bar, completed=done, rest=rest)
         else:
-            self.console.print(f"{done} of {self.total} tasks are done; {rest}", highlight=False)
+            self.console.print(f"{done} of {self.total} tasks are done; {rest}", highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         """Take the bar away."""
-        if self.console.is_terminal:
+        if self.console.is_terminal and self.total:
             self.bars.update(self.bar, completed=self.total - len(self.missing), rest="")
             self.bars.stop()
 
@@ -88,5 +90,5 @@ def time_to_go(missing: Sequence[Task], took: dict[str, list[float]], at_once: i
     seconds = seconds_to_go(missing, took)
     if seconds is None:
         return "time to go not known yet"
-    minutes = seconds / at_once / 60
+    minutes = seconds / max(1, at_once) / 60
     return f"about {minutes:.0f} minutes to go" if minutes >= 1.5 else f"about {60 * minutes:.0f} seconds to go"

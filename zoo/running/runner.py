@@ -1,11 +1,14 @@
 """Doing a study's tasks and writing its page, whatever does the tasks."""
 
+import math
 import shlex
+import shutil
+import sys
 import time
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,15 +20,18 @@ from zoo.running.folder import Cost, ResultsFolder
 from zoo.running.progress import Progress
 from zoo.study import NotFinished, NotTested, Study, Task, closure
 
-TRIES = 3  # of a task whose process or machine ended
+TIMES_AGAIN = 3  # a task is done again whose process or machine ended, as on a Dask cluster
 PAGE_SHARE = 0.05  # of the time that may go into pages on the way
-AT_ONCE = 200  # tasks offered to an engine
 
 
 class Engine(Protocol):
     """What does tasks."""
 
-    def start(self, tasks: Sequence[Task]) -> list[Task]:
+    @property
+    def at_once(self) -> int:
+        """How many tasks it does at a time."""
+
+    def start(self, tasks: Iterable[Task]) -> list[Task]:
         """Start as many of the tasks as there is room for, and return these."""
 
     def finished(self, timeout: float) -> list[tuple[Task, Outcome]]:
@@ -44,14 +50,24 @@ class Run:
         chosen: Names of the parts to do, of a study that has parts; all by default.
 
     Raises:
-        ZooError: If a chosen part does not exist, or the folder cannot be used.
+        ZooError: If a chosen part does not exist.
     """
 
     def __init__(self, study: Study, out: Path, chosen: Sequence[str] | None = None) -> None:
         self.study, self.out, self.results = study, out, ResultsFolder(out)
         self.parts = _choose(study, chosen)
-        self.tasks = closure([task for part in self._leaves(study, self.parts) for task in part.tasks()])
+        self.by_part: dict[str, list[Task]] = {
+            name: _tasks(part, part.parts()) for name, part in self.parts.items() if isinstance(part, Study)
+        } or {study.name: closure(study.tasks())}
+        self.tasks = closure([task for tasks in self.by_part.values() for task in tasks])
+        self.written: Report | None = None
+        self._no_reports: dict[str, str] = {}  # why a study has none although its tasks are done
         self._page_time = (float("-inf"), 0.0)  # when the last page was written, and how long that took
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """What failed, and why: tasks, and reports of results."""
+        return self.results.failures | self._no_reports
 
     def missing(self) -> list[Task]:
         """Tasks without a result."""
@@ -64,45 +80,52 @@ class Run:
             engine: What does tasks.
             progress: What tells the user of it.
         """
-        queue, tries = _Queue(self.missing()), Counter[str]()
-        progress.begin(self.tasks, queue.tasks(), self.results)
-        parts = {
-            name: {task.key for task in tasks if task not in self.results} for name, tasks in self._by_part().items()
-        }
+        shutil.rmtree(self.out / "failures", ignore_errors=True)
         try:
-            while queue.waits or queue.running:
-                queue.started(engine.start(queue.ready(AT_ONCE)))
-                for task, outcome in engine.finished(timeout=1.0):
-                    if isinstance(outcome, Lost) and (tries.update([task.key]) or tries[task.key] < TRIES):
-                        queue.again(task)
-                        continue
-                    for ended, told in self._ended(queue, task, outcome):
-                        progress.ended(ended, told)
-                        for left in parts.values():
-                            left.discard(ended.key)
-                progress.show()
-                unfinished = {name: left for name, left in parts.items() if left}
-                if unfinished and len(unfinished) < len(parts):
-                    parts = unfinished
-                    self._write_on_the_way()
+            missing = self.missing()
+            progress.begin(self.tasks, missing, self.results, engine.at_once)
+            self._do(engine, progress, missing)
         finally:
             engine.stop()
             progress.end()
             self.write()
 
+    def _do(self, engine: Engine, progress: Progress, missing: Sequence[Task]) -> None:
+        queue, died = _Queue(missing), Counter[str]()
+        unfinished = {name: {t.key for t in own} & queue.waits.keys() for name, own in self.by_part.items()}
+        complete = {name for name, left in unfinished.items() if not left}
+        on_page: set[str] = set()
+        while queue.waits or queue.running:
+            queue.started(engine.start(queue.ready()))
+            for task, outcome in engine.finished(timeout=1.0):
+                if isinstance(outcome, Lost):
+                    died[task.key] += 1
+                    if died[task.key] <= TIMES_AGAIN:
+                        queue.again(task)
+                        continue
+                for ended, told in self._ended(queue, task, outcome):
+                    progress.ended(ended, told)
+                    for name, left in unfinished.items():
+                        left.discard(ended.key)
+                        if not left:
+                            complete.add(name)
+            progress.show(engine.at_once)
+            if on_page != complete != unfinished.keys() and self._may_write():
+                self.write()
+                on_page = set(complete)
+
     def write(self) -> Report:
         """Write the page of what is there, and return its report."""
         start = time.monotonic()
-        written = self._finish(self._report(self.study, self.parts))
-        report.write(written, self.out)
+        self._no_reports = {}
+        self.written = self._finish(self._report(self.study))
+        report.write(self.written, self.out)
         self._page_time = time.monotonic(), time.monotonic() - start
-        self.written = written
-        return written
+        return self.written
 
-    def _write_on_the_way(self) -> None:
+    def _may_write(self) -> bool:
         last, took = self._page_time
-        if time.monotonic() - last > took / PAGE_SHARE:
-            self.write()
+        return time.monotonic() - last > took / PAGE_SHARE
 
     def _ended(self, queue: "_Queue", task: Task, outcome: Outcome) -> list[tuple[Task, Outcome]]:
         """Note the end of a task, and that of the tasks which need it if it failed."""
@@ -110,60 +133,65 @@ class Run:
             queue.finished(task)
             return [(task, outcome)]
         if isinstance(outcome, Lost):
-            outcome = Failed(f"its process ended {TRIES} times before it did", "")
+            outcome = Failed(f"its process ended {TIMES_AGAIN + 1} times before it did")
         self.results.failures[task.key] = outcome.why
-        if outcome.trace:
-            file = self.out / "failures" / f"{task.key}.txt"
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(f"{task}\n\n{outcome.trace}", "utf-8")
+        self._keep_trace(task.key, str(task), outcome)
         hopeless = queue.failed(task)
-        told = Failed(f"it needs {task}, which failed", "")
+        told = Failed(f"it needs {task}, which failed")
         self.results.failures |= {other.key: told.why for other in hopeless}
         return [(task, outcome), *((other, told) for other in hopeless)]
 
-    def _leaves(self, study: Study, parts: Mapping[str, Any]) -> list[Study]:
-        found = [study]
-        for part in parts.values():
-            found += self._leaves(part, part.parts()) if isinstance(part, Study) else []
-        return found
+    def _keep_trace(self, name: str, what: str, failed: Failed) -> None:
+        if failed.trace:
+            file = self.out / "failures" / f"{name}.txt"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(f"{what}\n\n{failed.trace}", "utf-8")
 
-    def _by_part(self) -> dict[str, list[Task]]:
-        """All tasks by the part that they belong to."""
-        parts = {name: part for name, part in self.parts.items() if isinstance(part, Study)} or {"": self.study}
-        return {
-            name: closure([task for one in self._leaves(part, part.parts()) for task in one.tasks()])
-            for name, part in parts.items()
-        }
-
-    def _report(self, study: Study, parts: Mapping[str, "Study | NotTested"]) -> Report:
-        if parts:
-            return study.report_of_parts({name: self._part(name, part) for name, part in parts.items()})
-        told = self._part(study.name, study)
+    def _report(self, study: Study) -> Report:
+        """The report of the whole study, or one that says why there is none."""
+        told = self._answer(study, self.parts, self.tasks)
         if isinstance(told, Report):
             return told
         section = Section(study.name, study.question, told.why, tested=False)
         return Report("", Verdict("No answer yet.", told.why), [section])
 
+    def _answer(
+        self, study: Study, parts: Mapping[str, "Study | NotTested"], tasks: Sequence[Task]
+    ) -> "Report | NotTested":
+        """The report of a study, or why there is none."""
+        try:
+            if parts:
+                return study.report_of_parts({name: self._part(name, part) for name, part in parts.items()})
+            made = study.report(self.results)
+        except NotFinished as missing:
+            return NotTested(self._why(study, tasks, missing))
+        except ZooError:
+            raise
+        except Exception as error:
+            failed = Failed.by(error)
+            self._keep_trace(f"report of {study.name}", str(study), failed)
+            self._no_reports[study.name] = f"The results are there, but the report of them failed: {failed.why}."
+            return NotTested(self._no_reports[study.name])
+        command = self._command(study)
+        sections = [s if s.command or not s.tested else replace(s, command=command) for s in made.sections]
+        return replace(made, sections=sections)
+
     def _part(self, name: str, part: "Study | NotTested") -> "Report | NotTested":
         if isinstance(part, NotTested):
             return part
-        try:
-            made = self._report(part, part.parts()) if part.parts() else part.report(self.results)
-        except NotFinished as missing:
-            return NotTested(self._why(part, missing))
-        command = self._command(part)
-        return replace(
-            made, sections=[s if s.command or not s.tested else replace(s, command=command) for s in made.sections]
-        )
+        parts = part.parts()
+        return self._answer(part, parts, _tasks(part, parts) if parts else self.by_part.get(name, []))
 
-    def _why(self, part: Study, missing: NotFinished) -> str:
-        tasks = closure(part.tasks())
+    def _why(self, study: Study, tasks: Sequence[Task], missing: NotFinished) -> str:
         done = sum(task in self.results for task in tasks)
         failed = [task for task in tasks if task.key in self.results.failures]
         told = [f"{task}: {self.results.failures[task.key]}" for task in failed[:3]]
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         if failed:
             return f"{len(failed)} of {len(tasks)} tasks failed, {done} are done. {'; '.join(told)}{more}."
+        if done == len(tasks):
+            self._no_reports[study.name] = f"The report reads {missing.task}, which is none of the study's tasks."
+            return self._no_reports[study.name]
         return f"Not finished: {done} of {len(tasks)} tasks are done. The same command goes on."
 
     def _finish(self, made: Report) -> Report:
@@ -180,19 +208,20 @@ class Run:
 
     def _command(self, study: Study) -> str:
         """What makes a study again: its settings, as far as they are not the defaults."""
-        words = ["python", "-m", "zoo", "study", study.name]
+        words = ["python", "-m", "zoo", "study", _named(study)]
         for f in fields(study):
             value = getattr(study, f.name)
-            if value == f.default or (value is None):
+            if value == f.default or value is None:
                 continue
             words += [f"--{f.name}", *_words(value)]
         return shlex.join([*words, "--out", "DIR"])
 
 
 class _Queue:
-    """Tasks that are not finished, in their order, and which of them can be started."""
+    """Tasks that are not finished. Those that can be started are in their order, so that parts are soon complete."""
 
     def __init__(self, missing: Sequence[Task]) -> None:
+        self.all, self.places = missing, {task.key: place for place, task in enumerate(missing)}
         self.waits = {task.key: task for task in missing}
         self.running: dict[str, Task] = {}
         self.open = {key: {n.key for n in task.needs()} & self.waits.keys() for key, task in self.waits.items()}
@@ -200,38 +229,38 @@ class _Queue:
         for task in missing:
             for key in self.open[task.key]:
                 self.dependents.setdefault(key, []).append(task)
-        self.can_start = {key: task for key, task in self.waits.items() if not self.open[key]}
+        self.can_start = [place for place, task in enumerate(missing) if not self.open[task.key]]
 
-    def tasks(self) -> list[Task]:
-        return list(self.waits.values())
-
-    def ready(self, most: int) -> list[Task]:
-        return list(islice(self.can_start.values(), most))
+    def ready(self) -> Iterable[Task]:
+        return (self.all[place] for place in self.can_start)
 
     def started(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             self.running[task.key] = self.waits.pop(task.key)
-            del self.can_start[task.key]
+            del self.can_start[bisect_left(self.can_start, self.places[task.key])]
 
     def again(self, task: Task) -> None:
         del self.running[task.key]
-        self.waits[task.key] = self.can_start[task.key] = task
+        self.waits[task.key] = task
+        insort(self.can_start, self.places[task.key])
 
     def finished(self, task: Task) -> None:
         del self.running[task.key]
         for other in self.dependents.get(task.key, []):
             self.open[other.key].discard(task.key)
             if not self.open[other.key] and other.key in self.waits:
-                self.can_start[other.key] = other
+                insort(self.can_start, self.places[other.key])
 
     def failed(self, task: Task) -> list[Task]:
         """Take out a task, and all that need it, which are returned."""
-        self.running.pop(task.key, None)
-        hopeless = []
-        for other in self.dependents.get(task.key, []):
-            if self.waits.pop(other.key, None):
-                hopeless += [other, *self.failed(other)]
-        return hopeless
+        del self.running[task.key]
+        hopeless, at = [task], 0
+        while at < len(hopeless):
+            for other in self.dependents.get(hopeless[at].key, []):
+                if self.waits.pop(other.key, None):
+                    hopeless.append(other)
+            at += 1
+        return hopeless[1:]
 
 
 def costs(tasks: Sequence[Task], results: ResultsFolder) -> Table | None:
@@ -246,9 +275,9 @@ def costs(tasks: Sequence[Task], results: ResultsFolder) -> Table | None:
     for name, own in kinds.items():
         paid = [results.cost(task) for task in own]
         where = sorted({f"{cost.device} ({cost.machine})" for cost in paid})
-        rows.append(
-            [name, len(own), sum(c.seconds for c in paid) / 60, round(max(c.megabytes for c in paid)), "; ".join(where)]
-        )
+        memory = max(c.megabytes for c in paid)
+        most = round(memory) if math.isfinite(memory) else None
+        rows.append([name, len(own), sum(c.seconds for c in paid) / 60, most, "; ".join(where)])
     rows.append(["all", sum(row[1] for row in rows), sum(row[2] for row in rows), None, ""])
     return Table(["tasks", "number", "minutes of one process", "largest process, MB", "device"], rows, digits=1)
 
@@ -262,6 +291,24 @@ def _choose(study: Study, chosen: Sequence[str] | None) -> Mapping[str, "Study |
     if wrong := [name for name in chosen if name not in parts]:
         raise ZooError(f"study {study.name} has no part {wrong[0]!r}; its parts are {', '.join(parts)}")
     return {name: part if name in chosen else NotTested("Left out by --parts.") for name, part in parts.items()}
+
+
+def _tasks(study: Study, parts: Mapping[str, Any]) -> list[Task]:
+    """All tasks of a study, without those of parts that are left out."""
+    own = list(study.tasks())
+    for part in parts.values():
+        own += _tasks(part, part.parts()) if isinstance(part, Study) else []
+    return closure(own)
+
+
+def _named(study: Study) -> str:
+    """A study as on the command line: by its name, or by the path of a user's file."""
+    module = type(study).__module__
+    file = getattr(sys.modules[module], "__file__", None)
+    if module.startswith("zoo.") or file is None:
+        return study.name
+    path = Path(file)
+    return f"./{path.relative_to(Path.cwd()).as_posix()}" if path.is_relative_to(Path.cwd()) else path.as_posix()
 
 
 def _words(value: Any) -> list[str]:

@@ -58,7 +58,8 @@ def load_file(path: Path) -> ModuleType:
     name = path.stem
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
         return sys.modules[name]
-    if not name.isidentifier() or name in sys.modules or importlib.util.find_spec(name):
+    other = importlib.util.find_spec(name) if name.isidentifier() else None
+    if not name.isidentifier() or name in sys.modules or (other and Path(other.origin or "").resolve() != path):
         raise ZooError(f"{path} needs another name: a Python module {name!r} cannot be made of it, or exists already")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -1,0 +1,212 @@
+"""The runner with an engine that does tasks in the test's own process."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pytest
+from small_study import environment, results, write_study
+
+from zoo.__main__ import main
+from zoo.report import Report, Section, Verdict, read
+from zoo.running import processes, progress, runner
+from zoo.running.doing import Failed, do
+from zoo.running.folder import ResultsFolder
+from zoo.running.progress import Progress
+from zoo.running.runner import Run
+from zoo.study import NotTested, Study, Task, closure
+
+
+@dataclass(frozen=True)
+class Link(Task):
+    """A link of a chain: one more than the link before."""
+
+    chain: str
+    n: int
+    breaks: bool = False
+
+    def needs(self):
+        return [Link(self.chain, self.n - 1, self.breaks)] if self.n else []
+
+    def do(self, work):
+        if self.breaks and self.n == 1:
+            raise RuntimeError("broken")
+        return {"n": 1 + work[self.needs()[0]]["n"] if self.n else 0}
+
+    def seconds(self):
+        return 90.0
+
+
+@dataclass(frozen=True)
+class Chain(Study):
+    """A chain."""
+
+    chain: str
+    breaks: bool = False
+
+    def tasks(self):
+        return [Link(self.chain, 3, self.breaks)]
+
+    def report(self, results):
+        n = results[self.tasks()[0]]["n"]
+        return Report("", Verdict(f"{n}", ""), [Section(self.chain, "How long?", f"{n} links.")])
+
+
+@dataclass(frozen=True)
+class Chains(Study):
+    """Several."""
+
+    breaks: bool = False
+
+    def parts(self):
+        return {"a": Chain("a"), "b": Chain("b", self.breaks), "c": NotTested("There is no iron.")}
+
+    def report_of_parts(self, parts: Mapping[str, Report | NotTested]):
+        told = {name: part.verdict.headline if isinstance(part, Report) else "-" for name, part in parts.items()}
+        return Report("", Verdict(str(told), ""), self.sections(parts))
+
+
+class Here:
+    """Does one task at a time, and ends the run by Ctrl-C after so many."""
+
+    at_once = 1
+
+    def __init__(self, results, stop_after=99):
+        self.results, self.left, self.done, self.pages = results, stop_after, [], []
+
+    def start(self, tasks):
+        self.pages.append((self.results.out / "report.html").exists())
+        self.task = next(iter(tasks))
+        return [self.task]
+
+    def finished(self, timeout):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        outcome = do(self.task, self.results, self.results.work_folder(self.task), "cpu")
+        self.done.append((self.task.chain, self.task.n))
+        if isinstance(outcome, Failed):
+            return [(self.task, outcome)]
+        self.results.put(self.task, *outcome)
+        return [(self.task, outcome[1])]
+
+    def stop(self):
+        pass
+
+
+def run_here(out, study, chosen=None, **how):
+    run = Run(study, out, chosen)
+    run.results.make()
+    engine = Here(run.results, **how)
+    try:
+        run.do(engine, Progress())
+    finally:
+        findings = {section["id"]: section["finding"] for section in read(out)["sections"]}
+    return run, engine, findings
+
+
+def test_parts_have_their_sections_and_a_page_from_the_first_complete_one_on(tmp_path):
+    run, engine, findings = run_here(tmp_path, Chains())
+    assert findings == {"a": "3 links.", "b": "3 links.", "c": "There is no iron."}
+    assert engine.done == [(chain, n) for chain in "ab" for n in range(4)]
+    assert engine.pages == [False] * 4 + [True] * 4
+    assert run.written.verdict.headline == "{'a': '3', 'b': '3', 'c': '-'}"
+    assert not run.failures
+
+
+def test_a_part_that_fails_is_named_and_so_is_one_that_is_left_out(tmp_path):
+    run, engine, findings = run_here(tmp_path, Chains(breaks=True))
+    assert findings["a"] == "3 links."
+    assert findings["b"].startswith("3 of 4 tasks failed, 1 are done. Link(chain='b', n=1, breaks=True): RuntimeError")
+    assert "it needs Link(chain='b', n=1, breaks=True), which failed" in findings["b"]
+    assert len(engine.done) == 6
+    assert len(run.failures) == 3
+    _, engine, findings = run_here(tmp_path, Chains(), ["b"])
+    assert findings["a"] == "Left out by --parts."
+    assert findings["b"] == "3 links."
+    assert len(engine.done) == 4
+
+
+def test_a_page_says_what_is_missing_when_a_run_is_interrupted(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run_here(tmp_path, Chains(), stop_after=6)
+    findings = {section["id"]: section["finding"] for section in read(tmp_path)["sections"]}
+    assert findings["a"] == "3 links."
+    assert findings["b"] == "Not finished: 2 of 4 tasks are done. The same command goes on."
+
+
+def test_parts_that_do_not_exist_are_refused(tmp_path, refused):
+    with refused("study test-runner has no part 'x'; its parts are a, b, c"):
+        Run(Chains(), tmp_path, ["x"])
+
+
+def test_parts_share_the_tasks_that_both_need(tmp_path):
+    assert len(closure([Link("a", 3), Link("a", 2), Link("b", 0)])) == 5
+    assert Link("a", 3).key == Link("a", 3).key != Link("a", 3, True).key
+
+
+def test_a_line_with_the_time_to_go_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    run_here(tmp_path, Chains())
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "0 of 8 tasks are done; about 12 minutes to go"
+    assert re.fullmatch(r"4 of 8 tasks are done; about 0 seconds to go", lines[4])
+    monkeypatch.setattr(progress, "EVERY", 60.0)
+    run_here(tmp_path / "other", Chains())
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_results_come_back_as_they_were(tmp_path):
+    import numpy as np
+
+    folder = ResultsFolder(tmp_path)
+    folder.make()
+    task = Link("a", 0)
+    result = {
+        "file": np.arange(3),
+        "a/b": np.float32(0.1),
+        "nan": float("nan"),
+        3: (1, 2.5, None),
+        "t": np.array([True]),
+    }
+    cost = do(task, folder, tmp_path, "cpu")[1]
+    folder.put(task, result, cost)
+    found = ResultsFolder(tmp_path)[task]
+    assert found["file"].tolist() == [0, 1, 2]
+    assert found["t"].dtype == bool
+    assert (found["a/b"], found["3"], str(found["nan"])) == (float(np.float32(0.1)), [1, 2.5, None], "nan")
+    assert ResultsFolder(tmp_path).cost(task) == cost
+    with pytest.raises(TypeError, match="holds Python objects"):
+        folder.put(task, {"x": np.array([{}])}, cost)
+
+
+def test_every_process_has_a_gpu_of_its_own(tmp_path, monkeypatch, refused):
+    text = (
+        write_study(tmp_path).read_text().replace("work.device}", 'work.device + os.environ["CUDA_VISIBLE_DEVICES"]}')
+    )
+    (tmp_path / "mine.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment(tmp_path, CUDA_VISIBLE_DEVICES="").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "_gpus", lambda: ["5", "7"])
+    assert main(["study", "mine.py", "--out", "out", "--jobs", "3", "--device", "cuda"]) == 0
+    found = [r["result"]["device"] for name, r in results(tmp_path / "out").items() if name.startswith("Sum")]
+    assert set(found) <= {"cuda5", "cuda7"}
+    assert len(found) == 6
+    sys.modules.pop("mine", None)
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told(tmp_path, refused):
+    with refused("--device cuda: torch finds no GPU on this machine"):
+        processes.Processes(1, ResultsFolder(tmp_path), "cuda", None)
+
+
+def test_a_report_that_reads_what_no_task_makes_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(Chain, "report", lambda self, results: results[Link("other", 0)])
+    run, _, findings = run_here(tmp_path, Chains())
+    assert "is none of the study's tasks" in findings["a"]
+    assert run.failures
+    assert runner.TIMES_AGAIN == 3
