@@ -51,13 +51,13 @@ def test_yaml_files_build_on_one_another_and_the_command_line_has_the_last_word(
     [
         (["--sparsites", "4", "8"], "there is no setting 'sparsites'; did you mean 'sparsities'?"),
         (["--wholly-else", "4"], "there is no setting 'wholly_else'; the settings are d_in, n_rows, "),
-        (["--n_rows", "0"], "n_rows is 0; it must be > 0"),
+        (["--n_rows", "0"], "n_rows is 0; it must be above 0"),
         (["--n_rows", "many"], "n_rows is 'many'; a whole number is needed"),
         (["--sparsities", "4,x"], "sparsities is 'x'; a whole number is needed"),
         (["--noises", "0", "a"], "noises is 'a'; a number is needed"),
         (["--plan=maybe"], "plan is 'maybe'; true or false is needed"),
         (["--n_rows", "4000", "5"], "'5' follows no setting"),
-        (["--seeds", "1"], "seeds is 1; it must be >= 2"),
+        (["--seeds", "1"], "seeds is 1; it must be at least 2"),
         (["--d_in", "4"], "d_in is 4 and n_rows 10000; there must be at least 16 dimensions"),
         (["--jobs", "0"], "jobs is 0; it must be at least 1"),
         (["--device", "tpu"], "device is 'tpu'; it is cpu or cuda"),
@@ -80,7 +80,7 @@ def test_a_wrong_setting_is_refused_in_one_line(words, message, tmp_path, monkey
 def test_a_wrong_setting_in_a_yaml_file_is_refused_in_one_line(tmp_path, capsys):
     for text, message in [
         ("n_rosw: 3", "there is no setting 'n_rosw'; did you mean 'n_rows'?"),
-        ("seeds: 1", "seeds is 1; it must be >= 2"),
+        ("seeds: 1", "seeds is 1; it must be at least 2"),
     ]:
         (tmp_path / "a.yaml").write_text(text)
         words = ["--out", str(tmp_path / "x"), "--config", str(tmp_path / "a.yaml")]
@@ -98,9 +98,9 @@ def test_a_study_without_a_folder_or_of_a_wrong_name_is_refused(capsys):
 
 
 def test_numbers_out_of_range_are_refused_in_python_too(refused):
-    with refused("n_rows is 0; it must be > 0"):
+    with refused("n_rows is 0; it must be above 0"):
         PlantedAtoms(n_rows=0)
-    with refused("sparsities is 0; it must be > 0"):
+    with refused("sparsities is 0; it must be above 0"):
         PlantedAtoms(sparsities=(2, 0))
     assert issubclass(ZooError, ValueError)
 

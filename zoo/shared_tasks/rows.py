@@ -152,7 +152,7 @@ class Rows(Task):
             found["counts"] = None if counts is None else counts.numpy()
         else:
             found = work[self.untrained]
-        kept = np.full(len(W), True) if self.keep else found["reasons"] == KEPT
+        kept: np.ndarray = np.full(len(W), True) if self.keep else np.asarray(found["reasons"] == KEPT)
         if self.untrained is not None and (kept.sum() < LEAST_ROWS or W.shape[1] < LEAST_DIMENSIONS):
             untrained = f" ({int((~kept).sum())} of {len(W)} look untrained; --keep_untrained keeps them)"
             aside = "" if kept.all() else untrained

@@ -488,7 +488,7 @@ class Lines:
 
     def by_step(self) -> Table:
         """Errors of certified codes at one L0, by step."""
-        rows = []
+        rows: list[list[Any]] = []
         for step in self.steps:
             real, null = (self.at(step, m, "fvu_debiased") for m in AT_EVERY_STEP)
             shrunk = self.against_null(*(self.at(step, m, "fvu") for m in AT_EVERY_STEP))
@@ -504,8 +504,8 @@ class Lines:
         trained = [self._trained(m, last) for m in present]
         bits = [self._banded(m, last, m, "bits_per_row", "fvu_at_bits") for m in present]
         for matrix in present:
-            points = zip(*(self.all(last, matrix, k) for k in ("gaussian_bits_per_row", "fvu_at_bits")), strict=True)
-            x, y = np.array(sorted(points)).T.tolist()
+            bound = zip(*(self.all(last, matrix, k) for k in ("gaussian_bits_per_row", "fvu_at_bits")), strict=True)
+            x, y = np.array(sorted(bound)).T.tolist()
             bits.append(Series(f"{matrix}, a Gaussian's bound", x, y, "dotted", color=matrix))
         alike = []
         for matrix in present:

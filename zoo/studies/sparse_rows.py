@@ -98,7 +98,7 @@ class CodeWithoutLearning(Task):
 
 
 def _data(task: TrainAutoencoder | CodeWithoutLearning, work: Work) -> Any:
-    settings = {"batch_size": task.batch_size, "frequency_power": task.frequency_power, "seed": task.seed}
+    settings: dict[str, Any] = {"batch_size": task.batch_size, "frequency_power": task.frequency_power, "seed": task.seed}
     return datamodule(work[task.rows], task.matrix, task.d_sae, task.seed, **settings)
 
 

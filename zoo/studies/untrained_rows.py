@@ -142,7 +142,7 @@ class UntrainedRowsStudy(Study):
 
 
 def _reasons(aside: dict[str, list[str]]) -> Table:
-    rows = [[reason, len(tokens), _some(tokens, LISTED)] for reason, tokens in aside.items()]
+    rows: list[list[Any]] = [[reason, len(tokens), _some(tokens, LISTED)] for reason, tokens in aside.items()]
     return Table(["reason", "rows", "tokens"], rows)
 
 
