@@ -85,7 +85,8 @@ def _without_base(text: str) -> str:
 
 def _what_is_wrong(printed: str, code: int) -> str:
     """The last line of what a run printed that says why it ended."""
-    lines = [line.strip() for line in re.split(r"[\n\r]+", printed) if line.strip()]
+    lines = [line.strip() for line in re.split(r"[\n\r]+", printed)]
+    lines = [line for line in lines if line and not line.startswith("resume with:")]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     if code < 0 and not errors:
         return f"the training run was ended by signal {-code}"

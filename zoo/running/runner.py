@@ -183,10 +183,11 @@ class Run:
         words = ["python", "-m", "zoo", "study", study.name]
         for f in fields(study):
             value = getattr(study, f.name)
-            if value == f.default or (value is None):
+            if value == f.default or (value is None) or f.name == "fit_arguments":
                 continue
             words += [f"--{f.name}", *_words(value)]
-        return shlex.join([*words, "--out", "DIR"])
+        rest = getattr(study, "fit_arguments", ())
+        return shlex.join([*words, "--out", "DIR", *(("--", *rest) if rest else ())])
 
 
 class _Queue:
