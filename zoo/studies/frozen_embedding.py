@@ -9,6 +9,7 @@ runs see the data in one order.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,6 +102,14 @@ class TrainingRun(Task):
         found: Result = {"curve": [list(point) for point in sorted(losses.items())]}
         return found | ({"W_E": sources.embedding(folder).numpy()} if self.rows == "learned" else {})
 
+    def seconds(self) -> float | None:
+        """Of a network of the size of those in cli_configs/gpt2/."""
+        steps = re.findall(r"\bmax_steps\W+(\d+)", " ".join((*self.configs, *self.fit_arguments)))
+        return 10 + 0.3 * int(steps[-1]) if steps else None
+
+    def __str__(self) -> str:
+        return f"TrainingRun({self.rows}, {self.tied}, seed {self.seed})"
+
     def _rows(self, work: Work) -> Sequence[str]:
         """The embedding's arguments; learned rows are named so that the folder may be moved before the run goes on."""
         if self.learned is None:
@@ -184,7 +193,7 @@ class FrozenEmbedding(Study):
         sentences = _sentences(found, cheapest, self.margin)
         steps, tied = found[0]["steps"], "tied" in self.unembedding
         charts = [chart for kind in self.unembedding for chart in _charts(kind, curves, found)]
-        without = "" if tied else ", and a tied unembedding, which a frozen random embedding hurts far more"
+        without = "" if tied else ", a tied unembedding (which a frozen random embedding hurts far more)"
         section = Section(
             self.name,
             self.question,
@@ -195,7 +204,7 @@ class FrozenEmbedding(Study):
             + "; ".join(DESCRIBED[rows] for rows in self.arms if rows in DESCRIBED)
             + ". All other initial weights are shared by the arms of a seed.",
             not_shown=(
-                f"Training beyond {steps:,} steps, other sizes, and learning rates of each arm's own{without}. Gaps "
+                f"Training beyond {steps:,} steps, other sizes{without}, and learning rates of each arm's own. Gaps "
                 "that shrink with more training are possible. Seeds do not change the order of the data."
             ),
             numbers={

@@ -73,6 +73,10 @@ class Contexts(Task):
         texts = [data.token_strings[token] for token in drawn["tokens"].tolist()]
         return drawn | {"texts": texts, "notes": notes, "corpus_fingerprint": data.corpus_fingerprint}
 
+    def seconds(self) -> float:
+        """To import, and to check the text that is read."""
+        return 10.0
+
 
 @dataclass(frozen=True)
 class FineTune(Task):
@@ -121,6 +125,15 @@ class FineTune(Task):
         own, others, nearest = cosines(tuned.rows, W_E, tokens, groups)
         found = {"loss": tuned.loss, "own": own, "others": others, "nearest": nearest}
         return {name: value.double().numpy() for name, value in found.items()}
+
+    def seconds(self) -> float:
+        """Of a network of two layers."""
+        per_step = {"row": 0.005, "rest": 0.01}[self.mode] * self.contexts.vocab_size / 2048
+        return self.n * (self.steps + 10) * per_step
+
+    def __str__(self) -> str:
+        reset = "no reset" if self.seed is None else f"seed {self.seed}"
+        return f"FineTune({self.mode}, {reset}, {self.n} rows from {self.first}, {self.steps} steps)"
 
 
 @dataclass(frozen=True)
