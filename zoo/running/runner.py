@@ -183,9 +183,9 @@ class Run:
         words = ["python", "-m", "zoo", "study", study.name]
         for f in fields(study):
             value = getattr(study, f.name)
-            if value == f.default or (value is None) or f.name == "fit_arguments":
+            if value == f.default or (value is None):
                 continue
-            words += [f"--{f.name}", *_words(value)]
+            words += [] if f.name == "fit_arguments" else [f"--{f.name}", *_words(value)]
         rest = getattr(study, "fit_arguments", ())
         return shlex.join([*words, "--out", "DIR", *(("--", *rest) if rest else ())])
 
