@@ -24,7 +24,7 @@ def config_texts(config: str) -> tuple[str, ...]:
     """
     import yaml
 
-    from zoo import catalog, checkpoint_config
+    from zoo import catalog
     from zoo.config_files import expand_configs
     from zoo.paths import expanded
 
@@ -32,8 +32,9 @@ def config_texts(config: str) -> tuple[str, ...]:
         files = expand_configs(["--config", config])[1::2]
         return tuple(_without_base(Path(file).read_text("utf-8")) for file in files)
     from zoo.rebuild import portable
+    from zoo.training_text import provenance
 
-    made_by = checkpoint_config.read(catalog.folder(config))["provenance"].get("config")
+    made_by = provenance(config).get("config")
     if not made_by:
         raise ZooError(f"{config} does not say how it was made; name a config")
     return (yaml.safe_dump(portable(made_by), sort_keys=False),)
