@@ -115,8 +115,9 @@ def test_the_second_process_ends_with_the_one_that_started_it_from_its_first_mom
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes of a study in /proc")
 def test_a_run_that_a_study_has_started_ends_with_the_study(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from zoo.studies import frozen_embedding as f; "
-        "f.Run('learned', 'tied', 0).train('cli_configs/quickstart.yaml', Path(sys.argv[1]), [], 1, 1)"
+        "import sys; from pathlib import Path; from zoo.study import Work; "
+        "from zoo.studies import frozen_embedding as f; config = Path('cli_configs/quickstart.yaml').read_text(); "
+        "f.TrainingRun((config,), 'learned', 'tied', 0, ()).do(Work({}, Path(sys.argv[1])))"
     )
     study = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT)
     wait_for(lambda: child_of(study.pid))

@@ -5,7 +5,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
@@ -119,7 +119,8 @@ def _normal(words: list[str], cls: type) -> list[str]:
             found.append(words[i - 1])
             continue
         key = flag.removeprefix("--").replace("-", "_")
-        key = aliases.get(key, key)
+        if key != "config" or not _holds_settings(value or next(iter(words[i:]), ""), hints):
+            key = aliases.get(key, key)
         if hints.get(key) is bool and not equals and (i == len(words) or words[i] not in ("true", "false")):
             found.append(f"--{key}=true")
             continue
@@ -133,6 +134,16 @@ def _normal(words: list[str], cls: type) -> list[str]:
             i += 1
         found.append(f"--{key}={_as_list(values, hints[key])}")
     return found
+
+
+def _holds_settings(file: str, hints: Mapping[str, Any]) -> bool:
+    """Whether a YAML file, with those it builds on, holds settings of the study and not of what it runs."""
+    from zoo.config_files import expand_configs, read_config
+
+    if not expanded(file).is_file():
+        return False
+    keys = {key for path in expand_configs(["--config", file])[1::2] for key in read_config(Path(path))}
+    return keys <= {*hints, "base"}
 
 
 def _is_list(hint: Any) -> bool:

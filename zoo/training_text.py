@@ -29,18 +29,18 @@ def training_text(source: str, config: str | None, vocab_size: int) -> tuple[Tex
         ZooError: If the model does not say what it was trained on, or the tokens are not the model's.
     """
     notes: list[str] = []
-    provenance = _provenance(source)
+    told = provenance(source)
     if config is not None:
         words = expand_configs(["--config", config])
         parts = [read_config(Path(word)).get("data") for word in words[1::2]]
         made_by = f"config {config}"
     else:
-        parts, made_by = [_without_cache((provenance.get("config") or {}).get("data"))], source
+        parts, made_by = [_without_cache((told.get("config") or {}).get("data"))], source
     data = _datamodule([part for part in parts if part], made_by)
     if data.vocab_size != vocab_size:
         raise ZooError(f"the tokenizer of {made_by} has {data.vocab_size} tokens, and {source} knows {vocab_size}")
     tokenizer = sources.tokenizer_json(source)
-    before, now = provenance.get("corpus_fingerprint"), data.cache.corpus_fingerprint
+    before, now = told.get("corpus_fingerprint"), data.cache.corpus_fingerprint
     if before is not None and before != now:
         notes.append("the text is not the one the model was trained on, such as that of another version of Python")
         if tokenizer is not None:
@@ -54,7 +54,8 @@ def training_text(source: str, config: str | None, vocab_size: int) -> tuple[Tex
     return data, notes
 
 
-def _provenance(source: str) -> dict[str, Any]:
+def provenance(source: str) -> dict[str, Any]:
+    """What a model says of its training: the config, the corpus's fingerprint and more; empty if nothing."""
     path = sources.run_checkpoint(source, None)
     part = sources.read_lightning(Path(path))[1] if str(path).endswith(".ckpt") else sources.zoo_part(path)
     return dict((part or {}).get("provenance") or {})

@@ -1,27 +1,59 @@
-import json
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from doing_studies import do_tasks
+from killed_runs import forked
+from processes import ROOT
+from small_gpt2 import network
 
-from zoo.studies.frozen_embedding import ARMS, ROWS, interval, run, steps_to_reach
+from zoo import checkpoints, study_command, training_process
+from zoo.__main__ import main
+from zoo.callbacks import tables_and_pictures
+from zoo.errors import ZooError
+from zoo.studies.frozen_embedding import ROWS, FrozenEmbedding, TrainingRun, steps_to_reach
+from zoo.study import Work, all_tasks
 
-ROOT = Path(__file__).parents[2]
-
-
-def test_interval_is_students_t():
-    # Three values with standard error 1: t(0.975, 2) = 4.302653
-    found = interval(np.array([10 - 3**0.5, 10, 10 + 3**0.5]))
-    assert found["mean"] == pytest.approx(10)
-    assert found["high"] - 10 == pytest.approx(4.302653, rel=1e-6)
-    assert 10 - found["low"] == pytest.approx(4.302653, rel=1e-6)
+LEARNED = np.arange(12.0).reshape(6, 2)
 
 
-def test_intervals_cover_the_true_mean_as_often_as_they_say():
-    rng = np.random.default_rng(0)
-    samples = [interval(rng.normal(size=3)) for _ in range(4000)]
-    covered = np.mean([s["low"] <= 0 <= s["high"] for s in samples])
-    assert covered == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 4000) ** 0.5)
+@pytest.fixture
+def fit_arguments(tmp_path, tiny_corpus, monkeypatch):
+    """Of runs that take a second, apart from their start."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    return (
+        *("--model.d_model", "16", "--model.n_layers", "1", "--data.context_length", "16", "--data.batch_size", "4"),
+        *("--data.corpus", "LocalFiles", "--data.corpus.paths", f"[{tiny_corpus}]", "--data.val_fraction", "0.15"),
+        *("--data.tokenizer", "TrainedBPE", "--data.tokenizer.vocab_size", "300", "--data.test_fraction", "0.15"),
+        *("--trainer.max_steps", "20", "--trainer.val_check_interval", "10", "--trainer.limit_val_batches", "2"),
+        "--trainer.callbacks+=LastCheckpoint",
+        *("--trainer.callbacks.every_n_steps", "10"),
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Makes a study whose config is in a temporary folder."""
+
+    def make(**settings):
+        (tmp_path / "base.yaml").write_text("seed_everything: 0\n")
+        (tmp_path / "child.yaml").write_text("base: base.yaml # of this folder\nseed_everything: 1\n")
+        return FrozenEmbedding(str(tmp_path / "child.yaml"), **{"seeds": 2} | settings)
+
+    return make
+
+
+def finished(study, ends):
+    """Results of runs whose loss falls from 6 at step 100 to 4 + seed at 200 and to an end that is given by arm."""
+    found = {}
+    for task in all_tasks(study):
+        end = ends.get((task.rows, task.tied), ends.get(task.rows, 3.0))
+        found[task] = {"curve": [[100, 6.0], [200, 4.0 + task.seed], [300, end + task.seed]], "W_E": LEARNED}
+    return found
 
 
 @pytest.mark.parametrize(("loss", "step"), [(5.0, 100), (4.5, 150), (4.0, 200), (3.0, 250), (6.0, 100), (1.9, np.inf)])
@@ -30,33 +62,181 @@ def test_steps_to_reach_a_loss_are_read_off_the_curve(loss, step):
     assert steps_to_reach(curve, loss) == pytest.approx(step)
 
 
-def test_one_seed_is_refused_since_it_has_no_interval(tmp_path, refused):
-    with refused("at least 2"):
-        run("cli_configs/gpt2/base.yaml", tmp_path, seeds=1)
+def test_gaps_are_paired_by_seed_and_against_the_learned_arm_that_starts_as_long(study):
+    tried = study(arms=(*ROWS, "frozen copied"))
+    ends = {"learned, std 0.09": 2.5, "frozen Gaussian": 3.5, "frozen Gaussian, std 0.09": 2.75, "frozen copied": 4.5}
+    ends |= {("frozen Gaussian", "tied"): 6.0, ("frozen Gaussian, std 0.09", "tied"): 5.0}
+    report = tried.report(finished(tried, ends))
+    arms = {(arm["rows"], arm["tied"]): arm for arm in report.verdict.numbers["arms"]}
+    assert len(arms) == 11
+    assert ("learned, std 0.09", "tied") not in arms
+    gaps = {key: arm["gap"] and arm["gap"].mean for key, arm in arms.items()}
+    assert gaps["learned", "untied"] is gaps["learned", "tied"] is None
+    assert gaps["frozen Gaussian", "untied"] == 0.5
+    assert gaps["frozen Gaussian, std 0.09", "untied"] == 0.25
+    assert arms["frozen Gaussian, std 0.09", "untied"]["baseline"] == "learned, std 0.09"
+    assert gaps["frozen Gaussian, std 0.09", "tied"] == 2
+    assert arms["frozen Gaussian, std 0.09", "tied"]["baseline"] == "learned"
+    assert arms["frozen Gaussian", "untied"]["gap"].low == arms["frozen Gaussian", "untied"]["gap"].high  # paired
+    assert arms["frozen Gaussian", "untied"]["loss"].mean == 4
+    assert arms["frozen Gaussian", "untied"]["share_of_training"].mean == pytest.approx(250 / 300)
+    assert arms["learned, std 0.09", "untied"]["share_of_training"] is None
+    assert report.verdict.numbers["cheapest"] == "frozen low-coherence"  # as good as the learned ones
+    assert report.verdict.numbers["trained_shape"] == [6, 2]
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"), [(0.5, "more than 0.125"), (0.125, "no more than 0.125"), (0.0, "no more than 0.125")]
+)
+def test_the_headline_names_the_cheapest_random_rows_and_whether_they_cost_much(study, cost, words):
+    arms = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-matched", "frozen copied")
+    tried = study(arms=arms, unembedding=("untied",), margin=0.125)
+    ends = {"frozen Gaussian": 4.0, "frozen norm-matched": 3 + cost, "frozen covariance-matched": 3.25}
+    report = tried.report(finished(tried, ends))
+    told = f"costs least (frozen norm-matched) costs {cost:.3f} [{cost:.3f}, {cost:.3f}] nats, {words}"
+    assert told in report.verdict.headline
+    [section] = report.sections
+    assert section.id == "frozen-embedding"
+    assert section.finding.startswith(report.verdict.headline)
+    assert "is worth 0.250 [0.250, 0.250] nats" in section.finding
+    assert [chart.name for chart in section.charts] == ["frozen-embedding-loss-untied", "frozen-embedding-gap-untied"]
+    assert report.verdict.numbers["gap"].mean == pytest.approx(cost)
+
+
+def test_a_loss_that_the_learned_run_never_had_is_not_reached_and_one_from_before_its_first_point_is_a_bound(study):
+    tried = study(arms=("learned", "frozen Gaussian"))
+    report = tried.report(finished(tried, {("frozen Gaussian", "untied"): 2.0, ("frozen Gaussian", "tied"): 7.0}))
+    reached = {(row[0], row[1]): row[-1] for row in report.sections[0].tables[0].rows}
+    assert reached["untied", "frozen Gaussian"] == "not within the run"
+    assert reached["tied", "frozen Gaussian"] == "less than 0.33 of the steps"
+    assert reached["tied", "learned"] == "-"
+
+
+def test_rows_made_from_learned_ones_need_the_learned_run_of_the_next_seed(study):
+    tried = study(arms=("learned", "frozen copied"), unembedding=("tied",), seeds=3)
+    copied = [task for task in tried.tasks() if task.rows == "frozen copied"]
+    assert [task.needs()[0].seed for task in copied] == [1, 2, 0]
+    assert {(task.needs()[0].rows, task.needs()[0].tied) for task in copied} == {("learned", "tied")}
+    assert len(all_tasks(tried)) == 6
+
+
+def test_a_run_is_named_by_what_its_configs_hold_and_not_by_where_they_are(study, tmp_path):
+    before = [task.key for task in study().tasks()]
+    assert study().tasks()[0].configs[1] == "base: null # of this folder\nseed_everything: 1\n"
+    (tmp_path / "other").mkdir()
+    for name in ("base.yaml", "child.yaml"):
+        (tmp_path / "other" / name).write_text((tmp_path / name).read_text())
+    moved = FrozenEmbedding(str(tmp_path / "other" / "child.yaml"), seeds=2)
+    assert [task.key for task in moved.tasks()] == before
+    (tmp_path / "other" / "base.yaml").write_text("seed_everything: 2\n")
+    assert not {task.key for task in FrozenEmbedding(str(tmp_path / "other" / "child.yaml"), seeds=2).tasks()} & {
+        *before
+    }
+
+
+def test_the_training_of_a_shipped_checkpoint_is_a_config_without_its_folders():
+    (config,) = FrozenEmbedding("gpt2-mini.learned").tasks()[0].configs
+    assert "FrozenEmbeddingGPT2" in config
+    assert not re.search("run_dir|cache_dir|default_root_dir", config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"seeds": 1}, "seeds is 1; it must be"),
+        ({"arms": ("learned", "frozen gaussian")}, "arms has no 'frozen gaussian'; did you mean 'frozen Gaussian'"),
+        ({"arms": ("frozen Gaussian",)}, "arms needs 'learned'"),
+        ({"arms": ("learned", "learned")}, "each once"),
+        ({"unembedding": ()}, "at least one is needed"),
+        ({"unembedding": ("both",)}, "unembedding has no 'both'; there are 'untied', 'tied'"),
+        ({"margin": -1.0}, "margin is -1.0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(study, refused, settings, words):
+    with refused(words):
+        study(**settings)
+
+
+def test_a_config_that_cannot_be_had_is_refused_before_anything_is_done(tmp_path, refused):
+    with refused("'missing.yaml' cannot be read"):
+        FrozenEmbedding("missing.yaml").tasks()
+    checkpoints.save(network(), tmp_path / "untold", 5)
+    with refused("untold does not say how it was made; name a config"):
+        FrozenEmbedding(str(tmp_path / "untold")).tasks()
+
+
+def test_the_command_line_takes_a_config_of_fit_or_settings_as_config_and_what_stands_after_dashes(study, tmp_path):
+    study()
+    (tmp_path / "settings.yaml").write_text("arms: [learned, frozen copied]\nfit_config: other.yaml\n")
+    words = ["--out", "x", "--arms", "learned", "frozen Gaussian", "--config", str(tmp_path / "child.yaml")]
+    made = study_command._parse(FrozenEmbedding, "frozen-embedding", words, ["--trainer.max_steps", "3"])[1]
+    assert made.arms == ("learned", "frozen Gaussian")
+    assert made.fit_config == str(tmp_path / "child.yaml")
+    assert made.fit_arguments == ("--trainer.max_steps", "3")
+    words = ["--out", "x", "--config", str(tmp_path / "settings.yaml"), "--seeds", "4"]
+    made = study_command._parse(FrozenEmbedding, "frozen-embedding", words, None)[1]
+    assert made == FrozenEmbedding("other.yaml", ("learned", "frozen copied"), seeds=4)
+
+
+@pytest.fixture
+def _forked(monkeypatch):
+    """Runs are forks of this process, which need not import everything."""
+
+    def run(words, stdout, stderr, env):
+        def fit():
+            os.environ.update(env)
+            tables_and_pictures.render = lambda figure: np.zeros((1, 1, 4), np.uint8)  # most of the time
+            return main(words[3:])
+
+        return subprocess.CompletedProcess(words, forked(Path(stdout.name), fit))
+
+    monkeypatch.setattr(training_process.subprocess, "run", run)
+
+
+@pytest.mark.usefixtures("_forked")
+def test_a_run_that_fails_says_why_and_where_more_stands(tmp_path, refused):
+    run = TrainingRun(("model: 3\n",), "learned", "tied", 0, ())
+    with refused(r"^[^:]*model.*; see .*log\.txt"):
+        run.do(Work({}, tmp_path / "task"))
+    assert "error: " in (tmp_path / "task" / "log.txt").read_text()
+
+
+@pytest.mark.usefixtures("_forked")
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, fit_arguments):
+    configs = tuple(Path(name).read_text() for name in ("cli_configs/gpt2/base.yaml",))
+    kill = (
+        "--trainer.callbacks+=killed_runs.SignalAt",
+        "--trainer.callbacks.signums",
+        "[9]",
+        "--trainer.callbacks.hook",
+        "on_train_batch_end",
+    )
+    run, killed = (
+        TrainingRun(configs, "learned", "untied", 0, (*fit_arguments, *more))
+        for more in ((), (*kill, "--trainer.callbacks.step", "15"))
+    )
+    whole = run.do(Work({}, tmp_path / "whole"))
+    with pytest.raises(ZooError, match=r"ended by signal 9; see .*log\.txt"):
+        killed.do(Work({}, tmp_path / "killed"))
+    assert (tmp_path / "killed" / "run" / "checkpoints" / "last.ckpt").exists()
+    resumed = run.do(Work({}, tmp_path / "killed"))
+    assert [step for step, _ in whole["curve"]] == [10, 20]
+    assert resumed["curve"] == whole["curve"]
+    assert np.array_equal(resumed["W_E"], whole["W_E"])
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_study_runs_resumes_and_finds_that_a_frozen_tied_embedding_costs_most(
-    tmp_path, tiny_corpus, monkeypatch, capsys
-):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    extra = ["--model.d_model", "16", "--model.n_layers", "1", "--data.context_length", "16", "--data.batch_size", "4"]
-    extra += ["--data.corpus", "LocalFiles", "--data.corpus.paths", f"[{tiny_corpus}]", "--data.val_fraction", "0.15"]
-    extra += ["--data.tokenizer", "TrainedBPE", "--data.tokenizer.vocab_size", "300", "--data.test_fraction", "0.15"]
-    extra += ["--trainer.max_steps", "200", "--trainer.val_check_interval", "100", "--trainer.limit_val_batches", "10"]
-    extra += ["--trainer.accelerator", "cpu"]
-    config, out = "cli_configs/gpt2/base.yaml", tmp_path / "study"
-    monkeypatch.setitem(ROWS, "frozen low-coherence", [*ROWS["frozen low-coherence"][:-1], "0.97"])
-    results = run(config, out, seeds=2, jobs=2, extra=extra)
-    gaps = {(arm["rows"], arm["tied"]): arm["gap"] for arm in results["arms"]}
-    assert set(gaps) == set(ARMS)
+def test_frozen_tied_embeddings_cost_most(tmp_path, fit_arguments, monkeypatch):
+    monkeypatch.setitem(ROWS, "frozen low-coherence", (*ROWS["frozen low-coherence"][:-1], "0.97"))
+    more = ("--trainer.max_steps", "200", "--trainer.val_check_interval", "100", "--trainer.limit_val_batches", "10")
+    arms = ("learned", "frozen Gaussian", "frozen low-coherence", "frozen copied")
+    study = FrozenEmbedding(arms=arms, seeds=2, fit_arguments=(*fit_arguments, *more))
+    results = do_tasks(study, tmp_path)
+    gaps = {(arm["rows"], arm["tied"]): arm["gap"] for arm in study.report(results).verdict.numbers["arms"]}
     for rows in ("frozen Gaussian", "frozen low-coherence"):
-        assert gaps[rows, "tied"]["mean"] > gaps[rows, "untied"]["mean"] > 0
-    assert gaps["learned", "tied"] is None
-    assert json.loads((out / "results.json").read_text()) == results
-    assert (out / "curves.png").stat().st_size > 10_000
-    logs = {path: path.read_bytes() for path in out.rglob("log.txt")}
-    assert run(config, out, seeds=2, jobs=2, extra=extra) == results
-    assert {path: path.read_bytes() for path in out.rglob("log.txt")} == logs
+        assert gaps[rows, "tied"].mean > gaps[rows, "untied"].mean > 0
+    for task in study.tasks():
+        if task.rows == "frozen copied":
+            again = np.load(tmp_path / task.key / "W_E.npy")
+            assert np.array_equal(again, results[task.learned]["W_E"])

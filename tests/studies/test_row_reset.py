@@ -1,22 +1,28 @@
 import json
-import shutil
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from doing_studies import do_tasks
 from small_corpus import make_corpus
 from small_gpt2 import network
 
 from zoo import checkpoints, sources
 from zoo.datamodules import LocalFiles, TextDataModule, TrainedBPE
+from zoo.estimates import UNKNOWN, Estimate
 from zoo.models import ReLUSAE
-from zoo.report import read
+from zoo.report import write
+from zoo.running.folder import Cost, ResultsFolder
 from zoo.studies import row_reset
-from zoo.studies.row_reset_report import finding, table
-from zoo.studies.training_text import training_text
+from zoo.studies.row_reset import FineTune, RowReset
+from zoo.study import Work
+from zoo.training_text import training_text
 
 SMALL = {"rows": 10, "steps": 3, "seeds": 2}
+CONTEXTS = {"LENGTH": 8, "TRAIN": 8, "EVALUATION": 4, "CHUNK": 4}
 
 
 @pytest.fixture(scope="module")
@@ -58,61 +64,61 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def small(home, monkeypatch):
-    """Everything small and in this process; a list of what is done."""
-    done = []
-
-    def do_all(do, tasks, out, jobs):
-        for task in tasks:
-            do(task, out)
-            done.append(task)
-
+def _small(home, monkeypatch):
+    """Few and short contexts, and several chunks."""
     monkeypatch.setenv("ZOO_CACHE", str(home / "cache"))
-    monkeypatch.setattr(row_reset, "do_all", do_all)
-    for name, value in {"LENGTH": 8, "TRAIN": 8, "EVALUATION": 4, "CHUNK": 4}.items():
+    for name, value in CONTEXTS.items():
         monkeypatch.setattr(row_reset, name, value)
-    return done
 
 
 @pytest.fixture(scope="module")
-def study(home, tmp_path_factory):
-    """A finished study and its results."""
+def done(home, tmp_path_factory):
+    """A study and its results."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZOO_CACHE", str(home / "cache"))
-        patch.setattr(row_reset, "do_all", lambda do, tasks, out, jobs: [do(task, out) for task in tasks])
-        for name, value in {"LENGTH": 8, "TRAIN": 8, "EVALUATION": 4, "CHUNK": 4}.items():
+        for name, value in CONTEXTS.items():
             patch.setattr(row_reset, name, value)
-        out = tmp_path_factory.mktemp("out") / "study"
-        return out, row_reset.run(out, str(home / "gpt2"), **SMALL)
+        study = RowReset(str(home / "gpt2"), **SMALL)
+        return study, do_tasks(study, tmp_path_factory.mktemp("work"))
 
 
-def test_the_control_starts_from_the_untouched_model_and_the_reset_from_a_random_row(study):
-    out, results = study
-    assert [g["n"] for g in results["groups"]] == [10, 3, 3, 2, 2]
+@pytest.fixture
+def numbers(done):
+    """All numbers of the report."""
+    study, results = done
+    return study.report(results).sections[0].numbers
+
+
+def measured(done, mode, seed, first):
+    """Result of a chunk."""
+    study, results = done
+    return next(results[t] for t in study.tasks() if (t.mode, t.seed, t.first) == (mode, seed, first))
+
+
+def test_the_control_starts_from_the_untouched_model_and_the_reset_from_a_random_row(done, numbers):
+    assert [g["n"] for g in numbers["groups"]] == [10, 3, 3, 2, 2]
     for mode in ("row", "rest"):
-        curves = results["curves"][mode]
-        assert curves["control"][0]["mean"] == 0
-        assert curves["reset"][0]["mean"] == pytest.approx(results["groups"][0][mode]["damage"]["mean"])
-    first, second = (
-        json.loads((out / "runs" / f"row_{arm}_chunk-000.json").read_text()) for arm in ("control", "seed-0")
-    )
+        curves = numbers["curves"][mode]
+        assert curves["control"][0].mean == 0
+        assert curves["reset"][0].mean == pytest.approx(numbers["groups"][0][mode]["damage"].mean)
+    first, second = (measured(done, "row", seed, 0) for seed in (None, 0))
     assert np.allclose(first["own"][0], 1)
-    assert np.all(np.array(first["nearest"][0]) == 1)
+    assert np.all(first["nearest"][0] == 1)
     assert np.abs(second["own"][0]).max() < 0.9
-    both = [json.loads((out / "runs" / f"{m}_seed-1_chunk-001.json").read_text()) for m in ("row", "rest")]
-    np.testing.assert_allclose(both[0]["loss"][0], both[1]["loss"][0], rtol=1e-4)
-    assert both[1]["own"][0] == both[1]["own"][-1]
+    row, rest = (measured(done, mode, 1, 4) for mode in ("row", "rest"))
+    np.testing.assert_allclose(row["loss"][0], rest["loss"][0], rtol=1e-4)
+    assert np.array_equal(rest["own"][0], rest["own"][-1])
 
 
-def test_contexts_to_judge_by_are_none_that_were_trained_on(study, home):
+def test_contexts_to_judge_by_are_none_that_were_trained_on(done, numbers, home):
     data, _ = training_text(str(home / "gpt2"), None, 300)
     cut = {}  # every window of each split, of which there is none in both
     for split in ("train", "val"):
         ids = np.asarray(data.cache.tokens(split))
         cut[split] = {tuple(w) for w in ids[: len(ids) // 9 * 9].reshape(-1, 9).tolist()}
-    with np.load(study[0] / "contexts.npz", allow_pickle=False) as file:
-        found = {name: file[name] for name in file.files}
-    assert study[1]["groups"][0]["on_validation"] == found["from_val"].sum()
+    study, results = done
+    found = results[study.tasks()[0].contexts]
+    assert numbers["groups"][0]["on_validation"] == found["from_val"].sum()
     for i, token in enumerate(found["tokens"]):
         train, evaluation = found["train"][i], found["evaluation"][i]
         assert (train[:, :4] == token).any(1).all()
@@ -125,47 +131,55 @@ def test_contexts_to_judge_by_are_none_that_were_trained_on(study, home):
     assert found["evaluation"].shape == (10, 4, 9)
 
 
-def test_strata_are_of_rising_frequency(study):
-    rows = study[1]["rows"]
+def test_strata_are_of_rising_frequency(numbers):
     for rarer, commoner in zip(range(3), range(1, 4), strict=True):
-        most, least = ([r["count"] for r in rows if r["stratum"] == s] for s in (rarer, commoner))
+        most, least = ([r["count"] for r in numbers["rows"] if r["stratum"] == s] for s in (rarer, commoner))
         assert max(most) <= min(least)
 
 
-def test_table_picture_and_page_are_written(study):
-    out, results = study
-    assert (out / "row_reset.png").stat().st_size > 10_000
-    assert (out / "table.md").read_text() == table(results)
-    assert json.loads((out / "results.json").read_text()) == results
-    page = read(out)
-    assert [s["id"] for s in page["sections"]] == ["A6"]
-    assert page["sections"][0]["finding"] == finding(results)
-    assert (out / "report.html").stat().st_size > 10_000
+def test_page_tables_and_pictures_are_written(done, tmp_path):
+    study, results = done
+    report = study.report(results)
+    write(report, tmp_path)
+    assert [section.id for section in report.sections] == ["row-reset"]
+    charts = [f"row-reset-{name}" for name in ("loss-row", "loss-rest", "recovered", "cosine")]
+    assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == sorted(charts)
+    text = (tmp_path / "table.md").read_text()
+    assert report.sections[0].finding in text
+    assert "everything but that row is trained | rows | on validation text" in text
+    assert "first place in a context of 8;" in text
 
 
-def test_a_finished_study_is_not_made_again_and_an_interrupted_one_goes_on(study, home, tmp_path, small):
-    out = tmp_path / "study"
-    shutil.copytree(study[0], out)
-    times = {f.name: f.stat().st_mtime_ns for f in (out / "runs").iterdir()}
-    assert len(times) == 3 * 2 * 3
-    (out / "runs" / "rest_seed-1_chunk-002.json").unlink()
-    again = row_reset.run(out, str(home / "gpt2"), **SMALL)
-    assert [(t.mode, t.seed, t.chunk) for t in small] == [("rest", 1, 2)]
-    left = {f.name: f.stat().st_mtime_ns for f in (out / "runs").iterdir()}
-    assert {name for name in left if left[name] != times[name]} == {"rest_seed-1_chunk-002.json"}
-    assert again == study[1]
+def test_results_that_were_kept_make_the_same_report_without_text_or_network_in_the_tasks_that_tune(
+    done, tmp_path, home
+):
+    study, results = done
+    kept = ResultsFolder(tmp_path)
+    kept.make()
+    again = RowReset(str(home / "gpt2"), **SMALL)
+    assert len(again.tasks()) == 3 * 2 * 3
+    for task in (*again.tasks()[0].needs(), *again.tasks()):
+        kept.put(task, results[task], Cost(1.0, 1.0, "cpu", "here"))
+    assert again.report(ResultsFolder(tmp_path)) == study.report(results)
+    task = again.tasks()[-1]
+    assert task in kept
+    for name, value in task.do(Work(kept, tmp_path / "work")).items():
+        assert np.array_equal(value, kept[task][name])
 
 
-def test_the_finding_follows_the_numbers(study):
-    results = json.loads(json.dumps(study[1]))
-    row = results["groups"][0]["row"]
-    row |= {"recovered": {"mean": 0.5, "low": 0.4, "high": 0.6}, "drift": {"mean": 0.3, "low": 0.2, "high": 0.4}}
-    assert "make good 50 % [40, 60]" in finding(results)
-    assert "turns towards its original" in finding(results)
-    row["drift"] = {"mean": 0.0, "low": -0.1, "high": 0.1}
-    assert "does not turn towards its original" in finding(results)
-    row["recovered"] = None
-    assert "no clear damage" in finding(results)
+def test_the_finding_follows_the_numbers(done, numbers):
+    study, everything = done[0], numbers["groups"][0]
+
+    def told(**changed):
+        return study._finding({**everything, "row": {**everything["row"], **changed}}, 300)
+
+    half = Estimate(0.5, 0.4, 0.6)
+    assert "make good 50 % [40, 60]" in told(recovered=half, drift=Estimate(0.3, 0.2, 0.4))
+    assert "turns towards its original" in told(recovered=half, drift=Estimate(0.3, 0.2, 0.4))
+    assert "turns away from its original" in told(recovered=half, drift=Estimate(-0.3, -0.4, -0.2))
+    assert "does not turn towards its original" in told(recovered=half, drift=Estimate(0.0, -0.1, 0.1))
+    assert "no clear damage" in told(recovered=UNKNOWN)
+    assert math.isnan(UNKNOWN.mean)
 
 
 def test_a_tied_model_can_be_studied(home, tmp_path):
@@ -173,8 +187,8 @@ def test_a_tied_model_can_be_studied(home, tmp_path):
     part = json.loads((home / "gpt2" / "config.json").read_text())["zoo"]["provenance"]
     tokenizer = (home / "gpt2" / "tokenizer.json").read_text()
     checkpoints.save(network(vocab_size=300, context_length=16, tied=True), source, 5, part, tokenizer)
-    results = row_reset.run(tmp_path / "study", str(source), rows=8, steps=1, seeds=1)
-    assert results["model"]["tied"]
+    study = RowReset(str(source), rows=8, steps=1, seeds=1)
+    assert "layers, tied)" in study.report(do_tasks(study, tmp_path)).subject
 
 
 def test_the_text_is_that_of_the_models_training_or_of_a_config_with_its_bases(home):
@@ -198,34 +212,51 @@ def test_other_text_is_read_in_the_models_own_tokens_and_noted(home):
     [
         ("gpt2", {"rows": 7}, "rows is 7; an interval in each of 4 strata needs at least 8"),
         ("gpt2", {"steps": 0}, "steps is 0"),
-        ("gpt2", {"seeds": 0}, "seeds 0"),
-        ("gpt2", {"jobs": 0}, "jobs 0"),
-        ("gpt2", {"rows": 299}, "contexts of 8 tokens in the text, fewer than the 299 rows"),
+        ("gpt2", {"seeds": 0}, "seeds is 0"),
         ("sae", {}, "is a ReLUSAE; the study needs a GPT2"),
         ("wide", {}, "has 300 tokens, and .* knows 301"),
-        ("gpt2", {"config": "wide.yaml"}, "wide.yaml has 310 tokens, and .* knows 300"),
-        ("gpt2", {"config": "rows.yaml"}, "is a EmbeddingRowsDataModule; text is needed"),
-        ("gpt2", {"config": "none.yaml"}, "does not say on what text"),
-        ("gpt2", {"config": "missing.yaml"}, "cannot be read"),
+        ("gpt2", {"text_config": "wide.yaml"}, "wide.yaml has 310 tokens, and .* knows 300"),
+        ("gpt2", {"text_config": "rows.yaml"}, "is a EmbeddingRowsDataModule; text is needed"),
+        ("gpt2", {"text_config": "none.yaml"}, "does not say on what text"),
+        ("gpt2", {"text_config": "missing.yaml"}, "cannot be read"),
         ("untold", {}, "does not say on what text; name a config"),
         ("absent", {}, "absent"),
     ],
 )
-def test_wrong_input_is_one_line(home, tmp_path, refused, source, changed, words):
-    if "config" in changed:
-        changed = {"config": str(home / changed["config"])}
+def test_wrong_input_is_one_line(home, refused, source, changed, words):
+    if "text_config" in changed:
+        changed = {"text_config": str(home / changed["text_config"])}
     with refused(words):
-        row_reset.run(tmp_path / "study", str(home / source), **SMALL | changed)
-    assert not (tmp_path / "study" / "runs").exists()
+        RowReset(str(home / source), **SMALL | changed).tasks()
 
 
-def test_other_settings_in_the_same_folder_are_refused(study, home, refused):
-    with refused("a study with steps 3, and steps is 4 now"):
-        row_reset.run(study[0], str(home / "gpt2"), **SMALL | {"steps": 4})
+def test_a_text_with_too_few_contexts_is_one_line(home, tmp_path, refused):
+    contexts = RowReset(str(home / "gpt2"), **SMALL | {"rows": 299}).tasks()[0].contexts
+    with refused("contexts of 8 tokens in the text, fewer than the 299 rows"):
+        contexts.do(Work({}, tmp_path))
 
 
-def test_random_rows_do_not_depend_on_the_chunks(study, home, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_reset, "CHUNK", 10)
-    whole = row_reset.run(tmp_path / "study", str(home / "gpt2"), **SMALL)
-    a, b = (torch.tensor([r["row"]["after"] for r in results["rows"]]) for results in (whole, study[1]))
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+def test_changed_settings_name_other_tasks_and_unchanged_ones_the_same(done, home):
+    before = {task.key for task in done[0].tasks()}
+    more_seeds, more_steps, more_rows = (
+        RowReset(str(home / "gpt2"), **SMALL | changed).tasks()
+        for changed in ({"seeds": 3}, {"steps": 4}, {"rows": 11})
+    )
+    assert before < {task.key for task in more_seeds}
+    assert not before & {task.key for task in (*more_steps, *more_rows)}
+    same = RowReset(str(home / "gpt2"), str(home / "text.yaml"), **SMALL)  # the same text by another name
+    assert {task.key for task in same.tasks()} == before
+
+
+def test_random_rows_do_not_depend_on_the_chunks(done, tmp_path):
+    study, results = done
+    for seed in range(2):
+        parts = [t for t in study.tasks() if (t.mode, t.seed) == ("row", seed)]
+        whole = replace(parts[0], n=10).do(Work(results, tmp_path))
+        assert isinstance(parts[0], FineTune)
+        for name in ("loss", "own"):
+            both = (
+                torch.from_numpy(np.concatenate([results[t][name] for t in parts], 1)),
+                torch.from_numpy(whole[name]),
+            )
+            torch.testing.assert_close(*both, rtol=1e-4, atol=1e-4)

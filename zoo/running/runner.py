@@ -213,8 +213,9 @@ class Run:
             value = getattr(study, f.name)
             if value == f.default or value is None:
                 continue
-            words += [f"--{f.name}", *_words(value)]
-        return shlex.join([*words, "--out", "DIR"])
+            words += [] if f.name == "fit_arguments" else [f"--{f.name}", *_words(value)]
+        rest = getattr(study, "fit_arguments", ())
+        return shlex.join([*words, "--out", "DIR", *(("--", *rest) if rest else ())])
 
 
 class _Queue:

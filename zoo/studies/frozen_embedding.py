@@ -9,24 +9,21 @@ runs see the data in one order.
 """
 
 import difflib
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from jsonargparse.typing import NonNegativeFloat
 
-from zoo import end_with_parent, estimates
+from zoo import estimates
 from zoo.errors import ZooError
 from zoo.estimates import Estimate
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
+from zoo.training_process import FOLDER, config_texts, fit
 
 ROWS = {
     "learned": ("--model.frozen_rows", "none"),
@@ -98,43 +95,27 @@ class TrainingRun(Task):
 
         from zoo import sources
 
-        run = work.folder / "run"
-        self._fit(work, run)
-        events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+        words = [*self._rows(work), "--model.tied", TIED[self.tied], "--seed_everything", str(self.seed)]
+        folder = fit(self.configs, [*words, *self.fit_arguments], work.folder, work.device)
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
         losses = {event.step + 1: event.value for event in events.Scalars("val/loss")}
         found: Result = {"curve": [list(point) for point in sorted(losses.items())]}
-        return found | ({"W_E": sources.embedding(run).numpy()} if self.rows == "learned" else {})
+        return found | ({"W_E": sources.embedding(folder).numpy()} if self.rows == "learned" else {})
 
-    def _fit(self, work: Work, run: Path) -> None:
-        log = work.folder / "log.txt"
-        environment = {**os.environ, **end_with_parent.for_children(), "OMP_NUM_THREADS": "1"}
-        environment["ZOO_TASK"] = str(work.folder)
-        words = [sys.executable, "-m", "zoo", "fit", *self._configs(work.folder), *self._arm(work)]
-        words += ["--model.tied", TIED[self.tied], "--seed_everything", str(self.seed)]
-        words += ["--trainer.accelerator", "gpu" if work.device == "cuda" else work.device]
-        words += ["--trainer.devices", "1"] if work.device == "cuda" else []
-        words += [*self.fit_arguments, "--run_dir", str(run), "--ckpt_path", "auto"]
-        with log.open("ab") as file:
-            start = file.tell()
-            code = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=environment).returncode
-        if code:
-            printed = log.read_bytes()[start:].decode("utf-8", "replace")
-            raise ZooError(f"{_what_is_wrong(printed, code)}; see {log}")
+    def seconds(self) -> float | None:
+        """Of a network of the size of those in cli_configs/gpt2/."""
+        steps = re.findall(r"\bmax_steps\W+(\d+)", " ".join((*self.configs, *self.fit_arguments)))
+        return 10 + 0.3 * int(steps[-1]) if steps else None
 
-    def _configs(self, folder: Path) -> list[str]:
-        words = []
-        for i, text in enumerate(self.configs):
-            file = folder / f"config-{i}.yaml"
-            file.write_text(text, "utf-8")
-            words += ["--config", str(file)]
-        return words
+    def __str__(self) -> str:
+        return f"TrainingRun({self.rows}, {self.tied}, seed {self.seed})"
 
-    def _arm(self, work: Work) -> Sequence[str]:
-        """The embedding's arguments; learned rows are named by a variable, so that the folder may be moved."""
+    def _rows(self, work: Work) -> Sequence[str]:
+        """The embedding's arguments; learned rows are named so that the folder may be moved before the run goes on."""
         if self.learned is None:
             return ROWS[self.rows]
         np.save(work.folder / "W_E.npy", work[self.learned]["W_E"])
-        source = ("--model.embedding.source", "$ZOO_TASK/W_E.npy")
+        source = ("--model.embedding.source", f"${FOLDER}/W_E.npy")
         return ("--model.frozen_rows", "all", "--model.embedding", LEARNED_ROWS[self.rows], *source)
 
 
@@ -179,22 +160,7 @@ class FrozenEmbedding(Study):
 
     @cached_property
     def _configs(self) -> tuple[str, ...]:
-        """Texts of the config and of those it builds on, `base` first, read once."""
-        import yaml
-
-        from zoo import catalog, checkpoint_config
-        from zoo.config_files import expand_configs
-        from zoo.paths import expanded
-
-        if self.fit_config in catalog.list_models() or expanded(self.fit_config).is_dir():
-            from zoo.rebuild import portable
-
-            made_by = checkpoint_config.read(catalog.folder(self.fit_config))["provenance"].get("config")
-            if not made_by:
-                raise ZooError(f"{self.fit_config} does not say how it was made; name a config")
-            return (yaml.safe_dump(portable(made_by), sort_keys=False),)
-        files = expand_configs(["--config", self.fit_config])[1::2]
-        return tuple(_without_base(Path(file).read_text("utf-8")) for file in files)
+        return config_texts(self.fit_config)  # read once
 
     def _arms(self) -> list[Arm]:
         return [
@@ -205,13 +171,13 @@ class FrozenEmbedding(Study):
         ]
 
     def _runs(self, arm: Arm) -> list[TrainingRun]:
-        def run(rows: str, seed: int, learned: TrainingRun | None = None) -> TrainingRun:
+        def one(rows: str, seed: int, learned: TrainingRun | None = None) -> TrainingRun:
             return TrainingRun(self._configs, rows, arm[1], seed, self.fit_arguments, learned)
 
         def other(seed: int) -> TrainingRun | None:  # whose other weights differ
-            return run("learned", (seed + 1) % self.seeds) if arm[0] in LEARNED_ROWS else None
+            return one("learned", (seed + 1) % self.seeds) if arm[0] in LEARNED_ROWS else None
 
-        return [run(arm[0], seed, other(seed)) for seed in range(self.seeds)]
+        return [one(arm[0], seed, other(seed)) for seed in range(self.seeds)]
 
     def tasks(self) -> Sequence[TrainingRun]:
         """One run for every arm and seed."""
@@ -227,7 +193,7 @@ class FrozenEmbedding(Study):
         sentences = _sentences(found, cheapest, self.margin)
         steps, tied = found[0]["steps"], "tied" in self.unembedding
         charts = [chart for kind in self.unembedding for chart in _charts(kind, curves, found)]
-        without = "" if tied else ", and a tied unembedding, which a frozen random embedding hurts far more"
+        without = "" if tied else ", a tied unembedding (which a frozen random embedding hurts far more)"
         section = Section(
             self.name,
             self.question,
@@ -238,7 +204,7 @@ class FrozenEmbedding(Study):
             + "; ".join(DESCRIBED[rows] for rows in self.arms if rows in DESCRIBED)
             + ". All other initial weights are shared by the arms of a seed.",
             not_shown=(
-                f"Training beyond {steps:,} steps, other sizes, and learning rates of each arm's own{without}. Gaps "
+                f"Training beyond {steps:,} steps, other sizes{without}, and learning rates of each arm's own. Gaps "
                 "that shrink with more training are possible. Seeds do not change the order of the data."
             ),
             numbers={
@@ -378,21 +344,3 @@ def _charts(tied: str, curves: Mapping[Arm, np.ndarray], found: Sequence[dict[st
         title = f"What other rows cost at the end, {where}"
         charts.append(Chart(f"frozen-embedding-gap-{tied}", title, [bars], "", label))
     return charts
-
-
-def _without_base(text: str) -> str:
-    """A config's text that names no other file, as the one it builds on is passed before it."""
-    import yaml
-
-    node = yaml.compose(text)
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        if key.value == "base":
-            return f"{text[: value.start_mark.index]}null{text[value.end_mark.index :]}"
-    return text
-
-
-def _what_is_wrong(printed: str, code: int) -> str:
-    """The last line of what a run printed that says why it ended."""
-    lines = [line.strip() for line in re.split(r"[\n\r]+", printed) if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or [f"the training run ended with code {code}"])[-1]

@@ -5,6 +5,8 @@ drawn from four strata of frequency; each has contexts of its own in which it oc
 there on. The same fine-tuning without a reset is the control.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +40,7 @@ class Contexts(Task):
     Args:
         source: The model whose text it is.
         text_config: Config whose text it is instead, if not None.
-        tokens: Hash of the text's tokens.
+        tokens: Hash of the text's tokens and the tokenizer.
         vocab_size: Tokens V that the model knows.
         rows: Tokens to draw.
         length: Tokens T of a context.
@@ -70,6 +72,10 @@ class Contexts(Task):
         drawn = draw(train, val, counts, self.rows, STRATA, self.length, self.n_train, self.n_evaluation)
         texts = [data.token_strings[token] for token in drawn["tokens"].tolist()]
         return drawn | {"texts": texts, "notes": notes, "corpus_fingerprint": data.corpus_fingerprint}
+
+    def seconds(self) -> float:
+        """To import, and to check the text that is read."""
+        return 10.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,15 @@ class FineTune(Task):
         found = {"loss": tuned.loss, "own": own, "others": others, "nearest": nearest}
         return {name: value.double().numpy() for name, value in found.items()}
 
+    def seconds(self) -> float:
+        """Of a network of two layers."""
+        per_step = {"row": 0.005, "rest": 0.01}[self.mode] * self.contexts.vocab_size / 2048
+        return self.n * (self.steps + 10) * per_step
+
+    def __str__(self) -> str:
+        reset = "no reset" if self.seed is None else f"seed {self.seed}"
+        return f"FineTune({self.mode}, {reset}, {self.n} rows from {self.first}, {self.steps} steps)"
+
 
 @dataclass(frozen=True)
 class RowReset(Study):
@@ -158,7 +173,8 @@ class RowReset(Study):
         if not isinstance(model, GPT2):
             raise ZooError(f"{self.source} is a {type(model).__name__}; the study needs a GPT2, which reads tokens")
         data, _ = training_text(self.source, self.text_config, len(model.W_E))
-        tokens, length = data.cache.meta["own_sha256"], min(LENGTH, model.context_length)
+        tokens = hashlib.sha256(json.dumps(data.cache.meta["sha256"], sort_keys=True).encode()).hexdigest()
+        length = min(LENGTH, model.context_length)
         shape = (len(model.W_E), self.rows, length, TRAIN, EVALUATION)
         return Contexts(source, self.text_config, tokens, *shape), Weights(source)
 
@@ -202,10 +218,10 @@ class RowReset(Study):
             not_shown=(
                 f"That longer or other fine-tuning ends where this does: {self.steps} steps of Adam (rate falling to 0 "
                 f"from {ROW_RATE:g} typical entries for a row, {REST_RATE:g} for the rest) on contexts that all hold "
-                "the token, which is more often than in text. That a row is determined by its contexts: a row that does "
-                "not come back may do as well. That frequency itself makes strata differ: rarer tokens are more often "
-                "judged on training text, which the model has seen. What several resets at once would do. Nothing of "
-                "tokens with too few contexts, and of other models."
+                "the token, which is more often than in text. That a row is determined by its contexts: a row that "
+                "does not come back may do as well. That frequency itself makes strata differ: rarer tokens are more "
+                "often judged on training text, which the model has seen. What several resets at once would do. "
+                "Nothing of tokens with too few contexts, and of other models."
             ),
             numbers={
                 "groups": groups,
@@ -236,8 +252,8 @@ class RowReset(Study):
             f"that, {self.steps} steps on the row alone make good {row['recovered']:.0%}, and {self.steps} steps on "
             f"everything but the row {rest['recovered']:.0%}, judged by the same steps without a reset. The trained "
             f"row {way[row['drift'].sign]} its original: cosine {row['own']:.2f} against {row['others']:.2f} to "
-            f"originals of equally frequent tokens; its own is the nearest of all for {row['nearest']:.0%} of the tokens (by chance "
-            f"{100 / vocab_size:.2g} %)."
+            f"originals of equally frequent tokens; its own is the nearest of all for {row['nearest']:.0%} of the "
+            f"tokens (by chance {100 / vocab_size:.2g} %)."
         )
 
     def _tables(self, groups: Sequence[dict[str, Any]]) -> list[Table]:
@@ -278,9 +294,9 @@ def _note(length: int, seeds: int, notes: Sequence[str]) -> str:
         f"token's first place in a context of {length}; damage is the loss right after the reset minus that before; "
         "left is the loss after fine-tuning minus that of the control, the same fine-tuning without a reset; recovered "
         "is 1 - left / damage, of means ('without control': 1 - (after - before) / damage; '-': no clear damage). "
-        f"Brackets are 95 % intervals over tokens, {seeds} random rows of each averaged: Student t, and bootstrap for what is "
-        "recovered. Cosines are about the mean row; others are tokens of the same stratum. Tokens that are too rare in "
-        "the validation text are judged on training text that fine-tuning leaves out. "
+        f"Brackets are 95 % intervals over tokens, {seeds} random rows of each averaged: Student t, and bootstrap for "
+        "what is recovered. Cosines are about the mean row; others are tokens of the same stratum. Tokens that are too "
+        "rare in the validation text are judged on training text that fine-tuning leaves out. "
         f"{BATCH} contexts a step of {TRAIN}, {EVALUATION} to judge by."
     ) + "".join(f"\n\nNote: {note}." for note in notes)
 
