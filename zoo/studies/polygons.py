@@ -28,7 +28,7 @@ class TrainFeatures(Task):
     steps: int
 
     def do(self, work: Work) -> Result:
-        """By network: `loss`, `directions` (n, 2), `bias` (n), `dimensionality` (n), and how many features it `kept`."""
+        """By network: `loss`, `directions` (n, 2), `bias` and `dimensionality` (n), and how many features it `kept`."""
         import lightning as L
         import torch
 

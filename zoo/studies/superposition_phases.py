@@ -161,7 +161,7 @@ class SuperpositionPhases(Study):
         answer = "yes" if same == n else "at most of them" if 2 * same > n else "no"
         measured = f"the best network at {same} of {n} points, a single one at {found.seed_agrees}"
         evidence = [["Are phases of two features those of theory?", measured, answer]]
-        headline = f"Two features share one dimension where theory says so, at {same} of {n} densities and importances."
+        headline = f"Two features in one dimension are kept as theory says at {same} of {n} densities and importances."
         certainty = (
             f"Brackets are 95 % Student t intervals over {self.seeds} seeds. The best of {self.seeds} networks counts "
             "at every point, as a single one is often stuck."

@@ -13,14 +13,6 @@ from zoo.studies.universal_gates import UniversalGates
 from zoo.study import AtLeastTwo, NotTested, Study
 from zoo.wording import listed
 
-OVER = {  # what intervals of a part are over: a key of its verdict's numbers, and words
-    "polygons": ("networks", "networks for polygons"),
-    "superposition-phases": ("seeds", "networks for phases"),
-    "explicit-gates": ("draws", "draws of random neurons"),
-    "universal-gates": ("seeds", "trained networks for each way of training gates"),
-    "attention-features": ("seeds", "draws for attention"),
-}
-
 
 @dataclass(frozen=True)
 class Toys(Study):
@@ -65,13 +57,9 @@ def _verdict(told: Mapping[str, Verdict], missing: list[str]) -> Verdict:
     absent = f"Without an answer: {listed(missing)}." if missing else ""
     if not told:
         return Verdict("No answer yet.", absent)
-    over = listed([f"{told[name].numbers[key]} {words}" for name, (key, words) in OVER.items() if name in told])
-    certainty = (
-        f"Brackets are 95 % intervals over {over}: Wilson's for shares of networks, and Student's t for all else. Each "
-        "part's own page says what it rests on; intervals are not corrected for their number."
-    )
     evidence = [row for verdict in told.values() for row in verdict.numbers["evidence"]]
     table = Table(["question", "measured", "answer"], evidence).markdown()
     headline = " ".join(verdict.headline for verdict in told.values())
     numbers = {name: verdict.numbers for name, verdict in told.items()}
-    return Verdict(headline, f"{certainty} {absent}".strip(), table, numbers)
+    certainty = [f"- {name}: {verdict.certainty}" for name, verdict in told.items()]
+    return Verdict(headline, "\n".join([*certainty, *([f"\n{absent}"] if absent else [])]), table, numbers)
