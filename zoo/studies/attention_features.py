@@ -480,7 +480,7 @@ def _constructed(noise: Samples, fit: Agreement, pairs: Found, ties: Samples) ->
         Series.of("with noise", betas, [*left.values()], "line", color=COLORS[0]),
         Series("without noise", betas, [*quiet.values()], "dashed", color=COLORS[1]),
     ]
-    names = [f"D = {size[0]}, d_head = {size[1]}" for size in pairs]
+    names = [f"{size[0]} x {size[1]}" for size in pairs]
     held = [
         Series.of("against a score of 1", names, [*map(mean, one.values())], "bars", color=COLORS[0]),
         Series.of("against the partner's own score", names, [*map(mean, partner.values())], "bars", color=COLORS[1]),
@@ -490,7 +490,7 @@ def _constructed(noise: Samples, fit: Agreement, pairs: Found, ties: Samples) ->
     charts = [Chart("skip-bigrams-noise", title, lines, *labels, True, True, caption="Dashed: theory.")]
     title, labels = f"Entropy of attention over {tied} tied partners", ("beta, inverse temperature", "nats")
     charts.append(Chart("skip-bigrams-ties", title, entropies, *labels, log_x=True))
-    charts.append(Chart("skip-bigrams-usable", "Pairs that a head can hold", held, "", "usable pairs B"))
+    charts.append(Chart("skip-bigrams-usable", "Pairs that a head can hold", held, "D x d_head", "usable pairs B"))
     usable = [[*size, mean(one[size]), mean(partner[size]), formula[size]] for size in pairs]
     columns = ["D", "d_head", "competitors", "usable B against a score of 1", "against the partner's own", "formula"]
     note = "Usable B: the most pairs at which any of the competitors wins with probability 0.05 at most."
