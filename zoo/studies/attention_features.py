@@ -71,7 +71,7 @@ class MixOnCircle(Task):
 
     def seconds(self) -> float:
         """Measured."""
-        return 0.1 + 0.05 * self.n_positions
+        return 0.02
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class FindOwnToken(Task):
 
     def seconds(self) -> float:
         """Mostly scores."""
-        return 0.05 + 2e-5 * self.n_tokens
+        return 0.01 + 5e-6 * self.n_tokens
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class MeasureNoise(Task):
 
     def seconds(self) -> float:
         """Mostly the draw of the pairs."""
-        return 0.1 + 2e-7 * self.n_pairs * self.d_model + 2e-6 * self.d_model * self.d_head
+        return 0.01 + 1.3e-7 * self.n_pairs * self.d_model
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class FindUsablePairs(Task):
 
     def seconds(self) -> float:
         """Measured."""
-        return 3.0
+        return 0.3
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class BreakTies(Task):
 
     def seconds(self) -> float:
         """Measured."""
-        return 0.05
+        return 0.01
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class TrainHeads(Task):
 
     def seconds(self) -> float:
         """Mostly training."""
-        return 3 + 0.01 * self.steps
+        return 0.6 + 0.004 * self.steps
 
 
 Found = Mapping[Any, Sequence[Result]]  # by sizes: results of all draws

@@ -112,7 +112,7 @@ class ComputeOnSuperposed(Task):
 
     def seconds(self) -> float:
         """Mostly a product of matrices."""
-        return _seconds(self.n_features, self.d_mlp, self.n_vectors) + 0.2
+        return _seconds(self.n_features, self.d_mlp, self.n_vectors) + 0.15
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,11 @@ class ComputeInDepth(Task):
 
     def seconds(self) -> float:
         """Mostly products of matrices."""
-        return self.depth * _seconds(self.n_groups * self.in_group, self.d_mlp, self.n_vectors)
+        return _seconds(self.n_groups * self.in_group, self.d_mlp, self.n_vectors)
 
 
 def _seconds(n_features: int, d_mlp: int, n_vectors: int) -> float:
-    return 0.05 + 1e-10 * n_features**2 * d_mlp * (n_vectors + 100)
+    return 0.05 + 3.5e-11 * n_features**2 * d_mlp * (n_vectors + 100)
 
 
 @dataclass(frozen=True)

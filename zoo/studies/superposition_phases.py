@@ -50,7 +50,7 @@ class TrainAllPoints(Task):
 
     def seconds(self) -> float:
         """Mostly the draw of the inputs."""
-        return 1 + self.steps * (0.002 + 1e-7 * self.batch_size * (self.points**2 + TRIES * len(FLIP_DENSITIES)))
+        return 0.1 + self.steps * (0.0005 + 6e-8 * self.batch_size * (self.points**2 + TRIES * len(FLIP_DENSITIES)))
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class SuperpositionPhases(Study):
             f"the flip density depends on that threshold. A seed's is interpolated between {len(FLIP_DENSITIES)} "
             f"densities, at each of which the best of {TRIES} networks counts."
         )
-        tables: list[Table | str] = [Table(["", "found"], rows, 4, note)]
+        tables: list[Table | str] = [Table(["what", "found"], rows, 4, note)]
         if not found.agree.all():
             rows = [
                 [float(found.p[k]), float(found.importance[k]), PHASES[found.theory[k]], PHASES[found.trained[k]]]
