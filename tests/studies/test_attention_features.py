@@ -1,66 +1,58 @@
 import pytest
+from doing_studies import answer
 
 from zoo.studies import attention_features
-from zoo.studies.attention_features import Task
+from zoo.studies.attention_features import AttentionFeatures
+
+SMALL = AttentionFeatures(vocabularies=(200, 500), dimensions=(2, 8, 16), n_pairs=(16, 32), steps=300, seeds=3)
 
 
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """Runs the study small and in this process; counts the measurements it makes."""
-    made = []
-
-    def do_all(do, tasks, out, jobs):
-        for task in tasks:
-            made.append(task)
-            do(task, out)
-
-    monkeypatch.setattr(attention_features, "do_all", do_all)
-    monkeypatch.setattr(attention_features, "DIMENSIONS", (2, 8, 16))
-    monkeypatch.setattr(attention_features, "NOISE_PAIRS", (16, 64))
-    monkeypatch.setattr(attention_features, "NOISE_SHAPES", ((256, 16), (512, 16)))
-    monkeypatch.setattr(attention_features, "USABLE", ((128, 16, 20),))
-
-    def run(**options):
-        made.clear()
-        sizes = {"vocabularies": (200, 500), "n_pairs": (16, 32), "steps": 300, "seeds": 3}
-        return attention_features.run(tmp_path, **{**sizes, **options}), list(made)
-
-    return run
+@pytest.fixture(scope="module")
+def sections(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_features, "NOISE_PAIRS", (16, 64))
+        patch.setattr(attention_features, "NOISE_SHAPES", ((256, 16), (512, 16)))
+        patch.setattr(attention_features, "USABLE", ((128, 16, 20),))
+        report = answer(SMALL, tmp_path_factory.mktemp("study"))
+    return {section.id: section for section in report.sections}
 
 
-def of(results, kind, key):
-    return [r[key] for r in results if r["kind"] == kind]
+def test_learned_heads_beat_constructed_ones_and_their_groups_overlap_less_than_random_vectors(sections):
+    for one in sections["learned-heads"].numbers["heads"]:
+        assert one["against_constructed"].low > 0
+        assert one["learned"].mean > one["constructed"].mean + 0.2
+        assert one["constructed"].mean > one["chance"].mean
+        assert one["raw_overlap"].mean < one["raw_random"].low
 
 
-def test_learned_heads_beat_constructed_ones_and_their_groups_overlap_less_than_random_vectors(small, tmp_path):
-    results, _ = small()
-    for found in (r for r in results if r["kind"] == "head"):
-        for learned, constructed, chance in zip(found["learned"], found["constructed"], found["chance"], strict=True):
-            assert learned > constructed + 0.2
-            assert constructed > chance
-        assert max(found["raw_overlap"]) < min(found["raw_random"])
-    assert all(share == 1 for share in of(results, "projection", "normalised"))
-    text = (tmp_path / "table.md").read_text("utf-8")
-    assert "float32 is sure to tell 6,433 tokens" in text
-    assert "| C4 | noise, B = 64, D = 512, d_head = 16 |" in text
-    assert (tmp_path / "attention_features.png").stat().st_size > 10_000
-    again, made = small()
-    assert again == results
-    assert not made
-    (unlucky := Task("noise", (16, 256, 16), 1)).file(tmp_path).unlink()
-    again, made = small()
-    assert made == [unlucky]
-    assert again == results
+def test_tokens_of_equal_length_attend_to_themselves(sections):
+    for one in sections["dimensions"].numbers["normalised"]:
+        assert one["value"].tolist() == [1, 1, 1]
 
 
-def test_no_interval_without_two_seeds_and_no_study_without_a_process(small, refused):
-    for options in ({"seeds": 1}, {"jobs": 0}):
-        with refused("an interval needs at least 2 seeds, and jobs at least 1"):
-            small(**options)
+def test_a_circle_takes_more_than_float32(sections):
+    assert "float32 is not enough" in sections["circle"].finding
+    assert sections["circle"].numbers["limits"]["float32"]["certain"] == 6433
+    assert sections["circle"].numbers["limits"]["float64"]["misled"] == 0
 
 
-def test_a_folder_with_other_settings_is_refused(small, tmp_path, refused):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "settings.json").write_text('{"seeds": 3, "steps": 9}')
-    with refused("holds a study with steps 9, and steps is 300 now"):
-        small()
+def test_tables_have_every_measurement_beside_theory(sections):
+    noise, usable, ties = sections["skip-bigrams"].tables
+    [row] = [row for row in noise.rows if row[:3] == [64, 512, 16]]
+    assert row[3].mean == pytest.approx(row[4], rel=0.1)
+    assert [len(table.rows) for table in (usable, ties)] == [1, 5]
+    assert len(sections["dimensions"].tables[0].rows) == 2 * 3
+
+
+def test_a_measurement_is_named_by_what_decides_it():
+    few, many = ({task.key: task for task in AttentionFeatures(seeds=n).tasks()} for n in (3, 4))
+    lost = {type(task).__name__ for key, task in few.items() if key not in many}
+    assert lost == {"TrainHeads"}  # heads of all seeds are trained side by side
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"seeds": 1}, "seeds is 1; it must be"), ({"n_pairs": ()}, "n_pairs is empty")]
+)
+def test_wrong_settings_are_refused_in_one_line(refused, wrong, message):
+    with refused(message):
+        AttentionFeatures(**wrong)

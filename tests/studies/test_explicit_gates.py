@@ -1,134 +1,113 @@
-import json
-
 import numpy as np
 import pytest
+from changed_results import Changed
+from doing_studies import do_tasks
 
-from zoo.active_inputs import BernoulliActive, FixedActive
-from zoo.studies import explicit_gates
-from zoo.studies.explicit_gates import run
-from zoo.studies.explicit_gates_report import exponents, of_kind
+from zoo.studies.explicit_gates import ExplicitGates, On, exponents
 
 WIDTHS = (64, 256, 1024)
+LISTS = {"active": (2,), "used_at": (2, 4, 8), "superposed_in": (10, 80), "superposed_widths": (256, 4096)}
+SMALL = ExplicitGates(40, 100, WIDTHS, **LISTS, depth_widths=(2048,), in_group=6, seeds=4)
 
 
-@pytest.fixture
-def done(monkeypatch):
-    """A study made small, in this process; gives the list of tasks it has done."""
-    done = []
-
-    def do_all(do, tasks, out, jobs):
-        done.extend(tasks)
-        for task in tasks:
-            do(task, out)
-
-    monkeypatch.setattr(explicit_gates, "do_all", do_all)
-    monkeypatch.setattr(explicit_gates, "ACTIVE", {"2": FixedActive(2), "Bernoulli 4": BernoulliActive(4.0)})
-    monkeypatch.setattr(explicit_gates, "USED_AT", (2, 4, 8))
-    monkeypatch.setattr(explicit_gates, "SUPERPOSED_IN", (10, 80))
-    monkeypatch.setattr(explicit_gates, "SUPERPOSED_WIDTHS", (256, 4096))
-    monkeypatch.setattr(explicit_gates, "DEPTH_WIDTHS", (2048,))
-    monkeypatch.setattr(explicit_gates, "IN_GROUP", 6)
-    return done
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return do_tasks(SMALL, tmp_path_factory.mktemp("study"))
 
 
-def study(out, **options):
-    return run(out, **{"n_features": 40, "n_vectors": 100, "widths": WIDTHS, "seeds": 4} | options)
+@pytest.fixture(scope="module")
+def report(results):
+    return SMALL.report(results)
 
 
-def test_simulations_agree_with_what_theory_says_of_them(tmp_path, done):
-    results = study(tmp_path)
+def runs(report, id, **chosen):
+    """Simulations of a section, of those with these settings."""
+    [section] = [section for section in report.sections if section.id == id]
+    found = section.numbers["used_at" if id == "width" else "runs"]
+    return [r for r in found if all(r[key] == value for key, value in chosen.items())]
+
+
+def test_simulations_agree_with_what_theory_says_of_them(report, results):
     for d in WIDTHS:
         for gate in ("and", "xor"):
-            rows = of_kind(results, "width", gate, "2", d)
+            rows = runs(report, "closed-form", gate=gate, on="2", d=d)
             assert np.mean([r["rms"]["00"] for r in rows]) == pytest.approx(rows[0]["theory"], rel=0.06)
     for on in (2, 4, 8):
-        rows = of_kind(results, "used_at", on)
+        rows = runs(report, "width", on=on)
         assert np.mean([1 + r["bias"]["11"] for r in rows]) == pytest.approx(rows[0]["theory"], rel=0.08)
         assert np.mean([r["bias"]["00"] for r in rows]) == pytest.approx(0, abs=0.02)
-    slope = exponents(results, "and", "2")
-    assert slope["mean"]["mean"] == pytest.approx(-0.5, abs=0.05)
-    assert slope["max"]["mean"] == pytest.approx(-0.5, abs=0.1)
+    gates = {setting: [results[task] for task in tasks] for setting, tasks in SMALL._gates().items()}
+    slope = exponents(gates, "and", On(2))
+    assert slope["mean"].mean == pytest.approx(-0.5, abs=0.05)
+    assert slope["max"].mean == pytest.approx(-0.5, abs=0.1)
 
 
-def test_errors_of_superposed_inputs_are_a_floor_and_a_part_that_more_neurons_remove(tmp_path, done):
-    results = study(tmp_path)
+def test_errors_of_superposed_inputs_are_a_floor_and_a_part_that_more_neurons_remove(report):
     for d0 in (10, 80):
         for d in (256, 4096):
-            rows = of_kind(results, "superposed", d0, d)
+            rows = runs(report, "superposed-inputs", d0=d0, d=d)
             found, theory = (np.mean([f(r) for r in rows]) for f in (lambda r: r["rms"]["00"], lambda r: r["theory"]))
             assert found == pytest.approx(theory, rel=0.06)
             assert found > np.mean([r["floor"] for r in rows])
-        narrow, wide = (of_kind(results, "superposed", d0, d) for d in (256, 4096))
+        narrow, wide = (runs(report, "superposed-inputs", d0=d0, d=d) for d in (256, 4096))
         assert [r["floor"] for r in narrow] == pytest.approx([r["floor"] for r in wide])
         assert [r["theory"] ** 2 - r["floor"] ** 2 for r in narrow] == pytest.approx(
             [16 * (r["theory"] ** 2 - r["floor"] ** 2) for r in wide]
         )
-    few, many = (np.mean([r["floor"] for r in of_kind(results, "superposed", d0)]) for d0 in (10, 80))
+    few, many = (np.mean([r["floor"] for r in runs(report, "superposed-inputs", d0=d0)]) for d0 in (10, 80))
     assert few > 2 * many > 0
-    wide = of_kind(results, "superposed", 10, 4096)
+    wide = runs(report, "superposed-inputs", d0=10, d=4096)
     assert few > 0.8 * np.mean([r["rms"]["00"] for r in wide])  # nearly all that is left
 
 
-def test_error_correction_keeps_errors_small_in_depth(tmp_path, done):
-    results = study(tmp_path)
-    without, with_it = (of_kind(results, "depth", 2048, correction) for correction in (False, True))
+def test_error_correction_keeps_errors_small_in_depth(report):
+    without, with_it = (runs(report, "depth", d=2048, error_correction=correction) for correction in (False, True))
     assert [r["rms"][0] for r in without] == [r["rms"][0] for r in with_it]
     last = [np.mean([r["rms"][3] for r in rows]) for rows in (without, with_it)]
     assert last[0] > 1.5 * last[1]
 
 
-def test_a_table_and_a_picture_are_made_and_what_is_done_is_not_done_again(tmp_path, done):
-    results = study(tmp_path, widths=(32, 64), seeds=2)
-    assert len(done) == len(results) == 2 * (2 * 2 * 2 + 3 + 2 * 2 + 2)
-    assert len({task.file(tmp_path) for task in done}) == len(done)
-    assert (tmp_path / "explicit_gates.png").stat().st_size > 10_000
-    text = (tmp_path / "table.md").read_text("utf-8")
-    assert text.count("\n\n") == 4
-    [line] = [line for line in text.splitlines() if line.startswith("| and | 2 | 64 |")]
-    rows = of_kind(results, "width", "and", "2", 64)
-    assert f"| {np.mean([r['rms']['00'] for r in rows]):.4f} [" in line
-    assert f"| {rows[0]['theory']:.4f} |" in line
-    done.clear()
-    again = study(tmp_path, widths=(32, 64), seeds=2)
-    assert not done
-    assert json.dumps(again) == json.dumps(results)
-    assert (tmp_path / "table.md").read_text("utf-8") == text
+def test_findings_and_tables_tell_the_numbers_of_the_results(report):
+    sections = {section.id: section for section in report.sections}
+    ratio = np.mean([r["rms"]["00"] / r["theory"] for r in runs(report, "superposed-inputs")])
+    assert f"measured over theory is {ratio:.3f} [" in sections["superposed-inputs"].finding
+    [row] = [row for row in sections["closed-form"].tables[1].rows if row[:3] == ["and", "2", 64]]
+    rows = runs(report, "closed-form", gate="and", on="2", d=64)
+    assert row[3].mean == pytest.approx(np.mean([r["rms"]["00"] for r in rows]))
+    assert row[4] == rows[0]["theory"]
+    assert report.verdict.headline.startswith("Random neurons compute gates")
 
 
-def test_the_picture_names_the_number_of_inputs_that_were_simulated(tmp_path, done, monkeypatch):
-    figures, draw = [], explicit_gates.draw
-    monkeypatch.setattr(explicit_gates, "draw", lambda *args: figures.append(draw(*args)) or figures[-1])
-    study(tmp_path, n_features=12, n_vectors=5, widths=(32, 64), seeds=2)
-    words = [text for axes in figures[0].axes for text in (axes.get_title(), axes.get_xlabel())]
-    assert [text for text in words if "100 inputs" in text] == []
+def test_a_theory_that_is_wrong_is_called_wrong(results):
+    told = {task: results[task] for task in SMALL.tasks() if "theory" in results[task]}
+    report = SMALL.report(Changed(results, {task: r | {"theory": 2 * r["theory"]} for task, r in told.items()}))
+    assert report.verdict.headline.startswith("Random neurons do not compute")
+    for section in report.sections:
+        assert ("do not agree" in section.finding) == (section.id in ("closed-form", "superposed-inputs"))
 
 
-def test_more_seeds_are_added_to_what_is_done(tmp_path, done):
-    few = study(tmp_path, widths=(32, 64), seeds=2)
-    done.clear()
-    many = study(tmp_path, widths=(32, 64), seeds=3)
-    assert {task.seed for task in done} == {2}
-    assert json.dumps([r for r in many if r["seed"] < 2]) == json.dumps(few)
-
-
-@pytest.mark.parametrize(("setting", "value"), [("n_features", 20), ("n_vectors", 7)])
-def test_a_folder_with_other_settings_is_refused_in_one_line(tmp_path, done, refused, setting, value):
-    small = {"n_features": 12, "n_vectors": 5, "widths": (32, 64), "seeds": 2}
-    study(tmp_path, **small)
-    with refused(f"holds a study with {setting} {small[setting]}, and {setting} is {value} now"):
-        study(tmp_path, **small | {setting: value})
+def test_there_is_a_task_for_every_setting_and_seed_and_more_seeds_are_added_to_what_is_done():
+    few, many = (
+        {task.key: task for task in ExplicitGates(40, 100, (32, 64), **LISTS, depth_widths=(2048,), seeds=n).tasks()}
+        for n in (2, 3)
+    )
+    assert len(few) == 2 * (2 * 2 * 2 + 3 + 2 * 2 + 2)
+    assert few.keys() < many.keys()
+    assert {task.seed for key, task in many.items() if key not in few} == {2}
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("wrong", "message"),
     [
-        ({"seeds": 1}, "seeds is 1 and jobs is 1; an interval needs at least 2 seeds"),
-        ({"jobs": 0}, "jobs is 0"),
+        ({"seeds": 1}, "seeds is 1; it must be"),
         ({"n_features": 9}, "n_features is 9, at least 10 are needed"),
-        ({"n_vectors": 0}, "vectors and widths from 1 up"),
-        ({"widths": (0, 64)}, "vectors and widths from 1 up"),
+        ({"n_vectors": 0}, "n_vectors is 0"),
+        ({"widths": (0, 64)}, "widths is 0"),
+        ({"widths": (64,)}, "at least 2 widths"),
+        ({"superposed_in": ()}, "superposed_in is empty"),
+        ({"active": (1,)}, "needs at least 2 in active"),
     ],
 )
-def test_numbers_out_of_range_are_refused_in_one_line(tmp_path, done, refused, options, message):
+def test_numbers_out_of_range_are_refused_in_one_line(refused, wrong, message):
     with refused(message):
-        study(tmp_path, **options)
+        ExplicitGates(**{"active": (2,), "used_at": (2, 4, 8)} | wrong)

@@ -1,12 +1,11 @@
-import json
-
 import numpy as np
 import pytest
+from doing_studies import do_tasks
 from scipy.optimize import minimize as scipy_minimize
 
-from zoo.studies import superposition_phases
-from zoo.studies.superposition_phases import agree, flip_density, grid, phase, run
-from zoo.studies.two_feature_theory import _residuals, expected_loss, minimum
+from zoo.analysis.two_feature_phases import agree, flip_density, grid, phase
+from zoo.analysis.two_feature_theory import _residuals, expected_loss, minimum
+from zoo.studies.superposition_phases import FindLeastLoss, SuperpositionPhases
 
 MIDDLES = (np.arange(1000) + 0.5) / 1000
 
@@ -100,32 +99,38 @@ def test_the_grid_has_importance_1_at_every_density():
     assert importance.max() == pytest.approx(10)
 
 
-def test_training_finds_the_phases_of_the_theory_and_finished_seeds_are_kept(tmp_path, monkeypatch, refused):
-    monkeypatch.setattr(superposition_phases, "do_all", lambda do, tasks, out, jobs: [do(t, out) for t in tasks])
-    run(tmp_path, seeds=4, points=5, steps=400, batch_size=128)
-    text = (tmp_path / "table.md").read_text("utf-8")
-    [share] = [line.split("|")[2] for line in text.splitlines() if "is in the phase of the theory" in line]
-    assert float(share.split()[0]) >= 0.92
-    [flip] = [line.split("|")[2] for line in text.splitlines() if "no more densities than are trained" in line]
-    assert float(flip) == pytest.approx(0.745, abs=0.001)
-    assert (tmp_path / "phases.png").stat().st_size > 10_000
-    made = {file: json.loads(file.read_text("utf-8"))["theta"] for file in (tmp_path / "runs").iterdir()}
-    assert len(made) == 4
-    monkeypatch.setattr(superposition_phases, "train", lambda task: pytest.fail("a finished seed is trained again"))
-    run(tmp_path, seeds=3, points=5, steps=400, batch_size=128)
-    with refused("holds a study with steps 400, and steps is 300 now"):
-        run(tmp_path, seeds=3, points=5, steps=300, batch_size=128)
+def test_training_finds_the_phases_of_the_theory(tmp_path):
+    study = SuperpositionPhases(points=5, steps=400, batch_size=128, seeds=4)
+    results = do_tasks(study, tmp_path)
+    [section] = study.report(results).sections
+    assert np.mean(section.numbers["agree"]) >= 0.92
+    assert section.numbers["theory_flip"] == pytest.approx(0.745, abs=0.001)
+    assert results[FindLeastLoss(5)]["flip"] == pytest.approx(0.713, abs=0.001)
+    assert section.numbers["excess"].min() > -1e-4
+    assert f"at {sum(section.numbers['agree'])} of 25 points" in section.finding
+    maps = {chart.name: chart for chart in section.charts}
+    for name in ("theory", "trained"):
+        assert sum(len(series.x) for series in maps[f"phases-{name}"].series) == 25
+
+
+def test_finished_seeds_are_kept_and_other_settings_are_other_tasks():
+    few, many, longer = (
+        {task.key for task in SuperpositionPhases(5, steps, 128, seeds).tasks()}
+        for steps, seeds in ((400, 3), (400, 4), (300, 3))
+    )
+    assert len(many - few) == 1
+    assert few < many
+    assert few & longer == {FindLeastLoss(5).key}
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seeds": 1}, "an interval needs at least 2 seeds"),
-        ({"jobs": 0}, "jobs at least 1"),
+        ({"seeds": 1}, "seeds is 1; it must be"),
         ({"points": 8}, "points is 8; it must be odd and at least 3"),
         ({"points": 1}, "points is 1; it must be odd and at least 3"),
     ],
 )
-def test_wrong_numbers_are_refused_in_one_line(tmp_path, refused, options, message):
+def test_wrong_numbers_are_refused_in_one_line(refused, options, message):
     with refused(message):
-        run(tmp_path, **options)
+        SuperpositionPhases(**options)

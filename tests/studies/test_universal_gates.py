@@ -1,65 +1,105 @@
 import numpy as np
 import pytest
+from changed_results import Changed
+from doing_studies import do_tasks
 
-from zoo import ZooError
-from zoo.studies import universal_gates
-from zoo.studies.universal_gates_report import chosen
+from zoo.studies.universal_gates import Arm, UniversalGates, comparisons, errors, overall, places
 
-SMALL = {"n_features": 8, "widths": (6, 8), "steps": 40, "seeds": 2}
+WIDTHS = (6, 8)
+SMALL = UniversalGates(n_features=8, widths=WIDTHS, steps=40, seeds=2)
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    out = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(universal_gates, "do_all", lambda do, tasks, out, jobs: [do(task, out) for task in tasks])
-        return out, universal_gates.run(out, **SMALL)
+def results(tmp_path_factory):
+    return do_tasks(SMALL, tmp_path_factory.mktemp("study"))
 
 
-def cases(results, name="mean", **settings):
-    """Errors by case, mean over seeds, of the one run with these settings."""
-    [run] = chosen(results, **settings)
-    return np.array(run[name]).mean(0)
+@pytest.fixture(scope="module")
+def runs(results):
+    return {arm: results[SMALL.task(arm)] for arm in SMALL.arms()}
 
 
-def test_the_affine_readoff_errs_alike_in_all_cases(study):
-    for d in SMALL["widths"]:
-        assert cases(study[1], gate="and", method="affine", d_mlp=d).tolist() == [0.25] * 4
-        assert cases(study[1], gate="xor", method="affine", d_mlp=d).tolist() == [0.5] * 4
+def test_the_affine_readoff_errs_alike_in_all_cases(runs):
+    for d in WIDTHS:
+        assert errors(runs, "and", d, "affine").mean(0).tolist() == [0.25] * 4
+        assert errors(runs, "xor", d, "affine").mean(0).tolist() == [0.5] * 4
 
 
 @pytest.mark.parametrize("gate", ["and", "xor"])
-@pytest.mark.parametrize("d", SMALL["widths"])
-def test_no_trained_readoff_of_the_same_random_layer_beats_least_squares(study, gate, d):
-    settings = {"gate": gate, "d_mlp": d, "weights": "four", "p": 2}
-    best, trained = (np.array(chosen(study[1], method=m, **settings)[0]["rms"]) for m in ("least squares", "frozen"))
+@pytest.mark.parametrize("d", WIDTHS)
+def test_no_trained_readoff_of_the_same_random_layer_beats_least_squares(runs, gate, d):
+    best, trained = (errors(runs, gate, d, method, name="rms") for method in ("least squares", "frozen"))
     assert ((best**2).mean(1) <= (trained**2).mean(1) * 1.0001).all()
 
 
-def test_the_discriminant_is_right_on_average_where_the_gate_is_1(study):
-    for d in SMALL["widths"]:
-        assert cases(study[1], "bias", gate="and", method="discriminant", d_mlp=d)[3] == pytest.approx(0, abs=1e-4)
+def test_the_discriminant_is_right_on_average_where_the_gate_is_1(runs):
+    for d in WIDTHS:
+        assert errors(runs, "and", d, "discriminant", name="bias")[:, 3].mean() == pytest.approx(0, abs=1e-4)
 
 
-def test_every_exponent_and_weighting_is_trained_at_the_first_width(study):
-    arms = {(r["gate"], r["method"], r["weights"], r["p"]) for r in chosen(study[1], d_mlp=6)}
+def test_every_exponent_and_weighting_is_trained_at_the_first_width():
+    arms = {arm for arm in SMALL.arms() if arm.d_mlp == 6}
     for method in ("frozen", "trained"):
         for weights in ("natural", "ones", "four"):
-            assert {("and", method, weights, p) for p in (2, 3, 4, 6)} <= arms
-        assert {("xor", method, "four", p) for p in (2, 3, 4, 6)} | {("xor", method, "zero_one", 2)} <= arms
+            assert {Arm("and", 6, method, weights, p) for p in (2, 3, 4, 6)} <= arms
+        assert {Arm("xor", 6, method, "four", p) for p in (2, 3, 4, 6)} <= arms
+        assert Arm("xor", 6, method, "zero_one", 2) in arms
 
 
-def test_table_and_picture_are_written_and_nothing_is_done_twice(study, monkeypatch):
-    out, results = study
-    assert (out / "universal_gates.png").stat().st_size > 10_000
-    assert len((out / "table.md").read_text().splitlines()) == 2 + len(results)
-    left = []
-    monkeypatch.setattr(universal_gates, "do_all", lambda do, tasks, out, jobs: left.extend(tasks))
-    assert universal_gates.run(out, **SMALL) == results
-    assert not left
+def test_readoffs_that_are_computed_do_not_depend_on_how_long_others_are_trained():
+    longer = {task.key for task in UniversalGates(8, WIDTHS, 41, 2).tasks()}
+    assert {type(task).__name__ for task in SMALL.tasks() if task.key in longer} == {"ComputeReadoff"}
 
 
-@pytest.mark.parametrize("wrong", [{"seeds": 1}, {"n_features": 3}, {"steps": 0}, {"widths": (0,)}, {"steps": 41}])
-def test_wrong_arguments_and_other_settings_in_the_same_folder_are_refused(study, wrong):
-    with pytest.raises(ZooError):
-        universal_gates.run(study[0], **SMALL | wrong)
+def sections(results):
+    return {section.id: section for section in SMALL.report(results).sections}
+
+
+def test_findings_tell_the_numbers_of_the_results(results, runs):
+    found = sections(results)
+    for gate in ("and", "xor"):
+        mean = overall(runs, gate, 6, "trained").mean()
+        assert f"over the four {mean:.3f} [" in found["cases"].finding
+    assert f"AND {overall(runs, 'and', 6, 'trained').mean():.3f} [" in found["random-layers"].finding
+    assert len(found["losses"].tables[0].rows) == 2 * (3 * 4 + 4 + 1)
+
+
+def with_trained(results, error):
+    """Results whose networks with both layers trained err by so much in every case."""
+    changed = dict.fromkeys(("mean", "rms"), [[error] * 4] * 2)
+    trained = [SMALL.task(arm) for arm in SMALL.arms() if arm.method == "trained"]
+    return Changed(results, {task: results[task] | changed for task in trained})
+
+
+def test_the_headline_says_whether_training_wins(results, runs):
+    wins, loses = (SMALL.report(with_trained(results, error)) for error in (0.0, 100.0))
+    assert "beats the best readoff of random neurons at every width" in wins.verdict.headline
+    better = "training is better for AND at d = 6 and 8 and XOR at d = 6 and 8."
+    assert better in sections(with_trained(results, 0.0))["random-layers"].finding
+    assert "does not come up to the best readoff of random neurons at any width" in loses.verdict.headline
+    assert "compute neither gate with less error" in sections(with_trained(results, 100.0))["cases"].finding
+    mixed = [r | {"answer": answer} for r, answer in zip(comparisons(runs), ("better", "worse") * 2, strict=True)]
+    assert places(mixed, "better") == "AND at d = 6 and XOR at d = 6"
+    assert places(mixed, "undecided") == ""
+
+
+def test_training_is_compared_with_the_better_of_two_readoffs(runs):
+    first = comparisons(runs)[0]
+    closed = [overall(runs, "and", 6, method).mean() for method in ("least squares", "discriminant")]
+    assert first["best"].mean == pytest.approx(min(closed))
+    assert first["trained"].mean == pytest.approx(np.mean(runs[Arm("and", 6, "trained")]["mean"]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"seeds": 1}, "seeds is 1; it must be"),
+        ({"n_features": 3}, "n_features is 3"),
+        ({"steps": 0}, "steps is 0"),
+        ({"widths": (0,)}, "widths is 0"),
+        ({"widths": ()}, "at least 4 and 1 width are needed"),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_line(refused, wrong, message):
+    with refused(message):
+        UniversalGates(**wrong)

@@ -1,0 +1,261 @@
+"""Do networks with five or six features in two dimensions find the regular pentagon and the hexagon?"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from jsonargparse.typing import PositiveInt
+
+from zoo.estimates import Estimate, rate
+from zoo.report import Chart, Report, Section, Series, Table, Verdict
+from zoo.study import Result, Results, Study, Task, Work
+
+FEATURES = {5: "pentagon", 6: "hexagon"}
+SHAPES = {3: "triangle", 4: "square", 5: "pentagon", 6: "hexagon"}
+CLOSE = 0.01  # how far above the regular polygon's loss one still counts as it, as a share of that loss
+COLORS = ("first", "second", "third", "fourth")
+
+
+@dataclass(frozen=True)
+class TrainFeatures(Task):
+    """Networks with so many features in two dimensions, trained on the exact loss, side by side in one module."""
+
+    n_features: int
+    networks: int
+    steps: int
+
+    def do(self, work: Work) -> Result:
+        """By network: `loss`, `directions` (n, 2), `bias` and `dimensionality` (n), and how many features it `kept`."""
+        import lightning as L
+        import torch
+
+        from zoo.active_inputs import FixedActive
+        from zoo.callbacks.feature_geometry import REPRESENTED
+        from zoo.datamodules import SparseFeaturesDataModule
+        from zoo.metrics import feature_dimensionality
+        from zoo.models import AdamLinear, ToySuperposition
+        from zoo.models.toy.superposition import one_sparse_loss
+        from zoo.quiet_fit import fit
+
+        n = self.n_features
+        L.seed_everything(0, verbose=False)
+        data = SparseFeaturesDataModule(n, FixedActive(1), "uniform", n_seeds=self.networks, batch_size=64)
+        module = ToySuperposition(n, 2, self.networks, loss="one_sparse", optimizer=AdamLinear(0.01, 0, 0.5))
+        fit(module, data, self.steps)
+        W_in, b = module.net.W_in.detach().double(), module.net.b.detach().double()
+        found = {"loss": one_sparse_loss(W_in, b, torch.ones(n)), "directions": W_in, "bias": b}
+        found["dimensionality"] = feature_dimensionality(W_in)
+        kept = (np.linalg.norm(W_in.numpy(), axis=2) > REPRESENTED).sum(1)
+        return {name: value.tolist() for name, value in found.items()} | {"kept": kept.tolist()}
+
+    def seconds(self) -> float:
+        """Mostly the overhead of a step."""
+        return 0.1 + 0.0017 * self.steps
+
+
+@dataclass(frozen=True)
+class FindRegular(Task):
+    """The best regular polygon in which so many of the features share two dimensions and the others stay at 0."""
+
+    n_features: int
+    corners: int
+
+    def do(self, work: Work) -> Result:
+        """Its `loss` per active input, the `length` of a direction, and `bias`.
+
+        They minimise the exact loss over the directions' length and the biases of features that are kept and that are
+        not, alone.
+        """
+        import torch
+        from scipy import optimize
+
+        from zoo.models.toy.superposition import one_sparse_loss
+
+        angles = 2 * math.pi * torch.arange(self.n_features, dtype=torch.float64) / self.corners
+        kept = torch.arange(self.n_features) < self.corners
+        circle = torch.stack([angles.cos(), angles.sin()], 1) * kept.unsqueeze(1)
+
+        def loss(point: np.ndarray) -> float:
+            length, on, off = (float(value) for value in point)
+            b = torch.where(kept, on, off).double().unsqueeze(0)
+            return float(one_sparse_loss(length * circle.unsqueeze(0), b, torch.ones(self.n_features)))
+
+        options = {"xatol": 1e-9, "fatol": 1e-13, "maxiter": 5000}
+        starts = [(1.0, -0.2, 0.1), (1.3, -0.6, 0.1)]
+        found: Any = min(
+            (optimize.minimize(loss, start, method="Nelder-Mead", options=options) for start in starts),
+            key=lambda one: float(one.fun),
+        )
+        return {"loss": float(found.fun), "length": abs(float(found.x[0])), "bias": float(found.x[1])}
+
+    def seconds(self) -> float:
+        """Measured."""
+        return 0.1
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """Networks with so many features, and the regular polygons.
+
+    Args:
+        n_features: Features.
+        loss: Of every network, per active input.
+        directions: Of every network's features, (networks, n, 2).
+        bias: Of every network's features.
+        dimensionality: The same.
+        kept: How many features every network keeps.
+        regular: `loss`, `length` and `bias` of the regular polygons with so many corners.
+        reach: How many networks find the one with all corners.
+        share: The same as a share.
+        best: The network of least loss: its place, `loss`, mean `length` of a direction, and mean `bias`.
+    """
+
+    n_features: int
+    loss: list[float]
+    directions: list[Any]
+    bias: list[Any]
+    dimensionality: list[Any]
+    kept: list[int]
+    regular: dict[str, Result]
+    reach: int
+    share: Estimate
+    best: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the regular polygon."""
+        return FEATURES[self.n_features]
+
+    @property
+    def wanted(self) -> Result:
+        """The regular polygon."""
+        return self.regular[str(self.n_features)]
+
+
+@dataclass(frozen=True)
+class Polygons(Study):
+    """Networks represent one active feature of five or of six in two dimensions; their shapes are compared.
+
+    The regular polygon is the best arrangement that is known; others end with a feature at zero and the next smaller
+    shape.
+
+    Args:
+        networks: Networks for each number of features.
+        steps: Optimizer steps.
+    """
+
+    networks: PositiveInt = 64
+    steps: PositiveInt = 3000
+
+    def tasks(self) -> Sequence[Task]:
+        """Training for each number of features, and the regular polygons."""
+        found: list[Task] = [TrainFeatures(n, self.networks, self.steps) for n in FEATURES]
+        return [*found, *(FindRegular(n, corners) for n in FEATURES for corners in range(3, n + 1))]
+
+    def report(self, results: Results) -> Report:
+        """How many networks find the regular polygons, and what the others find."""
+        polygons = [self._judge(n, results) for n in FEATURES]
+        told = [
+            f"{p.reach} of {self.networks} networks reach the {p.name} (share {p.share:.2f}); the best has a loss of "
+            f"{p.best['loss']:.6f} per input (the regular one {p.wanted['loss']:.6f}), directions of length "
+            f"{p.best['length']:.4f} ({p.wanted['length']:.4f}) and a bias of {p.best['bias']:.4f} "
+            f"({p.wanted['bias']:.4f})"
+            for p in polygons
+        ]
+        section = Section(
+            "polygons",
+            "In which shapes do five and six features share two dimensions?",
+            f"{'. '.join(told)}.",
+            tables=[_table(polygons)],
+            charts=[*map(_directions, polygons), _losses(polygons)],
+            null_models=(
+                "The regular polygons, found by minimising the exact loss over the length of the directions and the "
+                "biases alone, also those that leave features out."
+            ),
+            not_shown=(
+                "More features and dimensions, importances that differ, correlated features, other distributions of "
+                "their size. Absolute values computed in superposition (toy/absolute_value.yaml trains them). How "
+                "often a network reaches a polygon depends on how it is initialised and trained."
+            ),
+            numbers={"polygons": [asdict(polygon) for polygon in polygons]},
+        )
+        evidence = [
+            [f"Is the {p.name} found?", f"{p.reach} of {self.networks} networks, share {p.share:.2f}", yes(p.reach)]
+            for p in polygons
+        ]
+        certainty = f"Brackets are 95 % Wilson intervals of shares of {self.networks} networks."
+        numbers = {"evidence": evidence, "networks": self.networks, "polygons": {p.name: p.share for p in polygons}}
+        table = Table(["question", "measured", "answer"], evidence).markdown()
+        subject = f"{self.networks} networks each, trained on one active feature in two dimensions"
+        return Report(subject, Verdict(f"{_answer(polygons)}.", certainty, table, numbers), [section])
+
+    def _judge(self, n: int, results: Results) -> Polygon:
+        run = results[TrainFeatures(n, self.networks, self.steps)]
+        regular = {str(corners): results[FindRegular(n, corners)] for corners in range(3, n + 1)}
+        loss = np.array(run["loss"])
+        reach, k = int((loss <= (1 + CLOSE) * regular[str(n)]["loss"]).sum()), int(loss.argmin())
+        length = float(np.linalg.norm(np.array(run["directions"][k]), axis=1).mean())
+        best = {"network": k, "loss": run["loss"][k], "length": length, "bias": float(np.array(run["bias"][k]).mean())}
+        return Polygon(n, **run, regular=regular, reach=reach, share=rate(reach, len(loss)), best=best)
+
+
+def yes(count: int) -> str:
+    """Whether there is one."""
+    return "yes" if count else "no"
+
+
+def _answer(polygons: Sequence[Polygon]) -> str:
+    found, missed = ([p.name for p in polygons if bool(p.reach) == hit] for hit in (True, False))
+    if not found:
+        return f"No network with features in two dimensions finds the {' or the '.join(missed)}"
+    return f"Features in two dimensions find the {' and the '.join(found)}" + (
+        f", but not the {' or the '.join(missed)}" if missed else ""
+    )
+
+
+def _table(polygons: Sequence[Polygon]) -> Table:
+    columns = ["features", "networks that reach it", "share", "loss per input: regular", "loss of the best"]
+    columns += ["length: regular", "length of the best", "bias: regular", "bias of the best"]
+    columns += ["dimensionality of a feature", "the same, regular", "features kept: networks"]
+    rows: list[list[Any]] = []
+    for p in polygons:
+        kept = ", ".join(f"{k}: {p.kept.count(k)}" for k in sorted(set(p.kept)))
+        pairs = [value for key in ("loss", "length", "bias") for value in (p.wanted[key], p.best[key])]
+        dimensions = float(np.mean(p.dimensionality[p.best["network"]])), 2 / p.n_features
+        rows.append([f"{p.n_features}: {p.name}", f"{p.reach} of {len(p.loss)}", p.share, *pairs, *dimensions, kept])
+    note = f"A network reaches a polygon if its loss is at most {100 * CLOSE:g} % above."
+    return Table(columns, rows, 5, f"{note} Of shares: 95 % Wilson intervals.")
+
+
+def _directions(p: Polygon) -> Chart:
+    W = np.array(p.directions[p.best["network"]])
+    order = np.argsort(np.arctan2(W[:, 1], W[:, 0]))
+    around, labels = W[[*order, order[0]]], [str(i + 1) for i in range(p.n_features)]
+    x, y = W.T.tolist()
+    return Chart(
+        f"polygons-{p.name}",
+        f"{p.n_features} features in 2 dimensions: the best network",
+        [
+            Series("shape", around[:, 0].tolist(), around[:, 1].tolist(), "dotted", color=COLORS[1]),
+            Series("features", x, y, "points", labels=labels, written=True, color=COLORS[0]),
+        ],
+        map=True,
+        caption=f"Directions of the network of least loss among {len(p.loss)}.",
+    )
+
+
+def _losses(polygons: Sequence[Polygon]) -> Chart:
+    lines = []
+    for p, color in zip(polygons, cycle(COLORS)):
+        name, losses = f"{p.n_features} features", sorted(p.loss)
+        lines.append(Series(name, list(range(1, len(losses) + 1)), losses, "points", color=color))
+        for corners in (p.n_features, p.n_features - 1):
+            told = f"regular {SHAPES[corners]}" + ("" if corners == p.n_features else ", one feature left out")
+            level = [p.regular[str(corners)]["loss"]] * 2
+            lines.append(Series(name, [1, len(losses)], level, "dashed", labels=[told] * 2, color=color))
+    caption = "Dashed: the regular polygon of all features, and that of all but one, above it."
+    title, labels = "Losses of all networks, in order", ("network", "loss per active input")
+    return Chart("polygons-losses", title, lines, *labels, caption=caption)

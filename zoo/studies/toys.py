@@ -1,0 +1,65 @@
+"""What do toys of superposition, and of computation in superposition, show?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.report import Report, Table, Verdict
+from zoo.studies.attention_features import AttentionFeatures
+from zoo.studies.explicit_gates import ExplicitGates
+from zoo.studies.polygons import Polygons
+from zoo.studies.superposition_phases import SuperpositionPhases
+from zoo.studies.universal_gates import UniversalGates
+from zoo.study import AtLeastTwo, NotTested, Study
+from zoo.wording import listed
+
+
+@dataclass(frozen=True)
+class Toys(Study):
+    """All studies of small networks whose right answers are known.
+
+    Args:
+        seeds: Draws, or networks, of every part; by default as many as each part has by itself. Polygons are of as many
+            networks as always.
+    """
+
+    seeds: AtLeastTwo | None = None
+
+    def parts(self) -> Mapping[str, Study]:
+        """Features in few dimensions, gates, and attention."""
+        seeds: dict[str, Any] = {} if self.seeds is None else {"seeds": self.seeds}
+        studies = (
+            Polygons(),
+            SuperpositionPhases(**seeds),
+            ExplicitGates(**seeds),
+            UniversalGates(**seeds),
+            AttentionFeatures(**seeds),
+        )
+        return {study.name: study for study in studies}
+
+    def report_of_parts(self, parts: Mapping[str, Report | NotTested]) -> Report:
+        """The answers of all parts together."""
+        told = {name: part.verdict for name, part in parts.items() if isinstance(part, Report)}
+        subject = (
+            "Small networks whose right answers are known: features in fewer dimensions, gates of pairs of sparse "
+            "inputs, and attention heads."
+        )
+        return Report(subject, _verdict(told, [name for name in parts if name not in told]), self.sections(parts))
+
+
+def _verdict(told: Mapping[str, Verdict], missing: list[str]) -> Verdict:
+    """What the verdicts of parts say.
+
+    Args:
+        told: By part.
+        missing: Names of parts that have none.
+    """
+    absent = f"Without an answer: {listed(missing)}." if missing else ""
+    if not told:
+        return Verdict("No answer yet.", absent)
+    evidence = [row for verdict in told.values() for row in verdict.numbers["evidence"]]
+    table = Table(["question", "measured", "answer"], evidence).markdown()
+    headline = " ".join(verdict.headline for verdict in told.values())
+    numbers = {name: verdict.numbers for name, verdict in told.items()}
+    certainty = [f"- {name}: {verdict.certainty}" for name, verdict in told.items()]
+    return Verdict(headline, "\n".join([*certainty, *([f"\n{absent}"] if absent else [])]), table, numbers)
