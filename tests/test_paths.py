@@ -17,7 +17,7 @@ from zoo.datamodules.activation_store import ActivationStore
 from zoo.models import GPT2
 from zoo.paths import expanded
 from zoo.rebuild import rebuild
-from zoo.studies.tasks import check_folder
+from zoo.running.folder import ResultsFolder
 
 ROOT = Path(__file__).parents[1]
 TOY = ("--config", str(ROOT / "cli_configs" / "toy" / "pentagon.yaml"), "--data.n_seeds", "2", "--data.batch_size", "8")
@@ -123,7 +123,7 @@ def test_a_variable_that_is_not_set_stays_as_it_is_written(monkeypatch):
     [
         (lambda corpus: TextDataModule(corpus, TrainedBPE(300), 16, 4).prepare_data(), "ZOO_CACHE"),
         (lambda corpus: ActivationStore(Path("/proc/nowhere/a"), "").save("x", torch.zeros(1)), "data.activations_dir"),
-        (lambda corpus: check_folder(Path("/proc/nowhere/s"), {}), "--out"),
+        (lambda corpus: ResultsFolder(Path("/proc/nowhere/s")).make(), "--out"),
     ],
     ids=["tokens", "activations", "a study"],
 )

@@ -100,10 +100,6 @@ class CodeWithoutLearning(Task):
 def _data(task: TrainAutoencoder | CodeWithoutLearning, work: Work) -> Any:
     settings: dict[str, Any] = {"batch_size": task.batch_size, "seed": task.seed}
     settings["frequency_power"] = task.frequency_power
-        "batch_size": task.batch_size,
-        "frequency_power": task.frequency_power,
-        "seed": task.seed,
-    }
     return datamodule(work[task.rows], task.matrix, task.d_sae, task.seed, **settings)
 
 
