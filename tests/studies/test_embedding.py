@@ -210,7 +210,7 @@ def test_the_error_over_pretraining_of_rows_without_tokens(small_study, tmp_path
     assert not sections["atom-neighbours"].tested
     assert not sections["binding"].tested
     assert "tokens of the rows are not known" in sections["binding"].finding
-    assert "atom-neighbours, binding" in written.verdict.certainty
+    assert "sparse-rows, atom-neighbours, row-reset, binding" in written.verdict.certainty
     pretraining = sections["pretraining"]
     errors = [error.mean for error in pretraining.numbers["embedding"]]
     assert errors[0] > 0.15 > 0.05 > errors[-1]
