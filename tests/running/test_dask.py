@@ -103,16 +103,18 @@ def test_tasks_that_fail_or_end_their_worker_are_named(dask, folder):
     assert max(Counter(begun(dask.folder)).values()) == 4
 
 
-def test_tasks_on_a_gpu_go_to_workers_with_one_and_large_results_are_sent_once(dask, folder, monkeypatch):
+def test_tasks_go_where_they_can_be_done_and_large_results_are_sent_to_them(dask, folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(cluster, "SENT_WITH_TASK", 0)
     text = (folder / "mine.py").read_text()
     text = text.replace('"device": work.device', '"device": work.device, "worker": os.environ["WORKER"]')
-    (folder / "mine.py").write_text(text.replace("Do sums", "Do the sums"))
+    (folder / "mine.py").write_text(text.replace("    n: int\n", "    here = True\n    n: int\n"))
+    monkeypatch.setenv("MINE_LOG", str(folder / "begun.txt"))
     assert main(["study", "mine.py", "--out", "out", "--scheduler", dask.address, "--device", "cuda"]) == 0
     sys.modules.pop("mine", None)
     found = [r["result"] for name, r in results(folder / "out").items() if name.startswith("Sum") and "json" in name]
     assert [(one["device"], one["worker"]) for one in found] == [("cuda", "with_gpu")] * 6
+    assert len(begun(folder)) == 6
     assert [row[4].split(" ")[0] for row in read(folder / "out")["costs"]["rows"]] == ["cpu", "cuda", ""]
 
 
