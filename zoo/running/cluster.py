@@ -1,5 +1,6 @@
 """Tasks on a Dask cluster."""
 
+import logging
 import os
 import pickle
 import queue
@@ -55,6 +56,7 @@ class Cluster:
             self.client = Client(address, timeout=CONNECT_WITHIN, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise ZooError(f"no Dask scheduler answers at {address}: {error or 'time is up'}") from None
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # the run itself tells what matters
         self.address, self.results, self.device = address, results, device
         self.home = Processes(1, results, "cpu", file)  # for tasks that read files of this machine
         self.running: dict[Any, Task] = {}  # by future
