@@ -89,8 +89,9 @@ class Processes:
 
     def stop(self) -> None:
         """End all processes, whatever they do."""
-        for executor in self.workers.values():
-            for process in list((executor._processes or {}).values()):
+        busy = {n for _, n in self.running.values()}
+        for n, executor in self.workers.items():
+            for process in list((executor._processes or {}).values()) if n in busy else []:
                 process.kill()
             executor.shutdown(wait=True, cancel_futures=True)
 
