@@ -59,7 +59,7 @@ FLOORS = {
     7: ["studies", "study_command"],
 }
 FLOORS[1] += ["dictionary_learning", "hugging_face", "null_models", "paths", "saelens", "source", "source_files"]
-FLOORS[1] += ["sources", "sparsify", "token_texts", "near_neighbours", "untrained_rows"]
+FLOORS[1] += ["sparsify", "token_texts", "near_neighbours", "untrained_rows"]
 FLOORS = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 

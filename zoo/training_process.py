@@ -32,9 +32,9 @@ def config_texts(config: str) -> tuple[str, ...]:
         files = expand_configs(["--config", config])[1::2]
         return tuple(_without_base(Path(file).read_text("utf-8")) for file in files)
     from zoo.rebuild import portable
-    from zoo.training_text import provenance
+    from zoo.source import Source
 
-    made_by = provenance(config).get("config")
+    made_by = Source.open(config).provenance().get("config")
     if not made_by:
         raise ZooError(f"{config} does not say how it was made; name a config")
     return (yaml.safe_dump(portable(made_by), sort_keys=False),)

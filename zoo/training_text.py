@@ -7,11 +7,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 import zoo.datamodules
-from zoo import sources
 from zoo.cli import ZooParser
 from zoo.config_files import expand_configs, read_config
 from zoo.datamodules import TextDataModule, TokenizerFile
 from zoo.errors import ZooError
+from zoo.source import Source
 
 
 def training_text(source: str, config: str | None, vocab_size: int) -> tuple[TextDataModule, list[str]]:
@@ -29,7 +29,7 @@ def training_text(source: str, config: str | None, vocab_size: int) -> tuple[Tex
         ZooError: If the model does not say what it was trained on, or the tokens are not the model's.
     """
     notes: list[str] = []
-    told = provenance(source)
+    told = Source.open(source).provenance()
     if config is not None:
         words = expand_configs(["--config", config])
         parts = [read_config(Path(word)).get("data") for word in words[1::2]]
@@ -39,7 +39,7 @@ def training_text(source: str, config: str | None, vocab_size: int) -> tuple[Tex
     data = _datamodule([part for part in parts if part], made_by)
     if data.vocab_size != vocab_size:
         raise ZooError(f"the tokenizer of {made_by} has {data.vocab_size} tokens, and {source} knows {vocab_size}")
-    tokenizer = sources.tokenizer_json(source)
+    tokenizer = Source.open(source).tokenizer_json()
     before, now = told.get("corpus_fingerprint"), data.cache.corpus_fingerprint
     if before is not None and before != now:
         notes.append("the text is not the one the model was trained on, such as that of another version of Python")
@@ -52,13 +52,6 @@ def training_text(source: str, config: str | None, vocab_size: int) -> tuple[Tex
     elif Tokenizer.from_str(tokenizer).get_vocab() != data.tokenizer.get_vocab():
         raise ZooError(f"the tokenizer of {made_by} is not the one that came with {source}")
     return data, notes
-
-
-def provenance(source: str) -> dict[str, Any]:
-    """What a model says of its training: the config, the corpus's fingerprint and more; empty if nothing."""
-    path = sources.run_checkpoint(source, None)
-    part = sources.read_lightning(Path(path))[1] if str(path).endswith(".ckpt") else sources.zoo_part(path)
-    return dict((part or {}).get("provenance") or {})
 
 
 def _datamodule(parts: list[dict[str, Any]], made_by: str) -> TextDataModule:

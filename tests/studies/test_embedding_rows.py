@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from zoo import sources
 from zoo.shared_tasks.rows import Rows, UntrainedRows
 from zoo.source import Source
 from zoo.studies.untrained_rows import UntrainedRowsStudy
@@ -106,7 +105,8 @@ def test_a_row_that_is_untrained_in_one_run_is_set_aside_in_all(tmp_path):
 @pytest.mark.parametrize("name", ["gpt2-mini.learned", "gpt2-stdlib.learned"])
 def test_only_tokens_that_hardly_ever_occur_are_set_aside_in_the_zoos_own(name, tmp_path):
     found, _, _ = judged(tmp_path, name)
-    counts, names = sources.token_counts(name), sources.token_strings(name)
+    source = Source.open(name)
+    counts, names = source.token_counts(), source.token_strings()
     aside = {name for names in found["aside"].values() for name in names}
     assert {token for token, count in zip(names, counts, strict=True) if count == 0} <= aside
     assert all(count <= 15 for token, count in zip(names, counts, strict=True) if token in aside)

@@ -10,7 +10,7 @@ from killed_runs import forked
 from processes import ROOT
 from small_gpt2 import network
 
-from zoo import checkpoints, sources, study_command, training_process
+from zoo import checkpoints, embedding, study_command, training_process
 from zoo.__main__ import main
 from zoo.callbacks import tables_and_pictures
 from zoo.errors import ZooError
@@ -221,7 +221,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers_even_in_another_place(tmp_path
     resumed = run.do(Work(results, tmp_path / "moved"))
     assert [step for step, _ in whole["curve"]] == [10, 20]
     assert resumed["curve"] == whole["curve"]
-    rows_of = [sources.embedding(tmp_path / name / "run").numpy() for name in ("whole", "moved")]
+    rows_of = [embedding(tmp_path / name / "run").numpy() for name in ("whole", "moved")]
     assert np.array_equal(*rows_of)
     assert np.array_equal(rows_of[0], (results[other] if run.needs() else whole)["W_E"])
 

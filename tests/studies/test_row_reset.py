@@ -10,12 +10,13 @@ from doing_studies import do_tasks
 from small_corpus import make_corpus
 from small_gpt2 import network
 
-from zoo import checkpoints, sources
+from zoo import checkpoints
 from zoo.datamodules import LocalFiles, TextDataModule, TrainedBPE
 from zoo.estimates import UNKNOWN, Estimate
 from zoo.models import ReLUSAE
 from zoo.report import write
 from zoo.running.folder import Cost, ResultsFolder
+from zoo.source import Source
 from zoo.studies import row_reset
 from zoo.studies.row_reset import FineTune, RowReset
 from zoo.study import Work
@@ -203,7 +204,7 @@ def test_the_text_is_that_of_the_models_training_or_of_a_config_with_its_bases(h
 def test_other_text_is_read_in_the_models_own_tokens_and_noted(home):
     data, notes = training_text(str(home / "changed"), None, 300)
     assert "not the one the model was trained on" in notes[0]
-    assert data.tokenizer.to_str() == sources.tokenizer_json(home / "gpt2")
+    assert data.tokenizer.to_str() == Source.open(home / "gpt2").tokenizer_json()
     assert "no tokenizer of its own" in training_text(str(home / "untold"), str(home / "text.yaml"), 300)[1][0]
 
 

@@ -93,14 +93,14 @@ class TrainingRun(Task):
         """Validation loss over training, [optimizer step, nats per token], and `W_E` if it is learned."""
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        from zoo import sources
+        from zoo.source import Source
 
         words = [*self._rows(work), "--model.tied", TIED[self.tied], "--seed_everything", str(self.seed)]
         folder = fit(self.configs, [*words, *self.fit_arguments], work.folder, work.device)
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
         losses = {event.step + 1: event.value for event in events.Scalars("val/loss")}
         found: Result = {"curve": [list(point) for point in sorted(losses.items())]}
-        return found | ({"W_E": sources.embedding(folder).numpy()} if self.rows == "learned" else {})
+        return found | ({"W_E": Source.open(folder).embedding().numpy()} if self.rows == "learned" else {})
 
     def seconds(self) -> float | None:
         """Of a network of the size of those in cli_configs/gpt2/."""
