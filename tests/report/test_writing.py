@@ -8,7 +8,7 @@ from PIL import Image
 from small_report import charts, small_report
 
 from zoo.estimates import Estimate
-from zoo.report import Section, Table, read, write
+from zoo.report import Report, Section, Table, Verdict, read, write
 
 
 @pytest.fixture
@@ -108,9 +108,13 @@ def test_names_that_are_no_names_of_files_or_come_twice_are_refused(change, mess
         write(dataclasses.replace(report, sections=change(report.sections)), tmp_path / "out")
 
 
-def test_a_table_as_csv_has_the_ends_of_intervals():
+def test_a_table_as_csv_has_the_ends_of_intervals(tmp_path):
     table = Table(["a", "b"], [["x, y", Estimate(1 / 3, 0.25, 0.5, 3)], [2, None]])
-    assert table.csv() == f'a,b,"b, low","b, high"\n"x, y",{1 / 3},0.25,0.5\n2,,,\n'
+    written = f'a,b,"b, low","b, high"\n"x, y",{1 / 3},0.25,0.5\n2,,,\n'
+    assert table.csv() == written
+    section = Section("the part, one", "A question?", "An answer.", tables=["words", table])
+    write(Report("", Verdict("An answer.", ""), [section]), tmp_path)
+    assert (tmp_path / "tables" / "the-part-one.csv").read_text("utf-8") == written
 
 
 GOOD = {"schema": "superposition-zoo/report", "schema_version": 1, "verdict": {}, "sections": []}

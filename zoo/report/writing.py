@@ -11,6 +11,7 @@ from zoo.report.colors import colors
 from zoo.report.document import Report, Section
 from zoo.report.page import find_picture, html
 from zoo.report.plain import plain
+from zoo.report.table import Table
 from zoo.report.versions import versions
 
 SCHEMA = "superposition-zoo/report"
@@ -18,7 +19,9 @@ SCHEMA_VERSION = 2  # of version 1 the tables of a section and the costs were on
 
 
 def write(report: Report, out: Path) -> None:
-    """Write `report.html`, `report.json`, `table.md`, and every chart and picture in `figures/`; each file in one go.
+    """Write `report.html`, `report.json`, `table.md`, charts and pictures in `figures/`, and tables as CSV in `tables/`.
+
+    Every file is written whole or not at all.
 
     Args:
         report: What it says.
@@ -46,6 +49,11 @@ def write(report: Report, out: Path) -> None:
             found, file = find_picture(picture, out), figures / picture.name
             if found.resolve() != file.resolve():
                 _put(file, found.read_bytes())
+        tables = [table for table in section.tables if isinstance(table, Table)]
+        for number, table in enumerate(tables, 1):
+            name = re.sub(r"[^\w.-]+", "-", section.id) + (f"-{number}" if len(tables) > 1 else "")
+            (out / "tables").mkdir(exist_ok=True)
+            _put(out / "tables" / f"{name}.csv", table.csv().encode("utf-8"))
     _put(out / "table.md", _tables(report).encode("utf-8"))
     _put(out / "report.json", (content + "\n").encode("ascii"))
     _put(out / "report.html", page.encode("utf-8"))
