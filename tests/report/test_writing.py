@@ -26,7 +26,8 @@ def strict(text):
 
 
 def test_a_report_is_a_page_its_data_and_its_pictures(written):
-    assert sorted(path.name for path in written.iterdir()) == ["figures", "report.html", "report.json", "table.md"]
+    files = ["figures", "report.html", "report.json", "table.md", "tables"]
+    assert sorted(path.name for path in written.iterdir()) == files
     names = sorted(path.name for path in (written / "figures").iterdir())
     assert names == sorted([*(f"{chart.name}.png" for chart in charts()), "panels.png"])
     for name in names:

@@ -19,7 +19,7 @@ SCHEMA_VERSION = 2  # of version 1 the tables of a section and the costs were on
 
 
 def write(report: Report, out: Path) -> None:
-    """Write `report.html`, `report.json`, `table.md`, charts and pictures in `figures/`, and tables as CSV in `tables/`.
+    """Write `report.html`, `report.json`, `table.md`, pictures in `figures/`, and tables as CSV in `tables/`.
 
     Every file is written whole or not at all.
 
