@@ -190,7 +190,8 @@ def _of_value(message: str) -> str:
 
     key = next(iter(re.findall(r'Parser key "([^"]+)"', message)), "")
     if match := re.search(r"(\S+) does not conform to restriction (.*)", message):
-        return f"{key} is {match[1]}; it must be {rule_of(match[2])}"
+        given = re.search(r"Given value: (.*)", message)  # of a setting that may also be empty
+        return f"{key} is {given[1] if given else match[1]}; it must be {rule_of(match[2])}"
     if match := re.search(r"invalid literal for int.*: (.*)|could not convert string to float: (.*)", message):
         return f"{key} is {match[1] or match[2]}; a {'whole number' if match[1] else 'number'} is needed"
     if match := re.search(r"Expected a <class '(\w+)'>. Got value: (.*)", message):

@@ -31,6 +31,7 @@ from zoo.studies.row_reset import RowReset
 from zoo.studies.sparse_rows import BASELINE_L0, SparseRows
 from zoo.studies.untrained_rows import UntrainedRowsStudy
 from zoo.study import AtLeastTwo, NotTested, Study
+from zoo.wording import listed
 
 DEFAULT = "gpt2-mini.learned"
 ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-matched", "frozen copied")
@@ -410,8 +411,4 @@ def _of_training(gap: Estimate | None, answer: Answer, margin: float) -> str:
 
 def _structure(structures: Sequence[tuple[str, str]]) -> str:
     kinds = {kind: [name for own, name in structures if own == kind] for kind in STRUCTURES}
-    return "; ".join(STRUCTURES[kind].format(_listed(names)) for kind, names in kinds.items() if names)
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return "; ".join(STRUCTURES[kind].format(listed(names)) for kind, names in kinds.items() if names)
