@@ -16,8 +16,9 @@ from zoo.__main__ import main
 from zoo.callbacks import EmbeddingDrift
 from zoo.datamodules import ActivationsDataModule, EmbeddingRowsDataModule, LocalFiles
 from zoo.models import AdamWCosine, FrozenEmbeddingGPT2
+from zoo.shared_tasks.rows import UntrainedRows
 from zoo.source import Source
-from zoo.studies.embedding import rows as study_rows
+from zoo.study import Work
 
 N_TOKENS, N_ROWS = 300, 320
 
@@ -129,7 +130,7 @@ def test_counts_that_fit_neither_rows_nor_tokens_are_refused(counted, tmp_path, 
     def make(source):
         if read == "rows":
             return EmbeddingRowsDataModule(source)
-        return study_rows.prepare(tmp_path / "out", [source], [None], None, False)
+        return UntrainedRows((Source.open(source),), None).do(Work({}, tmp_path))
 
     with refused("has counts of 299 tokens and an embedding of 320 rows; its tokenizer has 300 tokens"):
         make(counted(299))
@@ -138,10 +139,10 @@ def test_counts_that_fit_neither_rows_nor_tokens_are_refused(counted, tmp_path, 
 
 
 def test_a_study_sets_rows_without_a_token_aside(counted, tmp_path):
-    prepared = study_rows.prepare(tmp_path / "out", [counted(N_TOKENS)], [None], None, False)
+    found = UntrainedRows((Source.open(counted(N_TOKENS)),), None).do(Work({}, tmp_path))
     never = int((Source.open(counted(N_TOKENS)).token_counts() == 0).sum()) + 20
-    assert (prepared["n_tokens"], prepared["never_occur"]) == (N_ROWS, never)
-    assert prepared["n_rows"] <= N_ROWS - never
+    assert (found["n_tokens"], found["never_occur"]) == (N_ROWS, never)
+    assert found["untrained"] >= never
 
 
 # Settings that follow the data, on the command line.

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 else:
     AtLeastTwo = restricted_number_type("AtLeastTwo", int, (">=", 2))
 
+SHORT = 60  # characters of a field's value in a task's name
+
 Result = dict[str, Any]  # numbers, texts, lists and dicts of them; values that are NumPy arrays are stored as such
 
 
@@ -283,6 +285,6 @@ def _plain_number(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     if isinstance(value, Task):
-        return type(value).__name__
+        return text if len(text := str(value)) <= SHORT else type(value).__name__
     text = value.name if hasattr(value, "name") else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= SHORT else f"{text[: SHORT - 3]}..."
