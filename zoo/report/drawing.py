@@ -6,10 +6,12 @@ from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from zoo.report.chart import Chart
 from zoo.report.colors import color_name
@@ -17,6 +19,7 @@ from zoo.report.labels import label, lines
 from zoo.report.points import Points, categories, points, ranges, sides
 
 WIDTH, HEIGHT, DPI = 6.4, 4.4, 150
+FEW_DECADES = 1000  # times as high as low
 DASHES: dict[str, Any] = {"line": "-", "dashed": "--", "dotted": ":"}
 ALIGN = ({-1: "right", 0: "center", 1: "left"}, {-1: "top", 0: "center", 1: "bottom"})
 
@@ -87,8 +90,10 @@ def _axes(axes: Axes, chart: Chart, drawn: Sequence[Points], names: Sequence[str
         spine.set_color("#dddddd" if chart.map else "#999999")
     if chart.log_x:
         axes.set_xscale("log")
+        _plain_ticks(axes.xaxis)
     if chart.log_y:
         axes.set_yscale("log")
+        _plain_ticks(axes.yaxis)
     if chart.map:
         across, up = ranges(chart, drawn)
         axes.set(xlim=across, ylim=up, xticks=[], yticks=[])
@@ -102,6 +107,15 @@ def _axes(axes: Axes, chart: Chart, drawn: Sequence[Points], names: Sequence[str
         seen = [_lines(name, 16) for name in names]
         axes.set_xticks(range(len(names)), seen, parse_math=False, **turned)
         axes.set_xlim(-0.6, len(names) - 0.4)
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Numbers in full on a logarithmic axis over few decades: 0.1, 0.2, 0.5, 1, ..."""
+    low, high = axis.get_view_interval()
+    if low > 0 and high / low < FEW_DECADES:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low > 10 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Figure, chart: Chart, colors: Mapping[str, str]) -> None:

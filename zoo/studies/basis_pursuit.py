@@ -506,7 +506,7 @@ class Lines:
         for matrix in present:
             bound = zip(*(self.all(last, matrix, k) for k in ("gaussian_bits_per_row", "fvu_at_bits")), strict=True)
             x, y = np.array(sorted(bound)).T.tolist()
-            bits.append(Series(f"{matrix}, a Gaussian's bound", x, y, "dotted", color=matrix))
+            bits.append(Series(matrix, x, y, "dotted", labels=["a Gaussian's bound"] * len(x)))
         alike = []
         for matrix in present:
             for style, key in (("line", "cosine"), ("dotted", "cosine_of_rows")):
@@ -514,15 +514,20 @@ class Lines:
                 points = sorted(
                     {(r["penalty"], float(np.mean([q[key] for q in own if q["penalty"] == r["penalty"]]))) for r in own}
                 )
-                name = matrix if style == "line" else f"{matrix}, random rows"
                 x, y = np.array(points).T.tolist()
-                alike.append(Series(name, x, y, style, color=matrix))  # type: ignore[arg-type]
+                alike.append(Series(matrix, x, y, style))  # type: ignore[arg-type]
         shrunk = [self._banded(m, last, m, "penalty", "fvu") for m in present]
         pursued = [self._banded(m, last, m, "penalty", "fvu_pursued") for m in present]
         bands, name = "Bands: 95 %.", self.study.name
         return [
             Chart(
-                f"{name}-fvu", "Held-out error", held_out + trained, "L0", "FVU, debiased", log_x=True, caption=bands
+                f"{name}-fvu",
+                "Held-out error",
+                held_out + trained,
+                "L0",
+                "FVU, debiased",
+                log_x=True,
+                caption=f"{bands} Dotted: of the rows trained on.",
             ),
             Chart(
                 f"{name}-bits",
@@ -575,7 +580,7 @@ class Lines:
 
     def _trained(self, matrix: str, step: Any) -> Series:
         x, y = self._common(step, matrix, "train_l0", "train_fvu_debiased").mean(0).T.tolist()
-        return Series(f"{matrix}, trained on", x, y, "dotted", color=matrix)
+        return Series(matrix, x, y, "dotted", labels=["trained on"] * len(x))
 
     def _common(self, step: Any, matrix: str, x: str, y: str) -> np.ndarray:
         """Points (runs, penalties, 2) of all sources and seeds at the penalties that every one of them has, by L0."""
