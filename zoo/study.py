@@ -150,6 +150,16 @@ class Study:
     title: ClassVar[str] = ""  # of the page; by default the question
     aliases: ClassVar[Mapping[str, str]] = {}  # other names of settings on the command line
 
+    def __init_subclass__(cls) -> None:
+        """Explain the settings of base classes in the class's own docstring, which is its help."""
+        super().__init_subclass__()
+        own = cls.__doc__ or ""
+        for base in cls.__mro__[1:]:
+            for name, told in _explained(base.__doc__ or "").items():
+                if name not in _explained(own):
+                    own = f"{own.rstrip()}\n        {name}: {told}\n"
+        cls.__doc__ = own
+
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for f in fields(self):
@@ -213,6 +223,13 @@ class Study:
     def question(self) -> str:
         """The first line of its module's docstring."""
         return (sys.modules[type(self).__module__].__doc__ or "").strip().partition("\n")[0]
+
+
+def _explained(docstring: str) -> dict[str, str]:
+    """What the Args of a docstring say, by name."""
+    _, found, args = docstring.partition("Args:\n")
+    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12,}.*)*)", args.partition("\n\n")[0], re.M) if found else []
+    return dict(entries)
 
 
 def closure(tasks: Sequence[Task]) -> list[Task]:

@@ -1,11 +1,14 @@
-"""How the parts of a study of one embedding learn dictionaries: all in the same way, so that they share them."""
+"""How studies of one embedding learn dictionaries: all in the same way, so that they share them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
+
 from zoo.matrices import PLANTED_SPARSITY
 from zoo.shared_tasks.dictionaries import LearnDictionaries
-from zoo.shared_tasks.rows import Rows, UntrainedRows, opened, refuse_trivial
+from zoo.shared_tasks.rows import Rows, StudyOfRows, refuse_trivial
+from zoo.study import AtLeastTwo
 
 PENALTIES = (0.3, 0.2, 0.14, 0.1)
 DICTIONARY_STEPS = 10  # codings of all rows at every penalty
@@ -13,43 +16,18 @@ LEAST_ATOMS = 8
 
 
 @dataclass(frozen=True)
-class Pursuit:
-    """Dictionaries of one embedding.
+class StudyOfDictionaries(StudyOfRows):
+    """A study that learns dictionaries of one embedding's rows.
 
     Args:
-        source: The embedding.
-        step: Of pretraining.
-        other_runs: Other runs of the same pretraining, for which rows are untrained.
-        tokens: File with the rows' tokens.
-        keep_untrained: Whether rows that look untrained stay.
-        n_atoms: Atoms of a dictionary; None for 4 per dimension, and at most half as many as rows.
+        n_atoms: Atoms of a dictionary; by default 4 per dimension, and at most half as many as rows.
         frequency_power: Rows have weight p^power of their token's frequency p.
         seeds: Dictionaries per matrix.
     """
 
-    source: str
-    step: int | None
-    other_runs: tuple[str, ...]
-    tokens: str | None
-    keep_untrained: bool
-    n_atoms: int | None
-    frequency_power: float
-    seeds: int
-
-    @property
-    def untrained(self) -> UntrainedRows:
-        """Which rows look untrained."""
-        return UntrainedRows(tuple(opened(n) for n in (self.source, *self.other_runs)), self.step, self.tokens)
-
-    @property
-    def rows(self) -> Rows:
-        """The rows."""
-        return Rows(opened(self.source), self.step, self.untrained, self.keep_untrained)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows V, untrained ones included, and dimensions D."""
-        return opened(self.source).shape(self.step)
+    n_atoms: PositiveInt | None = None
+    frequency_power: NonNegativeFloat = 0.0
+    seeds: AtLeastTwo = 3
 
     @property
     def atoms(self) -> int:

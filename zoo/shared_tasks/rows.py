@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jsonargparse.typing import NonNegativeInt
 
 from zoo.errors import ZooError
 from zoo.matrices import null_model
 from zoo.paths import expanded
 from zoo.source import Source
-from zoo.study import Result, Task, Work
+from zoo.study import Result, Study, Task, Work
 
 if TYPE_CHECKING:
     import torch
@@ -167,6 +168,41 @@ class Rows(Task):
             return {"W_E": W[np.sort(side_rng(0, 4).permutation(len(W))[: self.at_most])], "tokens": None}
         tokens = found["tokens"] and [t for t, k in zip(found["tokens"], kept.tolist(), strict=False) if k]
         return {"W_E": W, "tokens": tokens} | ({} if found["counts"] is None else {"counts": found["counts"][kept]})
+
+
+@dataclass(frozen=True)
+class StudyOfRows(Study):
+    """A study of one embedding's rows.
+
+    Args:
+        source: The embedding: what `zoo.embedding` takes.
+        step: Of pretraining, for a source that holds several; by default the last.
+        keep_untrained: Whether rows that look untrained stay.
+        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are left out.
+        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
+    """
+
+    source: str = "gpt2-mini.learned"
+    step: NonNegativeInt | None = None
+    keep_untrained: bool = False
+    other_runs: tuple[str, ...] = ()
+    tokens: str | None = None
+    aliases = {"embedding": "source"}  # noqa: RUF012
+
+    @property
+    def untrained(self) -> UntrainedRows:
+        """Which rows look untrained."""
+        return UntrainedRows(tuple(opened(n) for n in (self.source, *self.other_runs)), self.step, self.tokens)
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that are studied."""
+        return Rows(opened(self.source), self.step, self.untrained, self.keep_untrained)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows V, untrained ones included, and dimensions D."""
+        return opened(self.source).shape(self.step)
 
 
 def datamodule(

@@ -1,13 +1,16 @@
 """The search for circles, binding and neighbours of one kind, in an embedding and in null models, as tasks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+from jsonargparse.typing import PositiveInt
 
 from zoo.analysis.token_families import Ordered
 from zoo.families_file import read_families
 from zoo.matrices import PLANTED_SPARSITY
-from zoo.shared_tasks.rows import Rows, UntrainedRows, opened
+from zoo.shared_tasks.rows import Rows, StudyOfRows
 from zoo.study import Result, Results, Task, Work
 
 ALPHA = 0.05  # chance of any false finding among all tests of one matrix
@@ -71,61 +74,33 @@ def known_families(file: str | None) -> Families:
 
 
 @dataclass(frozen=True)
-class Search:
-    """The search in one embedding and in draws of its null model, of which several studies tell a part.
+class StudyOfStructure(StudyOfRows):
+    """A study that tells a part of the search in one embedding and in draws of its null model.
 
     Args:
-        source: The embedding.
-        step: Of pretraining.
-        other_runs: Other runs of the same pretraining, for which rows are untrained.
-        tokens: File with the rows' tokens.
-        keep_untrained: Whether rows that look untrained stay.
-        families: File with families of tokens.
-        null_draws: Draws of the null model.
+        families: File with families of tokens in a known order, beside the zoo's: YAML or JSON. The tests of all
+            families share the correction for their number.
+        null_draws: Draws of the covariance-matched null model that are searched in the same way.
     """
 
-    source: str
-    step: int | None
-    other_runs: tuple[str, ...]
-    tokens: str | None
-    keep_untrained: bool
-    families: str | None
-    null_draws: int
-    known: Families = field(init=False)
+    families: str | None = None
+    null_draws: PositiveInt = 20
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "known", known_families(self.families))
+    @cached_property
+    def _searches(self) -> list[SearchStructure]:
+        """Of the rows, and of draws of the null model."""
+        known = known_families(self.families)
+        return [SearchStructure(self.rows, draw, known) for draw in (None, *range(self.null_draws))]
 
-    @property
-    def untrained(self) -> UntrainedRows:
-        """Which rows look untrained."""
-        runs = tuple(opened(name) for name in (self.source, *self.other_runs))
-        return UntrainedRows(runs, self.step, self.tokens)
+    def search(self) -> list[SearchStructure]:
+        """The tasks."""
+        return self._searches
 
-    @property
-    def rows(self) -> Rows:
-        """The rows that are searched."""
-        return Rows(opened(self.source), self.step, self.untrained, self.keep_untrained)
-
-    @property
-    def of_rows(self) -> SearchStructure:
-        """The search in the rows."""
-        return SearchStructure(self.rows, None, self.known)
-
-    @property
-    def of_null(self) -> list[SearchStructure]:
-        """The search in draws of the null model."""
-        return [SearchStructure(self.rows, draw, self.known) for draw in range(self.null_draws)]
-
-    def tasks(self) -> list[Task]:
-        """All of it."""
-        return [self.of_rows, *self.of_null]
-
-    def read(self, results: Results) -> dict[str, Any]:
+    def searched(self, results: Results) -> dict[str, Any]:
         """What was found in the rows and in the draws, all tests, findings, and the tokens of the rows."""
         from zoo.analysis.structure import false_findings, findings, tests
 
-        found, null = results[self.of_rows], [results[task] for task in self.of_null]
+        found, *null = [results[task] for task in self._searches]
         lines = tests(found)
         return {
             "found": found,

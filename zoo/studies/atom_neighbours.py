@@ -6,15 +6,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from zoo import estimates
 from zoo.errors import ZooError
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.shared_tasks.dictionaries import LearnDictionaries
-from zoo.shared_tasks.pursuit import Pursuit
-from zoo.shared_tasks.structure import ALPHA, Search, told_of_tests
-from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
+from zoo.shared_tasks.pursuit import StudyOfDictionaries
+from zoo.shared_tasks.structure import ALPHA, StudyOfStructure, told_of_tests
+from zoo.study import Result, Results, Task, Work
 
 MATRICES = {"embedding": "embedding", "covariance-matched": "null model"}
 
@@ -48,47 +47,16 @@ class KindsOfAtoms(Task):
 
 
 @dataclass(frozen=True)
-class AtomNeighbours(Study):
-    """Dictionaries' atoms are labelled by the kind of token that uses them, and compared with those of a null model.
-
-    Args:
-        source: The embedding: what `zoo.embedding` takes.
-        step: Of pretraining, for a source that holds several; by default the last.
-        n_atoms: Atoms of a dictionary; by default 4 per dimension, and at most half as many as rows.
-        frequency_power: Rows have weight p^power of their token's frequency p.
-        seeds: Dictionaries per matrix.
-        families: File with families of tokens in a known order, which share the correction for many tests.
-        null_draws: Draws of the null model in which neighbouring rows are compared.
-        keep_untrained: Whether rows that look untrained stay.
-        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are left out.
-        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
-    """
-
-    source: str = "gpt2-mini.learned"
-    step: NonNegativeInt | None = None
-    n_atoms: PositiveInt | None = None
-    frequency_power: NonNegativeFloat = 0.0
-    seeds: AtLeastTwo = 3
-    families: str | None = None
-    null_draws: PositiveInt = 20
-    keep_untrained: bool = False
-    other_runs: tuple[str, ...] = ()
-    tokens: str | None = None
+class AtomNeighbours(StudyOfDictionaries, StudyOfStructure):
+    """Dictionaries' atoms are labelled by the kind of token that uses them, and compared with those of a null model."""
 
     @cached_property
     def _atoms(self) -> dict[str, list[KindsOfAtoms]]:
-        shared = (self.keep_untrained, self.n_atoms, self.frequency_power, self.seeds)
-        pursuit = Pursuit(self.source, self.step, self.other_runs, self.tokens, *shared)
-        return {matrix: [KindsOfAtoms(task) for task in pursuit.learn(matrix)] for matrix in MATRICES}
-
-    @cached_property
-    def _search(self) -> Search:
-        shared = (self.tokens, self.keep_untrained, self.families, self.null_draws)
-        return Search(self.source, self.step, self.other_runs, *shared)
+        return {matrix: [KindsOfAtoms(task) for task in self.learn(matrix)] for matrix in MATRICES}
 
     def tasks(self) -> Sequence[Task]:
         """The atoms of the embedding and of its null model, and the search in the rows."""
-        return [*(task for tasks in self._atoms.values() for task in tasks), *self._search.tasks()]
+        return [*(task for tasks in self._atoms.values() for task in tasks), *self.search()]
 
     def report(self, results: Results) -> Report:
         """Agreement of neighbours in the embedding and in its null model."""
@@ -100,7 +68,7 @@ class AtomNeighbours(Study):
         p, of_purity = (
             beyond_null(float(np.mean([r[key] for r in real])), [r[key] for r in null]) for key in ("kappa", "purity")
         )
-        searched = self._search.read(results)
+        searched = self.searched(results)
         rows = searched["found"]["agreement"]
         in_null = [model["agreement"]["kappa"] for model in searched["null"] if model["agreement"]]
         lines: list[list[Any]] = [

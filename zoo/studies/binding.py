@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
-from zoo.shared_tasks.structure import Search, findings_of, one_test, told_of_tests
+from zoo.shared_tasks.structure import StudyOfStructure, findings_of, one_test, told_of_tests
 from zoo.studies.circles import certainty, numbers
-from zoo.study import Results, Study, Task
+from zoo.study import Results, Task
 
 MODELS = {
     "offset": "offset",
@@ -24,42 +21,18 @@ CLEAR_GAIN = 0.05  # in R², of a matrix over scale and offset
 
 
 @dataclass(frozen=True)
-class Binding(Study):
-    """Relations between tokens, predicted by a matrix and by less, in the rows and in draws of their null model.
-
-    Args:
-        source: The embedding: what `zoo.embedding` takes.
-        step: Of pretraining, for a source that holds several; by default the last.
-        families: File with families of tokens in a known order, which share the correction for many tests.
-        null_draws: Draws of the covariance-matched null model that are searched in the same way.
-        keep_untrained: Whether rows that look untrained are searched too.
-        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are left out.
-        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
-    """
-
-    source: str = "gpt2-mini.learned"
-    step: NonNegativeInt | None = None
-    families: str | None = None
-    null_draws: PositiveInt = 20
-    keep_untrained: bool = False
-    other_runs: tuple[str, ...] = ()
-    tokens: str | None = None
-    aliases = {"embedding": "source"}  # noqa: RUF012
-
-    @cached_property
-    def _search(self) -> Search:
-        shared = (self.tokens, self.keep_untrained, self.families, self.null_draws)
-        return Search(self.source, self.step, self.other_runs, *shared)
+class Binding(StudyOfStructure):
+    """Relations between tokens, predicted by a matrix and by less, in the rows and in draws of their null model."""
 
     def tasks(self) -> Sequence[Task]:
         """The search in the rows and in draws of the null model."""
-        return self._search.tasks()
+        return self.search()
 
     def report(self, results: Results) -> Report:
         """What predicts one row of a pair from the other, for every relation."""
-        searched = self._search.read(results)
+        searched = self.searched(results)
         title = "Is one row of a pair a matrix times the other?"
-        V, D = self._search.rows.source.shape(self.step)
+        V, D = self.shape
         subject = f"{self.source}: {V:,} tokens in {D} dimensions"
         if not searched["found"]["relations"]:
             known = searched["tokens"] is not None

@@ -3,15 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
-from zoo.shared_tasks.structure import ALPHA, Search, one_test, told_of_tests
-from zoo.study import Results, Study, Task
+from zoo.shared_tasks.structure import ALPHA, StudyOfStructure, one_test, told_of_tests
+from zoo.study import Results, Task
 
 CIRCLE, LINE, UNDECIDED, NOT_IN_ORDER = "circle", "line or arc", "undecided: circle or arc", "not in order"
 MOST_DRAWN = 12  # families
@@ -19,40 +17,16 @@ ALL_WRITTEN, SOME_WRITTEN = 24, 12  # members of a family: up to so many all, of
 
 
 @dataclass(frozen=True)
-class Circles(Study):
-    """Families of tokens in a known order, tested for circles in the rows and in draws of their null model.
-
-    Args:
-        source: The embedding: what `zoo.embedding` takes.
-        step: Of pretraining, for a source that holds several; by default the last.
-        families: File with families of tokens in a known order, beside the zoo's: YAML or JSON.
-        null_draws: Draws of the covariance-matched null model that are searched in the same way.
-        keep_untrained: Whether rows that look untrained are searched too.
-        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are left out.
-        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
-    """
-
-    source: str = "gpt2-mini.learned"
-    step: NonNegativeInt | None = None
-    families: str | None = None
-    null_draws: PositiveInt = 20
-    keep_untrained: bool = False
-    other_runs: tuple[str, ...] = ()
-    tokens: str | None = None
-    aliases = {"embedding": "source"}  # noqa: RUF012
-
-    @cached_property
-    def _search(self) -> Search:
-        shared = (self.tokens, self.keep_untrained, self.families, self.null_draws)
-        return Search(self.source, self.step, self.other_runs, *shared)
+class Circles(StudyOfStructure):
+    """Families of tokens in a known order, tested for circles in the rows and in draws of their null model."""
 
     def tasks(self) -> Sequence[Task]:
         """The search in the rows and in draws of the null model."""
-        return self._search.tasks()
+        return self.search()
 
     def report(self, results: Results) -> Report:
         """Which families lie on circles, on lines, or in no order."""
-        searched = self._search.read(results)
+        searched = self.searched(results)
         found, rings, absent = (searched["found"][key] for key in ("circles", "rings", "absent"))
         told = {name: _shape(searched, name) for name in found}
         tested = {name: c for name, c in found.items() if c["p_value"] is not None}
@@ -99,7 +73,7 @@ class Circles(Study):
 
     @property
     def _subject(self) -> str:
-        V, D = self._search.rows.source.shape(self.step)
+        V, D = self.shape
         return f"{self.source}: {V:,} tokens in {D} dimensions"
 
 

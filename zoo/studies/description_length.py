@@ -6,14 +6,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from zoo import estimates
 from zoo.matrices import matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.shared_tasks.dictionaries import LearnDictionaries
-from zoo.shared_tasks.pursuit import LEAST_ATOMS, Pursuit
-from zoo.study import AtLeastTwo, Result, Results, Study, Task
+from zoo.shared_tasks.pursuit import LEAST_ATOMS, StudyOfDictionaries
+from zoo.study import Result, Results, Task
 
 MATRICES = ("embedding", "covariance-matched", "planted")
 TOLD = {
@@ -24,41 +23,16 @@ TOLD = {
 
 
 @dataclass(frozen=True)
-class DescriptionLength(Study):
-    """Bits of dictionary and codes at three sizes of dictionary, over those that a Gaussian source needs.
-
-    Args:
-        source: The embedding: what `zoo.embedding` takes.
-        step: Of pretraining, for a source that holds several; by default the last.
-        n_atoms: Atoms of the largest dictionary; by default 4 per dimension, and at most half as many as rows.
-        frequency_power: Rows have weight p^power of their token's frequency p.
-        seeds: Dictionaries per matrix and size.
-        keep_untrained: Whether rows that look untrained stay.
-        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are left out.
-        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
-    """
-
-    source: str = "gpt2-mini.learned"
-    step: NonNegativeInt | None = None
-    n_atoms: PositiveInt | None = None
-    frequency_power: NonNegativeFloat = 0.0
-    seeds: AtLeastTwo = 3
-    keep_untrained: bool = False
-    other_runs: tuple[str, ...] = ()
-    tokens: str | None = None
-
-    @cached_property
-    def _pursuit(self) -> Pursuit:
-        shared = (self.keep_untrained, self.n_atoms, self.frequency_power, self.seeds)
-        return Pursuit(self.source, self.step, self.other_runs, self.tokens, *shared)
+class DescriptionLength(StudyOfDictionaries):
+    """Bits of dictionary and codes at three sizes of dictionary, over those that a Gaussian source needs."""
 
     @cached_property
     def _learned(self) -> dict[int, dict[str, list[LearnDictionaries]]]:
         """By size and matrix; the largest as in `basis-pursuit`."""
-        n, D = self._pursuit.atoms, self._pursuit.shape[1]
+        n, D = self.atoms, self.shape[1]
         sizes = [m for m in (n // 4, n // 2) if m >= LEAST_ATOMS]
-        found = {m: {x: self._pursuit.learn(x, m, gauged=0) for x in MATRICES if x in matrices(m, D)} for m in sizes}
-        return found | {n: {x: self._pursuit.learn(x) for x in MATRICES if x in matrices(n, D)}}
+        found = {m: {x: self.learn(x, m, gauged=0) for x in MATRICES if x in matrices(m, D)} for m in sizes}
+        return found | {n: {x: self.learn(x) for x in MATRICES if x in matrices(n, D)}}
 
     def tasks(self) -> Sequence[Task]:
         """Dictionaries of all sizes, matrices and seeds."""
@@ -75,7 +49,7 @@ class DescriptionLength(Study):
         gaps = {n: estimates.difference(of["embedding"], of["covariance-matched"]) for n, of in ratios.items()}
         best = min(found, key=lambda n: found[n]["embedding"].mean)
         real, null, gap = found[best]["embedding"], found[best]["covariance-matched"], gaps[best]
-        n_rows = len(results[self._pursuit.rows]["W_E"])
+        n_rows = len(results[self.rows]["W_E"])
         rows: list[list[Any]] = [[n, *(of.get(m) for m in present), gaps[n]] for n, of in found.items()]
         sizes = [str(n) for n in found]
         series = [

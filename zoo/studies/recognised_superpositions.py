@@ -10,15 +10,15 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, OpenUnitInterval, PositiveInt
+from jsonargparse.typing import OpenUnitInterval
 
 from zoo import estimates
 from zoo.estimates import Estimate
 from zoo.matrices import planted_atoms
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.shared_tasks.dictionaries import LearnDictionaries, pursued_error
-from zoo.shared_tasks.pursuit import Pursuit
-from zoo.study import AtLeastTwo, Results, Study, Task
+from zoo.shared_tasks.pursuit import StudyOfDictionaries
+from zoo.study import Results, Task
 
 SPARSITIES = (2, 4, 8, 16, 32)  # atoms in every row
 NOISES = (0.0, 0.05, 0.1, 0.2)  # share of the variance
@@ -26,48 +26,26 @@ ROWS = 8192  # of a larger embedding, chosen at random, have their norms copied
 
 
 @dataclass(frozen=True)
-class RecognisedSuperpositions(Study):
+class RecognisedSuperpositions(StudyOfDictionaries):
     """Positive controls: planted superpositions with the norms of an embedding's rows.
 
     Args:
-        source: The embedding: what `zoo.embedding` takes.
-        step: Of pretraining, for a source that holds several; by default the last.
-        n_atoms: Atoms of a dictionary; by default 4 per dimension, and at most half as many as rows.
-        frequency_power: Rows have weight p^power of their token's frequency p; of the Gaussian rows, planted ones have
-            no tokens.
-        seeds: Draws of atoms and rows.
         tolerance: FVU below which sparse coding leaves nothing much unexplained.
-        keep_untrained: Whether rows that look untrained stay.
-        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are left out.
-        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
     """
 
-    source: str = "gpt2-mini.learned"
-    step: NonNegativeInt | None = None
-    n_atoms: PositiveInt | None = None
-    frequency_power: NonNegativeFloat = 0.0
-    seeds: AtLeastTwo = 3
     tolerance: OpenUnitInterval = 0.05
-    keep_untrained: bool = False
-    other_runs: tuple[str, ...] = ()
-    tokens: str | None = None
-
-    @cached_property
-    def _pursuit(self) -> Pursuit:
-        shared = (self.keep_untrained, self.n_atoms, self.frequency_power, self.seeds)
-        return Pursuit(self.source, self.step, self.other_runs, self.tokens, *shared)
 
     @cached_property
     def n_planted(self) -> int | None:
         """Atoms that rows are made of; None if no control is possible."""
-        return planted_atoms(self._pursuit.atoms, self._pursuit.shape[1])
+        return planted_atoms(self.atoms, self.shape[1])
 
     @cached_property
     def _planted(self) -> dict[tuple[int, float], list[LearnDictionaries]]:
-        rows = replace(self._pursuit.rows, at_most=ROWS)
+        rows = replace(self.rows, at_most=ROWS)
         shared: dict[str, Any] = {"rows": rows, "gauged": 0, "frequency_power": 0.0}
         return {
-            (sparsity, noise): self._pursuit.learn("planted", sparsity=sparsity, noise=noise, **shared)
+            (sparsity, noise): self.learn("planted", sparsity=sparsity, noise=noise, **shared)
             for sparsity, noise in product(self._sparsities, NOISES)
         }
 
@@ -78,11 +56,11 @@ class RecognisedSuperpositions(Study):
 
     @cached_property
     def _gaussian(self) -> list[LearnDictionaries]:
-        return self._pursuit.learn("isotropic")
+        return self.learn("isotropic")
 
     @cached_property
     def _embedding(self) -> list[LearnDictionaries]:
-        return self._pursuit.learn("embedding")
+        return self.learn("embedding")
 
     def tasks(self) -> Sequence[Task]:
         """Dictionaries of every kind of planted rows, of Gaussian rows, and of the embedding."""
@@ -93,10 +71,10 @@ class RecognisedSuperpositions(Study):
 
     def report(self, results: Results) -> Report:
         """The error of every kind, and which would have been called explained by superposition."""
-        title, D = "Which superpositions would have been recognised?", self._pursuit.shape[1]
+        title, D = "Which superpositions would have been recognised?", self.shape[1]
         if not self.n_planted:
             why = (
-                f"No control is possible with {self._pursuit.atoms} atoms in {D} dimensions: planted rows are "
+                f"No control is possible with {self.atoms} atoms in {D} dimensions: planted rows are "
                 "superpositions only if they have more atoms than dimensions, and a dictionary finds these only if it "
                 "has more still."
             )
@@ -140,7 +118,7 @@ class RecognisedSuperpositions(Study):
                     "Held-out error of planted superpositions",
                     [*series, Series("the embedding", ends, [own, own], "dotted")],
                     "atoms a row",
-                    f"FVU with {self._pursuit.at_l0} atoms a row",
+                    f"FVU with {self.at_l0} atoms a row",
                     log_x=True,
                     caption="Bands: 95 %.",
                 )

@@ -12,15 +12,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
 from zoo import estimates
 from zoo.errors import ZooError
 from zoo.matrices import EXPLAINED, MATRICES, matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.shared_tasks.dictionaries import at_l0
-from zoo.shared_tasks.rows import Rows, UntrainedRows, datamodule, opened, refuse_trivial
-from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
+from zoo.shared_tasks.rows import Rows, StudyOfRows, UntrainedRows, datamodule, opened, refuse_trivial
+from zoo.study import AtLeastTwo, Result, Results, Task, Work
 
 VARIANTS: dict[str, tuple[str, str, tuple[float, ...]]] = {  # class, the setting that makes it sparse, its values
     "TopK": ("TopKSAE", "k", (4, 16, 32)),
@@ -104,25 +104,19 @@ def _data(task: TrainAutoencoder | CodeWithoutLearning, work: Work) -> Any:
 
 
 @dataclass(frozen=True)
-class SparseRows(Study):
+class SparseRows(StudyOfRows):
     """Autoencoders of several variants and sparsities, on an embedding's rows and on null models.
 
     Args:
-        source: The embedding: what `zoo.embedding` takes.
-        step: Of pretraining, for a source that holds several; by default the last.
         d_sae: Latents, and atoms of the dictionaries that were not learned; fewer than rows.
         steps: Optimizer steps of every autoencoder.
         batch_size: Rows per batch.
         frequency_power: Rows are drawn with probability p^power of their token's frequency p.
         seeds: Autoencoders per setting.
         variants: Which autoencoders: TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated.
-        keep_untrained: Whether rows that look untrained stay.
-        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are left out.
-        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
     """
 
     source: str = "gpt2-stdlib.learned"
-    step: NonNegativeInt | None = None
     d_sae: PositiveInt = 512
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 512
@@ -130,8 +124,6 @@ class SparseRows(Study):
     seeds: AtLeastTwo = 3
     variants: tuple[str, ...] = tuple(VARIANTS)
     keep_untrained: bool = True
-    other_runs: tuple[str, ...] = ()
-    tokens: str | None = None
 
     def check(self) -> None:
         """Refuse variants that do not exist, and too few latents."""

@@ -5,73 +5,50 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
-
 from zoo import estimates
 from zoo.report import Report, Section, Table, Verdict
 from zoo.report.labels import label
 from zoo.shared_tasks.dictionaries import LearnDictionaries, pursued_error
-from zoo.shared_tasks.pursuit import Pursuit
+from zoo.shared_tasks.pursuit import StudyOfDictionaries
 from zoo.shared_tasks.structure import ALPHA, SearchStructure, known_families
-from zoo.study import AtLeastTwo, Result, Results, Study, Task
+from zoo.study import Result, Results, Task
 
 SHOWN, LISTED = 8, 200  # names of rows that were set aside, by reason, in a sentence and in a table
 
 
 @dataclass(frozen=True)
-class UntrainedRowsStudy(Study):
+class UntrainedRowsStudy(StudyOfDictionaries):
     """Rows are judged by their names, their counts, a common cluster and a random start.
 
     Args:
-        source: The embedding: what `zoo.embedding` takes.
-        step: Of pretraining, for a source that holds several; by default the last.
-        n_atoms: Atoms of the dictionaries that code the rows; by default 4 per dimension.
-        frequency_power: Rows have weight p^power of their token's frequency p.
-        seeds: Dictionaries.
         families: File with families of tokens in a known order, beside the zoo's: YAML or JSON.
-        other_runs: Other runs of the same pretraining; rows that look untrained in any of them count.
-        keep_untrained: Whether the rows are kept elsewhere, which is only told.
-        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
     """
 
-    source: str = "gpt2-mini.learned"
-    step: NonNegativeInt | None = None
-    n_atoms: PositiveInt | None = None
-    frequency_power: NonNegativeFloat = 0.0
-    seeds: AtLeastTwo = 3
     families: str | None = None
-    other_runs: tuple[str, ...] = ()
-    keep_untrained: bool = False
-    tokens: str | None = None
-
-    @cached_property
-    def _pursuit(self) -> Pursuit:
-        shared = (self.keep_untrained, self.n_atoms, self.frequency_power, self.seeds)
-        return Pursuit(self.source, self.step, self.other_runs, self.tokens, *shared)
 
     @cached_property
     def _kept(self) -> list[LearnDictionaries]:
-        rows = replace(self._pursuit.rows, keep=True)
-        return self._pursuit.learn("embedding", rows=rows, gauged=0, only_if_aside=True)
+        rows = replace(self.rows, keep=True)
+        return self.learn("embedding", rows=rows, gauged=0, only_if_aside=True)
 
     @cached_property
     def _aside(self) -> list[LearnDictionaries]:
-        return self._pursuit.learn("embedding")
+        return self.learn("embedding")
 
     def _search(self, keep: bool) -> SearchStructure:
-        rows = replace(self._pursuit.rows, keep=keep)
+        rows = replace(self.rows, keep=keep)
         return SearchStructure(rows, None, known_families(self.families), only_if_aside=keep)
 
     def tasks(self) -> Sequence[Task]:
         """The rows; and, if some look untrained, dictionaries and the search for structure with them kept."""
-        untrained = self._pursuit.untrained
+        untrained = self.untrained
         if self.keep_untrained:
             return [untrained]
         return [untrained, *self._kept, *self._aside, self._search(True), self._search(False)]
 
     def report(self, results: Results) -> Report:
         """The rows by the reason, and errors and findings with them and without."""
-        rows = results[self._pursuit.untrained]
+        rows = results[self.untrained]
         n_rows = rows["n_tokens"] - (0 if self.keep_untrained else rows["untrained"])
         what = "kept, as was asked" if self.keep_untrained else "set aside"
         finding = (
