@@ -153,12 +153,15 @@ class Study:
     def __init_subclass__(cls) -> None:
         """Explain the settings of base classes in the class's own docstring, which is its help."""
         super().__init_subclass__()
-        own = cls.__doc__ or ""
-        for base in cls.__mro__[1:]:
-            for name, told in _explained(base.__doc__ or "").items():
-                if name not in _explained(own):
-                    own = f"{own.rstrip()}\n        {name}: {told}\n"
-        cls.__doc__ = own
+        told: dict[str, str] = {}
+        for one in reversed(cls.__mro__):
+            told |= _explained(one.__doc__ or "")
+        text, _, after = (cls.__doc__ or "").partition("\n\n    Args:\n")
+        args = "".join(f"        {name}: {words}\n" for name, words in told.items())
+        rest = after.partition("\n\n")[2]
+        cls.__doc__ = (
+            f"{text.rstrip()}\n\n    Args:\n{args}" + (f"\n{rest}" if rest else "    ") if args else cls.__doc__
+        )
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))

@@ -38,7 +38,7 @@ def test_the_study_tells_superposition_from_its_covariance(small_study, tmp_path
     assert not any(r.get("uncertified", 0) for r in lines)
     assert "codes none lack a certificate" in section.finding
     assert "held-out FVU, debiased" in [row[0] for row in section.tables[0].rows]
-    drawn = {series.name: series for series in section.charts[0].series}
+    drawn = {series.name: series for series in section.charts[0].series if series.style == "line"}
     at_penalties = [
         np.mean(
             [
