@@ -15,7 +15,9 @@ import pytest
 
 from zoo.running.study_files import FOLDER, load, questions
 from zoo.study import Study, all_tasks
+from zoo.study_command import _parse
 
+ROOT = Path(__file__).parents[2]
 STUDIES = list(questions())
 SLOW = ("torch", "lightning", "matplotlib", "scipy", "plotly", "datasets", "numba", "sklearn")
 MADE_BY_OTHERS = {"run", "main", "argparse", "matplotlib"}  # folders, arguments and pictures
@@ -114,3 +116,13 @@ def test_what_all_studies_share_is_not_in_it(study):
 
 def test_no_report_stands_in_a_file_beside_its_study():
     assert not list(FOLDER.rglob("*_report.py"))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "cli_configs" / "study").glob("*.yaml")), ids=lambda file: file.stem)
+def test_its_shipped_settings_are_accepted_by_the_command_in_their_first_line(file, monkeypatch):
+    words = file.read_text("utf-8").splitlines()[0].removeprefix("# python -m zoo study ").split()
+    monkeypatch.chdir(ROOT)
+    how, made = _parse(load(words[0])[0], words[0], words[1:], None)
+    assert str(file.relative_to(ROOT)) in words
+    assert made != type(made)()
+    assert how.out
