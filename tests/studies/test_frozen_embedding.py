@@ -52,7 +52,8 @@ def finished(study, ends):
     found = {}
     for task in all_tasks(study):
         end = ends.get((task.rows, task.tied), ends.get(task.rows, 3.0))
-        found[task] = {"curve": [[100, 6.0], [200, 4.0 + task.seed], [300, end + task.seed]], "W_E": LEARNED}
+        curve = [[100, 6.0], [200, 4.0 + task.seed], [300, end + task.seed]]
+        found[task] = {"curve": curve, "text": "a", "W_E": LEARNED}
     return found
 
 
@@ -60,6 +61,16 @@ def finished(study, ends):
 def test_steps_to_reach_a_loss_are_read_off_the_curve(loss, step):
     curve = np.array([[100, 5.0], [200, 4.0], [300, 2.0]])
     assert steps_to_reach(curve, loss) == pytest.approx(step)
+
+
+def test_runs_on_different_texts_are_not_compared(study):
+    tried = study(arms=("learned", "frozen Gaussian"))
+    results = finished(tried, {})
+    task = next(iter(results))
+    results[task] = results[task] | {"text": "b"}
+    report = tried.report(results)
+    assert "trained on different texts" in report.sections[0].finding
+    assert (report.sections[0].tested, report.verdict.numbers) == (False, {})
 
 
 def test_gaps_are_paired_by_seed_and_against_the_learned_arm_that_starts_as_long(study):

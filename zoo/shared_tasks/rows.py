@@ -39,7 +39,10 @@ class UntrainedRows(Task):
     def named_by(self) -> dict[str, Any]:
         """The rows of all runs, and the tokens."""
         file = None if self.tokens is None else hashlib.sha256(_bytes(self.tokens)).hexdigest()
-        return {"rows": [source.fingerprint(self.step) for source in self.sources], "tokens": file}
+        tokenizer = None if self.tokens else self._tokenizer()
+        told = hashlib.sha256(tokenizer.encode()).hexdigest() if tokenizer else None
+        rows = [source.fingerprint(self.step) for source in self.sources]
+        return {"rows": rows, "tokens": file, "tokenizer": told}
 
     def seconds(self) -> float:
         """A guess: neighbours are looked for among all rows."""
@@ -92,6 +95,13 @@ class UntrainedRows(Task):
             "auc": _aucs(found[0].distance, counts, tokens, no_text),
         }
 
+    def _tokenizer(self) -> str | None:
+        """The tokenizer that came with the first run, if there is one that can be had."""
+        try:
+            return self.sources[0].tokenizer_json(self.step)
+        except ZooError:  # a hub that cannot be reached
+            return None
+
     def _without_text(self) -> "torch.Tensor | None":
         """Which tokens no text has, (n_tokens,) bool, if there is a tokenizer to ask."""
         import torch
@@ -99,10 +109,10 @@ class UntrainedRows(Task):
 
         from zoo.token_texts import without_text
 
+        text = _bytes(self.tokens).decode("utf-8-sig") if self.tokens else self._tokenizer()
         try:
-            text = _bytes(self.tokens).decode("utf-8-sig") if self.tokens else self.sources[0].tokenizer_json(self.step)
             return torch.tensor(without_text(Tokenizer.from_str(text)), dtype=torch.bool) if text else None
-        except Exception:  # a list of tokens, or a hub that cannot be reached
+        except Exception:  # a list of tokens
             return None
 
 

@@ -90,7 +90,7 @@ class TrainingRun(Task):
         return () if self.learned is None else (self.learned,)
 
     def do(self, work: Work) -> Result:
-        """Validation loss over training, [optimizer step, nats per token], and `W_E` if it is learned."""
+        """Validation loss over training, [optimizer step, nats per token], the text's hash, and `W_E` if learned."""
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         from zoo.source import Source
@@ -99,8 +99,10 @@ class TrainingRun(Task):
         folder = fit(self.configs, [*words, *self.fit_arguments], work.folder, work.device)
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
         losses = {event.step + 1: event.value for event in events.Scalars("val/loss")}
+        run = Source.open(folder)
         found: Result = {"curve": [list(point) for point in sorted(losses.items())]}
-        return found | ({"W_E": Source.open(folder).embedding().numpy()} if self.rows == "learned" else {})
+        found["text"] = run.provenance().get("corpus_fingerprint")
+        return found | ({"W_E": run.embedding().numpy()} if self.rows == "learned" else {})
 
     def seconds(self) -> float | None:
         """Of a network of the size of those in cli_configs/gpt2/."""
@@ -186,6 +188,12 @@ class FrozenEmbedding(Study):
     def report(self, results: Results) -> Report:
         """Losses of all arms, and what frozen rows cost against learned ones of the same seed."""
         runs = {arm: [results[run] for run in self._runs(arm)] for arm in self._arms()}
+        if len({result["text"] for own in runs.values() for result in own}) > 1:
+            why = (
+                "The runs were trained on different texts, such as those of two versions of Python. Choose another "
+                "--out."
+            )
+            return Report("", Verdict("No answer.", why), [Section(self.name, self.question, why, tested=False)])
         curves = {arm: np.array([result["curve"] for result in own]) for arm, own in runs.items()}
         found = [_arm(arm, curves) for arm in curves]
         shape = next(list(own[0]["W_E"].shape) for arm, own in runs.items() if arm[0] == "learned")
