@@ -16,3 +16,10 @@ def test_intervals_cover_the_true_mean_as_often_as_they_say():
     rng = np.random.default_rng(0)
     covered = np.mean([0 in estimates.mean(rng.normal(size=3)) for _ in range(4000)])
     assert covered == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / 4000) ** 0.5)
+
+
+def test_the_interval_of_a_share_ends_where_shares_do():
+    found = estimates.mean([0.99, 1.0, 1.0], 0.0, 1.0)
+    assert found.high == 1.0
+    assert found.low == estimates.mean([0.99, 1.0, 1.0]).low
+    assert estimates.share([0.0, 0.01]).low == 0.0

@@ -50,12 +50,13 @@ class Estimate:
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
-def mean(values: Sample, least: float | None = None) -> Estimate:
+def mean(values: Sample, least: float | None = None, most: float | None = None) -> Estimate:
     """The mean of independent values with Student's t interval; unknown where a value is, or with fewer than two.
 
     Args:
         values: (n,).
         least: Value that what is measured cannot be below, such as 0 for a share of a variance; nor is the interval.
+        most: Value that it cannot be above, likewise.
     """
     from scipy import stats
 
@@ -64,8 +65,9 @@ def mean(values: Sample, least: float | None = None) -> Estimate:
         return UNKNOWN
     centre, error = float(array.mean()), float(stats.sem(array))
     half = float(stats.t.ppf(0.975, len(array) - 1)) * error
-    low = centre - half
-    return Estimate(centre, low if least is None else max(low, least), centre + half, len(array))
+    low = centre - half if least is None else max(centre - half, least)
+    high = centre + half if most is None else min(centre + half, most)
+    return Estimate(centre, low, high, len(array))
 
 
 def share(values: Sample) -> Estimate:
