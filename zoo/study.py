@@ -168,6 +168,8 @@ class Study:
         for f in fields(self):
             _check_number(f.name, value := getattr(self, f.name), hints[f.name])
             object.__setattr__(self, f.name, _plain_number(value))
+            if value in ((), []) and f.default != ():
+                raise ZooError(f"{f.name} is empty; at least one value is needed")
         self.check()
 
     def check(self) -> None:

@@ -57,6 +57,8 @@ def test_yaml_files_build_on_one_another_and_the_command_line_has_the_last_word(
         (["--noises", "0", "a"], "noises is 'a'; a number is needed"),
         (["--plan=maybe"], "plan is 'maybe'; true or false is needed"),
         (["--n_rows", "4000", "5"], "'5' follows no setting"),
+        (["--sparsities"], "sparsities is empty; at least one value is needed"),
+        (["--noises", "0", "1.5"], "noises is 1.5; a share of the variance is at least 0 and below 1"),
         (["--seeds", "1"], "seeds is 1; it must be at least 2"),
         (["--d_in", "4"], "d_in is 4 and n_rows 10000; there must be at least 16 dimensions"),
         (["--jobs", "0"], "jobs is 0; it must be at least 1"),

@@ -9,7 +9,6 @@ import numpy as np
 from jsonargparse.typing import PositiveInt
 
 from zoo.analysis.agreement import Agreement
-from zoo.errors import ZooError
 from zoo.estimates import Estimate, mean
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
@@ -238,12 +237,6 @@ class AttentionFeatures(Study):
     n_pairs: tuple[PositiveInt, ...] = (16, 32, 64, 128)
     steps: PositiveInt = 1500
     seeds: AtLeastTwo = 5
-
-    def check(self) -> None:
-        """Refuse lists that the report needs and that are empty."""
-        for name in ("vocabularies", "dimensions", "n_pairs"):
-            if not getattr(self, name):
-                raise ZooError(f"{name} is empty; it must name at least one number")
 
     def tasks(self) -> Sequence[Task]:
         """One for every measurement and draw; heads of all seeds are trained together."""

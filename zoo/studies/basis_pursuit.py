@@ -76,8 +76,6 @@ class BasisPursuit(Study):
         for name, values in (("steps", self.steps or ()), ("penalties", [-p for p in self.penalties])):
             if any(a >= b for a, b in pairwise(values)):
                 raise ZooError(f"{name} must be {'ascending' if name == 'steps' else 'descending'}, each given once")
-        if not self.penalties or not self.source:
-            raise ZooError("penalties and source must not be empty")
 
     @cached_property
     def _steps(self) -> tuple[int | None, ...]:

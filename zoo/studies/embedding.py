@@ -107,8 +107,6 @@ class Embedding(Study):
         for name, least in LEAST.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise ZooError(f"{name} is {value}; it must be at least {least}")
-        if not self.source:
-            raise ZooError("source is empty; name an embedding")
         if self.steps and list(self.steps) != sorted(set(self.steps)):
             raise ZooError("steps must be ascending, each given once")
 

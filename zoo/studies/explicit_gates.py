@@ -174,10 +174,7 @@ class ExplicitGates(Study):
     seeds: AtLeastTwo = 3
 
     def check(self) -> None:
-        """Refuse too few inputs, and lists that the report needs and that are too short."""
-        for name in ("active", "used_at", "superposed_in", "superposed_widths", "depth_widths"):
-            if not getattr(self, name):
-                raise ZooError(f"{name} is empty; it must name at least one number")
+        """Refuse too few inputs and widths."""
         if len(set(self.widths)) < 2:
             raise ZooError(f"widths is {self.widths}; the fall of errors needs at least 2 widths")
         if self.n_features < (least := max(*self.used_at, *self.active) + 2):

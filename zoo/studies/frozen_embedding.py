@@ -155,8 +155,8 @@ class FrozenEmbedding(Study):
                 close = difflib.get_close_matches(wrong[0], known, 1)
                 hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(map(repr, known))}"
                 raise ZooError(f"{name} has no {wrong[0]!r}; {hint}")
-            if len(set(chosen)) < len(chosen) or not chosen:
-                raise ZooError(f"{name} is {', '.join(chosen) or 'empty'}; at least one is needed, each once")
+            if len(set(chosen)) < len(chosen):
+                raise ZooError(f"{name} is {', '.join(chosen)}; each may stand there once")
         if "learned" not in self.arms:
             raise ZooError("arms needs 'learned', which all others are compared with")
 

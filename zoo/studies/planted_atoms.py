@@ -35,6 +35,10 @@ class RecoverAtoms(Task):
     dictionary_steps: int
     seed: int
 
+    def seconds(self) -> float:
+        """As one of 10,000 rows in 128 dimensions and 30 codings took."""
+        return 3 + 9 * (self.n_rows / 10_000) * (self.d_in / 128) ** 2 * (self.dictionary_steps / 30)
+
     def do(self, work: Work) -> Result:
         """Shares, cosines and errors: the keys of `COLUMNS`."""
         import lightning as L
@@ -94,7 +98,9 @@ class PlantedAtoms(Study):
     seeds: AtLeastTwo = 3
 
     def check(self) -> None:
-        """Refuse fewer dimensions than atoms in a row, and fewer rows than atoms."""
+        """Refuse fewer dimensions than atoms in a row, fewer rows than atoms, and noise that is no share."""
+        if wrong := [noise for noise in self.noises if not 0 <= noise < 1]:
+            raise ZooError(f"noises is {wrong[0]:g}; a share of the variance is at least 0 and below 1")
         if self.d_in < max(self.sparsities) or self.n_rows <= 4 * self.d_in / 0.9:
             raise ZooError(
                 f"d_in is {self.d_in} and n_rows {self.n_rows}; there must be at least {max(self.sparsities)} "
