@@ -60,8 +60,8 @@ class RandomText(L.LightningDataModule):
         draws = np.random.default_rng(0).random((total_steps + 2) * B * T + 1, dtype=np.float32)
         self.tokens = (V * draws**3).astype(np.int32).clip(max=V - 1)
         self.context_length, self.batch_size = T, B
-        self.token_counts = torch.from_numpy(np.bincount(self.tokens, minlength=V))
-        self.token_strings = [f"token {i}" for i in range(V)]
+        self.row_counts = torch.from_numpy(np.bincount(self.tokens, minlength=V))
+        self.row_labels = [f"token {i}" for i in range(V)]
 
     def train_dataloader(self) -> TokenLoader:
         """The same batches in the same order at every call."""

@@ -1,4 +1,4 @@
-"""What every atom of a dictionary answers to, how often, and which row it points at."""
+"""For every atom of a dictionary: how often it fires, on which rows most strongly, and the row nearest to it."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from zoo import null_models
 from zoo.callbacks.atom_picture import draw_atoms
-from zoo.callbacks.requirements import require
 from zoo.callbacks.tables_and_pictures import markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
-from zoo.metrics import matched_cosine
+from zoo.metrics import fires, matched_cosine
+from zoo.models.vector_batches import as_vectors
 from zoo.precision import float64, float64_device
+from zoo.protocols import EmbeddingData, HasAtoms, batch_rows, datamodule, offered, require
 
 TABLED = 20  # atoms in TensorBoard's table
 NULL_ATOMS = 2048  # at most, which is enough for a histogram
@@ -26,29 +27,33 @@ ROWS_AT_ONCE = 4096  # of the rows that atoms are compared with
 class AtomReport(L.Callback):
     """Describes every latent of a dictionary, for any module with `reconstruct(x)` and `embedding_rows()["W_dec"]`.
 
-    In every validation it counts how often each latent fires (its code is not zero), adds up its codes, and keeps the
-    rows that it answers to most strongly, each with the largest code a vector of that row got. With every checkpoint
-    and at the end, if there was a validation since, it writes `atoms/atoms.csv` beside the checkpoints, one line per
-    latent:
+    A latent fires where its code is not zero. In every validation the callback counts how often each latent fires, and
+    keeps the rows with the largest codes, by absolute value. With every checkpoint and at the end of training, it
+    writes `atoms/atoms.csv` into the run's folder if there was a validation since the last time. The table has one line
+    per latent:
 
-    - `firing_frequency` among the validation's vectors, and `mean_code` over those where the latent fires;
-    - `decoder_norm`, and `nearest_cosine`, the largest cosine of the atom with a row of the datamodule's `W_E` (if it
-      has one), which is that of `nearest_token`;
-    - `top_tokens`, a JSON list of pairs [token, code].
+    - `firing_frequency`: share of the validation's vectors on which the latent fires;
+    - `mean_code`: mean absolute value of its codes on those vectors;
+    - `decoder_norm`: norm of its atom;
+    - `nearest_token`, `nearest_cosine`: the row of the datamodule's `W_E` with the largest cosine to the atom, and that
+      cosine; empty if there is no `W_E`;
+    - `top_tokens`: a JSON list of pairs [token, code], the largest codes first. A code may be negative where the
+      module's `signed_codes` is true.
 
-    Beside it, it draws `atoms.png`, which TensorBoard gets too: FVU against L0 in the validations so far; firing
-    frequencies; and the largest cosines of the atoms that fire, beside those of random atoms with the covariance of
-    `W_E`, which are close to rows as far as the covariance makes them so.
+    With the table it draws `atoms.png`, which is also written to TensorBoard. The picture has three panels: FVU against
+    L0 at the validations so far; a histogram of firing frequencies; and a histogram of the nearest cosines of the atoms
+    that fire. The last panel also shows the nearest cosines of random atoms with the covariance of `W_E`, the null
+    model.
 
     The points (L0, FVU) are the module's `val/l0` and `val/fvu`, or `val_train/l0` and `val_train/fvu` where nothing is
-    held out; they travel in the Lightning checkpoint. All ranks contribute, and rank 0 writes.
+    held out. They are kept in the Lightning checkpoint. All ranks contribute, and rank 0 writes.
 
     Args:
-        top_tokens: How many rows are kept for every latent.
-        seed: Names the random atoms.
+        top_tokens: Number of rows listed for every latent.
+        seed: Seed of the random atoms.
 
     Raises:
-        ZooError: On fit, if the module or the datamodule cannot be described.
+        ZooError: In `setup`, if the module has no atoms or the datamodule no rows.
     """
 
     def __init__(self, top_tokens: int = 8, seed: int = 0) -> None:
@@ -64,15 +69,15 @@ class AtomReport(L.Callback):
         self._unwritten = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse what has no atoms or no rows."""
-        require(self, pl_module, "reconstruct", "embedding_rows")
-        require(self, trainer.datamodule, "row_labels", "W_E")  # type: ignore[attr-defined]
+        """Refuse a module without atoms and a datamodule without rows."""
+        require(self, pl_module, HasAtoms)
+        require(self, datamodule(trainer), EmbeddingData)
         if "W_dec" not in _rows(pl_module):
             name = type(pl_module).__name__
             raise ZooError(f"AtomReport needs a model with W_dec among its embedding_rows(); {name} has none")
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start from nothing."""
+        """Reset the sums."""
         shape, device = (len(_rows(pl_module)["W_dec"]), self.top_tokens), pl_module.device
         self._top_codes, self._top_rows = torch.zeros(shape, device=device), torch.full(shape, -1, device=device)
         self._sums = torch.zeros(shape[0], 2, dtype=torch.float64, device=float64_device(device))
@@ -88,26 +93,31 @@ class AtomReport(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add up this batch."""
-        codes, rows = outputs["codes"].float(), batch["row"]
+        codes, rows = outputs["codes"].float(), batch_rows(self, as_vectors(batch))
         if not len(codes):
             return
         self._n += len(codes)
+        sizes = codes.abs()
         self._sums += torch.stack(
-            [float64((codes != 0).float().sum(0)), codes.to(self._n.device).sum(0, dtype=torch.float64)], 1
+            [float64(fires(codes).float().sum(0)), sizes.to(self._n.device).sum(0, dtype=torch.float64)], 1
         )
         names, index = rows.unique(return_inverse=True)
         if len(names) < len(rows):  # the same token at several places
-            largest = codes.new_zeros(len(names), codes.shape[1])
-            codes = largest.scatter_reduce_(0, index.unsqueeze(1).expand_as(codes), codes, "amax")
+            index, zeros = index.unsqueeze(1).expand_as(codes), codes.new_zeros(len(names), codes.shape[1])
+            largest, least = (zeros.scatter_reduce(0, index, codes, kind) for kind in ("amax", "amin"))
+            codes = largest.where(largest >= -least, least)
+            sizes = codes.abs()
         else:
             names = rows
-        best, at = codes.T.contiguous().topk(min(self.top_tokens, len(names)), dim=1)  # (latents, top_tokens)
+        at = sizes.T.contiguous().topk(min(self.top_tokens, len(names)), dim=1).indices  # (latents, top_tokens)
         self._top_codes, self._top_rows = merge_top(
-            torch.cat([self._top_codes, best], 1), torch.cat([self._top_rows, names[at]], 1), self.top_tokens
+            torch.cat([self._top_codes, codes.T.gather(1, at)], 1),
+            torch.cat([self._top_rows, names[at]], 1),
+            self.top_tokens,
         )
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Merge what the ranks have found; the sanity check is no point of the path."""
+        """Merge the sums and rows of all ranks; the sanity check adds no point to the curve."""
         if trainer.sanity_checking:
             return
         self._sums = trainer.strategy.reduce(self._sums, reduce_op="sum").cpu()
@@ -130,17 +140,18 @@ class AtomReport(L.Callback):
         self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the table and draw, if there is anything new; look for the atoms that were planted, if any were."""
+        """Write the table and draw, if there is anything new; compare with the true atoms, if they are known."""
         self._write(trainer, pl_module)
-        planted = getattr(trainer.datamodule, "true_atoms", None)  # type: ignore[attr-defined]
+        planted = offered(datamodule(trainer), "true_atoms")
         if planted is None or not trainer.is_global_zero:
             return
         atoms, planted = _rows(pl_module)["W_dec"].cpu(), planted.cpu()
         chance = torch.randn(atoms.shape, generator=_generator(self.seed))
-        found, by_chance = matched_cosine(atoms, planted).item(), matched_cosine(chance, planted).item()
+        signed = not offered(pl_module, "signed_codes")
+        found, by_chance = (matched_cosine(learned, planted, signed).item() for learned in (atoms, chance))
         self._summary["planted atoms"] = (
-            f"mean cosine of {len(planted):,}, each matched with an atom of its own, {found:.3f}; with random atoms "
-            f"{by_chance:.3f}"
+            f"mean cosine of the {len(planted):,} true atoms, each matched with one learned atom: {found:.3f}; with "
+            f"random atoms: {by_chance:.3f}"
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,7 +174,7 @@ class AtomReport(L.Callback):
         atoms, (firings, codes) = _rows(pl_module)["W_dec"], self._sums.T
         frequency, labels, blanks = firings / self._n, data.row_labels, [""] * len(atoms)
         top = [
-            [[labels[i], code] for code, i in zip(latent_codes, latent_rows, strict=True) if i >= 0 and code > 0]
+            [[labels[i], code] for code, i in zip(latent_codes, latent_rows, strict=True) if i >= 0 and code != 0]
             for latent_codes, latent_rows in zip(self._top_codes.tolist(), self._top_rows.tolist(), strict=True)
         ]
         columns: dict[str, Any] = {
@@ -186,7 +197,7 @@ class AtomReport(L.Callback):
             cosine, null = cosine.cpu(), self._null
         folder = Path(trainer.default_root_dir) / "atoms"
         write_table(folder / "atoms.csv", columns)
-        header = ["latent", "firing frequency", "nearest token", "cosine", "answers most to"]
+        header = ["latent", "firing frequency", "nearest token", "cosine", "largest codes"]
         lines = [
             [
                 str(i),
@@ -202,21 +213,22 @@ class AtomReport(L.Callback):
 
 
 def merge_top(codes: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest codes of every latent and whose they are, every row once: (latents, m) -> (latents, k) both.
+    """The k codes of every latent with the largest absolute values, and their rows: (latents, m) -> (latents, k) both.
 
     Args:
         codes: Candidates, (latents, m).
-        rows: The rows they belong to, (latents, m) int64.
-        k: How many to keep; where there are fewer rows, code 0 and row -1 fill up.
+        rows: The rows they belong to, (latents, m) int64. Every row is listed once, with its largest code.
+        k: Number of codes to keep; where there are fewer rows, the rest have code 0 and row -1.
     """
-    codes, order = codes.sort(dim=1, descending=True)
+    order = codes.abs().sort(dim=1, descending=True).indices
+    codes = codes.gather(1, order)
     rows, by_row = rows.gather(1, order).sort(dim=1, stable=True)  # of one row's codes, the largest comes first
     codes = codes.gather(1, by_row)
     again = torch.zeros_like(rows, dtype=torch.bool)
     again[:, 1:] = rows[:, 1:] == rows[:, :-1]
     codes, rows = codes.masked_fill(again, 0.0), rows.masked_fill(again, -1)
-    codes, order = codes.sort(dim=1, descending=True, stable=True)  # equal codes in the order of their rows
-    return codes[:, :k], rows.gather(1, order)[:, :k]
+    order = codes.abs().sort(dim=1, descending=True, stable=True).indices[:, :k]  # equal codes in order of their rows
+    return codes.gather(1, order), rows.gather(1, order)
 
 
 def largest_cosines(atoms: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from zoo.callbacks.certificate_picture import draw_certificates
-from zoo.callbacks.requirements import require
 from zoo.callbacks.tables_and_pictures import logged_step, markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
 from zoo.precision import float64, float64_device
+from zoo.protocols import LabelledRows, Reconstructs, datamodule, require
 
 LARGEST = ("relative_gap", "uncertified", "held_out")  # what is followed of every row, by its largest value
 NAMED = 10  # rows, at most
@@ -45,8 +45,8 @@ class Certificates(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse what has no codes or no rows."""
-        require(self, pl_module, "reconstruct")
-        require(self, trainer.datamodule, "row_labels")  # type: ignore[attr-defined]
+        require(self, pl_module, Reconstructs)
+        require(self, datamodule(trainer), LabelledRows)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from nothing, which is below every gap."""

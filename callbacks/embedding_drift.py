@@ -12,26 +12,30 @@ from zoo.callbacks.drift_picture import draw_drift
 from zoo.callbacks.tables_and_pictures import frequency_groups, logged_step, markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
 from zoo.metrics import row_drift
+from zoo.protocols import TracksRows, datamodule, offered, require
 
 
 class EmbeddingDrift(L.Callback):
-    """Tracks every matrix in the module's `embedding_rows()`: distance and cosine of each row from where it began.
+    """Tracks how far each row of the matrices in `embedding_rows()` has moved since the start of training.
 
-    Every `every_n_steps` optimizer steps, and at the end, it logs summaries over all rows and over groups of rows by
-    their frequency (`token_counts` of the datamodule, if it has one entry per row). With every checkpoint and at the
-    end it writes `embedding_drift/<matrix>.csv`, one line per row, beside the checkpoints, with the drift since the
-    last checkpoint as well, and draws a picture, `<matrix>.png`, which TensorBoard gets too.
+    Every `every_n_steps` optimizer steps and at the end, it logs the rows' distances and cosines from their starting
+    values: over all rows and, where the rows are tokens, over groups of rows by the frequency of their token. With
+    every checkpoint and at the end, it writes `embedding_drift/<matrix>.csv` into the run's folder. The table has one
+    line per row, with the drift since the start and since the last checkpoint. It also draws `<matrix>.png`, which
+    is written to TensorBoard as well.
 
-    Decoupled weight decay alone would shrink every row by the product of (1 - learning rate * decay) over the steps;
-    the drift this makes, `decay_alone`, is reported in the same unit, the row's norm at the start.
+    Decoupled weight decay alone would shrink every row by the product of (1 - learning rate * decay) over the steps.
+    The drift that this causes is logged as `decay_alone`. All distances are divided by the row's norm at the start.
 
-    The rows at the start stay on the module's device, where they are measured, and travel in the Lightning checkpoint,
-    so a resumed run goes on measuring from the same place. Rows are the same on every rank under DDP, and only rank 0
-    measures.
+    The starting rows stay on the module's device and are kept in the Lightning checkpoint, so a resumed run measures
+    from the same start. Rows are the same on every rank under DDP, and only rank 0 measures.
 
     Args:
-        every_n_steps: Optimizer steps between two measurements. In between, the cost is one number per step.
-        top_rows: How many of the rows that moved most are named.
+        every_n_steps: Optimizer steps between two measurements.
+        top_rows: Number of rows listed, those that moved most.
+
+    Raises:
+        ZooError: In `setup`, if the module has no `embedding_rows`.
     """
 
     def __init__(self, every_n_steps: int = 100, top_rows: int = 10) -> None:
@@ -49,8 +53,12 @@ class EmbeddingDrift(L.Callback):
         self._groups: dict[str, dict[str, Tensor]] = {}  # row numbers on the device, by frequency
         self._last_step = self._last_table = -1
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse a module without matrices to track."""
+        require(self, pl_module, TracksRows)
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember the rows, unless a checkpoint brought them along."""
+        """Keep a copy of the rows, unless a checkpoint brought one."""
         for name, rows in _rows(pl_module).items():
             device = rows.device if trainer.is_global_zero else torch.device("cpu")
             self.start[name] = self.start[name].to(device) if name in self.start else rows.to(device, copy=True)
@@ -61,7 +69,7 @@ class EmbeddingDrift(L.Callback):
         self.at_checkpoint = _on_cpu(_rows(pl_module))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """First point of the curves, unless the run is resumed."""
+        """Measure once before training, unless the run is resumed."""
         for name, rows in pl_module.embedding_rows().items():  # type: ignore[operator]
             self._decaying[name] = [
                 (optimizer, group)
@@ -76,7 +84,7 @@ class EmbeddingDrift(L.Callback):
             self._last_table = trainer.global_step
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Keep account of weight decay, at the learning rate this step uses."""
+        """Update `decay_alone` with this step's learning rate."""
         for name, groups in self._decaying.items():
             for owner, group in groups:
                 if owner is not optimizer:
@@ -86,25 +94,25 @@ class EmbeddingDrift(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measure when it is time."""
+        """Measure every `every_n_steps` steps."""
         if trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._last_step:
             self._measure(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write the table; from here on `since checkpoint` counts anew, once a step."""
+        """Write the table, and measure `since_checkpoint` from here on."""
         if trainer.global_step != self._last_table:
             self._write_tables(trainer, pl_module)
             self.at_checkpoint = _on_cpu(_rows(pl_module))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Last measurement, and the table unless a checkpoint has just brought it."""
+        """Measure a last time, and write the table unless a checkpoint at this step has."""
         if trainer.global_step != self._last_step:
             self._measure(trainer, pl_module)
         if trainer.global_step != self._last_table:
             self._write_tables(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the rows began, and the curves so far."""
+        """The starting rows and the curves so far."""
         return {
             "start": {name: rows.cpu() for name, rows in self.start.items()},
             "shrink": self.shrink,
@@ -112,7 +120,7 @@ class EmbeddingDrift(L.Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from an earlier run, whose table was written with the checkpoint."""
+        """Continue the curves of the run that is resumed."""
         self.start, self.shrink, self.history = state["start"], state["shrink"], state["history"]
 
     def summary(self) -> dict[str, str]:
@@ -190,12 +198,18 @@ def _on_cpu(matrices: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _counts(trainer: L.Trainer, n_rows: int) -> Tensor | None:
-    """How often the token of each row occurs, (n_rows,) int64; 0 for rows after those of the tokens."""
-    counts = getattr(getattr(trainer, "datamodule", None), "token_counts", None)
+    """How often each row's token occurs, (n_rows,) int64, 0 for rows without a token; None if rows are no tokens."""
+    counts = offered(_tokens_data(trainer), "row_counts")
     return None if counts is None else torch.nn.functional.pad(counts, (0, n_rows - len(counts)))
 
 
 def _tokens(trainer: L.Trainer, n_rows: int) -> list[str]:
-    """The token of each row, empty for rows after those of the tokens."""
-    tokens = getattr(getattr(trainer, "datamodule", None), "token_strings", None) or []
+    """The token of each row, empty for rows without a token."""
+    tokens = offered(_tokens_data(trainer), "row_labels") or []
     return [*tokens, *[""] * (n_rows - len(tokens))][:n_rows]
+
+
+def _tokens_data(trainer: L.Trainer) -> object:
+    """The datamodule, if the rows of the module's matrices are its tokens: a dictionary's atoms are none."""
+    data = datamodule(trainer)
+    return data if offered(data, "batches") == "tokens" else None

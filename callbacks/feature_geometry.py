@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from zoo.callbacks.feature_picture import draw_features
-from zoo.callbacks.requirements import require
 from zoo.callbacks.tables_and_pictures import markdown_table, show, write_table
 from zoo.metrics import feature_dimensionality
+from zoo.protocols import HasFeatures, require
 
 REPRESENTED = 0.5  # norm above which a feature counts as represented
 
@@ -34,7 +34,7 @@ class FeatureGeometry(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse what has no features to follow."""
-        require(self, pl_module, "features", "seed_losses")
+        require(self, pl_module, HasFeatures)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What was written with the losses of an earlier validation is out of date."""

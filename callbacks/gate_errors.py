@@ -6,9 +6,9 @@ from typing import Any
 import lightning as L
 
 from zoo.callbacks.gate_picture import draw_gate_errors
-from zoo.callbacks.requirements import require
 from zoo.callbacks.tables_and_pictures import markdown_table, show, write_table
 from zoo.metrics import CASES
+from zoo.protocols import HasGates, require
 
 COLUMNS = ("n", "mean", "rms", "bias", "max", "right")
 
@@ -29,7 +29,7 @@ class GateErrors(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a module without gates."""
-        require(self, pl_module, "case_errors")
+        require(self, pl_module, HasGates)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remember that there is something new; the sanity check is nothing."""

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.callbacks.error_picture import draw_errors
-from zoo.callbacks.requirements import require
 from zoo.callbacks.tables_and_pictures import frequency_groups, logged_step, markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
+from zoo.metrics import fires
+from zoo.models.vector_batches import as_evaluated
 from zoo.precision import float64, float64_device
+from zoo.protocols import LabelledRows, Reconstructs, batch_rows, datamodule, offered, require
 
 SUMS = ("n", "squared_error", "squared_norm", "cosine", "l0", "held_out")  # what is added up for every row
 
@@ -54,8 +56,8 @@ class ReconstructionError(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse what has no rows to follow."""
-        require(self, pl_module, "reconstruct")
-        require(self, trainer.datamodule, "row_labels", "row_counts")  # type: ignore[attr-defined]
+        require(self, pl_module, Reconstructs)
+        require(self, datamodule(trainer), LabelledRows)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from nothing."""
@@ -73,17 +75,17 @@ class ReconstructionError(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add up this batch."""
-        x, x_hat = float64(outputs["x"]), float64(outputs["x_hat"])
+        x, x_hat, batch = float64(outputs["x"]), float64(outputs["x_hat"]), as_evaluated(batch)
         columns = {
             "n": torch.ones(len(x), device=x.device),
             "squared_error": (x - x_hat).square().sum(1),
             "squared_norm": x.square().sum(1),
             "cosine": F.cosine_similarity(x, x_hat, dim=1),
-            "l0": (outputs["codes"] != 0).sum(1),
+            "l0": fires(outputs["codes"]).sum(1),
             "held_out": batch["held_out"],
         }
         sums = torch.stack([float64(columns[name]) for name in SUMS], 1)
-        self._sums.index_add_(0, batch["row"].to(sums.device), sums)
+        self._sums.index_add_(0, batch_rows(self, batch).to(sums.device), sums)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the errors; the sanity check's are no point of the curves."""
@@ -147,11 +149,11 @@ class ReconstructionError(L.Callback):
         count = "" if counts is None else f", {int(counts[worst]):,} occurrences"
         error = self.latest["relative_error"][worst]
         lines["worst row"] = f"{error:.4g}, {data.row_labels[worst]!r} (row {worst}{count})"
-        if (effective := getattr(data, "effective_rows", None)) is not None:
+        if (effective := offered(data, "effective_rows")) is not None:
             trained = (self.latest["n"] > 0) & ~self.latest["held_out"]
             lines["n_eff"] = f"{effective:,.0f} of {int(trained.sum()):,} rows trained on"
-        if (untrained := getattr(data, "untrained", None)) is not None:
-            lines["n_eff"] += f"; {int(untrained.sum()):,} rows have a token that never occurs"
+        if (never := offered(data, "never_occurring")) is not None:
+            lines["n_eff"] += f"; {int(never.sum()):,} rows have a token that never occurs"
         return lines
 
     def _worst(self, how_many: int) -> list[int]:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zoo.callbacks.last_checkpoint import last_checkpoint
+from zoo.protocols import offered
 
 
 class RunSummary(L.Callback):
@@ -34,8 +35,8 @@ class RunSummary(L.Callback):
             label = name.replace("val/", "validation ").replace("val_train/", "training rows' ").replace("_", " ")
             lines[label] = f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if hasattr(callback, "summary"):
-                lines |= callback.summary()
+            if summary := offered(callback, "summary"):
+                lines |= summary()
         if checkpoint.is_file():
             lines["checkpoint"] = str(checkpoint)
         if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):

@@ -7,10 +7,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from zoo.callbacks.requirements import require
 from zoo.metrics import LossRecovered
 from zoo.metrics.splicing import IGNORED
 from zoo.null_models import principal_axes, with_norms_of
+from zoo.protocols import LanguageModelData, Reconstructs, datamodule, offered, require
 
 
 class SplicedLoss(L.Callback):
@@ -44,8 +44,8 @@ class SplicedLoss(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse data that do not come from a language model."""
-        require(self, pl_module, "reconstruct")
-        require(self, trainer.datamodule, "model", "layer", "evaluation_contexts")  # type: ignore[attr-defined]
+        require(self, pl_module, Reconstructs)
+        require(self, datamodule(trainer), LanguageModelData)
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -54,7 +54,7 @@ class SplicedLoss(L.Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         model, layer = data.model.to(pl_module.device).eval(), data.layer
-        skip = getattr(data, "skip_positions", 0)
+        skip = offered(data, "skip_positions") or 0
         generator = torch.Generator().manual_seed(self.seed + trainer.global_rank)
         measured = {name: LossRecovered().to(pl_module.device) for name in ("", "_random", "_covariance")}
         for batch in data.evaluation_contexts():

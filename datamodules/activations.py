@@ -155,8 +155,8 @@ class ActivationsDataModule(ZooDataModule):
             raise ZooError(f"the tokenizer is not the one that came with {self.source}; leave data.tokenizer out")
         if missing := len(self.W_E) - self.text.vocab_size:
             rank_zero_info(f"note: {missing} rows of W_E belong to no token")
-        self.row_labels = self.text.token_strings + [f"row {i}" for i in range(self.text.vocab_size, len(self.W_E))]
-        self.row_counts: Tensor | None = torch.cat([self.text.token_counts, torch.zeros(missing, dtype=torch.int64)])
+        self.row_labels = self.text.row_labels + [f"row {i}" for i in range(self.text.vocab_size, len(self.W_E))]
+        self.row_counts: Tensor | None = torch.cat([self.text.row_counts, torch.zeros(missing, dtype=torch.int64)])
         told = {
             "weights": weights_digest(self.model),
             "corpus": cache.corpus_fingerprint,

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from zoo.datamodules import text_files
+from zoo.described import Described
 from zoo.errors import ZooError
 from zoo.paths import expanded
 
 
-class Corpus(ABC):
+class Corpus(Described, ABC):
     """Text as a sequence of documents.
 
     Attributes:

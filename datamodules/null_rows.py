@@ -8,12 +8,13 @@ from torch import Tensor
 
 from zoo import null_models
 from zoo.datamodules.row_loaders import side_rng
+from zoo.described import Described
 from zoo.errors import ZooError
 
 CLEAR_ERROR = 0.01  # of mean and covariance, as a share of them, beyond which it is told
 
 
-class NullModel(ABC):
+class NullModel(Described, ABC):
     """Recipe for rows that keep chosen properties of a matrix W (V, d) and are random otherwise.
 
     Args:

@@ -130,7 +130,7 @@ class EmbeddingRowsDataModule(ZooDataModule):
         return (self.row_counts / self.row_counts.double().mean()).float()
 
     @property
-    def untrained(self) -> Tensor | None:
+    def never_occurring(self) -> Tensor | None:
         """Rows whose token never occurs, (V,) bool; None if counts are not known.
 
         Training leaves such rows at their start or moves them all alike: what is found in them, nobody learned.

@@ -100,9 +100,9 @@ class TextDataModule(ZooDataModule):
                 f"the training split has {have} tokens, and one batch of {self.batch_size} x {self.context_length} "
                 f"needs {need}; lower batch_size or context_length"
             )
-        self.token_counts = torch.from_numpy(self.cache.token_counts())  # (V,) int64, training split
+        self.row_counts = torch.from_numpy(self.cache.token_counts())  # (V,) int64, training split
         self.tokenizer: Tokenizer = self.cache.tokenizer()
-        self.token_strings = decoded_tokens(self.tokenizer, self.vocab_size)
+        self.row_labels = decoded_tokens(self.tokenizer, self.vocab_size)
 
     def train_dataloader(self) -> "TokenLoader":
         """Shuffled windows; each pass over the corpus cuts it at other places."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from zoo.described import Described
 from zoo.errors import ZooError
 from zoo.paths import expanded
 
@@ -15,7 +16,7 @@ END_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "[SEP]", "<eos>")
 LARGEST_VOCABULARY = 2**24
 
 
-class TokenizerSource(ABC):
+class TokenizerSource(Described, ABC):
     """Recipe for a tokenizer whose vocabulary size is known before any text is read."""
 
     vocab_size: int

@@ -1,17 +1,17 @@
-"""What every datamodule of the zoo shares."""
+"""The base of the zoo's datamodules."""
 
 from typing import Literal
 
 import lightning as L
 
+from zoo.described import Described
 
-class ZooDataModule(L.LightningDataModule):
-    """A datamodule that says what its batches hold.
 
-    Its text is its name; Lightning's would make all loaders in order to describe them.
-    """
+class ZooDataModule(Described, L.LightningDataModule):
+    """A datamodule that states what its batches hold. `zoo.protocols` lists what else may be asked of it."""
 
-    batches: Literal["tokens", "vectors", "feature vectors", "feature contexts"]
+    _not_shown = ("allow_zero_length_dataloader_with_multiple_devices", "prepare_data_per_node")
+    batches: Literal["tokens", "vectors", "feature vectors", "feature contexts"]  # see `zoo.protocols`
 
     def __str__(self) -> str:
-        return type(self).__name__
+        return repr(self)  # Lightning's text would make all loaders in order to describe them

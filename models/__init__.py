@@ -1,4 +1,4 @@
-"""What is trained: networks, and the LightningModules around them. Each is imported when first asked for."""
+"""Networks, and the LightningModules that train them. Each is imported when it is first used."""
 
 from typing import TYPE_CHECKING
 
@@ -30,37 +30,6 @@ if TYPE_CHECKING:
     from zoo.models.toy_superposition import ToySuperposition
     from zoo.models.universal_gates import UniversalGates
     from zoo.models.zoo_module import ZooModule
+    from zoo.network import Network
 
-HOMES = {
-    "AdamLinear": "zoo.models.optimizers",
-    "AdamWCosine": "zoo.models.optimizers",
-    "BatchTopKSAE": "zoo.models.sae",
-    "CopiedEmbedding": "zoo.models.embeddings",
-    "CovarianceMatchedEmbedding": "zoo.models.embeddings",
-    "Dictionary": "zoo.models.dictionary",
-    "DictionaryLearning": "zoo.models.dictionary_learning",
-    "Embedding": "zoo.models.embeddings",
-    "FrozenEmbeddingGPT2": "zoo.models.frozen_embedding_gpt2",
-    "GPT2": "zoo.models.gpt2",
-    "GateNet": "zoo.models.toy.gates",
-    "GatedSAE": "zoo.models.sae",
-    "GaussianEmbedding": "zoo.models.embeddings",
-    "JumpReLUSAE": "zoo.models.sae",
-    "LowCoherenceEmbedding": "zoo.models.embeddings",
-    "MatryoshkaSAE": "zoo.models.sae",
-    "NormMatchedEmbedding": "zoo.models.embeddings",
-    "PermutedEmbedding": "zoo.models.embeddings",
-    "ReLUSAE": "zoo.models.sae",
-    "ReconstructionModule": "zoo.models.reconstruction",
-    "SAE": "zoo.models.sae",
-    "SkipBigramAttention": "zoo.models.toy_attention",
-    "SkipBigramHead": "zoo.models.toy.skip_bigram_head",
-    "SparseAutoencoder": "zoo.models.sparse_autoencoder",
-    "SuperpositionNet": "zoo.models.toy.superposition",
-    "TopKSAE": "zoo.models.sae",
-    "ToyModule": "zoo.models.toy_module",
-    "ToySuperposition": "zoo.models.toy_superposition",
-    "UniversalGates": "zoo.models.universal_gates",
-    "ZooModule": "zoo.models.zoo_module",
-}
-__all__, __getattr__, __dir__ = lazy.exports(__name__, HOMES)
+__all__, __getattr__, __dir__ = lazy.exports(__name__, __file__)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError
 from zoo.models.sparse_coding import Solution, lasso
-from zoo.precision import PreciseBuffers
+from zoo.network import Network
 
 
-class Dictionary(PreciseBuffers):
+class Dictionary(Network):
     """Unit atoms and a mean: x_hat = f(x) W_dec + b_dec with codes that solve a lasso.
 
     f(x) minimises |x - b_dec - f W_dec|² / 2 + penalty * scale * |f|₁, where `scale` is the root mean square distance
@@ -54,6 +54,7 @@ class Dictionary(PreciseBuffers):
         self.config |= {"positive": positive, "tolerance": tolerance}
         self.d_in, self.n_atoms, self.penalty = d_in, n_atoms, penalty
         self.positive, self.tolerance = positive, tolerance
+        self.signed_codes = not positive
         self.W_dec = nn.Parameter(F.normalize(torch.randn(n_atoms, d_in)))
         self.register_buffer("b_dec", torch.zeros(d_in))
         self.register_buffer("scale", torch.ones(()))

@@ -15,8 +15,9 @@ from zoo.models.dictionary_step import MethodOfOptimalDirections
 from zoo.models.reconstruction import ReconstructionModule
 from zoo.models.sparse_coding import least_squares_on_support
 from zoo.models.sparse_coding.rows import chosen_rows, csr
-from zoo.models.zoo_module import RESTORED
+from zoo.models.vector_batches import as_evaluated, as_vectors
 from zoo.precision import float64_device
+from zoo.protocols import WeightedRows, datamodule, offered, require
 
 
 class DictionaryLearning(ReconstructionModule):
@@ -43,7 +44,6 @@ class DictionaryLearning(ReconstructionModule):
     """
 
     net: Dictionary
-    fitted: Tensor  # () bool, whether mean, scale and first atoms have been fitted to data
 
     def __init__(
         self,
@@ -66,7 +66,6 @@ class DictionaryLearning(ReconstructionModule):
         self.net = Dictionary(d_in, n_atoms, penalty, positive, tolerance)
         self._random_state = torch.get_rng_state()
         self.memory, self.replace_below, self.init_from = memory, replace_below, init_from
-        self.register_buffer("fitted", torch.tensor(RESTORED.get() is not None))
         self.held_out_debiased, self.trained_on_debiased = FVU(), FVU()
         self._rows: Tensor | None = None  # coded in the step before, (B,) int64
         self._codes: Tensor | None = None  # their codes, (B, K) in compressed rows
@@ -82,10 +81,9 @@ class DictionaryLearning(ReconstructionModule):
         return {"W_dec": self.net.W_dec}
 
     def setup(self, stage: str) -> None:
-        """Fit mean, scale and first atoms to the data, once; a dictionary to start from keeps its atoms."""
+        """Fit mean, scale and first atoms to the data before training."""
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        self.check_data(data, self.net.d_in)
+        self.check_data(self.net.d_in)
         precision, device = self.trainer.precision, self.trainer.strategy.root_device
         if precision in ("16-true", "bf16-true"):
             raise ZooError(
@@ -96,15 +94,28 @@ class DictionaryLearning(ReconstructionModule):
             raise ZooError("precision 16-mixed scales gradients, and there are none here; use 32-true or bf16-mixed")
         if float64_device(device) != device:
             raise ZooError(f"codes are certified in float64, which {device.type} lacks; use --trainer.accelerator cpu")
-        if stage != "fit" or self.fitted or data is None:
-            return
-        ids = getattr(data, "train_rows", None)
-        x, weight = (data.sample().to(self.device), None) if ids is None else (data.W_E[ids], data.row_weights[ids])
-        self.net.fit_moments(x, weight)
+        if stage == "fit":
+            self.initialise_from_data()
+
+    def initialise_from_data(self) -> None:
+        """Call `initialise`, unless it has been called before; all training rows of a matrix count by their weights."""
+        data = datamodule(self.trainer)
+        if offered(data, "train_rows") is None:
+            super().initialise_from_data()
+        elif not self.fitted:
+            rows = require(self, data, WeightedRows)
+            self.initialise(rows.W_E[rows.train_rows], rows.row_weights[rows.train_rows])
+
+    def initialise(self, sample: Tensor, weight: Tensor | None = None) -> None:
+        """Fit mean and scale to vectors (n, d_in) with weights (n,), 1 by default, and take some as the first atoms.
+
+        A dictionary from `init_from` keeps its atoms.
+        """
+        self.net.fit_moments(sample, weight)
         if self.init_from is None:
             generator = torch.Generator()  # the strategies of several processes reset the global one before this
             generator.set_state(self._random_state)
-            self.net.take_as_atoms(x if weight is None else x[weight > 0], generator)
+            self.net.take_as_atoms(sample if weight is None else sample[weight > 0], generator)
         self.fitted.fill_(True)
 
     def configure_optimizers(self) -> MethodOfOptimalDirections:
@@ -117,8 +128,9 @@ class DictionaryLearning(ReconstructionModule):
         self.dictionary_step.load_sums(self._restored)
 
     @torch.no_grad()
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Code the batch, then move the dictionary; the loss is the rows' mean objective in units of scale²."""
+        batch = as_vectors(batch)
         x, weight, rows = batch["x"], batch.get("weight"), batch.get("row")
         solution = self.net.solve(x, self._start(rows))
         centred, size = x - self.net.b_dec, self.net.scale.double().square()
@@ -150,8 +162,9 @@ class DictionaryLearning(ReconstructionModule):
         return {"loss": values["loss"].float()}
 
     @torch.no_grad()
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Accumulate the metrics, also those of debiased codes; every row's certificate is returned too."""
+        batch = as_evaluated(batch)
         x, held_out = batch["x"], batch["held_out"]
         solution = self.net.solve(x)
         free = least_squares_on_support(x - self.net.b_dec, self.net.W_dec.detach(), solution.codes)

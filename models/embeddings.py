@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from zoo import null_models
+from zoo.described import Described
 from zoo.errors import ZooError
 from zoo.source import embedding
 
 
-class Embedding(ABC):
+class Embedding(Described, ABC):
     """Recipe for a token embedding's initial rows.
 
     Args:

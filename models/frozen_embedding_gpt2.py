@@ -15,6 +15,7 @@ from zoo.models.gpt2 import GPT2
 from zoo.models.optimizers import AdamWCosine
 from zoo.models.unembedded_loss import LEFT_OUT
 from zoo.models.zoo_module import RESTORED, ZooModule
+from zoo.protocols import datamodule, offered
 from zoo.source import Source
 
 
@@ -181,7 +182,7 @@ class FrozenEmbeddingGPT2(ZooModule):
 
     def _n_tokens(self) -> int | None:
         """Tokens of the data, if they say how many there are."""
-        return getattr(getattr(self.trainer, "datamodule", None), "vocab_size", None)
+        return offered(datamodule(self.trainer), "vocab_size")
 
     def _nats(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over tokens, nats, and the number of tokens."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError
 from zoo.models.unembedded_loss import unembedded_nats
+from zoo.network import Network
 
 
 class Conv1D(nn.Module):
@@ -86,7 +87,7 @@ class _Transformer(nn.Module):
         self.ln_f = nn.LayerNorm(d_model, eps=1e-5)
 
 
-class GPT2(nn.Module):
+class GPT2(Network):
     """GPT-2 (Radford et al. 2019), `logits = model(input_ids)`.
 
     The state dict carries Hugging Face's names and layout, so weights move between the two without conversion. The

@@ -1,4 +1,4 @@
-"""What every module that reconstructs its input shares: how it is judged."""
+"""The base of modules that reconstruct vectors: how they start from data, and how they are evaluated."""
 
 from abc import abstractmethod
 from typing import Any
@@ -9,58 +9,81 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.metrics import ReconstructionMetrics
-from zoo.models.zoo_module import ZooModule
+from zoo.models.vector_batches import as_evaluated, as_vectors, first_vectors
+from zoo.models.zoo_module import RESTORED, ZooModule
+from zoo.protocols import datamodule, offered
 
 
 class ReconstructionModule(ZooModule):
-    """A module with `reconstruct(x)`, judged on data it was not trained on and, beside that, on training data.
+    """A module that reconstructs vectors from codes, evaluated on held-out vectors and on training vectors.
 
-    Evaluation batches are dicts: `x` (B, d_in), `weight` (B,), and `held_out` (B,) bool. Metrics of the held-out part
-    are named `val/...` (or `test/...`), those of the part that was trained on `val_train/...`. Every evaluation step
-    returns `x`, `x_hat` and `codes` for callbacks.
+    Batches are those of kind `"vectors"`, see `zoo.protocols`: from a datamodule, or from any loader of tensors that
+    `trainer.fit` is given. Metrics of held-out vectors are named `val/...` (or `test/...`), those of vectors that are
+    trained on `val_train/...`. Every evaluation step returns `x`, `x_hat` and `codes` for callbacks.
+
+    Before training, and before DDP wraps the module, `initialise` is called once with vectors of the training data.
 
     Args:
         d_sae: Number of codes K.
     """
 
     batches = "vectors"
+    fitted: Tensor  # () bool, whether `initialise` has been called, here or in the run that is resumed
 
     def __init__(self, d_sae: int) -> None:
         super().__init__()
         self.n_codes = d_sae
+        self.register_buffer("fitted", torch.tensor(RESTORED.get() is not None))
         self.held_out, self.trained_on = ReconstructionMetrics(d_sae), ReconstructionMetrics(d_sae)
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction (B, d_in) and codes (B, K) of data (B, d_in)."""
 
-    def check_data(self, data: Any, d_in: int) -> None:
-        """Refuse data of another width than `d_in`; say so where the rows to fit are few enough to be the codes.
+    @property
+    def signed_codes(self) -> bool:
+        """Whether codes may be negative; by default not."""
+        return bool(offered(self.net, "signed_codes"))
+
+    @abstractmethod
+    def initialise(self, sample: Tensor) -> None:
+        """Fit what depends on the data's mean and spread to vectors (n, d_in), and set `fitted`."""
+
+    def initialise_from_data(self) -> None:
+        """Call `initialise` with vectors of the training data, unless it has been called before."""
+        if not self.fitted:
+            self.initialise(first_vectors(self.trainer).to(self.device))
+
+    def check_data(self, d_in: int) -> None:
+        """Refuse data of another width than `d_in`; note where there are at least as many codes as training rows.
 
         Raises:
             ZooError: If the widths differ.
         """
-        if data is not None and data.d_in != d_in:
-            raise ZooError(f"the data have {data.d_in} dimensions, and the model d_in = {d_in}")
-        n_rows = len(getattr(data, "train_rows", ()))
+        data = datamodule(self.trainer)
+        width, train_rows = offered(data, "d_in"), offered(data, "train_rows")
+        if width not in (None, d_in):
+            raise ZooError(f"the data have {width} dimensions, and the model d_in = {d_in}")
+        n_rows = 0 if train_rows is None else len(train_rows)
         if self.trainer.state.fn == "fit" and 0 < n_rows <= self.n_codes:
             rank_zero_info(
-                f"note: {self.n_codes:,} atoms for {n_rows:,} training rows: the rows themselves are a dictionary with "
-                "FVU 0 at L0 1, so a small error on them is no finding; judge by held-out rows"
+                f"note: there are {self.n_codes:,} atoms for {n_rows:,} training rows. A dictionary whose atoms are "
+                "the rows has FVU 0 at L0 1, so a small error on training rows means nothing; look at held-out rows"
             )
 
-    def tokens_per_batch(self, batch: dict[str, Tensor]) -> int:
-        """Examples on this rank."""
-        return len(batch["x"])
+    def tokens_per_batch(self, batch: Any) -> int:
+        """Number of vectors in this process's batch."""
+        return len(as_vectors(batch)["x"])
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Accumulate the metrics."""
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Accumulate the metrics, and return `x`, `x_hat` and `codes`."""
+        batch = as_evaluated(batch)
         x_hat, codes = self.reconstruct(batch["x"])
         self.update_metrics(batch, x_hat, codes)
         return {"x": batch["x"], "x_hat": x_hat, "codes": codes}
 
     def update_metrics(self, batch: dict[str, Tensor], x_hat: Tensor, codes: Tensor) -> None:
-        """Count a batch's reconstructions (B, d_in) and codes (B, K) with the rows held out or trained on."""
+        """Add a batch's reconstructions (B, d_in) and codes (B, K) to the metrics of held-out and of other vectors."""
         x, held_out = batch["x"], batch["held_out"]
         for part, metrics in ((held_out, self.held_out), (~held_out, self.trained_on)):
             if part.all():
@@ -68,8 +91,8 @@ class ReconstructionModule(ZooModule):
             else:
                 metrics.update(x_hat[part], x[part], codes[part], batch["weight"][part])
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """As in validation."""
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """The same as `validation_step`, on the test split."""
         return self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
@@ -81,7 +104,7 @@ class ReconstructionModule(ZooModule):
         self.log_metrics("test")
 
     def log_metrics(self, split: str) -> None:
-        """Log what was counted, as `split/...` and `split_train/...`, and start anew."""
+        """Log the metrics of held-out vectors as `split/...` and of others as `split_train/...`, and reset them."""
         for name, metrics in ((split, self.held_out), (f"{split}_train", self.trained_on)):
             values = metrics.compute()
             metrics.reset()

@@ -12,7 +12,8 @@ from zoo.errors import ZooError
 from zoo.models.optimizers import AdamLinear
 from zoo.models.reconstruction import ReconstructionModule
 from zoo.models.sae import SAE
-from zoo.models.zoo_module import RESTORED
+from zoo.models.vector_batches import as_vectors
+from zoo.protocols import datamodule, offered
 
 ADAM_EPS = 1e-8
 
@@ -20,10 +21,10 @@ ADAM_EPS = 1e-8
 class SparseAutoencoder(ReconstructionModule):
     """Trains a sparse autoencoder on embedding rows or activations.
 
-    Batches are dicts with `x` (B, d_in). Before training, and before DDP wraps the module, the decoder's bias becomes
-    the mean of a sample of the data and `sae.scale` its spread. A datamodule of your own needs `d_in`, the length of
-    its vectors, and `sample()`, which gives vectors (n, d_in) to start from. A latent is dead when it has not fired in
-    any of the last `dead_after` examples, those of all processes counted.
+    Batches are tensors (B, d_in), or dicts with such a tensor as `x`. Before training, the decoder's bias is set to the
+    mean of a sample of the data and `sae.scale` to their spread. The sample is the datamodule's `sample()`, if it has
+    that method, and otherwise the first training batches. A latent fires where its code is not zero. It is dead when
+    it has not fired in any of the last `dead_after` examples, counted over all processes.
 
     Args:
         sae: The variant and its sizes.
@@ -40,7 +41,6 @@ class SparseAutoencoder(ReconstructionModule):
 
     net: SAE
     examples_since_fired: Tensor  # (K,) int64
-    fitted: Tensor  # () bool, whether scale and bias have been fitted to data
 
     def __init__(
         self,
@@ -59,7 +59,6 @@ class SparseAutoencoder(ReconstructionModule):
         self.net, self.optimizer = sae, optimizer
         self.dead_after, self.sparsity_warmup_steps = dead_after, sparsity_warmup_steps
         self.register_buffer("examples_since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
-        self.register_buffer("fitted", torch.tensor(RESTORED.get() is not None))
         self._none_dead_for = 0  # examples
         self.init_from = init_from
         self.start_from(init_from)
@@ -79,18 +78,22 @@ class SparseAutoencoder(ReconstructionModule):
         return {"W_dec": self.net.W_dec}
 
     def setup(self, stage: str) -> None:
-        """Fit scale and bias to the data, once; weights to start from keep their bias."""
+        """Fit scale and bias to the data before training."""
         super().setup(stage)
-        data: Any = getattr(self.trainer, "datamodule", None)
-        self.check_data(data, self.net.d_in)
-        if stage == "fit" and getattr(data, "frequency_power", None) and data.batch_size is None:
-            raise ZooError("an autoencoder takes rows drawn by weight, not weighted: give data.batch_size a number")
-        if stage != "fit" or self.fitted or data is None:
+        self.check_data(self.net.d_in)
+        if stage != "fit":
             return
+        data = datamodule(self.trainer)
+        if offered(data, "frequency_power") and offered(data, "batch_size") is None:
+            raise ZooError("an autoencoder takes rows drawn by weight, not weighted: give data.batch_size a number")
+        self.initialise_from_data()
+
+    def initialise(self, sample: Tensor) -> None:
+        """Fit the network's scale and, unless it comes from `init_from`, its bias to vectors (n, d_in)."""
         if self.init_from is None:
-            self.net.initialise(data.sample())
+            self.net.initialise(sample)
         else:
-            self.net.fit_scale(data.sample())
+            self.net.fit_scale(sample)
         self.fitted.fill_(True)
 
     def configure_optimizers(self) -> Any:
@@ -104,20 +107,20 @@ class SparseAutoencoder(ReconstructionModule):
         ]
         return self.optimizer.configure(groups, self.total_steps())
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The variant's loss; see `SAE.loss`."""
-        dead = self._dead()
+        x, dead = as_vectors(batch)["x"], self._dead()
         sparsity = min(1.0, (self.global_step + 1) / (self.sparsity_warmup_steps + 1))
-        loss = self.net.loss(batch["x"], dead, sparsity)
-        n_examples: Tensor | int = len(batch["x"])
+        loss = self.net.loss(x, dead, sparsity)
+        n_examples: Tensor | int = len(x)
         share: Tensor | float = 1.0  # of this process in the mean over examples, in units of an even share
         if is_initialized():
-            n_examples = torch.full((), len(batch["x"]), device=self.device)
+            n_examples = torch.full((), len(x), device=self.device)
             all_reduce(n_examples)
-            share = len(batch["x"]) * self.trainer.world_size / n_examples.float()
+            share = len(x) * self.trainer.world_size / n_examples.float()
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
-            logged = {"loss": loss.total.detach(), "l0": loss.fired.sum().float() / len(batch["x"])} | loss.terms
+            logged = {"loss": loss.total.detach(), "l0": loss.fired.sum().float() / len(x)} | loss.terms
             self.log_dict({f"train/{name}": value * share for name, value in logged.items()}, sync_dist=True)
             self.log("train/dead_latents", (0 if dead is None else len(dead)) / self.net.d_sae)
         self._count(loss.fired, n_examples)

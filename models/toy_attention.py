@@ -9,6 +9,7 @@ from zoo.models.optimizers import AdamLinear
 from zoo.models.toy.skip_bigram_head import SkipBigramHead
 from zoo.models.toy_module import ToyModule
 from zoo.precision import at_least_float32
+from zoo.protocols import datamodule, offered
 
 
 class SkipBigramAttention(ToyModule):
@@ -54,12 +55,12 @@ class SkipBigramAttention(ToyModule):
         self.seed_accuracies = torch.full((n_seeds,), torch.nan, dtype=torch.float64)
 
     def setup(self, stage: str) -> None:
-        """Refuse data of other features or seeds."""
+        """Refuse data with another number of features or seeds."""
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
         for name in ("n_features", "n_seeds"):
-            if data is not None and getattr(data, name) != self.net.config[name]:
-                raise ZooError(f"model.{name} is {self.net.config[name]}, and the data have {getattr(data, name)}")
+            number, expected = offered(datamodule(self.trainer), name), self.net.config[name]
+            if number not in (None, expected):
+                raise ZooError(f"model.{name} is {expected}, and the data have {number}")
 
     def embedding_rows(self) -> dict[str, Tensor]:
         """Vectors of all seeds' features, (n_seeds * n_features, d_model)."""

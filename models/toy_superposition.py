@@ -11,6 +11,7 @@ from zoo.models.optimizers import AdamLinear
 from zoo.models.toy.superposition import SuperpositionNet, one_sparse_loss
 from zoo.models.toy_module import ToyModule
 from zoo.precision import at_least_float32
+from zoo.protocols import SyntheticFeatures, datamodule, offered, require
 
 
 class ToySuperposition(ToyModule):
@@ -66,13 +67,13 @@ class ToySuperposition(ToyModule):
             raise ZooError("loss one_sparse is the expectation for the task identity; use sampled")
 
     def setup(self, stage: str) -> None:
-        """Refuse data that the loss or the task is not about."""
+        """Refuse data that do not fit the loss or the task."""
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        if data is None:
+        if datamodule(self.trainer) is None:
             return
-        if data.d_in != data.n_features:
-            raise ZooError("a toy of superposition makes its own: leave out data.d_superposed")
+        data = require(self, datamodule(self.trainer), SyntheticFeatures)
+        if offered(data, "d_in") not in (None, data.n_features):
+            raise ZooError("ToySuperposition takes features that are not superposed yet: leave out data.d_superposed")
         if self.net.config["task"] == "absolute" and data.values != "signed":
             raise ZooError(f"task absolute needs values of both signs: data.values is {data.values}, not signed")
         if self.net.config["task"] == "identity" and data.values == "signed":

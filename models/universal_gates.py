@@ -12,6 +12,7 @@ from zoo.models.optimizers import AdamLinear
 from zoo.models.toy.gate_loss import gate_losses
 from zoo.models.toy.gates import GateNet
 from zoo.models.toy_module import ToyModule
+from zoo.protocols import SyntheticFeatures, datamodule, require
 
 # Vectors by which cases of deeper gates are counted, a stream that is neither trained nor judged on.
 SAMPLE, SAMPLE_STREAM = 1 << 16, (0, 4)
@@ -89,14 +90,12 @@ class UniversalGates(ToyModule):
         self.weights: Tensor  # w_c over the probability of c
 
     def setup(self, stage: str) -> None:
-        """Weigh the cases by how often the data have them."""
+        """Weight the cases by how often they occur in the data."""
         super().setup(stage)
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if data is None:
-            raise ZooError("UniversalGates weighs cases by how often the data have them; use SparseFeaturesDataModule")
+        data = require(self, datamodule(self.trainer), SyntheticFeatures)
         if data.values != "one":
             raise ZooError(f"gates are of Boolean inputs: data.values is {data.values}, not one")
-        if (groups := getattr(data.active, "n_groups", 1)) not in (1, self.net.n_groups):
+        if (groups := data.active.n_groups) not in (1, self.net.n_groups):
             raise ZooError(f"data.active has {groups} groups of inputs, and model.n_groups is {self.net.n_groups}")
         probabilities = [data.active.pair_probabilities(data.n_features)]
         if probabilities[0][3] == 0:

@@ -1,4 +1,4 @@
-"""What every LightningModule of the zoo offers to callbacks, checkpoints and the command line."""
+"""The base of the zoo's LightningModules: saving, loading, resuming and the checks before training."""
 
 import math
 from contextvars import ContextVar
@@ -10,24 +10,26 @@ import torch
 from torch import Tensor, nn
 
 import zoo
+from zoo.checkpoints import check_loadable, named_class
 from zoo.errors import ZooError
 from zoo.precision import PreciseBuffers
+from zoo.protocols import datamodule, offered
 from zoo.source import load
 from zoo.token_texts import read_tokenizer
 
-# What the checkpoint that is about to be restored says of its network. A module then builds that network and makes no
-# initial weights, whose source may be gone.
+# The "zoo" part of the checkpoint that is about to be restored. A module then builds that checkpoint's network and does
+# not compute initial weights, whose source may no longer exist.
 RESTORED: ContextVar[dict[str, Any] | None] = ContextVar("restored", default=None)
 
 
 class ZooModule(PreciseBuffers, L.LightningModule):
     """A thin LightningModule around `self.net`, the nn.Module that is trained, saved and loaded.
 
-    `self.net.config` holds the plain arguments that rebuild `net`. Callbacks work through two abilities, either of
-    which a module may lack: `embedding_rows()` and `reconstruct(x)`.
+    `self.net.config` holds the plain arguments that rebuild `net`. What callbacks and datamodules may ask of a module
+    is listed in `zoo.protocols`.
     """
 
-    batches: Literal["tokens", "vectors", "feature vectors", "feature contexts"]  # what it trains on
+    batches: Literal["tokens", "vectors", "feature vectors", "feature contexts"]  # see `zoo.protocols`
     net: Any  # an nn.Module with `config`
     provenance: dict[str, Any]  # how the run was started: its config, command and seed
 
@@ -37,12 +39,14 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         self._measured: dict[str, float] = {}  # before a resume
 
     def setup(self, stage: str) -> None:
-        """Refuse a precision that would give wrong numbers.
+        """Refuse a precision that would give wrong numbers and, before training, a network that could not be loaded.
 
         Raises:
-            ZooError: If the trainer's precision is one of them.
+            ZooError: If the precision or the network is one of these.
         """
         precision = self.trainer.precision
+        if stage == "fit":
+            check_loadable(self.net)
         if precision == "16-true" and stage == "fit":
             raise ZooError(
                 "trainer.precision 16-true cannot train: the squares of small gradients, which Adam divides by, are 0 "
@@ -70,21 +74,21 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         )
 
     def zoo_part(self) -> dict[str, Any]:
-        """What a checkpoint says about `net` beside its weights: plain values that rebuild it and tell its origin."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        tokenizer = getattr(datamodule, "tokenizer", None)
-        counts = getattr(datamodule, "token_counts", None)
+        """Plain values that a checkpoint holds in addition to the weights of `net`: what rebuilds it and its origin."""
+        data = datamodule(self.trainer)
+        tokenizer = offered(data, "tokenizer")
+        counts = offered(data, "row_counts") if offered(data, "batches") == "tokens" else None
         measured = {name: value for name, value in self.measured().items() if math.isfinite(value)}
         return {
-            "class": type(self.net).__name__,
+            **named_class(self.net),
             "init_args": dict(self.net.config),
             "step": self.global_step,
             "tokenizer_json": tokenizer.to_str() if tokenizer else None,
             "token_counts": counts.tolist() if counts is not None else None,
             "provenance": {
                 **self.provenance,
-                "corpus_fingerprint": getattr(datamodule, "corpus_fingerprint", None),
-                "hook_name": getattr(datamodule, "hook_name", None),
+                "corpus_fingerprint": offered(data, "corpus_fingerprint"),
+                "hook_name": offered(data, "hook_name"),
                 "metrics": measured,
                 "versions": {m.__name__: str(m.__version__) for m in (torch, L, zoo)},
             },
@@ -141,7 +145,7 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         self._measured = part.get("provenance", {}).get("metrics", {})
         self.check_tokenizer(part.get("tokenizer_json"), "the checkpoint")
         before = part.get("provenance", {}).get("corpus_fingerprint")
-        now = getattr(getattr(self.trainer, "datamodule", None), "corpus_fingerprint", None)
+        now = offered(datamodule(self.trainer), "corpus_fingerprint")
         if self.trainer.state.fn == "fit" and None not in (before, now) and before != now:
             raise ZooError("the corpus is not the one the checkpoint was trained on; start a new run with init_from")
 
@@ -151,7 +155,7 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         Raises:
             ZooError: If both are known and their vocabularies differ, or that of the weights cannot be read.
         """
-        tokenizer = getattr(getattr(self.trainer, "datamodule", None), "tokenizer", None)
+        tokenizer = offered(datamodule(self.trainer), "tokenizer")
         if tokenizer_json is None or tokenizer is None:
             return
         theirs, ours = read_tokenizer(tokenizer_json, owner).get_vocab(), tokenizer.get_vocab()
@@ -168,14 +172,14 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip, also under mixed precision with a fused optimizer, where Lightning refuses to."""
+        """Clip gradients, also under mixed precision with a fused optimizer, where Lightning raises an error."""
         if gradient_clip_algorithm == "value" and gradient_clip_val:
             nn.utils.clip_grad_value_(self.net.parameters(), gradient_clip_val)
         elif gradient_clip_val:
             self.clip_by_norm(gradient_clip_val)
 
     def clip_by_norm(self, largest: float) -> None:
-        """Clip the gradient by its global norm, and log the norm before, in the steps that log."""
+        """Clip the gradient by its global norm; in steps that log, log the norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), largest)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:

@@ -30,6 +30,6 @@ def test_a_byte_order_mark_before_the_tokens_of_a_matrix_changes_none(tmp_path, 
 def test_a_tokenizer_beside_a_matrix_names_its_rows_unless_a_list_does(tiny_data, tmp_path):
     np.save(tmp_path / "W.npy", np.ones((300, 4), np.float32))
     (tmp_path / "W.tokenizer.json").write_text(tiny_data.tokenizer.to_str())
-    assert Source.open(tmp_path / "W.npy").token_strings() == tiny_data.token_strings
+    assert Source.open(tmp_path / "W.npy").token_strings() == tiny_data.row_labels
     (tmp_path / "W.tokens.json").write_text('["a"]')
     assert Source.open(tmp_path / "W.npy").token_strings() == ["a"]

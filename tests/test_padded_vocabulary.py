@@ -59,7 +59,7 @@ def test_a_padded_model_trains_on_and_its_drift_table_knows_every_row(padded, ti
     assert len(m.net.W_E) == N_ROWS
     with (tmp_path / "run" / "embedding_drift" / "W_E.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["count"] for row in table] == [*map(str, tiny_data.token_counts.tolist()), *["0"] * 20]
+    assert [row["count"] for row in table] == [*map(str, tiny_data.row_counts.tolist()), *["0"] * 20]
     assert {row["token"] for row in table[N_TOKENS:]} == {""}
     assert any(row["token"] for row in table[:N_TOKENS])
 
@@ -111,7 +111,7 @@ def counted(tmp_path, tiny_data):
     """Writes a zoo checkpoint with counts of so many tokens."""
 
     def write(n_counts, tokenizer=True):
-        counts = (tiny_data.token_counts.tolist() + [0] * 20)[:n_counts]
+        counts = (tiny_data.row_counts.tolist() + [0] * 20)[:n_counts]
         text = tiny_data.tokenizer.to_str() if tokenizer else None
         return str(zoo.save(network(vocab_size=N_ROWS), tmp_path / "m", tokenizer_json=text, token_counts=counts))
 
@@ -120,7 +120,7 @@ def counted(tmp_path, tiny_data):
 
 def test_counts_of_the_tokenizers_tokens_are_0_for_the_rows_after_them(counted, tiny_data):
     data = EmbeddingRowsDataModule(counted(N_TOKENS), frequency_power=1.0)
-    assert data.row_counts.tolist() == [*tiny_data.token_counts.tolist(), *[0] * 20]
+    assert data.row_counts.tolist() == [*tiny_data.row_counts.tolist(), *[0] * 20]
     assert data.row_labels[N_TOKENS:] == [f"row {i}" for i in range(N_TOKENS, N_ROWS)]
     assert data.untrained[N_TOKENS:].all()
 

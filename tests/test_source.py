@@ -304,7 +304,10 @@ def test_what_does_not_exist_is_refused_when_it_is_opened(tmp_path, monkeypatch,
 def test_a_step_or_a_folder_that_is_not_there_is_refused(run, tmp_path, refused):
     for kind, place in kinds(tmp_path).items():
         source = Source.open(place)
-        expected = {"zoo checkpoint": "holds step 7 only, not step 3", "run": "kept no weights of single steps"}
+        expected = {
+            "zoo checkpoint": "holds step 7 only, not step 3",
+            "run": "has no step 3: only LogSpacedCheckpoints keeps single steps",
+        }
         if kind != "{step}":
             with refused(expected.get(kind, "holds one step only")):
                 source.load(3)

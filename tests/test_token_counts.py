@@ -76,8 +76,8 @@ def test_what_is_no_list_of_counts_is_refused(tmp_path, refused, counts):
 def test_counts_and_strings_follow_a_run_into_every_checkpoint_it_writes(trained, tiny_data, tmp_path):
     exported = export(trained / "end.ckpt", tmp_path / "exported")
     for source, step in ((trained, 1), (trained, None), (trained / "end.ckpt", None), (exported, None)):
-        assert torch.equal(Source.open(source).token_counts(step), tiny_data.token_counts)
-        assert Source.open(source).token_strings(step) == tiny_data.token_strings
+        assert torch.equal(Source.open(source).token_counts(step), tiny_data.row_counts)
+        assert Source.open(source).token_strings(step) == tiny_data.row_labels
         assert Source.open(source).tokenizer_json(step) == tiny_data.tokenizer.to_str()
 
 

@@ -67,9 +67,9 @@ def test_a_byte_in_a_token_changes_nothing_about_its_kind(token):
 
 
 def test_every_corpus_names_its_tokens_as_its_checkpoint_does(tiny_data):
-    assert tiny_data.token_strings == decoded_tokens(tiny_data.tokenizer)
-    assert len(set(tiny_data.token_strings)) == tiny_data.vocab_size
-    assert not any("\ufffd" in token for token in tiny_data.token_strings)
+    assert tiny_data.row_labels == decoded_tokens(tiny_data.tokenizer)
+    assert len(set(tiny_data.row_labels)) == tiny_data.vocab_size
+    assert not any("\ufffd" in token for token in tiny_data.row_labels)
 
 
 def test_the_tokens_of_shipped_checkpoints_are_distinct_and_change_only_where_they_hold_bytes():

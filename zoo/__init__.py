@@ -13,13 +13,4 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-HOMES = {
-    "ZooError": "zoo.errors",
-    "embedding": "zoo.source",
-    "info": "zoo.source",
-    "list_models": "zoo.catalog",
-    "load": "zoo.source",
-    "push": "zoo.hub",
-    "save": "zoo.checkpoints",
-}
-__all__, __getattr__, __dir__ = lazy.exports(__name__, HOMES)
+__all__, __getattr__, __dir__ = lazy.exports(__name__, __file__)

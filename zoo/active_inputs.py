@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.described import Described
 from zoo.errors import ZooError
 
 
-class ActiveInputs(ABC):
+class ActiveInputs(Described, ABC):
     """A distribution of Boolean vectors that treats all features alike."""
 
     n_active: float | list[float]  # mean number of features that are on; a list has one number per seed
+    n_groups: int = 1  # groups of features, each with as many that are on
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, n: int, n_features: int) -> np.ndarray:

@@ -15,7 +15,9 @@ Nothing in it is executable, and nothing is unpickled. Classes are known here by
 
 import hashlib
 import importlib
+import inspect
 import json
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ from zoo import checkpoint_config
 from zoo.checkpoint_config import CARD, FILES, TOKEN_COUNTS, TOKENIZER, WEIGHTS
 from zoo.errors import ZooError
 from zoo.model_card import model_card
+from zoo.network import Network
 from zoo.paths import expanded
 from zoo.replacing import replacing
 from zoo.source_files import Folder
@@ -82,7 +85,7 @@ def save(
                     f"tensor {name} does not fit into {dtype}: its largest entry is {tensor.abs().max():.3g}"
                 )
     part: dict[str, Any] = {
-        "class": type(model).__name__,
+        **named_class(model),
         "init_args": model.config,
         "step": step,
         "tensors": {name: _tensor_digest(tensor) for name, tensor in tensors.items()},
@@ -119,7 +122,7 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
         verify_tensor(part, name, tensor, weights.parent)
     for name in part["files"]:
         files.verified(name)
-    return part["class"], part["init_args"], tensors
+    return class_path(part), part["init_args"], tensors
 
 
 def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -145,13 +148,22 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, zoo_part
 
 
-def build(class_name: str, init_args: dict[str, Any], tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
-    """Make a `zoo.models` network and give it weights, strictly, except that a tied copy may be missing.
+def build(path: str, init_args: dict[str, Any], tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
+    """Make a network and give it weights, strictly, except that a tied copy may be missing.
+
+    Args:
+        path: Its class, as `class_path` names it.
+        init_args: Arguments of the class.
+        tensors: Its state dict.
+        source: Where they come from, for messages.
+
+    Returns:
+        The network, in eval mode and without gradients.
 
     Raises:
         ZooError: If the class is unknown or its tensors are not exactly these.
     """
-    cls = model_class(class_name, source)
+    cls, class_name = network_class(path, source), path.rpartition(":")[2]
     try:
         n_numbers = sum(tensor.numel() for tensor in tensors.values())
         with torch.random.fork_rng(devices=[]), _of_size(init_args, n_numbers, source):
@@ -235,18 +247,65 @@ def as_weights(tensor: Tensor, dtype: torch.dtype, name: str, source: str | Path
     return weights
 
 
-def model_class(name: str, source: str | Path) -> Any:
-    """The network class of that name in `zoo.models`.
+def named_class(model: nn.Module) -> dict[str, str]:
+    """What a checkpoint says about a network's class: its name and, unless `zoo.models` exports it, its module."""
+    cls = type(model)
+    exported = getattr(importlib.import_module("zoo.models"), cls.__name__, None) is cls
+    return {"class": cls.__name__} if exported else {"class": cls.__name__, "module": cls.__module__}
+
+
+def class_path(part: dict[str, Any]) -> str:
+    """The class that a checkpoint names: the name of one of `zoo.models`, or module:Name of another one."""
+    return f"{part['module']}:{part['class']}" if "module" in part else str(part["class"])
+
+
+def network_class(path: str, source: str | Path) -> Any:
+    """The network class that `class_path` names. Only modules of the zoo are imported for it.
+
+    Args:
+        path: Name of a class of `zoo.models`, or module:Name.
+        source: The checkpoint that names it, for messages.
 
     Raises:
-        ZooError: If there is none.
+        ZooError: If there is no such network, or its module is not the zoo's and has not been imported.
     """
-    models = importlib.import_module("zoo.models")
-    cls = getattr(models, name, None) if name in models.__all__ else None
-    is_network = isinstance(cls, type) and issubclass(cls, nn.Module) and not hasattr(cls, "training_step")
-    if not is_network:
-        raise ZooError(f"checkpoint {source} names class {name!r}, which this version of the zoo does not have")
+    module, _, name = path.rpartition(":")
+    module = module or "zoo.models"
+    if module not in sys.modules and not module.startswith("zoo."):
+        raise ZooError(
+            f"checkpoint {source} holds a {name} of the module {module}, which is not part of the zoo: import {module} "
+            f"first (on the command line, --import {module})"
+        )
+    try:
+        cls = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        cls = None
+    if not (isinstance(cls, type) and issubclass(cls, Network)):
+        where = "this version of the zoo" if module.startswith("zoo.") else f"the module {module}"
+        raise ZooError(f"checkpoint {source} names class {name!r}, which {where} does not have")
     return cls
+
+
+def check_loadable(model: nn.Module) -> None:
+    """Refuse a network that `load` could not make again from its checkpoint.
+
+    Raises:
+        ZooError: If it is no `Network`, its class cannot be found by name, or its `config` does not rebuild it.
+    """
+    cls, config = type(model), getattr(model, "config", None)
+    if not isinstance(model, Network):
+        raise ZooError(f"a checkpoint of a {cls.__name__} could not be loaded: derive it from zoo.models.Network")
+    if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is not cls:
+        raise ZooError(
+            f"a checkpoint of {cls.__qualname__} could not be loaded: define the class at the top level of a module"
+        )
+    if not isinstance(config, dict):
+        raise ZooError(f"{cls.__name__} has no `config`, a dict with the arguments of __init__ that make it again")
+    try:
+        inspect.signature(cls).bind(**config)
+        json.dumps(config)
+    except TypeError as error:
+        raise ZooError(f"the `config` of {cls.__name__} does not rebuild it: {error}") from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,18 +1,26 @@
-"""Packages whose names are imported when first asked for, so that importing the package costs nothing."""
+"""Packages that import each of their names when it is first used, so that importing the package is fast."""
 
+import ast
 import importlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
-def exports(package: str, homes: dict[str, str]) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+def exports(package: str, file: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """A package's `__all__`, `__getattr__` and `__dir__`.
+
+    The names are those that the package imports under `if TYPE_CHECKING:`, where type checkers see them too.
 
     Args:
         package: Its `__name__`.
-        homes: Name -> the module that defines it, for every name the package exports lazily.
+        file: Its `__file__`.
     """
+    tree = ast.parse(Path(file).read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: str(node.module) for node in imports for alias in node.names}
 
     def get(name: str) -> Any:
         if name not in homes:

@@ -18,6 +18,7 @@ from zoo.errors import ZooError
 from zoo.source_files import EXPECTED, INDEX, SAE_CONFIG, Folder, LightningFile, MatrixFile, hub_place, parsed
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 Opened = Folder | LightningFile | MatrixFile
@@ -26,21 +27,34 @@ SUFFIXES: dict[str, type[LightningFile | MatrixFile]]
 SUFFIXES = {".ckpt": LightningFile, ".npy": MatrixFile, ".safetensors": MatrixFile}
 
 
-def load(source: str | Path, step: int | None = None) -> nn.Module:
+def load(
+    source: str | Path,
+    step: int | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
     """Load a model with its raw weights, in eval mode and without gradients.
 
     Args:
         source: A zoo name, a folder (zoo checkpoint, Hugging Face GPT-2, or an autoencoder of SAELens, sparsify or
             dictionary_learning), a Lightning .ckpt, or hf:org/repo[/folder][@revision].
         step: Training step, for a source that holds several; the last by default.
+        device: Device of the weights, such as "cuda"; the CPU by default.
+        dtype: Floating-point type of the parameters, such as torch.bfloat16; float32 by default.
 
     Returns:
-        The network, an nn.Module of `zoo.models`.
+        The network, a `zoo.models.Network`. Networks of your own are found if their module has been imported.
 
     Raises:
-        ZooError: If there is no such source or step, or the checkpoint is damaged or not one the zoo can read.
+        ZooError: If there is no such source, step or device, or the checkpoint is damaged or of an unknown kind.
     """
-    return Source.open(source).load(step)
+    model = Source.open(source).load(step)
+    if dtype is not None and not (hasattr(dtype, "is_floating_point") and dtype.is_floating_point):
+        raise ZooError(f"dtype is {dtype}; expected a floating-point type such as torch.bfloat16")
+    try:
+        return model.to(device, dtype)
+    except (RuntimeError, AssertionError) as error:  # torch's answer to a device that is not there
+        raise ZooError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 def embedding(source: str | Path, step: int | None = None, tensor: str | None = None) -> Tensor:
@@ -151,7 +165,7 @@ class Source:
         if self._root is None:
             raise self._no_folder()
         if not self.steps and (self._root / "checkpoints").is_dir():
-            raise ZooError(f"the run {self.name} kept no weights of single steps, as LogSpacedCheckpoints would have")
+            raise self._no_steps(step)
         if not self.steps:
             return self._root
         chosen = self.steps[-1] if step is None else step
@@ -299,6 +313,18 @@ class Source:
         hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
         return ZooError(f"no checkpoint {self.name!r}: it is neither a zoo name nor a folder; {hint}")
 
+    def _lightning_files(self) -> list[Path]:
+        """The checkpoints of a run, where Lightning's own callback has written them."""
+        return sorted((self.path / "checkpoints").glob("*.ckpt")) if self.path is not None else []
+
+    def _no_steps(self, step: int | None) -> ZooError:
+        """What is wrong with a run that has neither the wanted step nor a last checkpoint."""
+        if step is not None:
+            return ZooError(f"the run {self.name} has no step {step}: only LogSpacedCheckpoints keeps single steps")
+        files = [file.name for file in self._lightning_files()]
+        holds = f"has several checkpoints: {', '.join(files)}; name the file" if files else "has no checkpoint yet"
+        return ZooError(f"the run {self.name} {holds}")
+
     def _open(self, step: int | None) -> Opened:
         if "{step}" in self.name:
             if step is None:
@@ -315,6 +341,8 @@ class Source:
             of_run = LightningFile(str(last), last)
             if not self.steps or of_run.zoo_part.get("step", 0) > self.steps[-1]:
                 return of_run
+        if step is None and not self.steps and len(files := self._lightning_files()) == 1:
+            return LightningFile(str(files[0]), files[0])
         opened = Folder.here(self.name, self.folder(step))
         if step is not None and not self.steps:
             if not opened.zoo_part:

@@ -91,8 +91,8 @@ class Folder:
         """The network."""
         from zoo.checkpoints import build
 
-        class_name, init_args, tensors = importlib.import_module(READERS[self.kind]).read(self)
-        return build(class_name, init_args, tensors, self.require(NAME).parent if self.kind == ZOO else self.name)
+        path, init_args, tensors = importlib.import_module(READERS[self.kind]).read(self)
+        return build(path, init_args, tensors, self.require(NAME).parent if self.kind == ZOO else self.name)
 
     def require(self, file: str) -> Path:
         """A file's path; raises ZooError if it is not there."""
@@ -170,9 +170,9 @@ class LightningFile:
 
     def load(self) -> nn.Module:
         """The network."""
-        from zoo.checkpoints import build
+        from zoo.checkpoints import build, class_path
 
-        return build(self.zoo_part["class"], self.zoo_part["init_args"], self._state, self.name)
+        return build(class_path(self.zoo_part), self.zoo_part["init_args"], self._state, self.name)
 
     def tensor(self, wanted: str | None) -> tuple[str, Tensor]:
         """See `Folder.tensor`."""

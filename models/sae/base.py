@@ -13,11 +13,12 @@ from torch.distributed import all_reduce, is_initialized
 from zoo.errors import ZooError
 from zoo.models.sae.selection import top_k_of_affine
 from zoo.models.sae.support import Everywhere, Support
-from zoo.precision import PreciseBuffers, at_least_float32, float64
+from zoo.network import Network
+from zoo.precision import at_least_float32, float64
 
 
 class Codes(NamedTuple):
-    """Nonnegative codes of a batch on their support."""
+    """Codes of a batch on their support."""
 
     values: Tensor  # (N,), or (B, K) everywhere
     support: Support | Everywhere
@@ -29,11 +30,11 @@ class Loss(NamedTuple):
 
     total: Tensor  # ()
     terms: dict[str, Tensor]  # its parts, () each
-    fired: Tensor  # in how many examples each latent was on, (K,) int64
+    fired: Tensor  # in how many examples each latent fired, (K,) int64
 
 
-class SAE(PreciseBuffers, ABC):
-    """A sparse autoencoder x_hat = f(x) W_dec + b_dec with codes f(x) >= 0 that are mostly 0.
+class SAE(Network, ABC):
+    """A sparse autoencoder x_hat = f(x) W_dec + b_dec with codes f(x) that are mostly 0.
 
     The loss is measured in units of `scale`, the root mean square of a coordinate about its mean, so that coefficients
     do not depend on how large the data are: the squared distance from the mean is then `d_in` on average, and the
@@ -59,6 +60,7 @@ class SAE(PreciseBuffers, ABC):
         "that is structure, only the same autoencoder on null models tells."
     )
 
+    signed_codes = False  # whether codes may be negative
     unit_norm_decoder = True  # whether every optimizer step is followed by a normalisation of the atoms
     encoder_scale_of_dense = False  # whether most latents are on at first, so that a tied encoder would overshoot
     biases: tuple[str, ...] = ("b_enc", "b_dec")  # parameters in units of the data
@@ -95,7 +97,7 @@ class SAE(PreciseBuffers, ABC):
         return {}
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes, (..., d_in) -> (..., K), nonnegative."""
+        """Codes, (..., d_in) -> (..., K)."""
         codes = self.codes(self._rows(x))
         return codes.support.dense(codes.values).view(*x.shape[:-1], self.d_sae)
 
@@ -134,7 +136,7 @@ class SAE(PreciseBuffers, ABC):
         return Loss(torch.stack(list(terms.values())).sum(), terms, codes.support.counts(codes.values.detach()))
 
     def reconstruction_error(self, x: Tensor, x_hat: Tensor, codes: Codes) -> Tensor:
-        """The part of the loss that wants the data back, ()."""
+        """The reconstruction error in the loss, ()."""
         return self.squared_error(x, x_hat)
 
     def squared_error(self, x: Tensor, x_hat: Tensor) -> Tensor:

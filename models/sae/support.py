@@ -97,8 +97,8 @@ class Support:
         return _Decode.apply(values, W_dec, self)
 
     def counts(self, values: Tensor) -> Tensor:
-        """In how many examples each latent's code is above 0, (K,) int64."""
-        on = (values > 0).long()
+        """In how many examples each latent fires, (K,) int64."""
+        on = (values != 0).long()
         return on.new_zeros(self.d_sae).scatter_add_(0, self.latents, on)
 
     def dense(self, values: Tensor) -> Tensor:
@@ -155,11 +155,11 @@ class Everywhere:
         return values @ W_dec
 
     def counts(self, values: Tensor) -> Tensor:
-        """In how many examples each latent's code is above 0, (K,) int64."""
+        """In how many examples each latent fires, (K,) int64."""
         if self._counts is not None:
             return self._counts
         parts = values.split(COUNTED.get(values.device.type, COUNTED_ON_ACCELERATORS))
-        return torch.stack([part.sign().sum(0, dtype=torch.float32) for part in parts]).long().sum(0)
+        return torch.stack([part.sign().abs_().sum(0, dtype=torch.float32) for part in parts]).long().sum(0)
 
     def dense(self, values: Tensor) -> Tensor:
         """Codes as a matrix, (B, K)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zoo.active_inputs import ActiveInputs
 from zoo.errors import ZooError
 from zoo.models.toy.readoffs import all_pairs, explicit_readoff, truth_table
+from zoo.network import Network
 
 
 class GateLayer(nn.Module):
@@ -44,7 +45,7 @@ class GateLayer(nn.Module):
         self.b_in.requires_grad_(False)
 
 
-class GateNet(nn.Module):
+class GateNet(Network):
     """Gates of all pairs of Boolean features, and ORs of the gates, for several seeds at once.
 
     At depth 1, `n_groups` narrow networks each compute the gate of all pairs of their share of the features (U-AND and

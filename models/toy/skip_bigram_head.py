@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
+from zoo.network import Network
 
 
-class SkipBigramHead(nn.Module):
+class SkipBigramHead(Network):
     """One attention head whose last position looks back: several heads side by side, one per seed.
 
     A position's vector is the sum of its features' rows of W_E, and the score of a query for a key position is

@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
+from zoo.network import Network
 
 Task = Literal["identity", "absolute"]
 
 
-class SuperpositionNet(nn.Module):
+class SuperpositionNet(Network):
     """More features than dimensions (Elhage et al. 2022, "Toy Models of Superposition"), for several seeds at once.
 
     With `task` identity, y = ReLU(Wᵀ W x + b), which should give back x >= 0 from few dimensions. With `absolute`, y =

@@ -132,7 +132,7 @@ def test_planted_atoms_that_were_found_have_cosine_1(rows, make_trainer):
     callback = AtomReport()
     validated(make_trainer, callbacks=[callback]).fit(SignedCoordinates(6), data)
     assert callback.summary()["planted atoms"].startswith(
-        "mean cosine of 4, each matched with an atom of its own, 1.000; with random atoms"
+        "mean cosine of the 4 true atoms, each matched with one learned atom: 1.000; with random atoms: "
     )
 
 
@@ -168,7 +168,7 @@ def test_random_atoms_have_the_covariance_of_the_rows_and_mean_zero():
 
 def test_a_language_model_is_refused_in_one_line(tiny_data, make_trainer, refused):
     model = FrozenEmbeddingGPT2(300, 16, d_model=16, n_layers=1, n_heads=2)
-    with refused("AtomReport needs a model with reconstruct, embedding_rows; FrozenEmbeddingGPT2 lacks reconstruct"):
+    with refused("AtomReport needs a model with embedding_rows, reconstruct; FrozenEmbeddingGPT2 has no reconstruct"):
         make_trainer(callbacks=[AtomReport()]).fit(model, tiny_data)
 
 

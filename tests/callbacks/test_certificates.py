@@ -169,10 +169,10 @@ def test_a_model_that_does_not_certify_its_codes_is_refused_in_one_line(make_tra
 
 def test_a_language_model_is_refused_in_one_line(tiny_data, make_trainer, refused):
     model = FrozenEmbeddingGPT2(300, 16, d_model=16, n_layers=1, n_heads=2, optimizer=AdamWCosine())
-    with refused("Certificates needs a model with reconstruct; FrozenEmbeddingGPT2 lacks it"):
+    with refused("Certificates needs a model with reconstruct; FrozenEmbeddingGPT2 has no reconstruct"):
         fit(make_trainer, model, tiny_data)
 
 
-def test_data_without_rows_are_refused_in_one_line(tiny_data, make_trainer, refused):
-    with refused("Certificates needs a datamodule with row_labels; TextDataModule lacks it"):
-        fit(make_trainer, Certifying(4), tiny_data)
+def test_data_without_rows_are_refused_in_one_line(make_trainer, refused):
+    with refused("Certificates needs a datamodule with row_labels, row_counts; LightningDataModule has no row_labels"):
+        fit(make_trainer, Certifying(4), L.LightningDataModule())

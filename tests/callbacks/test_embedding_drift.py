@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from zoo.callbacks import EmbeddingDrift, LastCheckpoint
 from zoo.callbacks.tables_and_pictures import frequency_groups
 from zoo.metrics import row_drift
-from zoo.models import AdamWCosine, FrozenEmbeddingGPT2, ZooModule
+from zoo.models import AdamWCosine, FrozenEmbeddingGPT2
 
 TINY = {"vocab_size": 300, "context_length": 16, "d_model": 16, "n_layers": 1, "n_heads": 2}
 
@@ -46,8 +46,8 @@ def test_the_table_holds_every_rows_true_drift(tiny_data, make_trainer, tmp_path
     make_trainer(devices=devices, callbacks=[EmbeddingDrift(2)]).fit(m, tiny_data)
     table, now = read_table(tmp_path), m.net.W_E.detach()
     assert [int(row["row"]) for row in table] == list(range(300))
-    assert [row["token"] for row in table] == tiny_data.token_strings
-    assert [int(row["count"]) for row in table] == tiny_data.token_counts.tolist()
+    assert [row["token"] for row in table] == tiny_data.row_labels
+    assert [int(row["count"]) for row in table] == tiny_data.row_counts.tolist()
     distance = torch.tensor([float(row["distance"]) for row in table])
     torch.testing.assert_close(distance, (now - start).norm(dim=1))
     assert (distance[:150] == 0).all()
@@ -112,7 +112,7 @@ def test_tensorboard_gets_scalars_and_a_picture(tiny_data, make_trainer, tmp_pat
     assert {f"drift/W_E/{name}" for name in wanted} <= set(tags["scalars"])
 
 
-class TwoMatrices(ZooModule):
+class TwoMatrices(L.LightningModule):
     """Any module with `embedding_rows()`: here the columns of a toy's weight, and a matrix that stays."""
 
     def __init__(self):

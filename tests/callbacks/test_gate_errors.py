@@ -111,5 +111,5 @@ def test_two_processes_write_what_one_writes(make_trainer, tmp_path):
 
 
 def test_a_module_without_gates_is_refused_in_one_line(make_trainer, refused):
-    with refused("GateErrors needs a model with case_errors; ToySuperposition lacks it"):
+    with refused("GateErrors needs a model with case_errors; ToySuperposition has no case_errors"):
         make_trainer(callbacks=[GateErrors()]).fit(ToySuperposition(M, 2, 2), sampled())

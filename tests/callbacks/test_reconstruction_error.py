@@ -148,13 +148,13 @@ def test_the_sanity_check_is_no_point_and_a_checkpoint_without_a_validation_draw
 
 def test_a_language_model_is_refused_in_one_line(tiny_data, make_trainer, refused):
     model = FrozenEmbeddingGPT2(300, 16, d_model=16, n_layers=1, n_heads=2, optimizer=AdamWCosine())
-    with refused("ReconstructionError needs a model with reconstruct; FrozenEmbeddingGPT2 lacks it"):
+    with refused("ReconstructionError needs a model with reconstruct; FrozenEmbeddingGPT2 has no reconstruct"):
         make_trainer(callbacks=[ReconstructionError()]).fit(model, tiny_data)
 
 
-def test_data_without_rows_are_refused_in_one_line(tiny_data, make_trainer, refused):
-    with refused("needs a datamodule with row_labels, row_counts; TextDataModule lacks"):
-        make_trainer(callbacks=[ReconstructionError()]).fit(SignedCoordinates(6), tiny_data)
+def test_data_without_rows_are_refused_in_one_line(make_trainer, refused):
+    with refused("needs a datamodule with row_labels, row_counts; LightningDataModule has no row_labels, row_counts"):
+        make_trainer(callbacks=[ReconstructionError()]).fit(SignedCoordinates(6), L.LightningDataModule())
 
 
 def test_a_bare_dataloader_is_refused_in_one_line(rows, make_trainer, refused):

@@ -137,5 +137,5 @@ def test_two_processes_measure_the_same_as_one(make_trainer, tmp_path):
 
 
 def test_rows_without_a_language_model_are_refused_in_one_line(make_trainer, refused):
-    with refused("SplicedLoss needs a datamodule with model, layer, evaluation_contexts; Rows lacks model, layer"):
+    with refused("SplicedLoss needs a datamodule with model, layer, evaluation_contexts; Rows has no model, layer"):
         make_trainer(callbacks=[SplicedLoss()]).fit(SignedCoordinates(D), Rows(torch.zeros(4, D)))

@@ -180,11 +180,11 @@ def test_rows_are_the_models_tokens(make, tiny_data):
     data = make()
     assert data.d_in == 8
     assert torch.equal(data.W_E, network().W_E)
-    assert data.row_labels == [*tiny_data.token_strings, "row 300", "row 301"]
+    assert data.row_labels == [*tiny_data.row_labels, "row 300", "row 301"]
     assert data.row_counts[300:].tolist() == [0, 0]
     assert data.row_counts.sum() == len(data.text.cache.tokens("train"))
     assert data.true_atoms is None
-    names = ("token_counts", "token_strings", "vocab_size", "context_length", "tokenizer")
+    names = ("vocab_size", "context_length", "tokenizer")
     assert not any(hasattr(data, name) for name in names)
 
 

@@ -141,7 +141,7 @@ def test_the_effective_number_of_rows_of_known_weights(matrix, tmp_path):
     np.save(tmp_path / "counts.npy", np.array([90] * 20 + [0] * 40))
     made = data(matrix, token_counts=str(tmp_path / "counts.npy"), frequency_power=1, val_fraction=0)
     assert made.effective_rows == pytest.approx(20)
-    assert made.untrained.tolist() == [False] * 20 + [True] * 40
+    assert made.never_occurring.tolist() == [False] * 20 + [True] * 40
 
 
 @pytest.mark.parametrize("power", [0, 1])
@@ -252,13 +252,13 @@ def test_real_rows_have_no_true_atoms(matrix):
 
 def test_a_checkpoint_brings_names_and_counts_of_its_rows(tiny_data, tmp_path):
     net = GPT2(vocab_size=302, context_length=4, d_model=4, n_layers=1, n_heads=1)  # two rows without a token
-    counts = [*tiny_data.token_counts.tolist(), 0, 0]
+    counts = [*tiny_data.row_counts.tolist(), 0, 0]
     zoo.save(net, tmp_path / "model", tokenizer_json=tiny_data.tokenizer.to_str(), token_counts=counts)
     made = data(str(tmp_path / "model"), frequency_power=1)
     assert torch.equal(made.W_E, net.W_E)
-    assert made.row_labels == [*tiny_data.token_strings, "row 300", "row 301"]
+    assert made.row_labels == [*tiny_data.row_labels, "row 300", "row 301"]
     assert made.row_counts.tolist() == counts
-    assert made.untrained[300:].all()
+    assert made.never_occurring[300:].all()
     positions = data(str(tmp_path / "model"), tensor="transformer.wpe.weight")
     assert (positions.row_counts, positions.row_labels) == (None, ["row 0", "row 1", "row 2", "row 3"])
 
@@ -274,7 +274,7 @@ def test_the_fingerprint_is_that_of_the_rows_and_their_weights(matrix, counts, t
 
 
 def test_data_of_rows_are_not_taken_for_text(matrix):
-    names = ("token_counts", "token_strings", "vocab_size", "context_length", "tokenizer")
+    names = ("vocab_size", "context_length", "tokenizer")
     assert not any(hasattr(data(matrix), name) for name in names)
 
 

@@ -126,9 +126,9 @@ def test_training_windows_are_pieces_of_the_training_split(tiny_data):
 
 
 def test_the_vocabulary_has_one_string_and_one_count_per_token(tiny_data):
-    assert len(tiny_data.token_strings) == len(tiny_data.token_counts) == tiny_data.vocab_size == 300
-    assert tiny_data.token_strings[0] == "<|endoftext|>"
-    assert tiny_data.token_counts.sum() == len(tiny_data.cache.tokens("train"))
+    assert len(tiny_data.row_labels) == len(tiny_data.row_counts) == tiny_data.vocab_size == 300
+    assert tiny_data.row_labels[0] == "<|endoftext|>"
+    assert tiny_data.row_counts.sum() == len(tiny_data.cache.tokens("train"))
 
 
 def test_prompts_are_encoded_without_an_end_of_text(tiny_data):

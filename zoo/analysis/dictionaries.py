@@ -102,7 +102,7 @@ def judge(net: Dictionary, data: EmbeddingRowsDataModule, at_l0: int) -> dict[st
     line["uncertified"] = float((~solution.certified).sum())
     line["largest_gap"] = (solution.gap / solution.objective.clamp(min=1e-300)).max().item()
     if data.true_atoms is not None:
-        line["matched_cosine"] = matched_cosine(atoms, data.true_atoms).item()
+        line["matched_cosine"] = matched_cosine(atoms, data.true_atoms, signed=not net.signed_codes).item()
     return line | _bits(x, free.to_dense(), atoms, data)
 
 

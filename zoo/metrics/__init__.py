@@ -1,4 +1,4 @@
-"""Measures that several rooms of the zoo share."""
+"""Metrics: torchmetrics that add up over batches and processes, and functions of weights or codes."""
 
 from zoo.metrics.case_errors import CASES, CaseErrors
 from zoo.metrics.dictionaries import (
@@ -19,7 +19,7 @@ from zoo.metrics.reconstruction import (
     RelativeReconstructionBias,
 )
 from zoo.metrics.seeds import SeedMeans
-from zoo.metrics.sparsity import L0, FiringFrequency, dead_share, dense_share
+from zoo.metrics.sparsity import L0, FiringFrequency, dead_share, dense_share, fires
 from zoo.metrics.splicing import LossRecovered
 from zoo.metrics.summary import ReconstructionMetrics
 
@@ -41,6 +41,7 @@ __all__ = [
     "dense_share",
     "description_length",
     "feature_dimensionality",
+    "fires",
     "matched_cosine",
     "mean_max_cosine",
     "pca_rank_at_bits",

@@ -27,7 +27,7 @@ def mean_max_cosine(atoms: Tensor, true_atoms: Tensor, signed: bool = True) -> T
     return torch.cat(best).mean()
 
 
-def matched_cosine(atoms: Tensor, true_atoms: Tensor) -> Tensor:
+def matched_cosine(atoms: Tensor, true_atoms: Tensor, signed: bool = True) -> Tensor:
     """Mean cosine of learned and true atoms, matched one to one so that the mean is largest; NaN if any atom is.
 
     min(K, M) pairs are matched, and atoms left over do not count. The assignment is exact, with memory for all K * M
@@ -36,10 +36,12 @@ def matched_cosine(atoms: Tensor, true_atoms: Tensor) -> Tensor:
     Args:
         atoms: Learned atoms, (K, d).
         true_atoms: Atoms to be found, (M, d).
+        signed: Whether an atom and its opposite differ, as they do where codes are never negative.
     """
     from scipy.optimize import linear_sum_assignment  # slow to import
 
     cosines = (F.normalize(true_atoms.float(), dim=1) @ F.normalize(atoms.float(), dim=1).T).cpu()
+    cosines = cosines if signed else cosines.abs()
     if cosines.isnan().any():
         return torch.full((), float("nan"), device=atoms.device)
     rows, columns = linear_sum_assignment(cosines.numpy(force=True), maximize=True)

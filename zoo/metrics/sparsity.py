@@ -1,10 +1,15 @@
-"""How many latents are nonzero, and how often each one is."""
+"""How many latents fire, and how often each one does."""
 
 import torch
 from torch import Tensor
 
 from zoo.metrics.sums import Sums, weights_of
 from zoo.precision import float64
+
+
+def fires(codes: Tensor) -> Tensor:
+    """Where a latent fires: where its code is not zero. Negative codes count, where a model has them."""
+    return codes != 0
 
 
 def count_active(codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -15,7 +20,7 @@ def count_active(codes: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         codes: Codes, (B, d_sae).
     """
-    active = (codes != 0).float()
+    active = fires(codes).float()
     broken = codes.sum(1, dtype=torch.float32).isnan()
     per_row = float64(active.sum(1).masked_fill(broken, float("nan")))
     return per_row, float64(active.sum(0)) + 0 * per_row.sum()

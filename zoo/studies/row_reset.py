@@ -68,9 +68,9 @@ class Contexts(Task):
         from zoo.training_text import training_text
 
         data, notes = training_text(self.source.name, self.text_config, self.vocab_size)
-        train, val, counts = data.cache.tokens("train"), data.cache.tokens("val"), data.token_counts.numpy()
+        train, val, counts = data.cache.tokens("train"), data.cache.tokens("val"), data.row_counts.numpy()
         drawn = draw(train, val, counts, self.rows, STRATA, self.length, self.n_train, self.n_evaluation)
-        texts = [data.token_strings[token] for token in drawn["tokens"].tolist()]
+        texts = [data.row_labels[token] for token in drawn["tokens"].tolist()]
         return drawn | {"texts": texts, "notes": notes, "corpus_fingerprint": data.corpus_fingerprint}
 
     def seconds(self) -> float:

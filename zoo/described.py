@@ -1,0 +1,15 @@
+"""A `repr` for objects that are configured by numbers and texts."""
+
+
+class Described:
+    """Shows its class and its public attributes that are numbers, texts or truth values."""
+
+    _not_shown: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        shown = {
+            name: value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name not in self._not_shown and isinstance(value, bool | int | float | str)
+        }
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
