@@ -1,4 +1,4 @@
-"""Where batches come from."""
+"""Datamodules, and the corpora, tokenizers and null models that configure them."""
 
 from zoo.active_inputs import ActiveInputs, BernoulliActive, FixedActive
 from zoo.datamodules.activations import ActivationsDataModule
@@ -15,6 +15,7 @@ from zoo.datamodules.skip_bigrams import SkipBigramDataModule
 from zoo.datamodules.sparse_features import SparseFeaturesDataModule
 from zoo.datamodules.text import TextDataModule
 from zoo.datamodules.tokenizers import HubTokenizer, TokenizerFile, TokenizerSource, TrainedBPE
+from zoo.datamodules.zoo_datamodule import ZooDataModule
 
 __all__ = [
     "ActivationsDataModule",
@@ -38,4 +39,5 @@ __all__ = [
     "TokenizerFile",
     "TokenizerSource",
     "TrainedBPE",
+    "ZooDataModule",
 ]

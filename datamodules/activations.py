@@ -25,6 +25,7 @@ from zoo.datamodules.tokenizers import TokenizerSource, vocabulary_size
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
 from zoo.paths import expanded
+from zoo.protocols import ResidualModel, missing_in
 from zoo.source import Source
 from zoo.token_texts import read_tokenizer
 
@@ -231,7 +232,7 @@ class _OwnTokenizer(TokenizerSource):
 
 def _gpt2(source: Source, step: int | None, layer: int, sequence_length: int) -> Any:
     model: Any = source.load(step)
-    if not all(hasattr(model, name) for name in ("embed", "blocks", "unembed", "W_E")):
+    if missing_in(model, ResidualModel):
         raise ZooError(f"{source.name} is a {type(model).__name__}, which has no residual stream; name a GPT2")
     n_layers, longest = model.config["n_layers"], model.config["context_length"]
     if not 0 <= layer <= n_layers:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from zoo.models.gpt2 import GPT2
     from zoo.models.optimizers import AdamLinear, AdamWCosine
     from zoo.models.reconstruction import ReconstructionModule
-    from zoo.models.sae import SAE, BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
+    from zoo.models.sae.base import SAE
+    from zoo.models.sae.matryoshka import MatryoshkaSAE
+    from zoo.models.sae.penalised import GatedSAE, JumpReLUSAE, ReLUSAE
+    from zoo.models.sae.top_k import BatchTopKSAE, TopKSAE
     from zoo.models.sparse_autoencoder import SparseAutoencoder
     from zoo.models.toy.gates import GateNet
     from zoo.models.toy.skip_bigram_head import SkipBigramHead

@@ -76,4 +76,4 @@ def first_vectors(trainer: Any) -> Tensor:
                 break
     if not n:
         raise ZooError("the training data have no batch of vectors")
-    return trainer.strategy.broadcast(torch.cat(found)) 
+    return trainer.strategy.broadcast(torch.cat(found))

@@ -47,23 +47,24 @@ def test_models_datamodules_and_callbacks_are_imported_only_as_parts_of_zoo():
     assert not {"models", "datamodules", "callbacks"} & loaded
 
 
-FLOORS = {
-    0: ["end_with_parent", "errors", "estimates", "lazy", "precision", "wording"],
-    1: ["active_inputs", "catalog", "checkpoint_config", "checkpoints", "export", "hub", "metrics", "model_card"],
-    2: ["models", "datamodules"],
-    3: ["matrices", "quiet_fit"],
-    4: ["analysis", "callbacks"],
-    5: ["cli", "config_files", "families_file", "rebuild", "report", "run_folder", "short_errors", "study"],
-    6: ["running", "shared_tasks", "training_process", "training_text"],
-    7: ["studies", "study_command"],
-}
-FLOORS[1] += ["dictionary_learning", "hugging_face", "null_models", "paths", "saelens", "source", "source_files"]
-FLOORS[1] += ["sparsify", "token_texts", "near_neighbours", "untrained_rows"]
-FLOORS = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+LAYERS = [  # modules import only from earlier layers and, in those that begin with a star, from their own
+    ["described", "end_with_parent", "errors", "estimates", "lazy", "precision", "wording"],
+    ["network", "protocols"],
+    ["*", "active_inputs", "catalog", "checkpoint_config", "checkpoints", "hugging_face", "metrics", "model_card"],
+    ["models", "datamodules"],
+    ["*", "dictionary_learning", "export", "hub", "matrices", "quiet_fit", "saelens"],
+    ["analysis", "callbacks"],
+    ["*", "cli", "config_files", "families_file", "rebuild", "report", "run_folder", "short_errors", "study"],
+    ["running", "shared_tasks", "training_process", "training_text"],
+    ["studies", "study_command"],
+]
+LAYERS[2] += ["near_neighbours", "null_models", "paths", "source", "source_files", "sparsify", "token_texts"]
+LAYERS[2] += ["untrained_rows"]
+LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules if module != "*"}
 
 
-def imported_rooms(path):
-    """Rooms of the zoo that a file imports, anywhere in it."""
+def imported_modules(path):
+    """Top-level modules and packages of the zoo that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "zoo":
             yield from (alias.name for alias in node.names)
@@ -73,11 +74,13 @@ def imported_rooms(path):
             yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("zoo."))
 
 
-@pytest.mark.parametrize("room", FLOORS)
-def test_the_floors_import_only_downwards_and_models_and_data_not_each_other(room):
-    path = ROOT / "zoo" / f"{room}.py"
-    files = [path] if path.exists() else sorted((ROOT / "zoo" / room).rglob("*.py"))
+@pytest.mark.parametrize("module", LAYER_OF)
+def test_modules_import_only_from_lower_layers_and_models_and_data_not_each_other(module):
+    path = ROOT / "zoo" / f"{module}.py"
+    files = [path] if path.exists() else sorted((ROOT / "zoo" / module).rglob("*.py"))
     assert files
+    own = LAYER_OF[module]
     for file in files:
-        for other in set(imported_rooms(file)) & FLOORS.keys() - {room}:
-            assert FLOORS[other] < FLOORS[room] or FLOORS[other] == FLOORS[room] in (1, 5), f"{file} imports {other}"
+        for other in set(imported_modules(file)) & LAYER_OF.keys() - {module}:
+            within = LAYER_OF[other] == own and "*" in LAYERS[own]
+            assert LAYER_OF[other] < own or within, f"{file} imports {other}"

@@ -259,7 +259,7 @@ def test_rows_have_no_hook_name(tmp_path):
 
 
 def test_what_is_no_autoencoder_is_not_written_and_other_folders_are_left_alone(tmp_path, refused):
-    with refused("a GPT2 cannot be written for SAELens; that takes one of ReLUSAE"):
+    with refused("SAELens has no architecture for a GPT2; it has one for BatchTopKSAE"):
         saelens.write(models.GPT2(vocab_size=9, context_length=4, d_model=4, n_layers=1, n_heads=1), tmp_path / "out")
     source = zoo.save(autoencoder("TopKSAE"), tmp_path / "saved")
     before = {file: file.read_bytes() for file in source.iterdir()}

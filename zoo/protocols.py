@@ -66,7 +66,7 @@ class WeightedRows(EmbeddingData, Protocol):
 class LanguageModelData(Protocol):
     """Activations of a language model, at one place of its residual stream."""
 
-    model: Any  # with the methods `embed`, `blocks` and `unembed` of `zoo.models.GPT2`
+    model: Any  # a `ResidualModel`
     layer: int  # the activations are the residual stream before this layer
 
     def evaluation_contexts(self) -> Iterable[dict[str, Tensor]]:
@@ -83,6 +83,24 @@ class SyntheticFeatures(Protocol):
 
     def vectors(self, stream: tuple[int, ...], start: int, stop: int, total: int) -> dict[str, Tensor]:
         """The vectors `start` to `stop` - 1 of the `total` that each seed has in a stream of random numbers."""
+
+
+# Asked of networks.
+
+
+class ResidualModel(Protocol):
+    """A language model that can be cut between two layers, see `zoo.models.GPT2`."""
+
+    W_E: Tensor  # the token embedding, (V, D)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Residual stream before layer 0, (B, T) int64 -> (B, T, D)."""
+
+    def blocks(self, resid: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Residual stream after the layers `start` to `stop` - 1, (B, T, D) -> (B, T, D)."""
+
+    def unembed(self, resid: Tensor) -> Tensor:
+        """Logits, (B, T, D) -> (B, T, V)."""
 
 
 # Asked of LightningModules.
@@ -172,7 +190,7 @@ def require(asker: L.Callback | L.LightningModule, owner: object, protocol: type
         ZooError: Naming what the owner lacks.
     """
     names = members(protocol)
-    if missing := [name for name in names if not hasattr(owner, name)]:
+    if missing := missing_in(owner, protocol):
         kind = "model" if isinstance(owner, L.LightningModule) else "datamodule"
         lacks = "there is none" if owner is None else f"{type(owner).__name__} has no {', '.join(missing)}"
         raise ZooError(
@@ -202,6 +220,11 @@ def batch_rows(asker: L.Callback, batch: dict[str, Tensor]) -> Tensor:
 def datamodule(trainer: Any) -> Any:
     """The trainer's datamodule; None where it was given loaders."""
     return getattr(trainer, "datamodule", None)
+
+
+def missing_in(owner: object, protocol: type) -> list[str]:
+    """Names that a protocol lists and an object lacks."""
+    return [name for name in members(protocol) if not hasattr(owner, name)]
 
 
 def members(protocol: type) -> list[str]:

@@ -24,14 +24,19 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import as_weights, read_tensors, write_tensors
 from zoo.errors import ZooError
+from zoo.models.sae.top_k import BatchTopKSAE
+from zoo.models.sae.variants import variants
 from zoo.paths import expanded
 from zoo.replacing import replacing
 from zoo.source_files import Folder
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-CLASSES = {"standard": "ReLUSAE", "topk": "TopKSAE", "jumprelu": "JumpReLUSAE", "gated": "GatedSAE"}
-ARCHITECTURES = {name: architecture for architecture, name in CLASSES.items()}
-ARCHITECTURES |= {"BatchTopKSAE": "jumprelu", "MatryoshkaSAE": "jumprelu"}
+CLASSES = {  # what reads each architecture
+    "standard": "ReLUSAE",
+    "topk": "TopKSAE",
+    "jumprelu": "JumpReLUSAE",
+    "gated": "GatedSAE",
+}
 LAYOUT_VERSION = "6.0.0"  # of SAELens; without it, `cfg.json` counts as one of version 5
 FACTORS = ("scaling_factor", "finetuning_scaling_factor")  # names of what old versions multiply codes by in decoding
 DEFAULTS = {"apply_b_dec_to_input": True, "rescale_acts_by_decoder_norm": False, "finetuning_scaling_factor": False}
@@ -57,19 +62,21 @@ def write(sae: nn.Module, folder: str | Path, metadata: dict[str, Any] | None = 
         ZooError: If the network is no sparse autoencoder, or something else is in the folder.
     """
     folder, name = expanded(folder), type(sae).__name__
-    if name not in ARCHITECTURES:
-        raise ZooError(f"a {name} cannot be written for SAELens; that takes one of {', '.join(ARCHITECTURES)}")
+    architecture = vars(type(sae)).get("saelens_architecture")
+    if architecture is None:
+        known = [cls.__name__ for cls in variants().values() if vars(cls).get("saelens_architecture")]
+        raise ZooError(f"SAELens has no architecture for a {name}; it has one for {', '.join(known)}")
     tensors = {key: tensor.detach().float().cpu().contiguous() for key, tensor in sae.state_dict().items()}
     scale = tensors.pop("scale").item()
     config: dict[str, Any] = getattr(sae, "config", {})
-    if name in ("BatchTopKSAE", "MatryoshkaSAE"):  # on at or above the threshold; a JumpReLU is on above its own
+    if isinstance(sae, BatchTopKSAE):  # on at or above the threshold; a JumpReLU is on above its own
         least = tensors["threshold"].clamp(min=0)
         tensors["threshold"] = torch.nextafter(least, torch.zeros(())).expand_as(tensors["b_enc"]).contiguous()
     cfg = {
-        "architecture": ARCHITECTURES[name],
+        "architecture": architecture,
         "d_in": config["d_in"],
         "d_sae": config["d_sae"],
-        **({"k": config["k"], "rescale_acts_by_decoder_norm": False} if name == "TopKSAE" else {}),
+        **({"k": config["k"], "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": True,

@@ -1,8 +1,9 @@
-"""Sparse autoencoders: one class per variant, on sparse products wherever codes are sparse."""
+"""Sparse autoencoders: one class per variant, on sparse products wherever codes are sparse.
 
-from zoo.models.sae.base import SAE
-from zoo.models.sae.matryoshka import MatryoshkaSAE
-from zoo.models.sae.penalised import GatedSAE, JumpReLUSAE, ReLUSAE
-from zoo.models.sae.top_k import BatchTopKSAE, TopKSAE
+`zoo.models` exports the variants. A variant derives from `SAE` and states its `codes` and its `penalty`.
+"""
 
-__all__ = ["SAE", "BatchTopKSAE", "GatedSAE", "JumpReLUSAE", "MatryoshkaSAE", "ReLUSAE", "TopKSAE"]
+from zoo.models.sae.base import SAE, Codes, Loss
+from zoo.models.sae.support import Everywhere, Support, support_above, support_where
+
+__all__ = ["SAE", "Codes", "Everywhere", "Loss", "Support", "support_above", "support_where"]

@@ -61,6 +61,10 @@ class SAE(Network, ABC):
     )
 
     signed_codes = False  # whether codes may be negative
+    # The setting that makes codes sparser, and its values where variants are compared over a range of L0.
+    swept: tuple[str, tuple[float, ...]] = ("", ())
+    # SAELens's name for a network that computes the same from the same parameters. A subclass does not inherit it.
+    saelens_architecture: str | None = None
     unit_norm_decoder = True  # whether every optimizer step is followed by a normalisation of the atoms
     encoder_scale_of_dense = False  # whether most latents are on at first, so that a tied encoder would overshoot
     biases: tuple[str, ...] = ("b_enc", "b_dec")  # parameters in units of the data

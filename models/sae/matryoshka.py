@@ -28,6 +28,8 @@ class MatryoshkaSAE(BatchTopKSAE):
         ZooError: If a size is out of range.
     """
 
+    saelens_architecture = "jumprelu"  # at inference, above one threshold for all latents
+
     def __init__(
         self,
         d_in: int,

@@ -30,6 +30,8 @@ class ReLUSAE(SAE):
         ZooError: If a size or coefficient is out of range.
     """
 
+    swept = ("l1_coefficient", (2.0, 3.5, 5.5, 8.0))
+    saelens_architecture = "standard"
     unit_norm_decoder = False
     encoder_scale_of_dense = True
 
@@ -81,6 +83,8 @@ class JumpReLUSAE(SAE):
         ZooError: If a size or coefficient is out of range.
     """
 
+    swept = ("l0_coefficient", (0.25, 0.5, 1.0, 2.0))
+    saelens_architecture = "jumprelu"
     biases = ("b_enc", "b_dec", "threshold")
     encoder_scale_of_dense = True
 
@@ -169,6 +173,8 @@ class GatedSAE(SAE):
         ZooError: If a size or coefficient is out of range.
     """
 
+    swept = ("l1_coefficient", (3.0, 6.0, 9.0, 14.0))
+    saelens_architecture = "gated"
     biases = ("b_gate", "b_mag", "b_dec")
     encoder_scale_of_dense = True
 

@@ -25,6 +25,9 @@ class TopKSAE(SAE):
         ZooError: If a size is out of range.
     """
 
+    swept = ("k", (4, 16, 32))
+    saelens_architecture = "topk"
+
     def __init__(
         self, d_in: int, d_sae: int, k: int = 32, aux_k: int | None = None, aux_coefficient: float = 1 / 32
     ) -> None:
@@ -59,6 +62,8 @@ class BatchTopKSAE(SAE):
         ZooError: If a size is out of range.
     """
 
+    swept = ("k", (4, 16, 32))
+    saelens_architecture = "jumprelu"  # at inference, above one threshold for all latents
     threshold: Tensor  # (), negative before the first training step
 
     def __init__(

@@ -124,9 +124,7 @@ def test_of_many_seeds_the_best_the_median_and_the_worst_are_shown():
 
 def test_a_module_without_features_is_refused_in_one_line(make_trainer, tiny_data, refused):
     model = FrozenEmbeddingGPT2(300, 16, d_model=16, n_layers=1, n_heads=2, optimizer=AdamWCosine())
-    with refused(
-        "FeatureGeometry needs a model with seed_losses, features; FrozenEmbeddingGPT2 has no seed_losses, features"
-    ):
+    with refused("needs a model with seed_losses, features; FrozenEmbeddingGPT2 has no seed_losses, features"):
         make_trainer(callbacks=[FeatureGeometry()]).fit(model, tiny_data)
 
 

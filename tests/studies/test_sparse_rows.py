@@ -31,7 +31,10 @@ def test_a_curve_holds_one_seed_of_one_coder_in_order_of_l0():
     ("settings", "words"),
     [
         ({"seeds": 1}, "seeds is 1; it must be at least 2"),
-        ({"variants": ("TopK", "Topk")}, "there is no variant 'Topk'; the variants are TopK, BatchTopK"),
+        (
+            {"variants": ("TopK", "Topk")},
+            "there is no variant 'Topk'; the variants are BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, TopK, or module",
+        ),
         ({"d_sae": 16}, "d_sae is 16, and the study turns on up to 32 atoms"),
         (
             {"d_sae": 4096},
@@ -57,7 +60,7 @@ def test_the_study_tells_superposition_from_its_covariance(tmp_path, monkeypatch
 
     rows, _, _ = planted(1500, 16, 24, 2, generator=torch.Generator().manual_seed(3))
     np.save(tmp_path / "rows.npy", rows.numpy())
-    monkeypatch.setattr(sparse_rows, "VARIANTS", {"TopK": (*sparse_rows.VARIANTS["TopK"][:2], (2, 4))})
+    monkeypatch.setattr(TopKSAE, "swept", ("k", (2, 4)))
     monkeypatch.setattr(sparse_rows, "BASELINE_L0", (1, 2, 16))
     compared = ("embedding", "covariance-matched", "covariance- and norm-matched", "planted")
     monkeypatch.setattr(sparse_rows, "matrices", lambda n_atoms, d_model: compared)

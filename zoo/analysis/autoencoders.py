@@ -7,7 +7,6 @@ import lightning as L
 import torch
 from torch import Tensor
 
-import zoo.models
 from zoo.analysis import baselines
 from zoo.datamodules import EmbeddingRowsDataModule
 from zoo.metrics import ReconstructionMetrics, description_length, matched_cosine, mean_max_cosine, pca_rank_at_bits
@@ -16,19 +15,21 @@ from zoo.models.sparse_coding import orthogonal_matching_pursuit
 from zoo.quiet_fit import fit
 
 
-def train(data: EmbeddingRowsDataModule, cls: str, d_sae: int, settings: dict[str, Any], steps: int, seed: int) -> SAE:
+def train(
+    data: EmbeddingRowsDataModule, cls: type[SAE], d_sae: int, settings: dict[str, Any], steps: int, seed: int
+) -> SAE:
     """Train an autoencoder.
 
     Args:
         data: The rows.
-        cls: Name of its class in `zoo.models`.
+        cls: Its class.
         d_sae: Latents.
         settings: Further ones of the class.
         steps: Optimizer steps.
         seed: Of the initial atoms.
     """
     L.seed_everything(seed, verbose=False)
-    module = SparseAutoencoder(getattr(zoo.models, cls)(data.d_in, d_sae, **settings), AdamLinear())
+    module = SparseAutoencoder(cls(data.d_in, d_sae, **settings), AdamLinear())
     fit(module, data, steps)
     return module.net.eval()
 

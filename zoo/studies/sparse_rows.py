@@ -22,14 +22,6 @@ from zoo.shared_tasks.dictionaries import at_l0
 from zoo.shared_tasks.rows import Rows, StudyOfRows, UntrainedRows, datamodule, opened, refuse_trivial
 from zoo.study import AtLeastTwo, Result, Results, Task, Work
 
-VARIANTS: dict[str, tuple[str, str, tuple[float, ...]]] = {  # class, the setting that makes it sparse, its values
-    "TopK": ("TopKSAE", "k", (4, 16, 32)),
-    "BatchTopK": ("BatchTopKSAE", "k", (4, 16, 32)),
-    "Matryoshka": ("MatryoshkaSAE", "k", (4, 16, 32)),
-    "ReLU": ("ReLUSAE", "l1_coefficient", (2.0, 3.5, 5.5, 8.0)),
-    "JumpReLU": ("JumpReLUSAE", "l0_coefficient", (0.25, 0.5, 1.0, 2.0)),
-    "Gated": ("GatedSAE", "l1_coefficient", (3.0, 6.0, 9.0, 14.0)),
-}
 BASELINE_L0 = (1, 4, 8, 16, 32)
 AT_L0 = 16
 UNLEARNED = ("random directions", "random tokens", "most frequent tokens")
@@ -61,10 +53,12 @@ class TrainAutoencoder(Task):
     def do(self, work: Work) -> Result:
         """Errors and L0 on rows held out and trained on, bits, and how well planted atoms came back."""
         from zoo.analysis.autoencoders import judge, train
+        from zoo.models.sae.variants import variant
 
         data = _data(self, work)
-        cls, setting, _ = VARIANTS[self.variant]
-        level = int(self.level) if setting == "k" else self.level
+        cls = variant(self.variant)
+        setting, levels = cls.swept
+        level = type(levels[0])(self.level)  # a whole number stays one
         sae = train(data, cls, self.d_sae, {setting: level}, self.steps, self.seed)
         return {"setting": setting, "level": self.level} | judge(sae, data, self.d_sae)
 
@@ -113,7 +107,8 @@ class SparseRows(StudyOfRows):
         batch_size: Rows per batch.
         frequency_power: Rows are drawn with probability p^power of their token's frequency p.
         seeds: Autoencoders per setting.
-        variants: Which autoencoders: TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated.
+        variants: Which autoencoders, by default all of the zoo's: TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated.
+            Autoencoders of your own are named module.Class.
     """
 
     source: str = "gpt2-stdlib.learned"
@@ -122,15 +117,22 @@ class SparseRows(StudyOfRows):
     batch_size: PositiveInt = 512
     frequency_power: NonNegativeFloat = 0.0
     seeds: AtLeastTwo = 3
-    variants: tuple[str, ...] = tuple(VARIANTS)
+    variants: tuple[str, ...] | None = None
     keep_untrained: bool = True
 
     def check(self) -> None:
         """Refuse variants that do not exist, and too few latents."""
-        if wrong := [name for name in self.variants if name not in VARIANTS]:
-            raise ZooError(f"there is no variant {wrong[0]!r}; the variants are {', '.join(VARIANTS)}")
+        if self.variants is not None:
+            self._variants  # noqa: B018 - refuses unknown names
         if self.d_sae < max(BASELINE_L0):
             raise ZooError(f"d_sae is {self.d_sae}, and the study turns on up to {max(BASELINE_L0)} atoms")
+
+    @cached_property
+    def _variants(self) -> dict[str, Any]:
+        """The classes that are trained, by name."""
+        from zoo.models.sae.variants import variant, variants
+
+        return variants() if self.variants is None else {name: variant(name) for name in self.variants}
 
     @cached_property
     def _rows(self) -> Rows:
@@ -163,8 +165,8 @@ class SparseRows(StudyOfRows):
         return {
             (matrix, variant, level, seed): TrainAutoencoder(self._rows, matrix, seed, variant, level, *shared)
             for seed in range(self.seeds)
-            for variant in self.variants
-            for level in VARIANTS[variant][2]
+            for variant, cls in self._variants.items()
+            for level in cls.swept[1]
             for matrix in self._present
         }
 
@@ -181,7 +183,7 @@ class SparseRows(StudyOfRows):
             lines.append({"matrix": matrix, "seed": seed, "coder": variant} | results[trained])
         n_eff = results[next(iter(self._without.values()))]["effective_rows"]
         told, compared = [], {}
-        for variant in self.variants:
+        for variant in self._variants:
             real, null = (self._at(lines, m, variant) for m in MATRICES[:2])
             gap = estimates.difference(real, null)
             compared[variant] = {"embedding": estimates.share(real), "null": estimates.share(null), "difference": gap}
@@ -199,14 +201,14 @@ class SparseRows(StudyOfRows):
                 self._table_of_trained(lines),
                 self._control(lines),
             ],
-            charts=[self._chart(lines, variant) for variant in self.variants],
+            charts=[self._chart(lines, variant) for variant in self._variants],
             null_models=EXPLAINED + " Random tokens as atoms have codes by matching pursuit, which are better than an "
             "encoder's.",
             not_shown="Other sizes, longer training, and autoencoders that were tuned for these rows."
             + (
                 ""
-                if len(self.variants) == len(VARIANTS)
-                else " Other kinds of autoencoder: `study sparse-rows` trains six."
+                if self.variants is None
+                else " Other kinds of autoencoder: `study sparse-rows` trains all of the zoo's."
             ),
             numbers={f"at_l0_{AT_L0}": compared, "lines": lines},
         )
@@ -237,11 +239,11 @@ class SparseRows(StudyOfRows):
 
     def _table(self, lines: Sequence[dict[str, Any]], title: str, n_eff: int) -> Table:
         rows = [
-            *(self._row(lines, v, v) for v in self.variants),
-            *(self._row(lines, f"{v} atoms, matching pursuit", v, "fvu_by_pursuit") for v in self.variants),
+            *(self._row(lines, v, v) for v in self._variants),
+            *(self._row(lines, f"{v} atoms, matching pursuit", v, "fvu_by_pursuit") for v in self._variants),
             *(self._row(lines, f"{name}, matching pursuit", name) for name in UNLEARNED),
         ]
-        if "TopK" in self.variants:
+        if "TopK" in self._variants:
             rows.append(self._row(lines, "principal components at TopK's bits", "TopK", "pca_fvu"))
         note = (
             f"{self.seeds} seeds; brackets are 95 % Student t intervals; those of differences ask whether one more "
@@ -253,7 +255,7 @@ class SparseRows(StudyOfRows):
         return Table([f"{title} at L0 {AT_L0}", *self._present, "embedding - covariance-matched"], rows, note=note)
 
     def _table_of_trained(self, lines: Sequence[dict[str, Any]]) -> Table:
-        rows = [self._row(lines, v, v, "train_fvu", "train_l0") for v in self.variants]
+        rows = [self._row(lines, v, v, "train_fvu", "train_l0") for v in self._variants]
         columns = [f"FVU of the rows trained on at L0 {AT_L0}", *self._present, "embedding - covariance-matched"]
         return Table(columns, rows)
 
@@ -265,7 +267,7 @@ class SparseRows(StudyOfRows):
                 "these."
             )
         told = []
-        for variant in self.variants:
+        for variant in self._variants:
             best = [
                 max(
                     r["matched_cosine"]
