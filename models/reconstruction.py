@@ -52,7 +52,10 @@ class ReconstructionModule(ZooModule):
     def initialise_from_data(self) -> None:
         """Call `initialise` with vectors of the training data, unless it has been called before."""
         if not self.fitted:
-            self.initialise(first_vectors(self.trainer).to(self.device))
+            sample = first_vectors(self.trainer).to(self.device)
+            if sample.shape[1] != self.net.d_in:
+                raise ZooError(f"the data have {sample.shape[1]} dimensions, and the model d_in = {self.net.d_in}")
+            self.initialise(sample)
 
     def check_data(self, d_in: int) -> None:
         """Refuse data of another width than `d_in`; note where there are at least as many codes as training rows.

@@ -41,10 +41,10 @@ def small(cls, **arguments):
     return cls(**{name: value for name, value in SMALL.items() if name in known} | arguments)
 
 
-def sparse(variant, level=None):
-    """The setting of a sparse autoencoder that makes its codes sparse: k if it has one, otherwise its penalty."""
-    name, values = getattr(zoo.models, variant).swept
-    return {name: values[0] if level is None else level}
+def sparse(variant, levels):
+    """The setting of a sparse autoencoder that makes its codes sparse, at its level if there is one by that name."""
+    name, _ = getattr(zoo.models, variant).swept
+    return {name: levels[name]} if name in levels else {}
 
 
 NETWORKS = classes(Network, "models")

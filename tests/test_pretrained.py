@@ -2,6 +2,7 @@
 
 import math
 
+import every
 import pytest
 import torch
 import torch.nn.functional as F
@@ -47,8 +48,7 @@ def test_every_shipped_checkpoint_loads_at_every_step_and_tells_where_it_comes_f
 
 def test_every_family_and_every_variant_ships():
     classes = {checkpoint_config.read(shipped(name)[-1])["class"] for name in NAMES}
-    variants = {f"{kind}SAE" for kind in ("ReLU", "TopK", "BatchTopK", "JumpReLU", "Gated", "Matryoshka")}
-    assert classes == {"GPT2", "Dictionary", "GateNet", "SkipBigramHead", "SuperpositionNet"} | variants
+    assert classes == set(every.NETWORKS)
 
 
 def test_a_frozen_embedding_stays_where_the_learned_one_starts():

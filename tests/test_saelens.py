@@ -1,5 +1,6 @@
 import json
 
+import every
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -8,7 +9,7 @@ import zoo
 from zoo import models, saelens
 from zoo.__main__ import main
 
-VARIANTS = ["ReLUSAE", "TopKSAE", "JumpReLUSAE", "GatedSAE", "BatchTopKSAE", "MatryoshkaSAE"]
+VARIANTS = [v for v in every.SAE_VARIANTS if vars(getattr(models, v)).get("saelens_architecture")]
 ARCHITECTURES = ["standard", "topk", "jumprelu", "gated"]
 X = torch.randn(64, 8, generator=torch.Generator().manual_seed(1)) + 1
 D_IN, D_SAE, K = 8, 32, 3
@@ -26,7 +27,7 @@ def close(a, b):
 def autoencoder(variant):
     """A network with every parameter away from where it starts."""
     torch.manual_seed(0)
-    sae = getattr(models, variant)(D_IN, D_SAE, **({"k": K} if "K" in variant or variant == "MatryoshkaSAE" else {}))
+    sae = getattr(models, variant)(D_IN, D_SAE, **every.sparse(variant, {"k": K}))
     for p in sae.parameters():
         torch.nn.init.normal_(p, std=0.5)
     sae.scale.fill_(2.5)

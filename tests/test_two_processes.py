@@ -2,6 +2,7 @@
 
 import csv
 
+import every
 import lightning as L
 import numpy as np
 import pytest
@@ -38,14 +39,8 @@ EMBEDDINGS = {
     "Permuted": {"source": "source.npy"},
 }
 FROZEN = {"all": list(range(V)), "none": [], "0,257-": [0, *range(257, V)]}
-VARIANTS = {
-    "ReLUSAE": {"l1_coefficient": 1.0},
-    "TopKSAE": {"k": 2},
-    "BatchTopKSAE": {"k": 2},
-    "MatryoshkaSAE": {"k": 2},
-    "JumpReLUSAE": {"l0_coefficient": 1.0},
-    "GatedSAE": {"l1_coefficient": 1.0},
-}
+LEVELS = {"k": 2, "l1_coefficient": 1.0, "l0_coefficient": 1.0}
+VARIANTS = {variant: every.sparse(variant, LEVELS) for variant in every.SAE_VARIANTS}
 TOYS = {
     "superposition": {},
     "superposition of one": {"loss": "one_sparse"},

@@ -1,3 +1,4 @@
+import every
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,7 +7,7 @@ from zoo import models
 from zoo.models.sae.support import Everywhere, Support, support_where
 
 B, D, K = 64, 16, 96
-VARIANTS = ["ReLUSAE", "JumpReLUSAE", "GatedSAE", "TopKSAE", "BatchTopKSAE", "MatryoshkaSAE"]
+VARIANTS = every.SAE_VARIANTS
 
 
 def generator(seed=0):
@@ -22,8 +23,7 @@ def close(a, b):
 def autoencoder(variant, dense):
     """A network in training mode with every parameter away from where it starts."""
     torch.manual_seed(1)
-    options = {"k": 30 if dense else 5} if variant in ("TopKSAE", "BatchTopKSAE", "MatryoshkaSAE") else {}
-    net = getattr(models, variant)(D, K, **options, aux_k=3)
+    net = getattr(models, variant)(D, K, **every.sparse(variant, {"k": 30 if dense else 5}), aux_k=3)
     with torch.no_grad():
         for name, p in net.named_parameters():
             p.add_(torch.randn(p.shape) / 4)
@@ -108,7 +108,7 @@ def test_products_on_a_support_are_the_dense_ones(share):
     values, rows = support.take(codes), torch.randn(B, D, generator=generator(4))
     W_dec, per_latent = torch.randn(K, D, generator=generator(5)), torch.randn(K, generator=generator(6))
     assert torch.equal(support.dense(values), codes)
-    assert torch.equal(support.counts(values), (codes > 0).sum(0))
+    assert torch.equal(support.counts(values), (codes != 0).sum(0))
     assert torch.equal(support.rows, mask.nonzero()[:, 0])
     assert torch.equal(support.latents, mask.nonzero()[:, 1])
     expected = [codes @ W_dec, codes.T @ rows, codes.sum(0), (codes * per_latent).sum()]

@@ -1,5 +1,6 @@
 import json
 
+import every
 import pytest
 import torch
 
@@ -7,16 +8,11 @@ from zoo import models
 from zoo.models import BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE
 
 D, K = 12, 40
-OPTIONS = {
-    "ReLUSAE": {"l1_coefficient": 0.5},
-    "JumpReLUSAE": {"l0_coefficient": 0.5, "bandwidth": 0.4},
-    "GatedSAE": {"l1_coefficient": 0.5},
-    "TopKSAE": {"k": 3},
-    "BatchTopKSAE": {"k": 3},
-    "MatryoshkaSAE": {"k": 3, "prefixes": [4, 9]},
-}
-VARIANTS = list(OPTIONS)
-UNIT_NORM = ["JumpReLUSAE", "GatedSAE", "TopKSAE", "BatchTopKSAE", "MatryoshkaSAE"]
+VARIANTS = every.SAE_VARIANTS
+LEVELS = {"k": 3, "l1_coefficient": 0.5, "l0_coefficient": 0.5}
+FURTHER = {"JumpReLUSAE": {"bandwidth": 0.4}, "MatryoshkaSAE": {"prefixes": [4, 9]}}
+OPTIONS = {v: every.sparse(v, LEVELS) | FURTHER.get(v, {}) for v in VARIANTS}
+UNIT_NORM = [v for v in VARIANTS if getattr(models, v).unit_norm_decoder]
 
 
 def rows(n=64, seed=0):

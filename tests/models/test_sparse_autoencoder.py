@@ -1,6 +1,7 @@
 import csv
 import math
 
+import every
 import lightning as L
 import numpy as np
 import pytest
@@ -15,15 +16,8 @@ from zoo.models import AdamLinear, SparseAutoencoder
 from zoo.null_models import planted
 
 D, K = 16, 40
-OPTIONS = {
-    "ReLUSAE": {"l1_coefficient": 1.0},
-    "JumpReLUSAE": {"l0_coefficient": 1.0},
-    "GatedSAE": {"l1_coefficient": 1.0},
-    "TopKSAE": {"k": 2},
-    "BatchTopKSAE": {"k": 2},
-    "MatryoshkaSAE": {"k": 2},
-}
-VARIANTS = list(OPTIONS)
+VARIANTS = every.SAE_VARIANTS
+OPTIONS = {v: every.sparse(v, {"k": 2, "l1_coefficient": 1.0, "l0_coefficient": 1.0}) for v in VARIANTS}
 FAST = AdamLinear(learning_rate=0.01, warmup_steps=2)
 
 

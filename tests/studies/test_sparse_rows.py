@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from doing_studies import do_tasks
 
+from zoo.models import TopKSAE
 from zoo.shared_tasks.dictionaries import at_l0
 from zoo.studies import sparse_rows
 from zoo.studies.sparse_rows import SparseRows
@@ -33,7 +34,7 @@ def test_a_curve_holds_one_seed_of_one_coder_in_order_of_l0():
         ({"seeds": 1}, "seeds is 1; it must be at least 2"),
         (
             {"variants": ("TopK", "Topk")},
-            "there is no variant 'Topk'; the variants are BatchTopK, Gated, JumpReLU, Matryoshka, ReLU, TopK, or module",
+            "there is no variant 'Topk'; the variants are BatchTopK, Gated, JumpReLU",
         ),
         ({"d_sae": 16}, "d_sae is 16, and the study turns on up to 32 atoms"),
         (

@@ -1,5 +1,7 @@
 """Every family in every precision of the Trainer."""
 
+import every
+
 from supported import Case
 from zoo import models
 from zoo.active_inputs import FixedActive
@@ -56,12 +58,7 @@ FAMILIES = {  # name -> module, its data
         ),
         text,
     ),
-    "TopKSAE": (sae("TopKSAE", k=3), rows),
-    "BatchTopKSAE": (sae("BatchTopKSAE", k=3), rows),
-    "MatryoshkaSAE": (sae("MatryoshkaSAE", k=3), rows),
-    "ReLUSAE": (sae("ReLUSAE"), rows),
-    "JumpReLUSAE": (sae("JumpReLUSAE"), rows),
-    "GatedSAE": (sae("GatedSAE"), rows),
+    **{variant: (sae(variant, **every.sparse(variant, {"k": 3})), rows) for variant in every.SAE_VARIANTS},
     "DictionaryLearning": (lambda: models.DictionaryLearning(40, d_in=D_IN), rows),
     "ToySuperposition": (
         lambda: models.ToySuperposition(6, 3, 2),
