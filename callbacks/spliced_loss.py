@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.metrics import LossRecovered
-from zoo.metrics.splicing import IGNORED
+from zoo.metrics.next_token import IGNORED
 from zoo.null_models import principal_axes, with_norms_of
 from zoo.protocols import LanguageModelData, Reconstructs, datamodule, offered, require
 

@@ -1,6 +1,7 @@
 """GPT-2, with the residual stream within reach and Hugging Face's tensor names and layout."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -70,10 +71,25 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(d_model, eps=1e-5)
         self.mlp = MLP(d_model, dropout)
 
+    def attn_out(self, resid_pre: Tensor) -> Tensor:
+        """What attention adds to the residual stream, (B, T, D) -> (B, T, D)."""
+        return self.attn(self.ln_1(resid_pre))
+
+    def mlp_out(self, resid_mid: Tensor) -> Tensor:
+        """What the MLP adds to the residual stream, (B, T, D) -> (B, T, D)."""
+        return self.mlp(self.ln_2(resid_mid))
+
     def forward(self, resid_pre: Tensor) -> Tensor:
         """Add attention's and then the MLP's output to the residual stream."""
-        resid_mid = resid_pre + self.attn(self.ln_1(resid_pre))
-        return resid_mid + self.mlp(self.ln_2(resid_mid))
+        resid_mid = resid_pre + self.attn_out(resid_pre)
+        return resid_mid + self.mlp_out(resid_mid)
+
+
+class Sublayer(NamedTuple):
+    """Attention or MLP of one layer, with its layer norm."""
+
+    name: str  # as TransformerLens names its output, such as "blocks.0.hook_attn_out"
+    output: Callable[[Tensor], Tensor]  # what it adds to the residual stream before it, (B, T, D) -> (B, T, D)
 
 
 class _Transformer(nn.Module):
@@ -91,10 +107,21 @@ class GPT2(Network):
     """GPT-2 (Radford et al. 2019), `logits = model(input_ids)`.
 
     The state dict carries Hugging Face's names and layout, so weights move between the two without conversion. The
-    forward pass is the composition of three public pieces, and cutting it anywhere gives the residual stream::
+    forward pass is the composition of three methods, and cutting it between two layers gives the residual stream::
 
         resid_pre = model.blocks(model.embed(input_ids), stop=layer)    # (B, T, D)
         logits = model.unembed(model.blocks(edit(resid_pre), start=layer))  # (B, T, V)
+
+    Between two sublayers it is cut by `sublayers`::
+
+        resid = model.embed(input_ids)
+        for sublayer in model.sublayers:  # attention and MLP of layer 0, of layer 1, ...
+            resid = resid + edit(sublayer.output(resid))
+
+    Loss and divergence per token are those of `zoo.metrics`::
+
+        clean, edited = map(log_probabilities, (clean_logits, edited_logits))
+        token_nats(edited, targets), token_kl(clean, edited)  # (B, T) each, in nats
 
     Args:
         vocab_size: Number of tokens V.
@@ -178,6 +205,23 @@ class GPT2(Network):
         for block in self.transformer.h[start:stop]:
             resid = block(resid)
         return resid
+
+    @property
+    def sublayers(self) -> list[Sublayer]:
+        """Attention and MLP of every layer, 2 L in the order in which they add to the residual stream."""
+        return [
+            Sublayer(f"blocks.{layer}.hook_{kind}", getattr(block, kind))
+            for layer, block in enumerate(self.transformer.h)
+            for kind in ("attn_out", "mlp_out")
+        ]
+
+    def sublayer_outputs(self, input_ids: Tensor) -> Tensor:
+        """What every sublayer adds, (B, T) -> (2 L, B, T, D); with `embed` they sum to the last residual stream."""
+        resid, outputs = self.embed(input_ids), []
+        for sublayer in self.sublayers:
+            outputs.append(sublayer.output(resid))
+            resid = resid + outputs[-1]
+        return torch.stack(outputs) if outputs else resid.new_zeros(0, *resid.shape)
 
     def unembed(self, resid: Tensor) -> Tensor:
         """Final layer norm and unembedding, (B, T, D) -> logits (B, T, V)."""

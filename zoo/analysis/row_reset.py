@@ -15,6 +15,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from zoo.errors import ZooError
+from zoo.metrics import log_probabilities, token_nats
 from zoo.models import GPT2
 
 W_E = "transformer.wte.weight"
@@ -71,7 +72,7 @@ def token_losses(model: GPT2, windows: Tensor, tokens: Tensor, rows: Tensor) -> 
     if model.tied:
         of_own = torch.einsum("rntd,rd->rnt", h.view(R, n, T, -1), rows).unsqueeze(-1)
         logits = logits.scatter(-1, tokens[:, None, None, None].expand_as(of_own), of_own)
-    return F.cross_entropy(logits.flatten(0, 2), windows[..., 1:].flatten(), reduction="none").view(R, n, T)
+    return token_nats(log_probabilities(logits), windows[..., 1:])
 
 
 def counted(windows: Tensor, tokens: Tensor) -> Tensor:
@@ -148,8 +149,7 @@ def train_rest(
 
     def losses_of_copy(copy: dict[str, Tensor], windows: Tensor) -> Tensor:
         logits = functional_call(model, copy, (windows[:, :-1],))  # (n, T, V)
-        losses = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
-        return losses.view(len(windows), -1)
+        return token_nats(log_probabilities(logits), windows[:, 1:])
 
     def tune(part: slice) -> Tuned:
         of = tokens[part]

@@ -11,6 +11,7 @@ from zoo.metrics.dictionaries import (
 from zoo.metrics.drift import row_drift
 from zoo.metrics.geometry import feature_dimensionality
 from zoo.metrics.losses import TokenLoss
+from zoo.metrics.next_token import log_probabilities, token_kl, token_nats
 from zoo.metrics.reconstruction import (
     FVU,
     CosineSimilarity,
@@ -42,9 +43,12 @@ __all__ = [
     "description_length",
     "feature_dimensionality",
     "fires",
+    "log_probabilities",
     "matched_cosine",
     "mean_max_cosine",
     "pca_rank_at_bits",
     "rate_distortion_bits",
     "row_drift",
+    "token_kl",
+    "token_nats",
 ]

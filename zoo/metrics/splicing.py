@@ -1,12 +1,10 @@
-"""What a language model loses when reconstructions take the place of its activations."""
+"""How much worse a language model predicts with reconstructions in place of its activations."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from zoo.metrics.next_token import IGNORED, log_probabilities, token_kl, token_nats
 from zoo.metrics.sums import Sums, weights_of
 from zoo.precision import float64
-
-IGNORED = -100  # the target that torch's cross-entropy skips
 
 
 class LossRecovered(Sums):
@@ -41,15 +39,11 @@ class LossRecovered(Sums):
         """
         kept = targets != IGNORED
         targets = targets[kept]
-        clean = F.log_softmax(clean_logits[kept].float(), dim=-1)  # (N, V)
-        spliced = F.log_softmax(spliced_logits[kept].float(), dim=-1)
-        ablated = F.log_softmax(ablated_logits[kept].float(), dim=-1)
-        p = clean.exp()
-        # A token that the clean model rules out adds nothing, whatever its spliced probability.
-        divergence = (p * (clean - spliced)).masked_fill(p == 0, 0.0).sum(-1)
-        losses = {"clean": clean, "spliced": spliced, "ablated": ablated}
-        sums = {name: -float64(x.gather(1, targets[:, None])).sum() for name, x in losses.items()}
-        self.add({**sums, "divergence": float64(divergence).sum(), "tokens": weights_of(targets, None).sum()})
+        logits = {"clean": clean_logits, "spliced": spliced_logits, "ablated": ablated_logits}
+        log_p = {name: log_probabilities(values[kept]) for name, values in logits.items()}  # (N, V)
+        sums = {name: float64(token_nats(values, targets)).sum() for name, values in log_p.items()}
+        divergence = float64(token_kl(log_p["clean"], log_p["spliced"])).sum()
+        self.add({**sums, "divergence": divergence, "tokens": weights_of(targets, None).sum()})
 
     def compute(self) -> dict[str, Tensor]:
         """Float64 scalars by name.
