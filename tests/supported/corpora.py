@@ -149,7 +149,7 @@ CASES = [
     Case("null and blank texts", rows("a.jsonl", NULLS, ["first", "4"]), "excludes and counts them, names the first"),
     Case(
         "a row without the field", rows("a.jsonl", LINES + '{"id": 9}\n'),
-        "refuses it, naming the row and fields", r"a\.jsonl, row 5: no text in field 'text'; its fields are \['id'\]",
+        "refuses it, naming row and fields", r"a\.jsonl, row 5: no text in field 'text'; its fields are \['id'\]",
     ),
     Case(
         "a row whose text is a number", rows("a.jsonl", LINES + '{"text": 9}\n'),
