@@ -1,4 +1,4 @@
-"""Makes docs/what_is_read.md from the tables that the tests run: python tests/write_what_is_read.py."""
+"""Write docs/what_is_read.md from the tables that the tests run: python tests/write_what_is_read.py."""
 
 import importlib
 import pkgutil
@@ -9,9 +9,9 @@ import supported
 PAGE = Path(__file__).parents[1] / "docs" / "what_is_read.md"
 HEAD = """# What the zoo reads
 
-Precisions, tokenizers, corpora, layouts of checkpoints and embeddings: what is read, what is refused, and what the
-refusal says. Every line is a case that the tests run; the page is made from their tables by
-`python tests/write_what_is_read.py`.
+This page lists which autoencoders, checkpoints, text files, embeddings, precisions and tokenizers the zoo reads, which
+it refuses, and what the error message says. The tests run every line as a case. `python tests/write_what_is_read.py`
+writes the page from the tables of the tests.
 """
 
 

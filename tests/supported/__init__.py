@@ -1,7 +1,7 @@
-"""What the zoo reads, and what it answers where it does not: the tables that tests and `docs/what_is_read.md` share.
+"""Tables of what the zoo reads and refuses, shared by the tests and `docs/what_is_read.md`.
 
-Each module here holds one table: a `TITLE`, an `INTRODUCTION` of a sentence or two, and `CASES`. A test runs every
-case and compares what happens with `answer` and `refusal`; `python tests/write_what_is_read.py` makes the page.
+Each module here holds one table: a `TITLE`, an `INTRODUCTION` of a few sentences, and `CASES`. A test runs every case
+and compares the result with `answer` and `refusal`. `python tests/write_what_is_read.py` writes the page.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Case:
-    """Something that users have, and what the zoo makes of it.
+    """One kind of input, and how the zoo treats it.
 
     Attributes:
-        what: What it is, in the page's first column; also the test's id.
-        make: Makes it, from arguments that the module's test says.
-        answer: What the zoo does with it, in the page's second column, such as "read" or "refused: names the file".
-        refusal: For what is refused, a regular expression of the error's message; None for what is read.
+        what: Name of the input, in the page's first column; also the test's id.
+        make: Function that makes the input; the module's test gives its arguments.
+        answer: How the zoo treats it, in the page's second column, such as "read" or "refused: names the file".
+        refusal: Regular expression of the error message, if the input is refused; None if it is read.
     """
 
     what: str

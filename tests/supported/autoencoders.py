@@ -1,5 +1,8 @@
-"""Autoencoders of other libraries. Each case writes a folder and returns it with, if it is read, an input and the
-reconstruction that the library's formula gives."""
+"""Autoencoders of other libraries.
+
+Each case writes a folder and returns it. If the folder is read, the case also returns an input and the reconstruction
+that the library's formula gives.
+"""
 
 import json
 from functools import partial
@@ -13,7 +16,8 @@ from zoo import models, saelens
 
 TITLE = "Autoencoders of other libraries"
 INTRODUCTION = (
-    "What `zoo.load` reads of SAELens (versions 1 to 6), of EleutherAI's sparsify and of dictionary_learning."
+    "`zoo.load` reads autoencoders of SAELens (versions 1 to 6), of EleutherAI's sparsify and of dictionary_learning. "
+    "The table shows as which class, and what is refused."
 )
 X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
 
@@ -28,7 +32,7 @@ def written_by_saelens(folder, dtype=torch.float32):
 
 
 def early_saelens(folder):
-    """As versions before 6 wrote it: the architecture is told by the activation function."""
+    """Write a folder as versions before 6 did, where the activation function gives the architecture."""
     made = written_by_saelens(folder)
     cfg = {"d_in": 8, "d_sae": 32, "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}, "prepend_bos": True}
     (folder / "cfg.json").write_text(json.dumps(cfg | {"hook_point": "blocks.8.hook_resid_pre", "dtype": "float32"}))
@@ -46,7 +50,7 @@ def saelens_with(change):
 
 
 def sparsify(folder, **options):
-    """A folder as `SparseCoder.save_to_disk` of eai-sparsify 1.3 writes it, and what its `forward` computes."""
+    """Write a folder as `SparseCoder.save_to_disk` of eai-sparsify 1.3 does; also return its `forward`'s output."""
     torch.manual_seed(0)
     cfg = {"activation": "topk", "expansion_factor": 4, "normalize_decoder": True, "num_latents": 0, "k": 3}
     cfg |= {"multi_topk": False, "skip_connection": False, "transcode": False, "d_in": 8} | options
@@ -60,7 +64,7 @@ def sparsify(folder, **options):
 
 
 def dictionary_learning(folder, theirs, change=lambda stored: stored):
-    """A folder as `dictionary_learning` 0.1 writes it, and what that class of its own computes."""
+    """Write a folder as `dictionary_learning` 0.1 does; also return the output of that library's class."""
     torch.manual_seed(0)
     E, D, b_enc, b_dec = torch.randn(32, 8), torch.randn(8, 32), torch.randn(32), torch.randn(8)
     linear, plain = {"encoder.weight": E, "decoder.weight": D}, {"W_enc": E.T, "W_dec": D.T, "b_enc": b_enc}
@@ -108,9 +112,14 @@ CASES = [
         "row 0 of tensor W_enc has entries that are NaN or infinite",
     ),
     Case("TopK autoencoder of sparsify", sparsify, "read as `TopKSAE`"),
-    Case("the same with its number of latents given", lambda f: sparsify(f, num_latents=40), "read as `TopKSAE`"),
+    Case("TopK autoencoder of sparsify with `num_latents`", lambda f: sparsify(f, num_latents=40), "read as `TopKSAE`"),
     *[
-        Case(f"sparsify with {key} {value}", refused_settings(sparsify, **{key: value}), "refused: names it", key)
+        Case(
+            f"sparsify with {key} {value}",
+            refused_settings(sparsify, **{key: value}),
+            "refused: names the setting",
+            key,
+        )
         for key, value in {"activation": "groupmax", "transcode": True, "skip_connection": True}.items()
     ],
     *[
@@ -128,7 +137,7 @@ CASES = [
     Case(
         "another class of dictionary_learning",
         refused_settings(dictionary_learning, theirs="CrossCoder"),
-        "refused: names the class and those that are read",
+        "refused: names the class and the classes that are read",
         "is a CrossCoder of dictionary_learning; the zoo reads AutoEncoder, ",
     ),
     *[
@@ -140,8 +149,8 @@ CASES = [
         )
         for what, change, message in (
             ("with NaN", lambda s: s | {"b_enc": s["b_enc"] * torch.nan}, "tensor b_enc has entries that are NaN"),
-            ("with a tensor too many", lambda s: s | {"W_skip": s["W_dec"]}, "has tensor W_skip"),
-            ("with a tensor too few", lambda s: {"W_enc": s["W_enc"]}, "has tensor W_dec"),
+            ("with an extra tensor", lambda s: s | {"W_skip": s["W_dec"]}, "has tensor W_skip"),
+            ("with a missing tensor", lambda s: {"W_enc": s["W_enc"]}, "has tensor W_dec"),
             ("with a wrong shape", lambda s: s | {"b_dec": s["b_enc"]}, r"b_dec has shape \[32\]; .* say \[8\]"),
         )
     ],

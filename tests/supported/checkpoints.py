@@ -1,5 +1,8 @@
-"""Layouts of checkpoints. Each case writes one into a folder and returns the source with, if it is read, an input and
-the output that the program that wrote it, or its formula, gives."""
+"""Layouts of checkpoints.
+
+Each case writes a checkpoint into a folder and returns the source. If it is read, the case also returns an input and
+the output of the program that wrote it, or of its formula.
+"""
 
 import json
 
@@ -14,14 +17,14 @@ from zoo import models
 
 TITLE = "Checkpoints"
 INTRODUCTION = (
-    "What `zoo.load`, `init_from`, `export` and the activations of a GPT-2 read. Logits of a GPT-2 are those of "
-    "`transformers` in float32."
+    "`zoo.load`, `init_from`, `export` and `ActivationsDataModule` read these checkpoints. Logits of a GPT-2 equal "
+    "those of `transformers` in float32."
 )
 IDS = torch.arange(24).view(2, 12)
 
 
 def gpt2(folder, shard_size="1GB", model="GPT2LMHeadModel", **options):
-    """Write a random GPT-2 with `transformers`; the source, an input and its logits."""
+    """Write a random GPT-2 with `transformers`; return the source, an input and its logits."""
     torch.manual_seed(0)
     config = transformers.GPT2Config(**network(**{"dropout": 0.1}).hf_config() | options)
     twin = getattr(transformers, model)(config).eval().requires_grad_(False)
@@ -35,13 +38,13 @@ def gpt2(folder, shard_size="1GB", model="GPT2LMHeadModel", **options):
 
 
 def expected(folder):
-    """What `transformers` itself makes of a folder, in float32."""
+    """Return the folder, an input, and the logits that `transformers` computes from the folder in float32."""
     twin = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
     return folder, IDS, twin(IDS).logits
 
 
 def rewritten(folder, edit=lambda tensors: None, drop=(), config=None, **options):
-    """A random GPT-2 of `transformers` whose tensors and config are edited; the folder."""
+    """Write a random GPT-2 of `transformers`, edit its tensors and config, and return the folder."""
     gpt2(folder, **options)
     tensors = load_file(folder / "model.safetensors")
     edit(tensors)
@@ -188,9 +191,9 @@ CASES = [
         lambda f: expected(rewritten(f, own_head, drop=["tie_word_embeddings"])),
         "read, untied",
     ),
-    Case("the same in several files", shards(own=True), "read, untied"),
+    Case("the same GPT-2 in several files, `tie_word_embeddings` true", shards(own=True), "read, untied"),
     Case("tied GPT-2 that holds `lm_head` alone (`safetensors.torch.save_model`)", head_only, "read, tied"),
-    Case("the same without the file's own note of what it leaves out", head_only_without_metadata, "read, tied"),
+    Case("the same file without its metadata on tied tensors", head_only_without_metadata, "read, tied"),
     Case("GPT-2 with more rows than its tokenizer has tokens", lambda f: gpt2(f, vocab_size=64), "read with all rows"),
     Case("GPT-2 in bfloat16", in_precision(torch.bfloat16), "read as float32"),
     Case("GPT-2 in float16", in_precision(torch.float16), "read as float32"),
@@ -199,7 +202,9 @@ CASES = [
     Case("GPT-2 with `gelu_fast`", lambda f: gpt2(f, activation_function="gelu_fast")),
     Case("GPT-2 with `reorder_and_upcast_attn`", lambda f: gpt2(f, reorder_and_upcast_attn=True)),
     Case(
-        "GPT-2 with dropouts that differ", lambda f: gpt2(f, attn_pdrop=0.2), "read; dropout is that of `resid_pdrop`"
+        "GPT-2 whose dropout rates differ",
+        lambda f: gpt2(f, attn_pdrop=0.2),
+        "read with the dropout rate `resid_pdrop`",
     ),
     Case(
         "GPT-2 whose config has the sizes under other names (`hidden_size`)",
@@ -246,7 +251,7 @@ CASES = [
         r"tensor transformer\.h\.1\.ln_1\.weight has entries that are NaN or infinite",
     ),
     Case(
-        "GPT-2 in float64 with a weight beyond float32",
+        "GPT-2 in float64 with a weight above the range of float32",
         with_tensor("transformer.wpe.weight", lambda t: t.double() * 1e60),
         "refused: names the row and the tensor",
         r"row 0 of tensor transformer\.wpe\.weight has entries that are NaN or infinite in float32",
@@ -258,7 +263,7 @@ CASES = [
         r"tensor score\.weight does not belong to it",
     ),
     Case(
-        "GPT-2 whose config says other sizes than its tensors have",
+        "GPT-2 whose config has sizes that its tensors do not have",
         lambda f: rewritten(f, config={"n_positions": 24}),
         "refused: names the tensor and both shapes",
         r"tensor transformer\.wpe\.weight has shape \[12, 16\]; its config says \[24, 16\]",
@@ -270,13 +275,23 @@ CASES = [
         r"tensor lm_head\.weight is missing",
     ),
     Case(
-        "GPT-2 in several files, two of which hold one tensor",
+        "GPT-2 in several files, with one tensor in two files",
         shards(damage=a_tensor_twice),
         "refused: names the file and the tensor",
         r"holds tensor transformer\.wte\.weight, and its index does not say so",
     ),
-    Case("GPT-2 as a pickle (`pytorch_model.bin`)", pickle_only, "refused: asks to convert it", "a pickle, which"),
-    Case("model of another type", other_type, "refused: names the type (`zoo.embedding` reads it)", "type 'gpt_neox'"),
+    Case(
+        "GPT-2 as a pickle (`pytorch_model.bin`)",
+        pickle_only,
+        "refused: says that it must be converted",
+        "a pickle, which",
+    ),
+    Case(
+        "model of another type",
+        other_type,
+        "refused: names the type (`zoo.embedding` reads its embedding)",
+        "type 'gpt_neox'",
+    ),
     Case(
         "Lightning checkpoint with a weight that is infinite",
         lambda f: lightning(f, lambda t: t / 0)[0],

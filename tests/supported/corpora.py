@@ -1,4 +1,4 @@
-"""Files of text, as people have them."""
+"""Text files in common formats."""
 
 import bz2
 import gzip
@@ -13,8 +13,8 @@ from supported import Case
 
 TITLE = "Corpora"
 INTRODUCTION = (
-    "What `LocalFiles` makes of a folder. Endings are compared without case, every file is read once, and whatever is "
-    "not read is named or counted in one line when the text is tokenized."
+    "This is how `LocalFiles` reads a folder. The case of file endings does not matter, and every file is read once. "
+    "When the text is tokenized, one line names or counts what was not read."
 )
 TEXTS = ["first", "zweites — mit\nUmlaut: ü", 'third, with "quotes"\n\n\nand blank lines', "4"]
 LINES = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(TEXTS))
@@ -104,20 +104,20 @@ def zstandard(text):
 
 NULLS = '{"text": "first"}\n{"text": null}\n{"text": " "}\n{"text": "4"}\n'
 CASES = [
-    Case(".txt", plain("a.txt"), "reads it: one document, or split by `separator`"),
+    Case(".txt", plain("a.txt"), "reads it as one document, or splits it by `separator`"),
     Case(".md", plain("a.md"), "reads it as .txt"),
     Case(".TXT", plain("a.TXT"), "reads it as .txt"),
-    Case("a byte order mark at the head", plain("a.txt", "\ufeff" + TEXTS[1]), "drops the mark"),
+    Case("a byte order mark at the start", plain("a.txt", "\ufeff" + TEXTS[1]), "drops the mark"),
     Case("lines that end in CR LF", plain("a.txt", TEXTS[1].replace("\n", "\r\n")), "reads line ends as \\n"),
     Case(".txt.gz", plain("a.txt.gz", gzip.compress(TEXTS[1].encode())), "reads it"),
     Case(".txt.bz2", plain("a.txt.bz2", bz2.compress(TEXTS[1].encode())), "reads it"),
     Case(".txt.xz", plain("a.txt.xz", lzma.compress(TEXTS[1].encode())), "reads it"),
     Case(".txt.zst of several frames", plain("a.txt.zst", zstandard(TEXTS[1])), "reads it"),
     Case(
-        "a compressed file that is cut off", plain("a.txt.gz", gzip.compress(TEXTS[1].encode())[:-9]),
+        "a truncated compressed file", plain("a.txt.gz", gzip.compress(TEXTS[1].encode())[:-9]),
         "refuses it, naming the file", r"a\.txt\.gz cannot be read",
     ),
-    Case("an empty file", beside("b.txt", b""), "counts it as an empty document and leaves it out"),
+    Case("an empty file", beside("b.txt", b""), "counts it as an empty document and excludes it"),
     Case(
         "Latin-1", plain("a.txt", "naïve", "latin-1"),
         "refuses it, naming the byte", r"a\.txt is not UTF-8 text: byte 2",
@@ -146,7 +146,7 @@ CASES = [
         "JSON objects over several lines", rows("a.json", "\n".join(json.dumps({"text": t}, indent=1) for t in TEXTS)),
         "reads them",
     ),
-    Case("null and blank texts", rows("a.jsonl", NULLS, ["first", "4"]), "counts them, names the first and goes on"),
+    Case("null and blank texts", rows("a.jsonl", NULLS, ["first", "4"]), "excludes and counts them, names the first"),
     Case(
         "a row without the field", rows("a.jsonl", LINES + '{"id": 9}\n'),
         "refuses it, naming row and fields", r"a\.jsonl, row 5: no text in field 'text'; its fields are \['id'\]",
@@ -175,11 +175,11 @@ CASES = [
         "a row of .csv with too many fields", rows("a.csv", table(",") + "5,five,more\r\n"),
         "refuses it, naming the row", r"a\.csv, row 5 has 3 fields, and the first line 2",
     ),
-    Case("a file with another ending", beside("picture.png"), "leaves it out and names it"),
-    Case(".zip beside text", beside("b.zip"), "leaves it out and names it"),
+    Case("a file with another ending", beside("picture.png"), "excludes it and names it"),
+    Case(".zip next to text", beside("b.zip"), "excludes it and names it"),
     Case(".zip alone", zipped, "refuses the folder, naming it", r"no folder or pattern with text files.*a\.zip"),
-    Case("hidden files", beside(".git/notes.txt"), "leaves them out and names them"),
-    Case("a backup that an editor made", beside("a.txt~", b"older"), "leaves it out and names it"),
-    Case("a link to a file", linked, "reads the file once; links to folders are left out and named"),
-    Case("a copy of a file", copied, "reads both, into the same split, and says how many copies there are"),
+    Case("hidden files", beside(".git/notes.txt"), "excludes them and names them"),
+    Case("a backup that an editor made", beside("a.txt~", b"older"), "excludes it and names it"),
+    Case("a link to a file", linked, "reads the file once; links to folders are excluded and named"),
+    Case("a copy of a file", copied, "reads both into the same split, and says how many copies there are"),
 ]  # fmt: skip

@@ -1,4 +1,7 @@
-"""Token embeddings. Each case writes one into a folder and returns the source with, if it is read, the matrix."""
+"""Token embeddings.
+
+Each case writes an embedding into a folder and returns the source. If it is read, the case also returns the matrix.
+"""
 
 import numpy as np
 import torch
@@ -10,9 +13,10 @@ from supported import Case, checkpoints
 
 TITLE = "Embeddings"
 INTRODUCTION = (
-    "What `zoo.embedding` reads, bit for bit where the file is no wider than float32, and with it the rows of "
-    "`EmbeddingRowsDataModule`, `CopiedEmbedding` and `study embedding`. A model of `transformers` gives the matrix of "
-    "its `get_input_embeddings()`; for a name that is not known, `tensor` says it."
+    "`zoo.embedding` reads these files. `EmbeddingRowsDataModule`, `CopiedEmbedding` and `study embedding` use it, so "
+    "they read the same files. Values are bit-identical if the file's type is no wider than float32. From a model of "
+    "`transformers` it reads the matrix of `get_input_embeddings()`. If the name of the tensor is not known, set "
+    "`tensor`."
 )
 W = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
 SMALL = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
@@ -47,7 +51,7 @@ HEADS |= dict.fromkeys(("Bert", "Roberta", "DistilBert", "Electra", "ModernBert"
 
 
 def family(name, head):
-    """A random model of a family, with or without its head."""
+    """Return a case that writes a random model of a family, with or without its head."""
 
     def make(folder):
         config = getattr(transformers, f"{name}Config")(**FAMILIES[name])
@@ -59,7 +63,7 @@ def family(name, head):
 
 
 def npy(dtype, change=lambda array: array):
-    """The matrix as a .npy file of some type."""
+    """Return a case that writes the matrix as a .npy file of some type."""
 
     def make(folder):
         array = change(W.numpy()).astype(dtype)
@@ -96,7 +100,7 @@ def tied_llama(folder):
 
 
 def of(make):
-    """What a folder or file of a table of checkpoints has for an embedding: that of the network it loads as."""
+    """Return a case with the source of a checkpoint case, and the embedding of the network that it loads as."""
 
     def made(folder):
         source = make(folder)[0]
@@ -113,14 +117,14 @@ CASES = [
     Case("`.npy` in float32", npy("<f4")),
     Case("`.npy` in float64", npy("<f8"), "read as float32"),
     Case("`.npy` in float16", npy("<f2"), "read as float32"),
-    Case("`.npy` of the other byte order", npy(">f4")),
-    Case("`.npy` in float64 of the other byte order", npy(">f8"), "read as float32"),
-    Case("`.npy` of long doubles", npy(np.longdouble), "read as float32"),
-    Case("`.npy` in Fortran's order", npy("<f4", np.asfortranarray)),
+    Case("`.npy` in the other byte order", npy(">f4")),
+    Case("`.npy` in float64 and the other byte order", npy(">f8"), "read as float32"),
+    Case("`.npy` in long double", npy(np.longdouble), "read as float32"),
+    Case("`.npy` in Fortran order", npy("<f4", np.asfortranarray)),
     *[
         Case(f"`.npy` {what}", source_of(make), "refused: names the type and shape", message)
         for what, make, message in (
-            ("of whole numbers", npy("<i8"), r"W\.npy holds int64 \[20, 8\], not a matrix of token rows"),
+            ("of integers", npy("<i8"), r"W\.npy holds int64 \[20, 8\], not a matrix of token rows"),
             ("of complex numbers", npy("<c8"), r"W\.npy holds complex64 \[20, 8\], not a matrix of token rows"),
             ("with one dimension", npy("<f4", np.ravel), r"float32 \[160\], not a matrix of token rows"),
         )
@@ -130,7 +134,7 @@ CASES = [
         for what, change in (
             ("NaN", lambda a: np.where(np.arange(20)[:, None] == 3, np.nan, a)),
             ("infinity", lambda a: np.where(np.arange(20)[:, None] == 3, -np.inf, a)),
-            ("numbers beyond float32", lambda a: np.where(np.arange(20)[:, None] == 3, 1e60, a)),
+            ("numbers above the range of float32", lambda a: np.where(np.arange(20)[:, None] == 3, 1e60, a)),
         )
     ],
     Case("`.safetensors` in bfloat16", safetensors("wte.weight", torch.bfloat16), "read as float32"),
@@ -147,12 +151,17 @@ CASES = [
         r"row 3 of tensor wte\.weight has entries that are NaN or infinite",
     ),
     Case(
-        "`.safetensors` without a known name",
+        "`.safetensors` without a known tensor name",
         source_of(safetensors("my_rows")),
-        "refused: asks for `tensor`",
+        "refused: says to set `tensor`",
         "no tensor with a known embedding name; say which with tensor=",
     ),
-    Case("`.safetensors` with two embeddings", several, "refused: names both", "has several token embeddings, decoder"),
+    Case(
+        "`.safetensors` with two embeddings",
+        several,
+        "refused: names both tensors",
+        "has several token embeddings, decoder",
+    ),
     *[Case(f"{name} of transformers", family(name, head=False)) for name in FAMILIES],
     *[Case(f"{name} with its head", family(name, head=True)) for name in FAMILIES],
     Case("tied GPT-2 that holds `lm_head` alone", head_only),

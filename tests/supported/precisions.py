@@ -1,4 +1,4 @@
-"""Every family in every precision of the Trainer."""
+"""Every class in every precision of the Trainer."""
 
 import every
 
@@ -17,10 +17,10 @@ from zoo.datamodules import (
 
 TITLE = "Precisions"
 INTRODUCTION = (
-    "What `--trainer.precision` may be. A validation measures what the same weights measure in float64, to the "
-    "rounding of the precision: losses, and everything that is added up, are kept in float32 or float64. On a CPU, "
-    "Lightning takes `bf16-mixed` for `16-mixed`. `bf16-true` stores the weights in 16 bits too, and steps that are "
-    "smaller than their rounding are lost: prefer `bf16-mixed` for training."
+    "The table lists the values of `--trainer.precision` for each class. A validation measures the same as in "
+    "float64, up to the rounding of the precision: losses and all sums are kept in float32 or float64. On a CPU, "
+    "Lightning uses `bf16-mixed` instead of `16-mixed`. `bf16-true` also stores the weights in 16 bits, and steps "
+    "that are smaller than their rounding are lost, so use `bf16-mixed` for training."
 )
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
@@ -77,7 +77,7 @@ CERTIFIED = ("bf16-true", "16-true")  # round more than certificates allow
 
 
 def refusal(family, precision, command):
-    """A regular expression of the line that `fit` or `validate` answers; None where it runs."""
+    """Regular expression of the error message of `fit` or `validate`; None if the command runs."""
     if precision == "16-true" and command == "fit":
         return "precision 16-true cannot train: .* use 16-mixed, bf16-mixed or 32-true"
     if family == "DictionaryLearning" and precision in CERTIFIED:
@@ -89,7 +89,7 @@ def _answer(family):
     trains = [p for p in PRECISIONS if refusal(family, p, "fit") is None]
     judges = [p for p in PRECISIONS if p not in trains and refusal(family, p, "validate") is None]
     refused = [p for p in PRECISIONS if p not in trains + judges]
-    parts = {"trains in": trains, "is only validated and tested in": judges, "refuses": refused}
+    parts = {"trains in": trains, "can only be validated and tested in": judges, "refuses": refused}
     return "; ".join(f"{what} {', '.join(names)}" for what, names in parts.items() if names)
 
 

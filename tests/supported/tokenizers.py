@@ -1,4 +1,4 @@
-"""Tokenizers, as people have them."""
+"""Common kinds of tokenizers."""
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -7,9 +7,9 @@ from zoo.datamodules import TrainedBPE
 
 TITLE = "Tokenizers"
 INTRODUCTION = (
-    "What `TokenizerFile` and `HubTokenizer` make of a `tokenizer.json`. Whatever the tokenizer loses of the text is "
-    "said in one line; above `max_lost`, 1 % by default, it is refused. Bits per byte are over the bytes that tokens "
-    "stand for. Names of special tokens in the text are text, unless `special_tokens` is set."
+    "This is how `TokenizerFile` and `HubTokenizer` read a `tokenizer.json`. One line says which share of the text "
+    "the tokenizer loses. A share above `max_lost`, 1 % by default, is refused. Bits per byte are over the bytes that "
+    "tokens represent. Names of special tokens in the text are treated as text, unless `special_tokens` is set."
 )
 
 
@@ -103,33 +103,33 @@ LARGE = {"</s>": 0, "[UNK]": 1, "far": 70_000}
 CASES = [
     Case("byte-level BPE (GPT-2, Llama 3)", byte_level(), "reads it; nothing can be lost"),
     Case("byte-level BPE that normalises (Qwen)", byte_level(normalizer=normalizers.NFC()), "reads it"),
-    Case("byte-level BPE with a space before the text (RoBERTa)", byte_level(prefix_space=True), "reads it"),
+    Case("byte-level BPE that adds a space before the text (RoBERTa)", byte_level(prefix_space=True), "reads it"),
     Case(
-        "byte-level BPE without some bytes of the text", byte_level(alphabet=False),
+        "byte-level BPE that lacks some bytes of the text", byte_level(alphabet=False),
         "refuses it, saying which share is lost", r"loses [\d.]+ % of the text: of [\d,]+ bytes it has no token for",
     ),
     Case(
-        "BPE of letters without an unknown token", letters(None),
+        "letter-level BPE without an unknown token", letters(None),
         "refuses it, saying which share is lost", r"has no token for \d\d+ and only its unknown token for 0;",
     ),
     Case(
-        "BPE of letters with an unknown token", letters("<unk>"),
+        "letter-level BPE with an unknown token", letters("<unk>"),
         "refuses it, saying which share is unknown", r"has no token for 0 and only its unknown token for \d\d+;",
     ),
     Case(
-        "words that cover the text", words({"</s>": 0, "[UNK]": 1}, whole=True),
-        "reads it; white space between words is left out",
+        "word-level, all words of the text known", words({"</s>": 0, "[UNK]": 1}, whole=True),
+        "reads it; white space between words is dropped",
     ),
     Case(
-        "words that do not cover the text", words(LARGE),
+        "word-level, some words of the text unknown", words(LARGE),
         "refuses it, saying which share is unknown", r"has no token for 0 and only its unknown token for [\d,]+;",
     ),
     Case(
-        "words without their unknown token", words({"</s>": 0}),
+        "word-level without its unknown token", words({"</s>": 0}),
         "refuses it, naming a text", r"cannot encode the text '.*': .*Missing \[UNK\] token",
     ),
-    Case("WordPiece (BERT)", word_pieces, "reads it; white space between words is left out"),
-    Case("Unigram with bytes for other letters (T5, Llama 2)", unigram(byte_fallback=True), "reads it"),
+    Case("WordPiece (BERT)", word_pieces, "reads it; white space between words is dropped"),
+    Case("Unigram with byte fallback (T5, Llama 2)", unigram(byte_fallback=True), "reads it"),
     Case(
         "Unigram with an unknown token", unigram(),
         "refuses it, saying which share is unknown", r"has no token for 0 and only its unknown token for \d\d+;",
@@ -138,18 +138,18 @@ CASES = [
         "Unigram without an unknown token", unigram(None),
         "refuses it, naming a text", r"cannot encode the text '.*': .*`unk_id` is missing",
     ),
-    Case("a file that asks for padding and cutting", cutting_and_padding, "reads it; texts stay whole"),
-    Case("an end of text that is no special token", ordinary_end, "reads it"),
+    Case("a file with padding and truncation", cutting_and_padding, "reads it; texts are neither padded nor truncated"),
+    Case("an end-of-text token that is not special", ordinary_end, "reads it"),
     Case(
-        "token ids with gaps, beyond 65,536", words(LARGE, whole=True),
-        "reads it; white space between words is left out",
+        "token ids with gaps and above 65,536", words(LARGE, whole=True),
+        "reads it; white space between words is dropped",
     ),
     Case(
         "token ids of 16,777,216 and more", words({"</s>": 0, "far": 2**24}),
         "refuses it", r"has a token with id 16,777,216",
     ),
     Case(
-        "no token that ends a document", words({"[UNK]": 0}),
-        "refuses it, naming those it knows", "no token that ends a document; looked for",
+        "no end-of-document token", words({"[UNK]": 0}),
+        "refuses it, naming the tokens that it looked for", "no token that ends a document; looked for",
     ),
 ]  # fmt: skip
