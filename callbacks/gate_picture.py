@@ -1,4 +1,4 @@
-"""The picture of `GateErrors`."""
+"""The figure that `GateErrors` draws."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,10 +11,10 @@ COLORS = ("C7", "C0", "C2", "C3")
 
 
 def draw_gate_errors(case_errors: list[dict[str, Tensor]]) -> Figure:
-    """Histograms of errors by case, one row of panels per depth.
+    """Draw a histogram of the errors for every case of the gates' inputs, one row of panels per depth.
 
     Args:
-        case_errors: By depth, what `CaseErrors.compute` returns.
+        case_errors: The result of `CaseErrors.compute` for every depth.
     """
     height = 0.8 + 2.4 * len(case_errors)  # inches
     figure = Figure(figsize=(12, height), dpi=100)
