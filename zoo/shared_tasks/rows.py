@@ -274,7 +274,7 @@ def refuse_trivial(name: str, n: int, V: int) -> None:
 
 
 def read_tokens(file: str) -> list[str]:
-    """Read the tokens of a vocabulary from a tokenizer.json, a JSON list, a JSON object from tokens to ids, or a text.
+    """Read a vocabulary from a tokenizer.json, a JSON list, a JSON object from tokens to ids, or lines of text.
 
     Raises:
         ZooError: If the file cannot be read as one of these.
