@@ -30,10 +30,10 @@ def draw_drift(
     y = relative.numpy()
     if counts is None:
         left.hist(y, bins=60, color="C0")
-        left.set(xlabel="distance from the start / row norm", ylabel="rows")
+        left.set(xlabel="distance from the initial row / row norm", ylabel="rows")
     else:
         left.scatter(counts.numpy() + 1, y, s=4, alpha=0.35, linewidths=0, color="C0")
-        left.set(xscale="log", xlabel="occurrences of the token + 1", ylabel="distance from the start / row norm")
+        left.set(xscale="log", xlabel="occurrences of the token + 1", ylabel="distance from the initial row / row norm")
     if decay_alone > 0:
         line = left.axvline if counts is None else left.axhline
         line(decay_alone, color="black", ls="--", lw=1, label="weight decay alone")

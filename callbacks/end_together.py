@@ -20,7 +20,7 @@ LOOK_EVERY, PATIENCE = 0.5, 5.0  # seconds
 
 
 class EndTogether(L.Callback):
-    """Ends this process when its parent process of the run, or a process that it has started, has died.
+    """Ends this process when another process of the run has died: its parent, or a process that it has started.
 
     Otherwise the remaining processes would wait in a collective operation until it times out (with NCCL, after half an
     hour). torchrun and SLURM themselves watch the processes that they have started.

@@ -116,7 +116,7 @@ class ExactResume(L.Callback):
 
 @contextmanager
 def _in_epoch(trainer: L.Trainer, epochs: dict[str, Any]) -> Iterator[None]:
-    """Use the checkpoint's epoch count inside the block; Lightning has already counted on to the next epoch."""
+    """Use the checkpoint's epoch count inside the block; Lightning has already gone on to the next one."""
     progress = trainer.fit_loop.epoch_progress
     now = progress.state_dict()
     progress.load_state_dict(epochs)
@@ -125,7 +125,7 @@ def _in_epoch(trainer: L.Trainer, epochs: dict[str, Any]) -> Iterator[None]:
 
 
 def _ends_a_batch(trainer: L.Trainer) -> bool:
-    """Whether a training batch has just been done, and its metrics and validation have not."""
+    """Whether training has just done a batch whose metrics and validation are still due."""
     progress = trainer.fit_loop.epoch_loop.batch_progress.total
     return trainer.training and progress.completed == progress.processed - 1  # type: ignore[attr-defined]
 
@@ -142,7 +142,7 @@ def _validation_is_due(trainer: L.Trainer) -> bool:
 
 
 def _unlogged_metrics(trainer: L.Trainer) -> dict[str, float]:
-    """The metrics that Lightning will log for the step just done."""
+    """Return the metrics that Lightning will log for the step just done."""
     connector = trainer._logger_connector
     if not (_ends_a_batch(trainer) and connector.should_update_logs) or trainer.fit_loop._should_accumulate():
         return {}

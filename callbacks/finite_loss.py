@@ -16,8 +16,8 @@ class FiniteLoss(L.Callback):
 
     A single CPU process checks the loss in every step. An accelerator, or several processes, keep the first bad step in
     a tensor on the device, and check it every `log_every_n_steps` steps and before every checkpoint. After every
-    validation and test, two more values end the run: a loss that is not finite, and a fraction of variance unexplained
-    that is NaN (an infinite one is allowed: data without variance have it).
+    validation and test, a loss that is not finite ends the run, and so does a fraction of variance unexplained that is
+    NaN. An infinite fraction is allowed, because it is the right value for data without variance.
 
     Raises:
         ZooError: At the first such value, or at the first weight that is not finite when a checkpoint is saved.

@@ -49,5 +49,5 @@ def draw_gate_errors(case_errors: list[dict[str, Tensor]]) -> Figure:
             axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
         row[0].set_ylabel("density")
     for axes in panels[-1]:
-        axes.set_xlabel("output - value of the gate")
+        axes.set_xlabel("output - true value of the gate")
     return figure

@@ -96,7 +96,7 @@ class GracefulStop(L.Callback):
             exception.checkpoint = last_checkpoint(trainer)  # type: ignore[attr-defined]
 
     def _save_if_asked(self, trainer: L.Trainer, pl_module: L.LightningModule, count: int) -> None:
-        """Save if any process has received a signal; several processes check if `AGREE_EVERY` divides `count`."""
+        """Save if any process has received a signal; several processes only check every `AGREE_EVERY` counts."""
         signum = self._signum
         if trainer.world_size > 1:
             if count % self.AGREE_EVERY:

@@ -86,9 +86,9 @@ def difference_from_draws(values: Sample, null: Sample) -> Estimate:
     The interval tests whether the matrix differs from one more draw of the null model. The values are measured on one
     matrix, and vary only by how they were measured (variance s²). Every null value belongs to a separate draw, and
     varies by the draw as well (variance t²). If the matrix is itself a draw, the difference has variance
-    s²/n + t² (1 + 1/m). The interval is Student's with the smaller of n - 1 and m - 1 degrees of freedom. This is less
-    than in Welch's test, so the interval then contains 0 with a chance of at least 95 %. A confidence interval of the
-    mean difference would contain 0 less often, because it ignores that any single draw differs from the mean of draws.
+    s²/n + t² (1 + 1/m), and the interval contains 0 with a chance of at least 95 %. The interval is Student's with the
+    smaller of n - 1 and m - 1 degrees of freedom, which are fewer than Welch's. A confidence interval of the mean
+    difference would contain 0 less often, because it ignores that any single draw differs from the mean of draws.
 
     Args:
         values: Values of the matrix, (n,).

@@ -19,7 +19,8 @@ def atom_kinds(
 ) -> dict[str, Any]:
     """Return how often neighbouring atoms have the same label, and the purity of the labels.
 
-    An atom's label is the most frequent kind among the tokens that use it most.
+    An atom's label is the most frequent kind among the tokens that use it most. Its purity is the share of these tokens
+    that have this kind.
 
     Args:
         W: Rows of the embedding, (V, D).

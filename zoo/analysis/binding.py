@@ -29,7 +29,7 @@ from zoo.errors import ZooError
 FOLDS = 5
 STARTS = 10  # of k-means; the best one is used
 ITERATIONS = 20
-RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)  # in units of the mean of the variance's eigenvalues
+RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)  # in units of the mean nonzero eigenvalue of a's centred Gram matrix
 LEAST_PAIRS = 20
 ENOUGH = 0.95  # the reported rank of M is the smallest with this share of the largest gain
 
@@ -44,7 +44,7 @@ class Binding(NamedTuple):
     rotation: float
     matrix: float
     shuffled: float  # the matrix model, with the rows of b in random order
-    gain: float  # R² of the matrix less that of `scale_offset` or `shrinkage`, whichever is larger; random folds
+    gain: float  # R² of the matrix minus that of `scale_offset` or `shrinkage`, whichever is larger; random folds
     p_value: float  # of the gain over scale and offset, if the residuals of these have random signs
     class_gain: float  # like `gain`, on folds that are clusters of a
     class_p_value: float  # like `p_value`, on folds that are clusters of a

@@ -21,7 +21,7 @@ from zoo.quiet_fit import fit
 
 BITS = 8  # per coefficient, and per entry of the dictionary
 BASELINE_L0 = (1, 4, 8, 16, 32)
-FURTHER, MORE = 0.5, 6  # factor between added penalties, and how many are added at most
+FURTHER, MORE = 0.5, 6  # factor between added penalties, and largest number of them in each direction
 
 
 class Learned(NamedTuple):

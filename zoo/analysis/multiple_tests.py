@@ -22,9 +22,9 @@ class Drawn(NamedTuple):
 def monte_carlo(draw: Callable[[int], Tensor], found: float, most: int) -> Drawn:
     """Compare a statistic with random draws of it under a null hypothesis.
 
-    Drawing stops when 50 draws are at least as high as the statistic, and after `most` draws at the latest. The early
-    stop only makes p-values less precise that are above any level of interest (Besag and Clifford 1991, Sequential
-    Monte Carlo p-values, Biometrika 78).
+    Drawing stops when 50 draws are at least as high as the statistic, and after `most` draws at the latest. An early
+    stop only reduces the precision of p-values that are above any level of interest (Besag and Clifford 1991,
+    Sequential Monte Carlo p-values, Biometrika 78).
 
     Args:
         draw: Function that makes `count` draws, (count,).

@@ -15,7 +15,7 @@ Summary = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 class Cosines(NamedTuple):
-    """Cosines of rows with the original rows of the embedding, all less the mean original row."""
+    """Cosines of rows with original rows of the embedding, after the mean original row is subtracted from both."""
 
     own: Tensor  # (..., R), with the original row of the same token
     others: Tensor  # (..., R), mean over the original rows of other tokens of the same group

@@ -79,7 +79,7 @@ def named(
 
 
 def neighbours_of(W: torch.Tensor) -> torch.Tensor:
-    """Return the 23 nearest rows of every row, (V, 23), by cosine after the mean row is subtracted."""
+    """Return the 23 nearest rows of every row, (V, at most 23), by cosine after the mean row is subtracted."""
     return nearest(F.normalize(W - W.mean(0)), min(max(SIZES) - 1, len(W) - 1))[1]
 
 

@@ -70,7 +70,7 @@ class UntrainedRows(Task):
         counts = first.row_counts(self.step, V)
         for source, W in zip(self.sources, matrices, strict=True):
             if W.shape != (V, D):
-                raise ZooError(f"{source.name} has an embedding {list(W.shape)}, but that of {first.name} is {[V, D]}")
+                raise ZooError(f"{source.name} has {list(W.shape)} rows and dimensions, but {first.name} has {[V, D]}")
         no_text = self._without_text()
         found = [untrained_rows(W, counts, tokens, no_text) for W in matrices]
         reasons = torch.stack([torch.where(f.untrained, f.reason, len(REASONS)) for f in found]).amin(0)

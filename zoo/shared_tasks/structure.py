@@ -79,7 +79,7 @@ class StudyOfStructure(StudyOfRows):
 
     Args:
         families: YAML or JSON file with further families of tokens in a known order. The p-values of all tests are
-            corrected for the number of tests, so further families make every finding harder.
+            corrected for the number of tests, which grows with the number of families.
         null_draws: Number of draws of the covariance-matched null model that are searched in the same way.
     """
 
