@@ -1,4 +1,4 @@
-"""What watches a run."""
+"""Lightning callbacks: they measure, log, save and stop runs."""
 
 from zoo.callbacks.atoms import AtomReport
 from zoo.callbacks.certificates import Certificates

@@ -1,4 +1,4 @@
-"""The picture of `AtomReport`."""
+"""The figure that `AtomReport` draws."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from torch import Tensor
 def draw_atoms(
     points: list[list[float]], frequency: Tensor, n_vectors: int, cosine: Tensor | None, null: Tensor | None
 ) -> Figure:
-    """FVU against L0 over training, firing frequencies, and largest cosines with a row beside those of random atoms.
+    """Draw FVU against L0 over training, firing frequencies, and largest cosines with a row of `W_E`.
 
     Args:
         points: Step, L0 and FVU of every validation so far.
         frequency: Share of the last validation's vectors in which each latent fires, (K,).
-        n_vectors: How many these were.
-        cosine: Largest cosine of every atom with a row, (K,), if there are rows to compare with.
-        null: The same for random atoms, (n,).
+        n_vectors: Number of vectors in the last validation.
+        cosine: Largest cosine of every atom with a row of `W_E`, (K,); None if there is no `W_E`.
+        null: Largest cosine of every random atom with a row of `W_E`, (n,); None if there is no `W_E`.
     """
     figure = Figure(figsize=(13, 4), dpi=120)
     figure.subplots_adjust(left=0.06, right=0.99, bottom=0.14, top=0.91, wspace=0.32)
@@ -35,15 +35,15 @@ def draw_atoms(
     middle.text(0.03, 0.97, name, transform=middle.transAxes, va="top", fontsize="small")
     middle.set_ylim(top=1.2 * middle.get_ylim()[1])
 
-    right.set(xlabel="largest cosine with a row of W_E", ylabel="share of atoms", title="atoms that fire, and rows")
+    right.set(xlabel="largest cosine with a row of W_E", ylabel="share of atoms", title="atoms that fire: nearest row")
     if cosine is None or null is None:
-        right.text(0.5, 0.5, "no W_E to compare with", transform=right.transAxes, ha="center")
+        right.text(0.5, 0.5, "the datamodule has no W_E", transform=right.transAxes, ha="center")
     else:
         shown = {"random, covariance of W_E": null.numpy(), "atoms": cosine[alive].numpy()}
         low = min((float(np.nanmin(v)) for v in shown.values() if len(v)), default=0.0)
         edges = np.linspace(max(-1.0, low - 0.01), 1, 51).tolist()
         _draw_shares(right, shown["atoms"], edges, {"color": "C0", "alpha": 0.7, "label": "atoms"})
-        style = {"histtype": "step", "color": "black", "lw": 1.3, "label": "random, with W_E's covariance"}
+        style = {"histtype": "step", "color": "black", "lw": 1.3, "label": "random atoms, covariance of W_E"}
         _draw_shares(right, shown["random, covariance of W_E"], edges, style)
         right.legend(fontsize="small", loc="upper left")
         right.set_ylim(top=1.2 * right.get_ylim()[1])
@@ -56,7 +56,7 @@ def draw_atoms(
 def _draw_path(figure: Figure, axes: Axes, points: list[list[float]]) -> None:
     axes.set(xlabel="L0", ylabel="FVU", title="validations")
     if not points:
-        axes.text(0.5, 0.5, "no val/l0 and val/fvu logged", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.5, "val/l0 and val/fvu were not logged", transform=axes.transAxes, ha="center")
         return
     step, l0, fvu = np.array(points).T
     axes.plot(l0, fvu, color="0.8", lw=1, zorder=1)

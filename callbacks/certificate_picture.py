@@ -1,20 +1,20 @@
-"""The picture of `Certificates`."""
+"""The figure that `Certificates` draws."""
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-DECADES = 6  # shown below the tolerance
+DECADES = 6  # the axis starts this many decades below the tolerance
 BARS_PER_DECADE = 10
 
 
 def draw_certificates(rows: dict[str, Tensor], tolerance: float, step: int) -> Figure:
-    """How many rows are how far from the optimum at most, and which of them are not certified.
+    """Draw a histogram of the rows' relative duality gaps, with the rows that are not certified in another colour.
 
     Args:
         rows: `relative_gap`, `visited` and `certified` of every row, (V,) each.
-        tolerance: Largest relative gap that is certified.
-        step: Of training, for the title.
+        tolerance: Rows whose relative gap is at most this are certified.
+        step: Training step, for the title.
     """
     gaps, visited, certified = (rows[name].numpy() for name in ("relative_gap", "visited", "certified"))
     finite, unbounded = np.isfinite(gaps), int(np.isinf(gaps).sum())

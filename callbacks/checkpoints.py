@@ -1,4 +1,7 @@
-"""When a run is saved: the last state to resume from, and log-spaced steps to study; and that it is saved whole."""
+"""Callbacks that save a run: its last state to resume from, and weights at log-spaced steps.
+
+Files are written atomically: a reader finds a complete checkpoint or the one before.
+"""
 
 import math
 import os
@@ -18,17 +21,17 @@ from zoo.errors import ZooError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Saves checkpoints beside their place and moves them there when they are complete and on the disk.
+    """Saves a checkpoint to a temporary file in the same folder, and renames it when it is complete and on the disk.
 
-    Lightning writes to the system's folder of temporary files; moving from there to another disk is not atomic, and a
-    disk that is full or a process that is killed would leave neither the old checkpoint nor the new one.
+    Lightning writes to the system's folder of temporary files. A move from there to another disk is not atomic: with a
+    full disk or a killed process, both the old checkpoint and the new one would be lost.
 
     Raises:
-        ZooError: If the file cannot be written; what was there before stays.
+        ZooError: If the file cannot be written; the previous file stays in place.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save, all or nothing."""
+        """Save a complete checkpoint, or leave the previous file as it is."""
         path = Path(path)
         part = path.with_name(f".{path.name}.part")
         try:
@@ -40,17 +43,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             part.replace(path)
         except (OSError, RuntimeError) as error:
             part.unlink(missing_ok=True)
-            below = error if isinstance(error, OSError) else error.__context__  # torch wraps what the disk says
+            below = error if isinstance(error, OSError) else error.__context__  # torch wraps the system's error
             reason = getattr(below, "strerror", None) or str(error).partition("\n")[0]
             kept = "; the one before it is still there" if path.is_file() else ""
             raise ZooError(f"checkpoint {path} could not be saved: {reason}{kept}") from error
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps `checkpoints/last.ckpt` in the run's folder, from which the run resumes exactly.
+    """Saves `checkpoints/last.ckpt` in the run's folder; the run resumes exactly from this file.
 
     Args:
-        every_n_steps: Optimizer steps between two saves; the end of the run is always saved.
+        every_n_steps: Optimizer steps between two saves. The end of the run is always saved.
     """
 
     def __init__(self, every_n_steps: int = 200) -> None:
@@ -58,29 +61,29 @@ class LastCheckpoint(ModelCheckpoint):
         self._complete = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Settle on the run's folder, and on saving whole files."""
+        """Set the folder, and make Lightning save through `AtomicCheckpointIO`."""
         self.dirpath = str(last_checkpoint(trainer).parent)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         super().setup(trainer, pl_module, stage)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say whether the run has come to the end that its settings give it, with nothing left to do."""
+        """Store in the checkpoint whether the run is complete, that is, has reached the end set in its settings."""
         checkpoint["complete"] = self._complete
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """The checkpoint that a run goes on from need not be saved again."""
+        """Remember that the checkpoint from which the run resumes need not be saved again."""
         if Path(str(trainer.ckpt_path)).resolve() == last_checkpoint(trainer).resolve():
             self._last_global_step_saved = checkpoint["global_step"]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Save when it is time, and at the last step that `max_steps` allows, from where the run can be prolonged."""
+        """Save every `every_n_steps` steps, and at step `max_steps`, from which a longer run can continue."""
         super().on_train_batch_end(trainer, pl_module, *args)
         if trainer.global_step == trainer.max_steps:
             self._save_unless_saved(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Save the end of the run, or tell the checkpoint of its last step what has happened since."""
+        """Save the end of the run. If its last step is saved already, add later results to that checkpoint."""
         self._complete, path = not trainer.should_stop, last_checkpoint(trainer)
         if self._last_global_step_saved != trainer.global_step:
             self._save_unless_saved(trainer)
@@ -99,13 +102,14 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class LogSpacedCheckpoints(L.Callback):
-    """Writes zoo checkpoints of the weights alone at log-spaced steps, `steps/step-000512` in the run's folder.
+    """Writes zoo checkpoints of the weights at log-spaced steps, `steps/step-000512` in the run's folder.
 
     `zoo.load(run_folder, step=512)` and `zoo.embedding(run_folder, step=512)` read them.
 
     Args:
-        pieces: Pairs [every, until]: save every so many steps until that step, one pair after the other, such as
-            [[10, 100], [50, 2000]]. By default powers of two. Steps 0 and 1 and the last step are always saved.
+        pieces: Pairs [every, until], used one after the other: save every `every` steps until step `until`. For
+            example, [[10, 100], [50, 2000]] saves every 10 steps until step 100, then every 50 until step 2000. By
+            default, steps that are powers of two are saved. Steps 0 and 1 and the last step are always saved.
     """
 
     def __init__(self, pieces: list[list[int]] | None = None) -> None:
@@ -116,7 +120,7 @@ class LogSpacedCheckpoints(L.Callback):
         self._last_step = -1
 
     def due(self, step: int) -> bool:
-        """Whether the schedule has this step."""
+        """Whether the schedule contains this step."""
         if step <= 1:
             return True
         if self.pieces is None:
@@ -135,18 +139,18 @@ class LogSpacedCheckpoints(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when a step of the schedule has just been done."""
+        """Save if the step just done is in the schedule."""
         if trainer.global_step != self._last_step and self.due(trainer.global_step):
             self._save(trainer, pl_module)
         self._last_step = trainer.global_step
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Tell the checkpoint of this very step, if there is one, what has been measured."""
+        """Save the step again, if it is in the schedule, with the metrics of this validation."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking and self.due(trainer.global_step):
             self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the last step, with all that was measured."""
+        """Save the last step, with its metrics."""
         self._save(trainer, pl_module)
 
     def _save(self, trainer: L.Trainer, pl_module: Any) -> None:

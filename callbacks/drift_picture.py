@@ -1,4 +1,4 @@
-"""The picture of `EmbeddingDrift`."""
+"""The figure that `EmbeddingDrift` draws."""
 
 import matplotlib
 import numpy as np
@@ -14,15 +14,15 @@ def draw_drift(
     history: list[list[float]],
     decay_alone: float,
 ) -> Figure:
-    """Drift of every row against its token's frequency, and the groups' medians over training.
+    """Draw the drift of every row against its token's frequency, and the median of every frequency group over training.
 
     Args:
-        name: The matrix.
-        relative: Distance from the start in units of the row's norm, (R,).
-        counts: How often each row's token occurs, (R,), if known.
+        name: Name of the matrix.
+        relative: Distance of every row from its initial value, divided by the row's norm, (R,).
+        counts: How often each row's token occurs, (R,); None if not known.
         groups: Labels of the frequency groups.
         history: One entry per measurement: step, then the median of every group.
-        decay_alone: The drift that weight decay alone would have made.
+        decay_alone: Drift that weight decay alone would have caused.
     """
     figure = Figure(figsize=(10, 4), dpi=120)
     figure.subplots_adjust(left=0.07, right=0.98, bottom=0.14, top=0.91, wspace=0.18)
@@ -30,10 +30,10 @@ def draw_drift(
     y = relative.numpy()
     if counts is None:
         left.hist(y, bins=60, color="C0")
-        left.set(xlabel="distance from the start / row norm", ylabel="rows")
+        left.set(xlabel="distance from the initial row / row norm", ylabel="rows")
     else:
         left.scatter(counts.numpy() + 1, y, s=4, alpha=0.35, linewidths=0, color="C0")
-        left.set(xscale="log", xlabel="occurrences of the token + 1", ylabel="distance from the start / row norm")
+        left.set(xscale="log", xlabel="occurrences of the token + 1", ylabel="distance from the initial row / row norm")
     if decay_alone > 0:
         line = left.axvline if counts is None else left.axhline
         line(decay_alone, color="black", ls="--", lw=1, label="weight decay alone")

@@ -1,4 +1,4 @@
-"""When one process of a run dies, the others end too, and say why."""
+"""Callback that ends all processes of a run when one of them dies, with a message that gives the reason."""
 
 import os
 import signal
@@ -20,18 +20,18 @@ LOOK_EVERY, PATIENCE = 0.5, 5.0  # seconds
 
 
 class EndTogether(L.Callback):
-    """Ends this process when another one of the run, its parent or one that it has started, has died.
+    """Ends this process when another process of the run has died: its parent, or a process that it has started.
 
-    The survivors of a killed process would otherwise wait for it in a collective operation until that times out, with
-    NCCL half an hour later. Processes that torchrun or SLURM have started are watched by those.
+    Otherwise the remaining processes would wait in a collective operation until it times out (with NCCL, after half an
+    hour). torchrun and SLURM themselves watch the processes that they have started.
     """
 
-    _over: threading.Event | None = None  # made in the process that it is for
+    _over: threading.Event | None = None  # created in `setup`, in the process that uses it
     _children: Sequence[subprocess.Popen] = ()
     _parent: int | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Start to watch, if there are several processes."""
+        """Start the watching thread, if the run has several processes."""
         if not (dist.is_initialized() and trainer.world_size > 1):
             return
         self._over, launcher = threading.Event(), trainer.strategy.launcher
@@ -44,15 +44,15 @@ class EndTogether(L.Callback):
         end_with_parent.let_others_watch()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Stop: processes may end now, one by one."""
+        """Stop watching: from here on, processes may end one by one."""
         self._stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Stop, and note on a failure of communication what has happened, as `lost_process` too."""
+        """Stop watching. Add the reason to a communication error, as a note and as its `lost_process`."""
         self._stop()
         from_gloo = isinstance(exception, RuntimeError) and "gloo" in str(exception)
         if from_gloo or isinstance(exception, dist.DistError):
-            time.sleep(LOOK_EVERY)  # until the system tells how a child ended
+            time.sleep(LOOK_EVERY)  # until the system knows how a child process ended
             exception.lost_process = self._message(last_checkpoint(trainer))  # type: ignore[attr-defined]
             exception.add_note(exception.lost_process)  # type: ignore[attr-defined]
 
@@ -63,7 +63,7 @@ class EndTogether(L.Callback):
     def _watch(self, over: threading.Event, checkpoint: Path) -> None:
         while not over.wait(LOOK_EVERY):
             if any(child.poll() for child in self._children) or self._parent not in (None, os.getppid()):
-                if over.wait(PATIENCE):  # it was noticed without us
+                if over.wait(PATIENCE):  # the run noticed it by itself
                     return
                 print(f"error: {self._message(checkpoint)}", file=sys.stderr, flush=True)
                 for child in self._children:
@@ -71,12 +71,12 @@ class EndTogether(L.Callback):
                 os._exit(1)
 
     def _message(self, checkpoint: Path) -> str:
-        """Which process has ended, and what to do."""
-        what = "another process of this run has ended, and so does this one"
+        """The message: which process has ended, and how to resume."""
+        what = "another process of this run has ended, so this one ends too"
         for rank, child in enumerate(self._children, 1):
             if (code := child.poll()) is not None and code < 0:
                 why = " (out of memory?)" if -code == signal.SIGKILL else ""
-                what = f"process {rank} of this run was ended by {signal.Signals(-code).name}{why}, and so all end"
+                what = f"process {rank} of this run was ended by {signal.Signals(-code).name}{why}, so all end"
             elif code:
-                what = f"process {rank} of this run ended with an error of its own, and so all end"
+                what = f"process {rank} of this run ended with an error, so all end"
         return f"{what}; {resume_hint(checkpoint)}"

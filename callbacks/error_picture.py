@@ -1,4 +1,4 @@
-"""The picture of `ReconstructionError`."""
+"""The figure that `ReconstructionError` draws."""
 
 import matplotlib
 import numpy as np
@@ -10,13 +10,13 @@ from torch import Tensor
 def draw_errors(
     rows: dict[str, Tensor], counts: Tensor | None, groups: list[str], history: list[list[float]]
 ) -> Figure:
-    """Relative error of every row against its token's frequency, and that of the groups over training.
+    """Draw the relative error of every row against its token's frequency, and of every frequency group over training.
 
     Args:
-        rows: `relative_error`, `n` (vectors behind it) and `held_out` of every row, (V,) each.
-        counts: How often each row's token occurs, (V,), if known.
+        rows: `relative_error`, `n` (number of vectors of the row) and `held_out`, (V,) each.
+        counts: How often each row's token occurs, (V,); None if not known.
         groups: Labels of the frequency groups.
-        history: One entry per validation: step, relative error of held-out rows, then that of every group.
+        history: One entry per validation: step, relative error of held-out rows, then of every group.
     """
     figure = Figure(figsize=(12, 4), dpi=120)
     figure.subplots_adjust(left=0.065, right=0.86, bottom=0.14, top=0.91, wspace=0.18)
@@ -29,7 +29,7 @@ def draw_errors(
         if np.isfinite(curves[:, i + 2]).any():
             right.plot(curves[:, 0], curves[:, i + 2], color=colors[i], marker=".", label=label)
     if np.isfinite(curves[:, 1]).any():
-        right.plot(curves[:, 0], curves[:, 1], color="C3", ls="--", marker=".", label="all held out")
+        right.plot(curves[:, 0], curves[:, 1], color="C3", ls="--", marker=".", label="all held-out rows")
     title = "over training, by number of occurrences" if counts is not None else "over training"
     right.set(xlabel="step", ylabel="pooled squared error / norm²", title=title)
     if right.lines:
@@ -45,7 +45,7 @@ def _draw_rows(axes: Axes, rows: dict[str, Tensor], counts: Tensor | None) -> No
     visited = np.isfinite(relative)
     parts = {"trained": (visited & ~held_out, "C0"), "held out": (visited & held_out, "C3")}
     parts = {name: part for name, part in parts.items() if part[0].any()}
-    # A few rows of tiny norm must not squeeze all others to the axis.
+    # Rows of tiny norm can have huge relative errors; the axis ends below them, so that the other rows stay visible.
     shown = relative[visited]
     top = 1.05 * min(shown.max(), 2 * np.quantile(shown, 0.99)) if len(shown) else 0.0
     top = top if top > 0 else 1.0

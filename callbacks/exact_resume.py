@@ -1,4 +1,4 @@
-"""What a checkpoint must hold beyond Lightning's own for a run to resume exactly."""
+"""Callback that adds to a checkpoint what Lightning leaves out and an exact resume requires."""
 
 import random
 from collections.abc import Iterator
@@ -10,29 +10,34 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 
-VALIDATION_BATCHES = "epoch_loop.val_loop.batch_progress"  # Lightning's names in a checkpoint's loops
+VALIDATION_BATCHES = "epoch_loop.val_loop.batch_progress"  # Lightning's names in a checkpoint's "loops"
 TRAINING_BATCHES = "epoch_loop.batch_progress"
 
 
 class ExactResume(L.Callback):
-    """Lets a resumed run leave behind what the uninterrupted one would have left.
+    """Makes a resumed run write the same files as an uninterrupted run.
 
-    Every checkpoint gets the random generators of all ranks, whether a validation was still to come at its step, and
-    the metrics of the step, which Lightning logs only after the checkpoint is saved. On resume the generators are
-    restored, so that dropout and sampling go on as they would have, the metrics are logged, and the validation is
-    made up for, even after the last step. A checkpoint that is saved within a validation is one from before it.
+    Every checkpoint additionally stores:
 
-    A run resumed on another number of processes keeps its fresh generators.
+    - the states of the random generators of all ranks;
+    - whether a validation was due at the checkpoint's step and had not run;
+    - the metrics of this step, which Lightning logs only after it has saved the checkpoint.
+
+    On resume the generators are restored, so that dropout and sampling continue unchanged. The metrics are logged, and
+    the validation is run, even after the last step. A checkpoint that is saved during a validation has the state from
+    before this validation.
+
+    A run that resumes on another number of processes keeps its freshly seeded generators.
     """
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}
-        self._before_validation: dict[str, Any] | None = None  # generators and counters, within a validation
-        self._max_steps: int | None = None  # while Lightning has to believe that there is a step left
+        self._before_validation: dict[str, Any] | None = None  # generators and counters, while a validation runs
+        self._max_steps: int | None = None  # the run's max_steps, while Lightning's is set one higher
         self._validation_batches: dict[str, Any] | None = None  # counters of a resumed run until it trains
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Collect the generators of all ranks (every rank takes part in saving), and write out the curves so far."""
+        """Store the generators of all ranks (every rank calls this hook), and make the loggers write their files."""
         before = self._before_validation
         mine = before["random_state"] if before else _random_state()
         states: list[Any] = [mine]
@@ -52,19 +57,19 @@ class ExactResume(L.Callback):
             logger.save()
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep what is needed until training starts."""
+        """Keep the stored values until training starts."""
         wanted = ("global_step", "random_states", "owed_validation", "step_metrics", "complete")
         self._loaded = {name: checkpoint[name] for name in wanted if name in checkpoint}
         self._loaded["epochs"] = checkpoint["loops"]["fit_loop"]["epoch_progress"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See to it that Lightning does not pass over the end of a run whose last step is done."""
+        """Make Lightning run the end of a run whose last step is done: it would otherwise skip the run."""
         if self._loaded.get("global_step") == trainer.max_steps and not self._loaded.get("complete"):
             self._max_steps = trainer.max_steps
             trainer.fit_loop.epoch_loop.max_steps = self._max_steps + 1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restore this rank's generators, after everything that could have drawn from them; do what is left to do."""
+        """Restore this rank's generators once the setup is done; log and validate if the checkpoint says so."""
         if self._max_steps is not None:
             trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
         loaded, self._loaded = self._loaded, {}
@@ -77,7 +82,7 @@ class ExactResume(L.Callback):
         with _in_epoch(trainer, loaded["epochs"]):
             trainer._logger_connector.log_metrics(dict(loaded.get("step_metrics", {})))
             if loaded.get("owed_validation"):
-                val_loop.restarting = False  # or Lightning goes on after the batches of the validation before
+                val_loop.restarting = False  # or Lightning continues after the previous validation's last batch
                 trainer.validating = True
                 val_loop.run()
                 trainer.training = True
@@ -86,7 +91,7 @@ class ExactResume(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set right what Lightning counts otherwise after a resume: validation batches, and an epoch just begun."""
+        """Correct two counts that differ after a resume: validation batches, and an epoch that has just begun."""
         if self._validation_batches is None:
             return
         validation, epochs = trainer.fit_loop.epoch_loop.val_loop.batch_progress, trainer.fit_loop.epoch_progress
@@ -99,19 +104,19 @@ class ExactResume(L.Callback):
         self._validation_batches = None
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember where a checkpoint within this validation has to go on."""
+        """Keep the state from before this validation, for a checkpoint that is saved during it."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             counted = trainer.fit_loop.epoch_loop.val_loop.batch_progress.state_dict()
             self._before_validation = {"random_state": _random_state(), "validation_batches": counted}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """From here on a checkpoint has this validation behind it."""
+        """Drop the kept state: checkpoints from here on come after this validation."""
         self._before_validation = None
 
 
 @contextmanager
 def _in_epoch(trainer: L.Trainer, epochs: dict[str, Any]) -> Iterator[None]:
-    """Count epochs as the checkpoint does; Lightning begins the next one before training starts."""
+    """Use the checkpoint's epoch count inside the block; Lightning has already gone on to the next one."""
     progress = trainer.fit_loop.epoch_progress
     now = progress.state_dict()
     progress.load_state_dict(epochs)
@@ -120,13 +125,13 @@ def _in_epoch(trainer: L.Trainer, epochs: dict[str, Any]) -> Iterator[None]:
 
 
 def _ends_a_batch(trainer: L.Trainer) -> bool:
-    """Whether training has just done a batch, whose metrics and validation are still to come."""
+    """Whether training has just done a batch whose metrics and validation are still due."""
     progress = trainer.fit_loop.epoch_loop.batch_progress.total
     return trainer.training and progress.completed == progress.processed - 1  # type: ignore[attr-defined]
 
 
 def _validation_is_due(trainer: L.Trainer) -> bool:
-    """Whether training has just done a batch that a validation follows."""
+    """Whether a training batch has just been done and a validation follows it."""
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     return (
         _ends_a_batch(trainer)
@@ -137,7 +142,7 @@ def _validation_is_due(trainer: L.Trainer) -> bool:
 
 
 def _unlogged_metrics(trainer: L.Trainer) -> dict[str, float]:
-    """The metrics that Lightning will log for the step just done."""
+    """Return the metrics that Lightning will log for the step just done."""
     connector = trainer._logger_connector
     if not (_ends_a_batch(trainer) and connector.should_update_logs) or trainer.fit_loop._should_accumulate():
         return {}

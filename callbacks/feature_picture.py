@@ -1,4 +1,4 @@
-"""The picture of `FeatureGeometry`."""
+"""The figure that `FeatureGeometry` draws."""
 
 from fractions import Fraction
 from typing import Any
@@ -18,14 +18,14 @@ PANELS = 8
 
 
 def draw_features(W: Tensor, losses: Tensor) -> Figure:
-    """The features' directions of some seeds, and the dimensionalities of all.
+    """Draw the feature directions of some seeds, and a histogram of the dimensionalities of all features of all seeds.
 
-    Two dimensions are drawn as they are, and one as a line, for the best, the median and the worst seeds; of more
-    dimensions, the scalar products between the features of the best seed.
+    For `d_hidden` 1 or 2 the directions themselves are drawn, on a line or in a plane, for the seeds of best, median
+    and worst loss. For larger `d_hidden` the scalar products between the features of the best seed are drawn.
 
     Args:
-        W: Directions, (n_seeds, n_features, d_hidden).
-        losses: What the seeds are ordered by, (n_seeds,); NaN comes last.
+        W: Feature directions, (n_seeds, n_features, d_hidden).
+        losses: Loss of every seed, which orders the seeds, (n_seeds,); NaN comes last.
     """
     figure = Figure(figsize=(14, 4.6), dpi=110, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr, call-arg]
@@ -43,7 +43,7 @@ def draw_features(W: Tensor, losses: Tensor) -> Figure:
 
 
 def _shown(order: Tensor) -> list[tuple[str, int]]:
-    """Name and number of up to 8 seeds: the first, the middle and the last of an order."""
+    """Label and number of up to 8 seeds: the first, the middle and the last in the order given."""
     n = len(order)
     places = range(n) if n <= PANELS else [0, 1, 2, n // 2 - 1, n // 2, n - 3, n - 2, n - 1]
     names = {0: "best", n // 2: "median", n - 1: "worst"} if n > 2 else {0: "best"}
@@ -88,10 +88,10 @@ def _draw_lines(axes: Axes, W: Tensor, losses: Tensor, order: Tensor) -> None:
 
 
 def _draw_products(figure: Figure, W: Tensor, title: str) -> None:
-    """Scalar products of the rows of W (n_features, d_hidden), and their norms and dimensionalities."""
+    """Draw scalar products, norms and dimensionalities of the rows of W (n_features, d_hidden)."""
     products = (W @ W.T).numpy()
     sizes, n = np.abs(products), len(products)
-    # Some squared norms may be so large that between features one would see nothing.
+    # The colour scale may end below the largest squared norm, so that products of different features stay visible.
     most = max((sizes * (1 - np.eye(n))).max(), sizes.max() / 4, 1e-12)
     image_axes, bars = figure.subplots(1, 2, width_ratios=[1.15, 1])
     image = image_axes.imshow(products, cmap="RdBu_r", norm=TwoSlopeNorm(0, -most, most))

@@ -1,4 +1,4 @@
-"""A run whose loss is not finite ends, and what it had saved stays good."""
+"""Callback that ends a run whose loss is not finite, before a bad checkpoint is saved."""
 
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,24 @@ from zoo.errors import ZooError
 
 
 class FiniteLoss(L.Callback):
-    """Ends the run at the first NaN or infinite loss, naming the step; no checkpoint is written after it.
+    """Ends the run at the first NaN or infinite loss, with a message that names the step. No later checkpoint is saved.
 
-    On one CPU process the loss is looked at in every step. On an accelerator or with several processes the first bad
-    step is noted on the device and looked at every `log_every_n_steps` steps and before every checkpoint. After every
-    validation and test it looks at what they have measured: a loss that is not finite, or a fraction of variance
-    unexplained that is NaN (it is infinite for data without variance).
+    A single CPU process checks the loss in every step. An accelerator, or several processes, keep the first bad step in
+    a tensor on the device, and check it every `log_every_n_steps` steps and before every checkpoint. After every
+    validation and test, a loss that is not finite ends the run, and so does a fraction of variance unexplained that is
+    NaN. An infinite fraction is allowed, because it is the right value for data without variance.
 
     Raises:
-        ZooError: On the first of these numbers or, when a checkpoint is due, the first weight that is not finite.
+        ZooError: At the first such value, or at the first weight that is not finite when a checkpoint is saved.
     """
 
     def __init__(self) -> None:
-        self._first_bad: Tensor | None = None  # step, or -1
+        self._first_bad: Tensor | None = None  # optimizer step, or -1 if there was none
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note a bad loss, and look at the note when that is cheap."""
+        """Record a loss that is not finite, and check the record if this does not slow training."""
         loss = outputs["loss"].detach()
         if self._first_bad is None:
             self._first_bad = torch.tensor(-1, device=loss.device)
@@ -40,18 +40,18 @@ class FiniteLoss(L.Callback):
             self._check(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save what is not finite."""
+        """Raise an error instead of saving a loss or weights that are not finite."""
         self._check(trainer)
         for name, parameter in pl_module.named_parameters():
             if not parameter.isfinite().all():
                 raise ZooError(f"parameter {name} is not finite at step {trainer.global_step}; {_advice(trainer)}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse a validation whose result is not finite."""
+        """Raise an error if a validation result is not finite."""
         _check_measured(trainer)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse a test whose result is not finite."""
+        """Raise an error if a test result is not finite."""
         _check_measured(trainer)
 
     def _check(self, trainer: L.Trainer) -> None:
@@ -74,9 +74,9 @@ def _check_measured(trainer: L.Trainer) -> None:
 
 def _advice(trainer: L.Trainer) -> str:
     if trainer.precision in ("16-true", "16-mixed"):
-        return f"trainer.precision {trainer.precision} ends at 65,504; use bf16-mixed or 32-true"
+        return f"trainer.precision {trainer.precision} has no numbers above 65,504; use bf16-mixed or 32-true"
     if trainer.state.fn != "fit":
-        return "look for weights or data that are not finite"
+        return "check whether the weights and the data are finite"
     last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
     good = f"the last good checkpoint is {last}" if last.exists() else "nothing was saved yet"
     return f"{good}; a lower learning_rate, longer warmup_steps or gradient_clip_val may help"

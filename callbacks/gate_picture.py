@@ -1,4 +1,4 @@
-"""The picture of `GateErrors`."""
+"""The figure that `GateErrors` draws."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,10 +11,10 @@ COLORS = ("C7", "C0", "C2", "C3")
 
 
 def draw_gate_errors(case_errors: list[dict[str, Tensor]]) -> Figure:
-    """Histograms of errors by case, one row of panels per depth.
+    """Draw a histogram of the errors for every case of the gates' inputs, one row of panels per depth.
 
     Args:
-        case_errors: By depth, what `CaseErrors.compute` returns.
+        case_errors: The result of `CaseErrors.compute` for every depth.
     """
     height = 0.8 + 2.4 * len(case_errors)  # inches
     figure = Figure(figsize=(12, height), dpi=100)
@@ -49,5 +49,5 @@ def draw_gate_errors(case_errors: list[dict[str, Tensor]]) -> Figure:
             axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
         row[0].set_ylabel("density")
     for axes in panels[-1]:
-        axes.set_xlabel("output - value of the gate")
+        axes.set_xlabel("output - true value of the gate")
     return figure

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run between two steps, with a checkpoint."""
+"""Callback that saves a checkpoint on Ctrl-C or SIGTERM and ends the run between two steps."""
 
 import signal
 import threading
@@ -18,7 +18,7 @@ class RunStopped(Exception):
     Args:
         signum: The signal.
         step: Optimizer steps done.
-        checkpoint: Where the run was saved.
+        checkpoint: File in which the run was saved.
     """
 
     def __init__(self, signum: int, step: int, checkpoint: Path) -> None:
@@ -27,11 +27,11 @@ class RunStopped(Exception):
 
 
 class GracefulStop(L.Callback):
-    """On the first SIGINT or SIGTERM saves `checkpoints/last.ckpt` after the step it came in, and raises RunStopped.
+    """Saves `checkpoints/last.ckpt` and raises `RunStopped` after the step in which SIGINT or SIGTERM arrives.
 
-    In a validation it saves after the batch; the resumed run makes the validation up. Several processes agree on when
-    to stop, within `AGREE_EVERY` steps or batches. A second Ctrl-C ends the run at once, leaving the checkpoint before,
-    which the KeyboardInterrupt has as `checkpoint`.
+    During a validation it saves after the current batch, and the resumed run repeats the validation. Several processes
+    stop together, within `AGREE_EVERY` steps or batches. A second Ctrl-C ends the run at once, without saving. Its
+    KeyboardInterrupt has the path of the previous checkpoint as `checkpoint`.
     """
 
     AGREE_EVERY = 10
@@ -44,7 +44,7 @@ class GracefulStop(L.Callback):
         self._rank = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over the two signals."""
+        """Install the handlers of the two signals."""
         self._last_step, self._rank = trainer.global_step, trainer.global_rank
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
@@ -53,9 +53,9 @@ class GracefulStop(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if a signal has come and the optimizer has just stepped; a last step ends the run by itself."""
+        """Save if a signal has arrived and the optimizer has just stepped. After the last step the run ends anyway."""
         step = trainer.global_step
-        if step in (self._last_step, trainer.max_steps):  # in the midst of accumulating gradients, or at the end
+        if step in (self._last_step, trainer.max_steps):  # gradients are being accumulated, or the run ends here
             return
         self._last_step = step
         self._save_if_asked(trainer, pl_module, step)
@@ -63,11 +63,11 @@ class GracefulStop(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Stop, now that the step's metrics are logged."""
+        """Stop if the run was saved; the metrics of its step are logged by now."""
         self._stop_if_saved()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop before a validation, which the resumed run makes up for."""
+        """Stop if the run was saved; the resumed run will do this validation."""
         self._stop_if_saved()
 
     def on_validation_batch_end(
@@ -79,24 +79,24 @@ class GracefulStop(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Save and stop within a validation, unless the optimizer still waits for gradients."""
+        """Save and stop during a validation, unless gradients are still being accumulated."""
         training = trainer.state.fn == "fit" and not trainer.sanity_checking
         if training and not trainer.fit_loop._should_accumulate():
             self._save_if_asked(trainer, pl_module, batch_idx + 1)
             self._stop_if_saved()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         self._restore()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signals back, and tell an interruption where the run goes on from."""
+        """Restore the previous signal handlers, and store the checkpoint's path in a KeyboardInterrupt."""
         self._restore()
         if isinstance(exception, KeyboardInterrupt):
             exception.checkpoint = last_checkpoint(trainer)  # type: ignore[attr-defined]
 
     def _save_if_asked(self, trainer: L.Trainer, pl_module: L.LightningModule, count: int) -> None:
-        """Save if any process was told to stop; several ask one another whenever `count` says so."""
+        """Save if any process has received a signal; several processes only check every `AGREE_EVERY` counts."""
         signum = self._signum
         if trainer.world_size > 1:
             if count % self.AGREE_EVERY:
@@ -116,7 +116,7 @@ class GracefulStop(L.Callback):
             raise KeyboardInterrupt
         self._signum = signum
         if self._rank == 0:
-            print("\nstopping after this step (Ctrl-C again: at once)", flush=True)
+            print("\nstopping after this step (press Ctrl-C again to stop at once)", flush=True)
 
     def _restore(self) -> None:
         while self._previous:

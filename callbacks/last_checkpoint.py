@@ -1,4 +1,4 @@
-"""Where the checkpoint lies from which a run goes on, and the command that does so."""
+"""The path of a run's last checkpoint, and the command that resumes from it."""
 
 import shlex
 from pathlib import Path
@@ -7,12 +7,12 @@ import lightning as L
 
 
 def last_checkpoint(trainer: L.Trainer) -> Path:
-    """The file from which the trainer's run goes on, which may not be there yet."""
+    """Return the path of the checkpoint from which the trainer's run resumes. The file may not exist yet."""
     return Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
 
 def resume_hint(checkpoint: Path) -> str:
-    """What to type to go on from a checkpoint; that there is none, if so."""
+    """Return the command that resumes from a checkpoint, or the statement that nothing was saved yet."""
     if not checkpoint.is_file():
         return "nothing was saved yet"
     return f"resume with: python -m zoo fit --ckpt_path {shlex.quote(str(checkpoint))}"

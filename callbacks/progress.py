@@ -7,16 +7,16 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 
 def logging_is_due(trainer: L.Trainer) -> bool:
-    """Whether the step just done is one whose metrics are logged."""
+    """Whether the metrics of the step just done are logged."""
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return every > 0 and trainer.global_step % every == 0
 
 
 class RunProgress(RichProgressBar):
-    """Lightning's rich progress bar, ending where `max_steps` ends the run.
+    """Lightning's rich progress bar, whose end is the step at which `max_steps` ends the run.
 
-    It shows every metric named `.../loss`, renewed only when metrics are logged, so that an accelerator never waits for
-    the bar.
+    It shows every metric named `.../loss`. It reads them only when metrics are logged, so that an accelerator never
+    waits for the bar.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class RunProgress(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        """Batches in this epoch, or fewer if the run ends within it."""
+        """Number of batches in this epoch, or up to the end of the run if this comes earlier."""
         in_epoch, max_steps = self.trainer.num_training_batches, self.trainer.max_steps
         if max_steps < 0:
             return in_epoch
@@ -33,18 +33,18 @@ class RunProgress(RichProgressBar):
         return min(in_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready + left)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """Renew the losses when they are logged."""
+        """Update the losses when they are logged."""
         if logging_is_due(trainer):
             self._renew(trainer)
         super().on_train_batch_end(trainer, *args)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Renew the losses after a validation."""
+        """Update the losses after a validation."""
         self._renew(trainer)
         super().on_validation_end(trainer, pl_module)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """What the bar shows beside the progress."""
+        """Return the values that the bar shows next to the progress."""
         return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"} | self._losses
 
     def _renew(self, trainer: L.Trainer) -> None:

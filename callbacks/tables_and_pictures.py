@@ -1,4 +1,4 @@
-"""What callbacks leave behind: tables and pictures, in the run's folder and in TensorBoard."""
+"""Functions with which callbacks write tables and figures to the run's folder and to TensorBoard."""
 
 import csv
 import os
@@ -17,10 +17,12 @@ from torch import Tensor
 
 
 def frequency_groups(counts: Tensor | None, n_rows: int) -> dict[str, Tensor]:
-    """Row indices grouped by decade of their count: "0", "1-9", "10-99", ...; one group "all" without counts.
+    """Return row indices grouped by the decade of their count: "0", "1-9", "10-99", ...
+
+    Without counts there is one group, "all".
 
     Args:
-        counts: How often each row's token occurs, (R,) int64.
+        counts: How often each row's token occurs, (R,) int64; None if not known.
         n_rows: Number of rows R.
     """
     if counts is None:
@@ -31,12 +33,12 @@ def frequency_groups(counts: Tensor | None, n_rows: int) -> dict[str, Tensor]:
 
 
 def logged_step(trainer: L.Trainer) -> int:
-    """The last step counted from 0, as in Lightning's own curves."""
+    """Return the number of the last step, counted from 0 like the steps that Lightning logs."""
     return max(0, trainer.global_step - 1)
 
 
 def write_table(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
-    """Write columns of equal length as CSV; a reader finds the old table or the new one, never a part."""
+    """Write columns of equal length as CSV, atomically: a reader finds the old table or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("w", newline="", encoding="utf-8") as f:
@@ -47,31 +49,31 @@ def write_table(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for TensorBoard's text page."""
+    """Return a Markdown table, for TensorBoard's text page."""
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows))
 
 
 def quoted(token: str) -> str:
-    """A token as Python writes it, in Markdown that backticks and bars do not upset."""
+    """Return a token's Python literal as Markdown code, which backticks and bars in the token do not break."""
     return f"``{token!r}``"
 
 
 def render(figure: Figure) -> np.ndarray:
-    """The figure's pixels, (height, width, 4) uint8."""
+    """Return the figure's pixels, (height, width, 4) uint8."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())
 
 
 def show(trainer: L.Trainer, figure: Figure, path: Path, tag: str, texts: Mapping[str, str]) -> None:
-    """Save a figure as PNG; TensorBoard gets it too, and texts beside it.
+    """Save a figure as PNG, and add it and some texts to TensorBoard if the trainer logs there.
 
     Args:
-        trainer: Holds the loggers.
-        figure: The picture.
-        path: Where the PNG goes.
-        tag: The picture's name in TensorBoard.
-        texts: Markdown, by the part of its name that follows the tag.
+        trainer: Trainer with the loggers.
+        figure: The figure.
+        path: Path of the PNG.
+        tag: The figure's name in TensorBoard.
+        texts: Markdown texts by name; in TensorBoard their names are `tag/name`.
     """
     picture = render(figure)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Tokens seen, and tokens per second of training."""
+"""Callback that logs the tokens seen and the tokens per second of training."""
 
 import time
 from typing import Any
@@ -9,11 +9,11 @@ from zoo.callbacks.progress import logging_is_due
 
 
 class Throughput(L.Callback):
-    """Counts the tokens of all ranks and the seconds of training, saving included, validation and the start left out.
+    """Counts the tokens of all ranks and the seconds of training.
 
-    Logs `tokens_seen` and `tokens_per_second` (since the last logged step) every `log_every_n_steps` steps, at the
-    step counted from 0, as Lightning's own curves do. A module says how many tokens a batch has by
-    `tokens_per_batch(batch)`.
+    The time includes saving, but not validation or the start of the run. Every `log_every_n_steps` steps it logs
+    `tokens_seen`, and `tokens_per_second` since the last logged step. Steps are counted from 0, like the steps that
+    Lightning logs. The module's `tokens_per_batch(batch)` returns the number of tokens in a batch.
     """
 
     def __init__(self) -> None:
@@ -31,16 +31,16 @@ class Throughput(L.Callback):
         self._running_since = time.perf_counter()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Hold the clock."""
+        """Pause the clock."""
         self._hold()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Go on, unless this was the check before training."""
+        """Restart the clock, unless this was the sanity check before training."""
         if not trainer.sanity_checking:
             self._running_since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Count, and log when it is time."""
+        """Count the batch's tokens, and log if this step is logged."""
         tokens = pl_module.tokens_per_batch(batch) * trainer.world_size
         self.tokens_seen += tokens
         self.tokens_timed += tokens
@@ -60,15 +60,15 @@ class Throughput(L.Callback):
         self._hold()
 
     def state_dict(self) -> dict[str, Any]:
-        """Tokens seen over all parts of a resumed run; the clock starts anew."""
+        """Return the tokens seen, over all parts of a resumed run. The clock starts again after a resume."""
         return {"tokens_seen": self.tokens_seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue the count of tokens."""
         self.tokens_seen = state["tokens_seen"]
 
     def summary(self) -> dict[str, str]:
-        """Lines for the table at the end of a run."""
+        """Return lines for the table at the end of a run."""
         rate = self.tokens_timed / self.seconds if self.seconds else 0.0
         if not self.tokens_seen:
             return {}

@@ -148,7 +148,7 @@ def test_a_process_that_waits_for_a_dead_one_in_vain_is_ended():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: process 1 of this run ended with an error of its own, and so all end; nothing was saved yet"
+        "error: process 1 of this run ended with an error, so all end; nothing was saved yet"
     ]
 
 

@@ -234,7 +234,7 @@ def test_a_validation_that_is_not_finite_is_refused(family, prepared, make_train
     next(module.net.parameters()).data[0, 0] = math.nan
     trainer = make_trainer(limit_val_batches=1.0, callbacks=[FiniteLoss()])
     for run in (trainer.validate, trainer.test):
-        with refused("is nan, which is not finite; look for weights or data that are not finite"):
+        with refused("is nan, which is not finite; check whether the weights and the data are finite"):
             run(module, data, verbose=False)
 
 
@@ -268,8 +268,8 @@ def test_the_command_line_refuses_a_validation_in_float16_that_overflows(tiny_co
     args = ["--config", "cli_configs/quickstart.yaml", *data, *model, "--trainer.precision", "16-true"]
     assert main(["validate", *args]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "error: val/loss is nan, which is not finite; trainer.precision 16-true ends at 65,504; use bf16-mixed or "
-        "32-true"
+        "error: val/loss is nan, which is not finite; trainer.precision 16-true has no numbers above 65,504; use "
+        "bf16-mixed or 32-true"
     )
 
 

@@ -1,4 +1,4 @@
-"""Estimates with intervals: of means, shares, differences and rates."""
+"""Estimates of means, shares, differences and rates, with 95 % confidence intervals."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,15 @@ Sample = Sequence[float] | np.ndarray
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval; as text 0.413 [0.352, 0.474], to three digits or as a format says: f"{x:.2f}".
+    """A number with its 95 % interval, written as 0.413 [0.352, 0.474].
+
+    By default it is written with three digits after the point; a format such as f"{x:.2f}" changes this.
 
     Args:
         mean: The number.
         low: Lower end of the interval.
-        high: Upper end.
-        n: Independent values that it rests on.
+        high: Upper end of the interval.
+        n: Number of independent values from which it was estimated.
     """
 
     mean: float
@@ -40,7 +42,7 @@ class Estimate:
 
     @property
     def sign(self) -> Literal["below", "above", "undecided"]:
-        """On which side of 0 the interval lies."""
+        """Whether the whole interval lies below 0 or above 0."""
         return "below" if self.high < 0 else "above" if self.low > 0 else "undecided"
 
     def __contains__(self, value: float) -> bool:
@@ -51,12 +53,15 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 def mean(values: Sample, least: float | None = None, most: float | None = None) -> Estimate:
-    """The mean of independent values with Student's t interval; unknown where a value is, or with fewer than two.
+    """Return the mean of independent values with Student's t interval.
+
+    The result is `UNKNOWN` for fewer than two values, or if a value is not finite.
 
     Args:
-        values: (n,).
-        least: Value that what is measured cannot be below, such as 0 for a share of a variance; nor is the interval.
-        most: Value that it cannot be above, likewise.
+        values: Values, (n,).
+        least: Smallest possible value of the measured quantity, such as 0 for a share of a variance. The interval does
+            not extend below it.
+        most: Largest possible value of the measured quantity. The interval does not extend above it.
     """
     from scipy import stats
 
@@ -71,22 +76,23 @@ def mean(values: Sample, least: float | None = None, most: float | None = None) 
 
 
 def share(values: Sample) -> Estimate:
-    """The mean of shares of a variance, whose interval is not below 0."""
+    """Return the mean of shares of a variance, with an interval that does not extend below 0."""
     return mean(values, 0.0)
 
 
 def difference_from_draws(values: Sample, null: Sample) -> Estimate:
-    """A matrix's mean less that of draws of its null model, and the interval that tells it from one more draw.
+    """Return a matrix's mean minus the mean over draws of its null model.
 
-    The values are measured on one matrix, and vary by how they were measured; each null value is of a draw of its own,
-    and varies by the draw as well. If the matrix is itself such a draw, the difference has variance
-    s²/n + t² (1 + 1/m). The interval is Student's with the smaller of n - 1 and m - 1 degrees of freedom, which are
-    fewer than Welch's, so that it holds 0 with a chance of 95 % or more. A confidence interval of the mean difference
-    would hold it less often: it leaves out that the one matrix differs from the mean of draws as any draw does.
+    The interval tests whether the matrix differs from one more draw of the null model. The values are measured on one
+    matrix, and vary only by how they were measured (variance s²). Every null value belongs to a separate draw, and
+    varies by the draw as well (variance t²). If the matrix is itself a draw, the difference has variance
+    s²/n + t² (1 + 1/m), and the interval contains 0 with a chance of at least 95 %. The interval is Student's with the
+    smaller of n - 1 and m - 1 degrees of freedom, which are fewer than Welch's. A confidence interval of the mean
+    difference would contain 0 less often, because it ignores that any single draw differs from the mean of draws.
 
     Args:
-        values: Of the matrix, (n,).
-        null: One of every draw, (m,).
+        values: Values of the matrix, (n,).
+        null: One value per draw of the null model, (m,).
     """
     from scipy import stats
 
@@ -100,13 +106,15 @@ def difference_from_draws(values: Sample, null: Sample) -> Estimate:
 
 
 def difference(values: Sample, null: Sample, runs: int = 1) -> Estimate:
-    """The embedding's mean less its null model's, with the interval that tells the two apart.
+    """Return the embedding's mean minus its null model's mean.
+
+    With several runs of pretraining, the interval is that of the mean of paired differences over runs. With one run, it
+    tests whether the embedding differs from one more draw of the null model, see `difference_from_draws`.
 
     Args:
-        values: Of the embedding, one per seed, or per run of pretraining where there are several.
-        null: Of draws of the null model, likewise.
-        runs: Runs of pretraining. With several the interval is that of the mean of paired differences over runs, and
-            otherwise that in which one more draw of the null model would lie, see `difference_from_draws`.
+        values: Values of the embedding, one per seed, or one per run of pretraining if there are several.
+        null: Values of the null model, one per draw, or one per run of pretraining if there are several.
+        runs: Number of runs of pretraining.
     """
     if runs > 1:
         return mean(np.asarray(values, float) - np.asarray(null, float))
@@ -114,7 +122,7 @@ def difference(values: Sample, null: Sample, runs: int = 1) -> Estimate:
 
 
 def rate(successes: int, n: int) -> Estimate:
-    """A share of independent trials, with Wilson's interval."""
+    """Return the share of successes in n independent trials, with Wilson's interval."""
     from scipy import stats
 
     ends = stats.binomtest(successes, n).proportion_ci(method="wilson")

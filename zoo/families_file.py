@@ -1,4 +1,4 @@
-"""A user's own families of tokens in a known order."""
+"""Reads the user's own families of tokens in a known order from a file."""
 
 import json
 from typing import Any, get_args
@@ -13,16 +13,17 @@ EXAMPLE = "'planets: [Mercury, Venus, Earth, ...]' or 'planets: {order: linear, 
 
 
 def read_families(file: str | None) -> dict[str, Ordered]:
-    """The families that are looked for: the zoo's, and those of a file, which may replace them.
+    """Return the families to search for: those of the zoo and those in a file.
+
+    A family in the file replaces a family of the zoo with the same name.
 
     Args:
-        file: YAML or JSON, a mapping from a family's name to the list of its members (then of cyclic order), or to
-            {order: cyclic or linear, members: [...]}; members are words, that are looked up with and without
-            a leading space and a capital. None for the
-            zoo's alone.
+        file: YAML or JSON file with a mapping from a family's name to the list of its members, in cyclic order, or to
+            {order: cyclic or linear, members: [...]}. Members are words; tokens match them with or without a leading
+            space and a capital. None for the zoo's families alone.
 
     Raises:
-        ZooError: If the file cannot be read or says anything else.
+        ZooError: If the file cannot be read or has other contents.
     """
     if file is None:
         return known_families()
@@ -33,14 +34,14 @@ def read_families(file: str | None) -> dict[str, Ordered]:
     except OSError as error:
         raise ZooError(f"--families {file} cannot be read: {error.strerror}") from None
     except (ValueError, yaml.YAMLError) as error:
-        raise ZooError(f"--families {file} is no YAML or JSON: {' '.join(str(error).split())}") from None
+        raise ZooError(f"--families {file} is not valid YAML or JSON: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not content:
-        raise ZooError(f"--families {file} holds no mapping of names to members, such as {EXAMPLE}")
+        raise ZooError(f"--families {file} must contain a mapping of names to members, such as {EXAMPLE}")
     return known_families() | {str(name): _family(file, str(name), entry) for name, entry in content.items()}
 
 
 class _Strict(yaml.SafeLoader):
-    """Reads every plain word as text, so that a member may be spelled no, 1e3 or 2001-01-01."""
+    """YAML loader that reads every plain word as text, so that members may be written no, 1e3 or 2001-01-01."""
 
 
 _Strict.yaml_implicit_resolvers = {}

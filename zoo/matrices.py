@@ -1,4 +1,4 @@
-"""The matrices that studies of rows compare: an embedding, and null models in its place."""
+"""The matrices that studies of rows compare: an embedding and its null models."""
 
 import math
 from typing import TYPE_CHECKING
@@ -9,47 +9,48 @@ if TYPE_CHECKING:
 NORM_MATCHED = "covariance- and norm-matched"
 MATRICES = ("embedding", "covariance-matched", NORM_MATCHED, "permuted coordinates", "isotropic", "planted")
 PLANTED_SPARSITY = 4
-NOTHING_LEFT = 0.01  # FVU below which more atoms a row can hardly help
+NOTHING_LEFT = 0.01  # FVU below which more atoms per row can hardly help
 EXPLAINED = (
-    "The covariance-matched null model is Gaussian with the mean and covariance of the matrix. The covariance- and "
-    "norm-matched one has its row norms as well, and is not quite Gaussian for that; permuted coordinates keep mean, "
-    "covariance and every principal coordinate's distribution; isotropic rows keep the norms only."
+    "The covariance-matched null model is Gaussian with the mean and covariance of the embedding. The covariance- and "
+    "norm-matched null model also has the embedding's row norms, and is therefore not exactly Gaussian. Permuted "
+    "coordinates keep the mean, the covariance and the distribution of every principal coordinate. Isotropic rows keep "
+    "only the row norms."
 )
 
 
 def planted_atoms(n_atoms: int, d_model: int) -> int | None:
-    """Atoms of the positive control: the geometric mean of a dictionary's atoms and the dimensions.
+    """Return the number of planted atoms of the positive control: the geometric mean of `n_atoms` and `d_model`.
 
-    Rows made of them are superpositions only if there are more of them than dimensions, and a dictionary finds them
-    only if it has more still.
+    Rows made of planted atoms are superpositions only if there are more planted atoms than dimensions. A dictionary
+    finds the planted atoms only if it has more atoms than were planted.
 
     Args:
-        n_atoms: Atoms of the dictionary that is to find them.
-        d_model: Dimensions D.
+        n_atoms: Number of atoms of the dictionary that has to find the planted atoms.
+        d_model: Number of dimensions D.
 
     Returns:
-        Their number; None if so small a dictionary allows no control.
+        The number of planted atoms; None if the dictionary is too small for a positive control.
     """
     n = round(math.sqrt(n_atoms * d_model))
     return n if d_model < n < n_atoms else None
 
 
 def matrices(n_atoms: int, d_model: int) -> tuple[str, ...]:
-    """Those of `MATRICES` that can be made for a dictionary of so many atoms: all, or all but the planted rows."""
+    """Return `MATRICES`, without the planted rows if a dictionary of `n_atoms` atoms is too small for them."""
     return MATRICES if planted_atoms(n_atoms, d_model) else MATRICES[:-1]
 
 
 def null_model(
     matrix: str, n_atoms: int, d_model: int, seed: int, sparsity: int = PLANTED_SPARSITY, noise: float = 0.0
 ) -> "NullModel | None":
-    """The recipe of one of `MATRICES`, none for the embedding itself.
+    """Return the null model that makes one of `MATRICES`; None for the embedding itself.
 
     Args:
-        matrix: Of `MATRICES`.
-        n_atoms: Of the dictionary that is learned from it, see `planted_atoms`.
-        d_model: Dimensions of the rows.
-        seed: Names the draw.
-        sparsity: Atoms in every planted row.
+        matrix: One of `MATRICES`.
+        n_atoms: Number of atoms of the dictionary to be learned from the matrix, see `planted_atoms`.
+        d_model: Number of dimensions of the rows.
+        seed: Seed of the draw.
+        sparsity: Number of atoms in every planted row.
         noise: Share of the variance of planted rows that is noise.
     """
     from zoo.datamodules import CovarianceMatchedRows, IsotropicRows, PermutedCoordinateRows, PlantedRows

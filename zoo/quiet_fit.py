@@ -1,10 +1,10 @@
-"""A training run that only its study looks at."""
+"""Training inside a study's task, without any output."""
 
 import lightning as L
 
 
 def fit(module: L.LightningModule, data: L.LightningDataModule, steps: int) -> None:
-    """Train on the CPU for so many steps, without a bar, logs, checkpoints or validation."""
+    """Train on the CPU for `steps` steps, without progress bar, logs, checkpoints or validation."""
     L.Trainer(
         accelerator="cpu",
         max_steps=steps,

@@ -1,8 +1,8 @@
-"""Words for texts."""
+"""Helpers for the wording of texts."""
 
 from collections.abc import Sequence
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words as a list: a, b and c; nothing if there are none."""
+    """Return words as a list in a sentence: "a, b and c"; an empty text for no words."""
     return "".join(words) if len(words) < 2 else f"{', '.join(words[:-1])} and {words[-1]}"

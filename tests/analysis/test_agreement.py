@@ -13,6 +13,5 @@ def test_theory_and_measurement_agree_only_if_an_interval_lies_within_the_tolera
 
 
 def test_an_agreement_is_told_with_its_worst_setting():
-    assert "over all 2 settings, and off by 10.0 % in the worst; 1 of the 2 intervals hold 1" in str(
-        Agreement.of(np.array([[0.99, 1.0, 1.01], [1.11, 1.1, 1.09]]))
-    )
+    text = str(Agreement.of(np.array([[0.99, 1.0, 1.01], [1.11, 1.1, 1.09]])))
+    assert "over all 2 settings, and differs from 1 by 10.0 % in the worst setting; 1 of the 2 intervals" in text

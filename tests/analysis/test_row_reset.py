@@ -149,9 +149,9 @@ def test_contexts_hold_their_token_early_and_share_nothing():
 def test_a_token_with_too_few_contexts_is_named(refused):
     ids = np.tile(np.arange(9), 10)
     assert windows_per_token(ids, 8, 12).tolist() == [10] * 4 + [0] * 8
-    with refused("token 2 is early in 10 windows of 8 tokens, fewer than 11"):
+    with refused("token 2 is in the first half of 10 windows of 8 tokens, fewer than 11"):
         contexts(ids, [2], 11, 8, np.random.default_rng(0))
-    with refused("token 7 is early in 0 windows"):
+    with refused("token 7 is in the first half of 0 windows"):
         contexts(ids, [0, 7], 1, 8, np.random.default_rng(0))
 
 

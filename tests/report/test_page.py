@@ -86,8 +86,9 @@ def test_labels_that_plotly_would_read_as_html_are_escaped():
 
 def test_the_verdict_comes_first_and_the_commands_last(ours):
     text = Tags(ours).text
-    order = ["Is there <more>?", "Yes, it does.", "The experiments", "Compared with", "What it does not show"]
-    order += ["To make it again", "How this was made", "Settings", "Versions", "To make all of it again"]
+    order = ["Is there <more>?", "Yes, it does.", "Experiments", "Null models and baselines"]
+    order += ["What this experiment does not show", "Command that repeats this experiment"]
+    order += ["How this report was made", "Settings", "Versions", "Command that repeats the whole study"]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
 
@@ -109,7 +110,7 @@ def test_experiments_are_linked_to_their_sections(ours):
 
 def test_a_missing_picture_is_named(tmp_path, refused):
     report = Report("", Verdict("", ""), [Section("A", "", "", pictures=[tmp_path / "no.png"])])
-    with refused("there is no picture .*no.png"):
+    with refused("picture .*no.png does not exist"):
         html(report, tmp_path)
 
 

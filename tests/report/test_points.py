@@ -52,9 +52,9 @@ def test_an_interval_is_told_where_it_is_pointed_at():
 @pytest.mark.parametrize(
     ("series", "message"),
     [
-        ([Series("a", [1, 2], [1])], "chart c: series 'a' has 2 x, 1 y"),
-        ([Series("a", [1], [1], low=[1])], "one end of its intervals"),
-        ([Series("a", ["p"], [1]), Series("b", [1], [1])], "names and numbers at once"),
+        ([Series("a", [1, 2], [1])], "chart c: the fields of series 'a' differ in length: 2 x, 1 y"),
+        ([Series("a", [1], [1], low=[1])], "only one of low and high"),
+        ([Series("a", ["p"], [1]), Series("b", [1], [1])], "both names and numbers"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(series, message, refused):

@@ -84,7 +84,7 @@ def test_a_report_is_written_over_an_older_one_and_its_own_pictures_stay(written
 
 def test_nothing_is_written_of_a_report_that_cannot_be(tmp_path, refused):
     report = small_report(tmp_path)
-    with refused("no picture"):
+    with refused("no.png does not exist"):
         write(
             dataclasses.replace(report, sections=[Section("A", "", "", pictures=[tmp_path / "no.png"])]),
             tmp_path / "out",
@@ -95,7 +95,7 @@ def test_nothing_is_written_of_a_report_that_cannot_be(tmp_path, refused):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: [s[0], s[0]], "two sections of a report have the name A1"),
+        (lambda s: [s[0], s[0]], "two sections of a report have the same name A1"),
         (lambda s: [s[0], dataclasses.replace(s[1], charts=s[0].charts)], "two figures .* loss.png"),
         (
             lambda s: [dataclasses.replace(s[0], charts=[dataclasses.replace(s[0].charts[0], name="../x")])],
@@ -129,7 +129,7 @@ GOOD = {"schema": "superposition-zoo/report", "schema_version": 1, "verdict": {}
         ("[" * 100_000, "is damaged"),
         ("[]", "not a report"),
         ('{"schema": "other"}', "not a report"),
-        (json.dumps(GOOD | {"schema_version": 3}), "schema_version 3, and this zoo reads 2; update the zoo"),
+        (json.dumps(GOOD | {"schema_version": 3}), "schema_version 3, but this zoo reads up to 2; update it"),
         (json.dumps(GOOD | {"schema_version": "1"}), "is damaged"),
         (json.dumps(GOOD | {"schema_version": True}), "is damaged"),
         (json.dumps(GOOD | {"sections": 3}), "no verdict or no sections"),

@@ -114,5 +114,5 @@ def test_only_tokens_that_hardly_ever_occur_are_set_aside_in_the_zoos_own(name, 
 
 def test_too_few_rows_are_refused(tmp_path, refused):
     np.save(tmp_path / "few.npy", torch.randn(30, D).numpy())
-    with refused("has 30 rows in 24 dimensions; at least 40 in 4 are needed"):
+    with refused("has 30 rows in 24 dimensions; at least 40 rows in 4 dimensions are required"):
         judged(tmp_path, str(tmp_path / "few.npy"))

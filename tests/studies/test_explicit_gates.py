@@ -70,7 +70,7 @@ def test_error_correction_keeps_errors_small_in_depth(report):
 def test_findings_and_tables_tell_the_numbers_of_the_results(report):
     sections = {section.id: section for section in report.sections}
     ratio = np.mean([r["rms"]["00"] / r["theory"] for r in runs(report, "superposed-inputs")])
-    assert f"measured over theory is {ratio:.3f} [" in sections["superposed-inputs"].finding
+    assert f"the ratio measured / theory is {ratio:.3f} [" in sections["superposed-inputs"].finding
     [row] = [row for row in sections["closed-form"].tables[1].rows if row[:3] == ["and", "2", 64]]
     rows = runs(report, "closed-form", gate="and", on="2", d=64)
     assert row[3].mean == pytest.approx(np.mean([r["rms"]["00"] for r in rows]))

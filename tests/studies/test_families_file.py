@@ -30,9 +30,9 @@ def test_words_that_yaml_takes_for_values_are_words(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: [b", "own.yaml is no YAML or JSON"),
-        ("- a\n- b", "holds no mapping of names to members"),
-        ("", "holds no mapping"),
+        ("a: [b", "own.yaml is not valid YAML or JSON"),
+        ("- a\n- b", "must contain a mapping of names to members"),
+        ("", "must contain a mapping"),
         ("a: b", "the members of a must be a list of words"),
         ("a: [b, c, [d], e, f, g]", "the members of a must be a list of words"),
         ("a: [b, c, d, e, f, b]", "a has 'b' twice"),

@@ -39,7 +39,8 @@ def test_a_curve_holds_one_seed_of_one_coder_in_order_of_l0():
         ({"d_sae": 16}, "d_sae is 16, and the study turns on up to 32 atoms"),
         (
             {"d_sae": 4096},
-            "d_sae is 4096, for 4096 rows of which a tenth is held out; a dictionary of all rows has FVU 0 at L0 1",
+            "d_sae is 4096, but a tenth of the 4096 rows is held out, and a dictionary with an atom for every training "
+            "row has FVU 0 at L0 1",
         ),
     ],
 )

@@ -1,1 +1,1 @@
-"""Pure functions: tensors in, numbers and tables out."""
+"""Pure functions that analyse tensors: they take tensors or arrays and return numbers and tables."""

@@ -1,4 +1,4 @@
-"""Measurements beside a theory that has nothing to fit."""
+"""Comparison of measurements with a theory that has no free parameters."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,17 +7,17 @@ import numpy as np
 
 from zoo.estimates import Estimate, mean
 
-TOLERANCE = 0.05  # by how much a measurement may differ from its theory, as a share
+TOLERANCE = 0.05  # largest relative difference between measurement and theory that counts as agreement
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Measured over theory; as text, in a sentence.
+    """The ratio measured / theory. `str` writes it as part of a sentence.
 
     Args:
-        overall: The mean over settings.
-        each: Of every setting.
-        largest: How far from 1 the worst setting's mean is.
+        overall: Mean ratio over all settings.
+        each: Mean ratio of every setting.
+        largest: Largest distance of a setting's mean ratio from 1.
     """
 
     overall: Estimate
@@ -26,13 +26,17 @@ class Agreement:
 
     @classmethod
     def of(cls, ratios: np.ndarray) -> "Agreement":
-        """From ratios (settings, seeds)."""
+        """Return the agreement of ratios measured / theory, (settings, seeds)."""
         each = [mean(row) for row in ratios]
         return cls(mean(ratios.mean(0)), each, max(abs(one.mean - 1) for one in each))
 
     @property
     def answer(self) -> Literal["yes", "no", "undecided"]:
-        """Whether they agree: no if the overall interval or that of a setting lies outside the tolerance."""
+        """Whether measurement and theory agree.
+
+        The answer is "no" if the overall interval or that of any setting lies outside the tolerance. Otherwise it is
+        "yes" if the overall interval lies within the tolerance, and "undecided" if not.
+        """
         low, high = 1 - TOLERANCE, 1 + TOLERANCE
         if any(one.high < low or one.low > high for one in (self.overall, *self.each)):
             return "no"
@@ -40,12 +44,12 @@ class Agreement:
 
     @property
     def brief(self) -> str:
-        """The same in a few words."""
-        return f"measured over theory {self.overall}, worst {100 * self.largest:.1f} %"
+        """The ratio in a few words, for a table."""
+        return f"measured / theory {self.overall}; largest difference of a setting {100 * self.largest:.1f} %"
 
     def __str__(self) -> str:
         held, n = sum(1 in one for one in self.each), len(self.each)
         return (
-            f"measured over theory is {self.overall} over all {n} settings, and off by {100 * self.largest:.1f} % in "
-            f"the worst; {held} of the {n} intervals hold 1"
+            f"the ratio measured / theory is {self.overall} over all {n} settings, and differs from 1 by "
+            f"{100 * self.largest:.1f} % in the worst setting; {held} of the {n} intervals contain 1"
         )

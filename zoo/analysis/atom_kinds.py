@@ -1,4 +1,4 @@
-"""Are atoms organised by the kind of token that uses them?"""
+"""Measures whether atoms are organised by the kind of token that uses them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,21 +11,24 @@ from zoo.analysis.neighbour_agreement import atom_labels, neighbour_agreement
 from zoo.analysis.token_families import kinds
 from zoo.models.sparse_coding import lasso
 
-TOLD = 5  # tokens that stand for an atom
+TOLD = 5  # tokens that are listed for an atom
 
 
 def atom_kinds(
     W: torch.Tensor, held_out: torch.Tensor, atoms: torch.Tensor, penalty: float, tokens: Sequence[str], with_map: bool
 ) -> dict[str, Any]:
-    """Label agreement of neighbouring atoms, and the labels' purity.
+    """Return how often neighbouring atoms have the same label, and the purity of the labels.
+
+    An atom's label is the most frequent kind among the tokens that use it most. Its purity is the share of these tokens
+    that have this kind.
 
     Args:
-        W: Rows (V, D).
-        held_out: Rows that atoms were not learned from (V,) bool.
-        atoms: (K, D).
-        penalty: Of the codes, relative to the rows' rms length.
-        tokens: Of the rows.
-        with_map: Whether the atoms' places on a map are found, with their labels and the tokens that use them most.
+        W: Rows of the embedding, (V, D).
+        held_out: Rows that were not used to learn the atoms, (V,) bool.
+        atoms: Atoms, (K, D).
+        penalty: L1 penalty of the codes, divided by the rows' rms norm.
+        tokens: Text of every row's token.
+        with_map: Whether to add the atoms' positions on a map, their labels, and the tokens that use them most.
     """
     x = W - W[~held_out].mean(0)
     scale = x[~held_out].square().sum(1).mean().sqrt().item()
@@ -43,7 +46,7 @@ def atom_kinds(
 
 
 def map_of(atoms: torch.Tensor) -> dict[str, Any]:
-    """Places of atoms (K, D) on a map, by UMAP on |cosine|, or by principal components where it is not installed."""
+    """Return positions of atoms (K, D) on a map: UMAP on |cosine|, or principal components if UMAP is not installed."""
     directions = F.normalize(atoms)
     try:
         import umap
@@ -55,6 +58,6 @@ def map_of(atoms: torch.Tensor) -> dict[str, Any]:
     distances = (1 - (directions @ directions.T).abs()).clamp(min=0).fill_diagonal_(0).numpy()
     neighbours = min(15, len(atoms) - 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that distances cannot be inverted, and that a seed means one thread
+        warnings.simplefilter("ignore")  # about inverse transforms, and about one thread because of the seed
         places = umap.UMAP(n_neighbors=neighbours, metric="precomputed", random_state=0).fit_transform(distances)
     return {"method": "UMAP", "places": np.asarray(places, float).tolist()}

@@ -1,4 +1,4 @@
-"""Autoencoders of rows that lie in memory, and what they leave, beside dictionaries that were not learned."""
+"""Training and evaluation of autoencoders on rows in memory, and baselines with atoms that were not learned."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,15 +18,15 @@ from zoo.quiet_fit import fit
 def train(
     data: EmbeddingRowsDataModule, cls: type[SAE], d_sae: int, settings: dict[str, Any], steps: int, seed: int
 ) -> SAE:
-    """Train an autoencoder.
+    """Train an autoencoder, and return it in evaluation mode.
 
     Args:
         data: The rows.
-        cls: Its class.
-        d_sae: Latents.
-        settings: Further ones of the class.
-        steps: Optimizer steps.
-        seed: Of the initial atoms.
+        cls: Class of the autoencoder.
+        d_sae: Number of latents.
+        settings: Further settings of the class.
+        steps: Number of optimizer steps.
+        seed: Seed of the initial atoms.
     """
     L.seed_everything(seed, verbose=False)
     module = SparseAutoencoder(cls(data.d_in, d_sae, **settings), AdamLinear())
@@ -35,7 +35,10 @@ def train(
 
 
 def judge(sae: SAE, data: EmbeddingRowsDataModule, d_sae: int) -> dict[str, float]:
-    """Metrics on rows held out and, with `train_` before their names, trained on; bits; recovery of planted atoms."""
+    """Evaluate an autoencoder: metrics on held-out rows and, with the prefix `train_`, on training rows.
+
+    The result also has the description length in bits and, if atoms were planted, how well they were recovered.
+    """
     line: dict[str, float] = {}
     with torch.no_grad():
         for part, rows in (("", data.held_out), ("train_", ~data.held_out)):
@@ -63,7 +66,7 @@ def judge(sae: SAE, data: EmbeddingRowsDataModule, d_sae: int) -> dict[str, floa
 def without_learning(
     data: EmbeddingRowsDataModule, n_atoms: int, seed: int, l0s: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Errors of the mean alone, and of matching pursuit with atoms that were not learned."""
+    """Return errors on held-out rows of the mean alone, and of matching pursuit with atoms that were not learned."""
     train, held_out = data.W_E[~data.held_out], data.W_E[data.held_out]
     mean = train.mean(0)
     torch.manual_seed(seed)
@@ -82,7 +85,7 @@ def _pursued_fvu(x: Tensor, atoms: Tensor, l0: int) -> float:
 
 
 def _at_equal_bits(data: EmbeddingRowsDataModule, l0: float, n_atoms: int) -> dict[str, float]:
-    """Bits per row of a sparse code, its dictionary included, and what principal components do with them."""
+    """Return bits per row of sparse codes with their dictionary, and the error of PCA with as many bits."""
     V = len(data.W_E)
     bits = description_length(V, l0, n_atoms, data.d_in)
     rank = pca_rank_at_bits(bits, V, data.d_in)

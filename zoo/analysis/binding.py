@@ -1,11 +1,19 @@
-"""Is one row of a pair a linear map of the other, and is the map more than a scale and an offset?
+"""Tests whether one row of a pair is a linear map of the other, by more than a scale and an offset.
 
-Rows b are predicted from rows a of pairs in one relation, such as words and their plurals. The models, from poor to
-rich: the mean of b; a + m; s a + m; S a + m with a scale of its own for every principal direction of a; s R a + m with
-a rotation R; s a + M a + m with a matrix M by ridge regression, which pulls towards the scalar. Where two rows share
-content and differ by noise, the best map shrinks directions in which there is little content, which S does; binding by
-a matrix has to gain over that. All are judged by cross-validation: on folds drawn at random, and on folds that are
-clusters of a, so that a map has to carry over to fillers of a kind that it has not seen.
+Pairs of tokens in one relation, such as words and their plurals, have rows a and b, and b is predicted from a. The
+models, from the simplest to the richest:
+
+- the mean of b;
+- a + m, with an offset m;
+- s a + m, with a scale s;
+- S a + m, with a separate scale for every principal direction of a;
+- s R a + m, with a rotation R;
+- s a + M a + m, with a matrix M fitted by ridge regression, which shrinks M towards 0.
+
+If two rows share content and differ by noise, the best map shrinks the directions with little content. S does this as
+well, so binding by a matrix requires a gain over S. All models are evaluated by cross-validation, on random folds and
+on folds that are clusters of a. With clusters as folds, a map has to generalise to a kind of token that it was not
+fitted on.
 """
 
 from collections.abc import Sequence
@@ -19,15 +27,15 @@ from zoo.analysis.multiple_tests import monte_carlo
 from zoo.errors import ZooError
 
 FOLDS = 5
-STARTS = 10  # of k-means, of which the best counts
+STARTS = 10  # of k-means; the best one is used
 ITERATIONS = 20
-RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)  # in units of the mean of the variance's eigenvalues
+RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)  # in units of the mean nonzero eigenvalue of a's centred Gram matrix
 LEAST_PAIRS = 20
-ENOUGH = 0.95  # of the best gain, at the rank that is reported
+ENOUGH = 0.95  # the reported rank of M is the smallest with this share of the largest gain
 
 
 class Binding(NamedTuple):
-    """Cross-validated R² of b from a, by model, and what a matrix adds."""
+    """Cross-validated R² of b predicted from a, for every model, and the gain by a matrix."""
 
     pairs: int
     offset: float
@@ -35,32 +43,31 @@ class Binding(NamedTuple):
     shrinkage: float  # a scale per principal direction
     rotation: float
     matrix: float
-    shuffled: float  # matrix, b dealt out to the a at random
-    gain: float  # of the matrix over scale and offset, or over a scale per direction if that is better; random folds
-    p_value: float  # of a gain over scale and offset as large when what these leave has random signs
-    class_gain: float  # the same, over folds that are clusters of a
-    class_p_value: float
-    rank: int  # of M, the least that has 95 % of the gain; 0 if there is none
-    gain_by_rank: list[float]  # of rank 0, 1, 2, ...
+    shuffled: float  # the matrix model, with the rows of b in random order
+    gain: float  # R² of the matrix minus that of `scale_offset` or `shrinkage`, whichever is larger; random folds
+    p_value: float  # of the gain over scale and offset, if the residuals of these have random signs
+    class_gain: float  # like `gain`, on folds that are clusters of a
+    class_p_value: float  # like `p_value`, on folds that are clusters of a
+    rank: int  # smallest rank of M with 95 % of the largest gain; 0 if no rank gains
+    gain_by_rank: list[float]  # gain for M of rank 0, 1, 2, ...
 
 
 def binding(a: Tensor, b: Tensor, n_draws: int = 999, seed: int = 0) -> Binding:
-    """Fit and judge all models.
+    """Fit and evaluate all models.
 
-    R² is 1 - (sum of squared errors) / (sum of squared errors of the mean of b over the other folds). The p-values give
-    the residuals of scale and offset random signs (the wild bootstrap: Wu 1986, Annals of Statistics 14; signs by
-    Davidson and Flachaire 2008, Journal of Econometrics 146), which keeps the size of every residual beside its a, so
-    residuals may grow with the rows, and breaks what a says of their direction. The ridge that does best is chosen anew
-    for every draw.
+    R² is 1 - (sum of squared errors) / (sum of squared errors of the mean of b over the other folds). For the p-values,
+    the residuals of scale and offset get random signs (the wild bootstrap: Wu 1986, Annals of Statistics 14; signs by
+    Davidson and Flachaire 2008, Journal of Econometrics 146). Every residual keeps its size and its row a, so residuals
+    may grow with the rows, but their direction no longer depends on a. The best ridge is selected again for every draw.
 
     Args:
-        a: (n, D), n at least 20.
-        b: (n, D), in the same order.
-        n_draws: Draws of all signs, at most; fewer where p is above 0.05.
-        seed: Of folds, clusters and signs.
+        a: First rows of the pairs, (n, D), n at least 20.
+        b: Second rows of the pairs, (n, D), in the same order.
+        n_draws: Largest number of draws of all signs, see `monte_carlo`.
+        seed: Seed of the folds, clusters and signs.
 
     Raises:
-        ZooError: If there are too few pairs, or all b or all a are the same.
+        ZooError: If there are fewer than 20 pairs, or all rows a or all rows b are the same.
     """
     n = len(a)
     if n < LEAST_PAIRS:
@@ -69,7 +76,7 @@ def binding(a: Tensor, b: Tensor, n_draws: int = 999, seed: int = 0) -> Binding:
     rng = np.random.default_rng(seed)
     centred_a, centred_b = a - a.mean(0), b - b.mean(0)
     if not centred_a.any() or not centred_b.any():
-        raise ZooError("all rows of one side of a relation are the same")
+        raise ZooError("the first rows of all pairs of a relation are the same, or all second rows are")
     scale = float((centred_a * centred_b).sum() / centred_a.square().sum())
     rest = centred_b - scale * centred_a
     at_random = torch.from_numpy(rng.permutation(np.arange(n) % FOLDS))
@@ -103,21 +110,21 @@ def binding(a: Tensor, b: Tensor, n_draws: int = 999, seed: int = 0) -> Binding:
 
 
 def clusters(rows: Tensor, n: int, seed: int = 0) -> Tensor:
-    """Assign rows (N, D) to n clusters of equal size, give or take one, near the middles that k-means finds, (N,).
+    """Assign rows (N, D) to n clusters whose sizes differ by at most one, near the centres of k-means, (N,).
 
-    Rows are compared by direction, about their mean.
+    Rows are centred and compared by direction.
     """
     from scipy.optimize import linear_sum_assignment
 
     x = torch.nn.functional.normalize(rows.double() - rows.double().mean(0)).numpy()
     middles = _middles(x, n, np.random.default_rng(seed))
-    places = np.sort(np.arange(len(x)) % n)  # as many in every cluster as there are rows for it
+    places = np.sort(np.arange(len(x)) % n)  # cluster of every place
     _, chosen = linear_sum_assignment(((middles**2).sum(1) - 2 * x @ middles.T)[:, places])
     return torch.from_numpy(places[chosen])
 
 
 def _middles(x: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """The best n middles (n, D) of rows (N, D) that k-means finds from several starts at once, by k-means++."""
+    """Return the best n centres (n, D) of rows (N, D) by k-means from several starts of k-means++."""
     middles = x[rng.integers(len(x), size=(STARTS, 1))]  # (starts, 1, D)
     while middles.shape[1] < n:
         far = _squared_distances(x, middles).min(2).cumsum(1)  # (starts, N)
@@ -131,18 +138,18 @@ def _middles(x: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _squared_distances(x: np.ndarray, middles: np.ndarray) -> np.ndarray:
-    """Between rows (N, D) and middles (starts, n, D), (starts, N, n)."""
+    """Return squared distances between rows (N, D) and centres (starts, n, D), (starts, N, n)."""
     return ((middles**2).sum(2)[:, None] - 2 * x @ middles.transpose(0, 2, 1) + (x**2).sum(1)[:, None]).clip(min=0)
 
 
 def _mean_operator(folds: Tensor) -> Tensor:
-    """P (n, n) that predicts every row by the mean of the rows in other folds."""
+    """Return P (n, n) that predicts every row by the mean of the rows in other folds."""
     others = (folds.unsqueeze(1) != folds).double()
     return others / others.sum(1, keepdim=True)
 
 
 def _ridge_operators(a: Tensor, folds: Tensor) -> list[Tensor]:
-    """For every ridge, P (n, n) that predicts every row from its a by what the rows in other folds show."""
+    """Return P (n, n) for every ridge, which predicts every row from its a by a fit to the rows in other folds."""
     n = len(a)
     operators = [torch.zeros(n, n, dtype=torch.float64) for _ in RIDGES]
     for test in (folds == f for f in folds.unique()):
@@ -164,16 +171,16 @@ def _squares(y: Tensor, P: Tensor) -> float:
 
 
 def _gains(rest: Tensor, mean: Tensor, ridges: Sequence[Tensor]) -> tuple[float, float, float]:
-    """Squared errors without a matrix and with the best ridge, and that ridge."""
+    """Return squared errors without a matrix and with the best ridge, and this ridge."""
     errors = [_squares(rest, P) for P in ridges]
     at = int(np.argmin(errors))
     return _squares(rest, mean), errors[at], RIDGES[at]
 
 
 def _p_value(rest: Tensor, mean: Tensor, ridges: Sequence[Tensor], gain: float, n_draws: int, seed: int) -> float:
-    """Chance that a matrix gains as much if all residuals y have random signs.
+    """Return the p-value of a matrix's gain, if all residuals y have random signs.
 
-    |(1 - P) S y|² with signs s on the diagonal of S is s' (((1 - P)'(1 - P)) ∘ (y y')) s, so no draw is fitted.
+    |(1 - P) S y|² with signs s on the diagonal of S is s' (((1 - P)'(1 - P)) ∘ (y y')) s, so the draws need no fits.
     """
     eye, gram = torch.eye(len(rest), dtype=torch.float64), rest @ rest.T
     plain, *left = ((eye - P).T @ (eye - P) * gram for P in (mean, *ridges))
@@ -188,7 +195,7 @@ def _p_value(rest: Tensor, mean: Tensor, ridges: Sequence[Tensor], gain: float, 
 
 
 def _shrinkage(a: Tensor, rest: Tensor, folds: Tensor) -> float:
-    """Squared errors with a scale for every principal direction of a, each by ridge regression; of the best ridge."""
+    """Return squared errors with a scale for every principal direction of a, fitted with the best ridge."""
     errors = torch.zeros(len(RIDGES), dtype=torch.float64)
     for test in (folds == f for f in folds.unique()):
         mean, offset = a[~test].mean(0), rest[~test].mean(0)
@@ -202,7 +209,7 @@ def _shrinkage(a: Tensor, rest: Tensor, folds: Tensor) -> float:
 
 
 def _rotation(a: Tensor, b: Tensor, folds: Tensor) -> float:
-    """Squared errors of the best scaled rotation and offset (orthogonal Procrustes)."""
+    """Return squared errors of the best scaled rotation and offset (orthogonal Procrustes)."""
     error = 0.0
     for test in (folds == f for f in folds.unique()):
         mean_a, mean_b = a[~test].mean(0), b[~test].mean(0)
@@ -213,7 +220,7 @@ def _rotation(a: Tensor, b: Tensor, folds: Tensor) -> float:
 
 
 def _gain_by_rank(a: Tensor, rest: Tensor, folds: Tensor, ridge: float, total: float) -> list[float]:
-    """Gain in R² of reduced-rank ridge regression, of rank 0, 1, ...: only the fit's leading principal directions."""
+    """Return the gain in R² of reduced-rank ridge regression, for ranks 0, 1, ... of the fitted values."""
     rank = min(a.shape[1], len(a) - 2 - len(a) // FOLDS)
     changes = torch.zeros(rank, dtype=torch.float64)
     for test in (folds == f for f in folds.unique()):

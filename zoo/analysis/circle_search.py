@@ -1,4 +1,4 @@
-"""Rings among the rows of an embedding, when no order is known."""
+"""Search for rings of neighbouring rows in an embedding, without a known order of the tokens."""
 
 import math
 from collections.abc import Sequence
@@ -13,25 +13,26 @@ GROUPS_AT_ONCE = 2048
 
 
 class Ring(NamedTuple):
-    """The roundest group of neighbouring rows."""
+    """A group of neighbouring rows that lie at similar distances from their centre."""
 
-    spread: float  # of the distances from the group's middle in a whitened plane: standard deviation over mean
-    members: Tensor  # (n,) indices of its rows
-    places: Tensor  # (n, 2) in that plane
+    spread: float  # standard deviation / mean of the distances from the centre, in a whitened plane
+    members: Tensor  # (n,) indices of the group's rows
+    places: Tensor  # (n, 2) coordinates in the whitened plane
 
 
 def roundest(rows: Tensor, neighbours: Tensor, sizes: Sequence[int] = SIZES) -> list[Ring]:
-    """The roundest group of every size.
+    """Return the roundest group of every size: the one with the smallest spread.
 
-    A group is a row and its n - 1 nearest ones. Its members are looked at in the planes of its first and second and of
-    its second and third principal component, each scaled to variance 1. The spread of their distances from the middle
-    is 0 on a circle and 0.52 for a Gaussian; it is also 0 at the corners of a triangle or a square, as of three or four
-    tight clusters. How small the least of so many groups' spreads is by chance, only other rows can tell.
+    A group is a row and its n - 1 nearest rows. It is projected on two planes: its first and second, and its second and
+    third principal components, each component scaled to variance 1. The spread of the distances from the centre is 0 on
+    a circle and 0.52 for a Gaussian. It is also 0 at the corners of a triangle or a square, which three or four tight
+    clusters form. Among so many groups the smallest spread is small by chance; how small, only a comparison with other
+    rows (such as a null model) can show.
 
     Args:
-        rows: (V, D).
-        neighbours: Indices of every row's nearest others, (V, k), nearest first.
-        sizes: Members n of a group, at most k + 1; larger ones are left out.
+        rows: Rows of the embedding, (V, D).
+        neighbours: Indices of every row's nearest other rows, (V, k), nearest first.
+        sizes: Numbers n of members of a group; sizes above k + 1 are skipped.
     """
     rings = []
     for n in sizes:

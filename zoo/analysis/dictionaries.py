@@ -1,4 +1,7 @@
-"""Dictionaries of rows along a falling penalty, each started from that of the penalty before, and what they leave."""
+"""Learning and evaluation of dictionaries of rows at descending penalties.
+
+Every dictionary starts from the one that was learned at the penalty before.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,17 +19,17 @@ from zoo.models import Dictionary, DictionaryLearning
 from zoo.models.sparse_coding import basis_pursuit, least_squares_on_support, orthogonal_matching_pursuit
 from zoo.quiet_fit import fit
 
-BITS = 8  # of a coefficient and of a number of the dictionary
+BITS = 8  # per coefficient, and per entry of the dictionary
 BASELINE_L0 = (1, 4, 8, 16, 32)
-FURTHER, MORE = 0.5, 6  # the factor between penalties that are added until an L0 is reached, and how many at most
+FURTHER, MORE = 0.5, 6  # factor between added penalties, and largest number of them in each direction
 
 
 class Learned(NamedTuple):
     """Dictionaries of one matrix.
 
     Args:
-        lines: What is told of every penalty.
-        atoms: At the penalties that were asked for, and as many random rows last, (P + 1, K, D).
+        lines: Results at every penalty.
+        atoms: Atoms at the P penalties given and, last, K random rows as atoms, (P + 1, K, D).
     """
 
     lines: list[dict[str, Any]]
@@ -42,16 +45,16 @@ def learn(
     gauged: int,
     seed: int,
 ) -> Learned:
-    """Learn dictionaries along the penalties, and along others beyond them until codes have `at_l0` atoms a row.
+    """Learn dictionaries at the penalties, and at smaller and larger ones until the range of L0 includes `at_l0`.
 
     Args:
         data: The rows.
-        n_atoms: Atoms K of a dictionary.
-        penalties: Descending.
-        steps: Codings of all rows at every penalty.
-        at_l0: L0 that is to be reached, on held-out rows and on those trained on.
-        gauged: Held-out rows whose gauge norm is found.
-        seed: Of the first atoms.
+        n_atoms: Number of atoms K of a dictionary.
+        penalties: Penalties, descending.
+        steps: Steps at every penalty; each step codes all training rows.
+        at_l0: L0 to be reached from both sides, on held-out and on training rows.
+        gauged: Number of held-out rows whose gauge norm is computed.
+        seed: Seed of the initial atoms.
     """
     L.seed_everything(seed, verbose=False)
     lines: list[dict[str, Any]] = []
@@ -85,7 +88,7 @@ def learn(
 
 
 def judge(net: Dictionary, data: EmbeddingRowsDataModule, at_l0: int) -> dict[str, float]:
-    """Errors of a dictionary on rows trained on and held out, its certificates, and its bits."""
+    """Evaluate a dictionary: errors on held-out and training rows, certificates, and description length."""
     x = data.W_E - net.b_dec
     solution = net.solve(data.W_E)
     free = least_squares_on_support(x, net.W_dec.detach(), solution.codes)
@@ -107,9 +110,10 @@ def judge(net: Dictionary, data: EmbeddingRowsDataModule, at_l0: int) -> dict[st
 
 
 def gauge(net: Dictionary, data: EmbeddingRowsDataModule, gauged: int) -> dict[str, float]:
-    """Mean |a|₁ / |x| of held-out rows at error 0, under the learned atoms and under as many random directions.
+    """Return the mean |a|₁ / |x| over held-out rows x with the smallest codes a of error 0 (the gauge norm).
 
-    Fewer atoms than dimensions do not span them, so that no codes have error 0, and there is nothing to tell.
+    It is computed with the learned atoms and with as many random directions. The result is empty if there are fewer
+    atoms than dimensions: they do not span the space, so codes of error 0 do not exist.
     """
     if net.n_atoms < net.d_in:
         return {}
@@ -125,7 +129,7 @@ def gauge(net: Dictionary, data: EmbeddingRowsDataModule, gauged: int) -> dict[s
 
 
 def unlearned(data: EmbeddingRowsDataModule, n_atoms: int, seed: int) -> list[dict[str, Any]]:
-    """Errors of matching pursuit with atoms that were not learned."""
+    """Return errors on held-out rows of matching pursuit with atoms that were not learned."""
     train, held_out = data.W_E[~data.held_out], data.W_E[data.held_out]
     mean = train.mean(0)
     torch.manual_seed(seed)
@@ -140,7 +144,11 @@ def unlearned(data: EmbeddingRowsDataModule, n_atoms: int, seed: int) -> list[di
 
 
 def _bits(x: torch.Tensor, codes: torch.Tensor, atoms: torch.Tensor, data: EmbeddingRowsDataModule) -> dict[str, float]:
-    """Description length at the stated precision, at which the error is measured too, and what others need for it."""
+    """Return the description length and the error of codes and atoms rounded to `BITS` bits, with two references.
+
+    The references are the bits that a Gaussian source needs for the same error, and the error of principal components
+    with as many bits.
+    """
     V, d = x.shape
     l0 = codes.count_nonzero().item() / V
     bits = description_length(V, l0, len(atoms), d, BITS, BITS)
@@ -158,7 +166,7 @@ def _bits(x: torch.Tensor, codes: torch.Tensor, atoms: torch.Tensor, data: Embed
 
 
 def _rounded(values: torch.Tensor) -> torch.Tensor:
-    """Values at the stated number of bits, evenly spaced between the largest and its negative."""
+    """Round values to `BITS` bits: to numbers evenly spaced between the largest absolute value and its negative."""
     unit = values.abs().max().clamp(min=1e-30) / (2 ** (BITS - 1) - 1)
     return (values / unit).round() * unit
 

@@ -1,4 +1,4 @@
-"""Do the feature vectors of mutually exclusive groups lie in orthogonal subspaces?"""
+"""Tests whether groups of mutually exclusive features lie in orthogonal subspaces."""
 
 from typing import NamedTuple
 
@@ -9,40 +9,40 @@ from zoo.errors import ZooError
 
 
 class GroupOverlap(NamedTuple):
-    """How much groups overlap, beside what groups without structure would have."""
+    """Overlap of groups, and the overlap of groups without structure."""
 
     overlap: float
-    random: float  # mean over matrices of independent Gaussian entries
-    permuted: float  # mean over permutations of the group labels
-    p_value: float  # of an overlap as low as this under permuted labels
+    random: float  # mean overlap over matrices of independent Gaussian entries
+    permuted: float  # mean overlap over permutations of the group labels
+    p_value: float  # of an overlap at most as large, under permuted labels
 
 
 def group_overlap(vectors: Tensor, centred: bool = False) -> Tensor:
-    """Overlap of groups of vectors: 0 where all groups' spans are orthogonal, 1 where all have the same energy.
+    """Return the overlap of groups of vectors: 0 if their spans are orthogonal, 1 if all C_g below are equal.
 
     With X_g the vectors of group g and C_g = X_gᵀ X_g,
 
         overlap = mean over g ≠ h of tr(C_g C_h) / mean over g of tr(C_g²).
 
-    tr(C_g C_h) is the sum over x in g and y in h of (x·y)², squared cosines weighted by energy, so that groups
-    which all span R^d overlap little if each has its energy in directions of its own. For m independent isotropic
-    vectors per group it is about m / (d + m - 1).
+    tr(C_g C_h) is the sum of (x·y)² over x in g and y in h, that is, squared cosines weighted by energy. So groups that
+    all span R^d overlap little if each has its energy in different directions. For m independent isotropic vectors per
+    group, the overlap is about m / (d + m - 1).
 
     Args:
-        vectors: (..., n_groups, group_size, d); leading dimensions are handled each on its own.
-        centred: Whether to take the mean of its group off each vector first: what exclusive features share is then
-            left out, and what tells them apart counts.
+        vectors: (..., n_groups, group_size, d); the overlap is computed separately for all leading dimensions.
+        centred: Whether to subtract its group's mean from every vector first. Then the directions that features of a
+            group share do not count, only those in which they differ.
 
     Returns:
         The overlap, (...) float64; NaN if all vectors are zero.
 
     Raises:
-        ZooError: If there are fewer than two groups, or one vector per group that is to be centred.
+        ZooError: If there are fewer than two groups, no vectors, or groups of one vector with `centred`.
     """
     n_groups, group_size = vectors.shape[-3:-1]
     if n_groups < 2 or group_size < 1 + centred:
         raise ZooError(
-            f"{n_groups} groups of {group_size} vectors have no overlap{' once centred' * centred}; there must be at "
+            f"{n_groups} groups of {group_size} vectors have no overlap{' when centred' * centred}; there must be at "
             f"least 2 groups of {1 + centred}"
         )
     x = vectors.double()
@@ -58,21 +58,21 @@ def group_overlap(vectors: Tensor, centred: bool = False) -> Tensor:
 def compare_group_overlap(
     vectors: Tensor, centred: bool = False, n_permutations: int = 999, n_random: int = 100, seed: int = 0
 ) -> GroupOverlap:
-    """Overlap of the groups beside two nulls: random vectors of the same shape, and groups that are drawn at random.
+    """Return the overlap of the groups, and of two null models: random vectors, and vectors in random groups.
 
-    The p-value is (1 + permutations with an overlap as low or lower) / (1 + permutations), of a one-sided test. Random
-    vectors stand for an untrained matrix; permuted labels keep the vectors, their norms and their covariance, so that
-    only this null tests whether the overlap has to do with the groups.
+    The p-value is that of a one-sided test: (1 + permutations whose overlap is at most as large) / (1 + permutations).
+    Random vectors of the same shape represent an untrained matrix. Permuted labels keep the vectors, their norms and
+    their covariance, so only this null model tests whether the overlap depends on the groups.
 
     Args:
         vectors: (n_groups, group_size, d).
         centred: See `group_overlap`.
-        n_permutations: Permutations of the group labels.
-        n_random: Matrices of independent N(0, 1) entries.
-        seed: Of both.
+        n_permutations: Number of permutations of the group labels.
+        n_random: Number of matrices of independent N(0, 1) entries.
+        seed: Seed of both null models.
 
     Raises:
-        ZooError: If there is nothing to overlap, see `group_overlap`.
+        ZooError: If the overlap is not defined, see `group_overlap`.
     """
     overlap = group_overlap(vectors, centred)
     generator = torch.Generator().manual_seed(seed)

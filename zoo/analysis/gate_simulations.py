@@ -1,4 +1,7 @@
-"""Gates of pairs of sparse inputs, simulated: errors by case, beside what theory says of them."""
+"""Simulations of Boolean gates of pairs of sparse inputs, with their errors by case and in theory.
+
+A case is the pair of inputs: 00, 01, 10 or 11.
+"""
 
 import math
 from collections.abc import Callable
@@ -30,7 +33,7 @@ Outputs = Callable[[Tensor], Tensor]  # features (N, m) to outputs (seeds, N, pa
 def errors_of_gates(
     gate: str, active: ActiveInputs, d_mlp: int, n_features: int, n_vectors: int, seed: int
 ) -> dict[str, Any]:
-    """Errors by case of random neurons whose readoff is used as it was built, and the rms error of 00 in theory."""
+    """Return errors by case of random neurons with the explicit readoff, and the theoretical rms error of case 00."""
     rng = _seeded(seed)
     readoff = explicit_readoff(gate, active, n_features)
     W_in = torch.randn(n_features, d_mlp)
@@ -43,7 +46,10 @@ def errors_of_gates(
 def errors_at_other_numbers(
     built_for: int, n_active: int, d_mlp: int, n_features: int, n_vectors: int, seed: int
 ) -> dict[str, Any]:
-    """Errors by case of a readoff for AND, built for one number of active inputs, at another; 11's output in theory."""
+    """Return errors by case of AND at another number of active inputs than its readoff is built for.
+
+    `theory` in the result is the mean output in case 11 according to theory.
+    """
     rng = _seeded(seed)
     W_in = torch.randn(n_features, d_mlp)
     W_out = explicit_readoff("and", FixedActive(built_for), n_features).weights(W_in, all_pairs(n_features))
@@ -55,10 +61,11 @@ def errors_at_other_numbers(
 def errors_of_superposed_inputs(
     d_in: int, d_mlp: int, n_active: int, n_features: int, n_vectors: int, seed: int
 ) -> dict[str, Any]:
-    """Errors by case of AND on inputs that are sums of random unit vectors.
+    """Return errors by case of AND on inputs that are sums of random unit vectors.
 
     Returns:
-        Also the rms error of 00 in `theory`, and its `floor`, which no number of neurons removes.
+        The errors, and two values for the rms error of case 00: its value in `theory`, and its `floor`, the limit for
+        infinitely many neurons.
     """
     rng, active = _seeded(seed), FixedActive(n_active)
     phi = F.normalize(torch.randn(n_features, d_in, dtype=torch.float64), dim=1)
@@ -84,10 +91,10 @@ def errors_of_superposed_inputs(
 def errors_in_depth(
     d_mlp: int, error_correction: bool, depth: int, n_groups: int, in_group: int, n_vectors: int, seed: int
 ) -> list[float]:
-    """Rms error at every depth of ANDs in several small networks, and of ORs read from them again and again."""
+    """Return the rms error at every depth: of ANDs in several small networks, then of ORs of the outputs before."""
     rng, n_features = _seeded(seed), n_groups * in_group
     net = GateNet(n_features, d_mlp, "and", 1, depth=depth, n_groups=n_groups, error_correction=error_correction)
-    inputs, fired = FixedActive(2, n_groups), FixedActive(n_groups)  # two inputs and one AND in each group
+    inputs, fired = FixedActive(2, n_groups), FixedActive(n_groups)  # every group has two inputs on, so one AND is 1
     net.construct(FixedActive(2), *[fired] * (depth - 1))
     f = _draw(inputs, rng, n_vectors, n_features)
     with torch.no_grad():
@@ -102,14 +109,14 @@ def errors_in_depth(
 
 @torch.no_grad()
 def computed_readoff(method: str, gate: str, net: GateNet, n_features: int) -> Outputs:
-    """The readoff of a net's random first layers, or of its inputs, that needs no training.
+    """Return a function that computes gates by a readoff without training.
 
     Args:
-        method: "affine" in the inputs; "explicit"; "least squares"; or "discriminant", which is least squares
-            stretched to be right on average.
+        method: "affine", an affine function of the inputs; or a readoff of the net's random first layers: "explicit",
+            "least squares", or "discriminant", which is least squares scaled so that its mean output is right.
         gate: "and" or "xor".
-        net: Its readoff is replaced.
-        n_features: Inputs, of which two are on.
+        net: The network; its readoff is replaced, except by "affine".
+        n_features: Number of inputs; two of them are on.
     """
     pairs, layer, f = all_pairs(n_features), net.stages[0], all_vectors(n_features)
     n_seeds = len(layer.W_in)
@@ -129,7 +136,7 @@ def computed_readoff(method: str, gate: str, net: GateNet, n_features: int) -> O
 
 @torch.no_grad()
 def errors_on_all_vectors(outputs: Outputs, gate: str, n_features: int, n_seeds: int) -> dict[str, Any]:
-    """Errors by seed and case over all vectors with two inputs on."""
+    """Return errors over all vectors with two inputs on, for every seed and case."""
     pairs, truth, metric = all_pairs(n_features), truth_table(gate).float(), CaseErrors(n_seeds)
     for f in all_vectors(n_features).split(AT_ONCE):
         case = (2 * f[:, pairs[0]] + f[:, pairs[1]]).to(torch.uint8)
@@ -139,13 +146,13 @@ def errors_on_all_vectors(outputs: Outputs, gate: str, n_features: int, n_seeds:
 
 
 def all_vectors(n_features: int) -> Tensor:
-    """All vectors with two inputs on, (m (m - 1) / 2, m)."""
+    """Return all vectors with two inputs on, (m (m - 1) / 2, m)."""
     pairs = all_pairs(n_features)
     return torch.zeros(pairs.shape[1], n_features).scatter_(1, pairs.T, 1.0)
 
 
 def _seeded(seed: int) -> np.random.Generator:
-    """Draws of the inputs; those of the weights are torch's."""
+    """Return a generator for the inputs, and seed torch's generator for the weights."""
     torch.manual_seed(seed)
     return np.random.default_rng((seed, 1))
 
@@ -155,7 +162,7 @@ def _draw(active: ActiveInputs, rng: np.random.Generator, n_vectors: int, n_feat
 
 
 def _errors(gate: str, f: Tensor, y: Tensor) -> dict[str, Any]:
-    """Errors by case of outputs (N, pairs) for features (N, m)."""
+    """Return errors by case of outputs (N, pairs) for features (N, m)."""
     pairs = all_pairs(f.shape[1])
     case = (2 * f[:, pairs[0]] + f[:, pairs[1]]).to(torch.uint8)
     metric = CaseErrors(1)

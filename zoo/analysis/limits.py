@@ -1,4 +1,4 @@
-"""Where a curve is going."""
+"""Estimates the limit of a training curve."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from scipy import stats
 from zoo.errors import ZooError
 
 EXPONENTS = np.geomspace(0.05, 4, 80)
-LIMITS = 401  # candidates
+LIMITS = 401  # candidates near the values
 
 
 class Limit(NamedTuple):
-    """The limit of a curve that falls (or rises) as a power of the step."""
+    """The limit of a curve that approaches it as a power of the step, its interval, and the exponent."""
 
     value: float
     low: float
@@ -21,24 +21,24 @@ class Limit(NamedTuple):
 
 
 def limit(steps: np.ndarray, values: np.ndarray, level: float = 0.95) -> Limit:
-    """Least-squares fit of value = limit + b step^-c, and the interval of limits that fit about as well.
+    """Fit value = limit + b step^-c by least squares, and return the limit with its confidence interval.
 
-    The interval holds every limit whose best fit has a sum of squares below S (1 + F / (n - 3)), S that of the best and
-    F the quantile of the F distribution with 1 and n - 3 degrees of freedom: a profile likelihood under independent
-    errors of equal size. It is unbounded on a side where even limits 10 times the values' range away from them fit, as
-    it is for a curve that is still moving fast.
+    The interval contains every limit whose best fit has a sum of squares below S (1 + F / (n - 3)). S is the smallest
+    sum of squares, and F the quantile of the F distribution with 1 and n - 3 degrees of freedom. This is a profile
+    likelihood interval for independent errors of equal size. A side of the interval is unbounded if limits as far from
+    the values as 10 times their range still fit; this happens for a curve that still changes fast.
 
     Args:
-        steps: Steps, (n,), above 0; at least 5.
-        values: Of the curve, (n,).
-        level: Of the interval.
+        steps: Steps, (n,), above 0; n at least 5.
+        values: Values of the curve, (n,).
+        level: Confidence level of the interval.
 
     Raises:
-        ZooError: If there are too few points, or steps are not above 0.
+        ZooError: If there are fewer than 5 points, or steps are not above 0.
     """
     steps, values = np.asarray(steps, float), np.asarray(values, float)
     if len(steps) < 5 or len(steps) != len(values) or steps.min() <= 0:
-        raise ZooError(f"a limit needs at least 5 steps above 0, and a value for each; given {len(steps)}")
+        raise ZooError(f"a limit requires at least 5 steps above 0, with one value each; got {len(steps)} steps")
     if np.ptp(values) == 0:
         return Limit(values[0], values[0], values[0], float("nan"))
     span = np.ptp(values)

@@ -1,4 +1,4 @@
-"""P-values by random draws, and how surprising they are when there are several."""
+"""P-values by random draws, and their correction for several tests."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,27 +8,28 @@ import torch
 from torch import Tensor
 
 DRAWS_AT_ONCE = 250
-ENOUGH = 50  # draws as high as what was found: a p-value that large is not sharpened
-DRAWS_PER_TEST = 200  # 10 / 0.05: the least p-value, times the number of tests, is a tenth of 5 %
+ENOUGH = 50  # draws at least as high as the statistic, after which drawing stops
+DRAWS_PER_TEST = 200  # 10 / 0.05: the smallest p-value, times the number of tests, is a tenth of 5 %
 
 
 class Drawn(NamedTuple):
-    """Comparison of a statistic with draws of it under a null hypothesis."""
+    """Comparison of a statistic with random draws of it under a null hypothesis."""
 
-    p_value: float  # (1 + draws as high) / (1 + draws)
+    p_value: float  # (1 + draws at least as high) / (1 + draws)
     mean: float  # of the draws
 
 
 def monte_carlo(draw: Callable[[int], Tensor], found: float, most: int) -> Drawn:
-    """Draw a statistic until 50 draws are as high as what was found, or so often as is allowed.
+    """Compare a statistic with random draws of it under a null hypothesis.
 
-    Stopping early costs nothing where p is above any level of interest (Besag and Clifford 1991, Sequential Monte Carlo
-    p-values, Biometrika 78).
+    Drawing stops when 50 draws are at least as high as the statistic, and after `most` draws at the latest. An early
+    stop only reduces the precision of p-values that are above any level of interest (Besag and Clifford 1991,
+    Sequential Monte Carlo p-values, Biometrika 78).
 
     Args:
-        draw: Makes so many draws, (count,).
-        found: What they are compared with.
-        most: Draws, at most.
+        draw: Function that makes `count` draws, (count,).
+        found: The statistic.
+        most: Largest number of draws.
     """
     as_high, tried, total = 0, 0, 0.0
     while tried < most and as_high < ENOUGH:
@@ -39,15 +40,15 @@ def monte_carlo(draw: Callable[[int], Tensor], found: float, most: int) -> Drawn
 
 
 def draws_needed(n_tests: int) -> int:
-    """Draws with which each of so many tests can be significant at 5 % after Holm's correction, tenfold."""
+    """Return ten times the draws with which one of n tests can be significant at 5 % after Holm's correction."""
     return DRAWS_PER_TEST * max(n_tests, 1)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Adjusted p-values (n,) of n tests (Holm 1979); NaN stays NaN and is not counted.
+    """Return p-values adjusted for n tests, (n,) (Holm 1979). NaN stays NaN and does not count as a test.
 
-    Calling a finding what is at most α here, the chance of a single false finding among all n is at most α, however the
-    tests depend on each other.
+    If tests with an adjusted p-value of at most α are called findings, the chance of any false finding among all n is
+    at most α, however the tests depend on each other.
     """
     p = np.asarray(p_values, float)
     adjusted = np.full(len(p), np.nan)
@@ -60,12 +61,12 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def rate_limit(count: int, trials: int, level: float = 0.95) -> float:
-    """Exact one-sided upper limit of a rate (Clopper and Pearson 1934).
+    """Return the exact one-sided upper confidence limit of a rate (Clopper and Pearson 1934).
 
     Args:
-        count: Times that it happened.
-        trials: Of so many, at least 1.
-        level: Chance that the limit is above the rate, at least.
+        count: Number of trials with the event.
+        trials: Number of trials, at least 1.
+        level: Confidence level.
     """
     from scipy import stats
 

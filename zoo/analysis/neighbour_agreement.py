@@ -1,4 +1,4 @@
-"""Are rows of one kind nearest to each other, in all dimensions?"""
+"""Measures how often rows and their nearest neighbours have the same label."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,15 +15,15 @@ NEIGHBOURS = 5
 
 
 class Agreement(NamedTuple):
-    """How often nearest neighbours carry the same label."""
+    """How often rows and their nearest neighbours have the same label."""
 
-    share: float  # of pairs of a row and one of its nearest
-    chance: float  # mean over permutations of the labels
-    p_value: float  # of a share as high, under permuted labels
+    share: float  # of pairs of a row and one of its nearest neighbours
+    chance: float  # mean share over permutations of the labels
+    p_value: float  # of a share at least as high, under permuted labels
 
     @property
     def kappa(self) -> float:
-        """Agreement beyond chance, as a share of what is possible: 0 by chance, 1 if all agree."""
+        """Agreement above chance, as a share of the largest possible one: 0 by chance, 1 if all labels agree."""
         return (self.share - self.chance) / (1 - self.chance) if self.chance < 1 else 0.0
 
 
@@ -35,15 +35,15 @@ def neighbour_agreement(
     seed: int = 0,
     neighbours: Tensor | None = None,
 ) -> Agreement:
-    """Share of the 5 nearest neighbours, by cosine in R^D, that have a row's own label.
+    """Return the share of the 5 nearest neighbours of all rows, by cosine in R^D, that have the row's own label.
 
     Args:
-        rows: (n, D), n above 5; what has no direction is nearest to nothing in particular.
-        labels: Of every row.
-        signed: Whether a row and its opposite differ; those of a dictionary with codes of both signs do not.
-        n_draws: Permutations of the labels, at most; fewer where p is above 0.05.
-        seed: Of these.
-        neighbours: Indices of the nearest rows by cosine, (n, at least 5), if they are known.
+        rows: Rows, (n, D), n above 5; the neighbours of a zero row are arbitrary.
+        labels: Label of every row.
+        signed: Whether a row and its negative are different. Use False for atoms whose codes have both signs.
+        n_draws: Largest number of permutations of the labels, see `monte_carlo`.
+        seed: Seed of the permutations.
+        neighbours: Indices of the nearest rows by cosine, (n, at least 5), if known already.
     """
     near = (_nearest(rows, signed) if neighbours is None else neighbours[:, :NEIGHBOURS]).numpy()
     codes = np.unique(np.asarray(labels), return_inverse=True)[1]
@@ -66,15 +66,16 @@ def _nearest(rows: Tensor, signed: bool) -> Tensor:
 
 
 def atom_labels(codes: Tensor, labels: Sequence[str], top: int = 10) -> tuple[list[str], np.ndarray]:
-    """The commonest label among the rows that use an atom most, and the share of these rows that have it.
+    """Return the most frequent label among the rows that use an atom most, and the share of these rows that have it.
 
     Args:
-        codes: (n, K), of which absolute values count.
-        labels: Of every row, (n).
-        top: Rows per atom.
+        codes: Codes, (n, K); their absolute values are compared.
+        labels: Label of every row, (n).
+        top: Number of rows per atom.
 
     Returns:
-        Label of every atom (K), and its purity (K,); an atom that no row uses has the label "unused" and purity NaN.
+        Label of every atom (K), and its purity, the share of rows with this label, (K,). An atom that no row uses has
+        the label "unused" and purity NaN.
     """
     values, rows = codes.abs().topk(min(top, len(codes)), dim=0)  # (top, K)
     names, purity = [], np.full(codes.shape[1], np.nan)
@@ -90,9 +91,10 @@ def atom_labels(codes: Tensor, labels: Sequence[str], top: int = 10) -> tuple[li
 
 
 def beyond_null(value: float, null_values: Sequence[float]) -> float:
-    """One-sided p-value of a value as high as one more draw of what few null values are draws of (Student's t).
+    """Return the one-sided p-value of a value, if it were one more draw from the distribution of few null values.
 
-    (value - mean) / (s sqrt(1 + 1/n)) has n - 1 degrees of freedom if values are normal; NaN for fewer than 2.
+    (value - mean) / (s sqrt(1 + 1/n)) then has Student's t distribution with n - 1 degrees of freedom, if values are
+    normal. The result is NaN for fewer than 2 null values, or if all are equal.
     """
     from scipy import stats
 

@@ -1,4 +1,4 @@
-"""How much of a reset row comes back: in what the model loses without it, and in its direction."""
+"""Measures how far fine-tuning recovers a reset row: in the model's loss, and in the row's direction."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,20 +10,20 @@ from torch import Tensor
 
 from zoo.estimates import Estimate, mean
 
-Measured = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]  # by mode, arm, quantity: (points, rows)
+Measured = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]  # by mode, arm and quantity; arrays (points, rows)
 Summary = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 class Cosines(NamedTuple):
-    """Of rows with original rows of the embedding, about its mean row."""
+    """Cosines of rows with original rows of the embedding, after the mean original row is subtracted from both."""
 
-    own: Tensor  # (..., R), with that of the same token
-    others: Tensor  # (..., R), mean over those of other tokens of the same group
-    nearest: Tensor  # (..., R) bool, whether no token's is closer than the own
+    own: Tensor  # (..., R), with the original row of the same token
+    others: Tensor  # (..., R), mean over the original rows of other tokens of the same group
+    nearest: Tensor  # (..., R) bool, whether no other token's original row is closer
 
 
 class Share(NamedTuple):
-    """A share and its 95 % interval."""
+    """A share and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -31,13 +31,13 @@ class Share(NamedTuple):
 
 
 def cosines(rows: Tensor, original: Tensor, tokens: Tensor, groups: Tensor) -> Cosines:
-    """How much rows look like what their tokens had, and like what other tokens of their group had.
+    """Return cosines of rows with the original rows of their tokens, and of other tokens of the same group.
 
     Args:
-        rows: (..., R, D).
-        original: The embedding they come from (V, D), whose mean is taken off everything.
-        tokens: Token ids (R,).
-        groups: Group of every token (V,) int64; those below 0 belong to none.
+        rows: Rows after a reset, (..., R, D).
+        original: The original embedding, (V, D). The mean of its rows is subtracted from all rows.
+        tokens: Token ids of the rows, (R,).
+        groups: Group of every token, (V,) int64; below 0 for tokens without a group.
     """
     centre = original.mean(0)
     every = F.normalize(rows - centre, dim=-1) @ F.normalize(original - centre, dim=1).mT  # (..., R, V)
@@ -50,22 +50,23 @@ def cosines(rows: Tensor, original: Tensor, tokens: Tensor, groups: Tensor) -> C
 def recovered(
     before: np.ndarray, reset: np.ndarray, after: np.ndarray, control: np.ndarray, draws: int = 2000, seed: int = 0
 ) -> Share:
-    """Share of a reset's damage that fine-tuning has made good, over n tokens.
+    """Return the share of a reset's damage (its increase of the loss) that fine-tuning has recovered, over n tokens.
 
-        1 - mean(after - control) / mean(reset - before),
+        1 - mean(after - control) / mean(reset - before)
 
-    a ratio of means, as a reset that hardly matters makes a token's own ratio meaningless.
+    This is a ratio of means, because the ratio of a single token has no meaning if its reset hardly changes the loss.
 
     Args:
-        before: Losses of the model as it was (n,), n at least 2.
-        reset: Losses right after the resets (n,).
-        after: Losses after fine-tuning (n,).
-        control: Losses after the same fine-tuning without a reset (n,); `before`, to compare with no fine-tuning.
-        draws: Bootstrap samples of the tokens.
-        seed: Of these.
+        before: Losses of the original model, (n,), n at least 2.
+        reset: Losses right after the resets, (n,).
+        after: Losses after fine-tuning, (n,).
+        control: Losses after the same fine-tuning without a reset, (n,). Pass `before` to compare with the original
+            model instead.
+        draws: Number of bootstrap samples of the tokens.
+        seed: Seed of the bootstrap samples.
 
     Returns:
-        The share and its 95 % bootstrap interval; NaN if the damage's 95 % Student t interval is not above 0.
+        The share and its 95 % bootstrap interval; NaN if the 95 % Student t interval of the damage is not above 0.
     """
     n, left, damage = len(before), after - control, reset - before
     if damage.mean() <= stats.t.ppf(0.975, n - 1) * stats.sem(damage):
@@ -76,16 +77,16 @@ def recovered(
 
 
 def summary(measured: Measured, stratum: np.ndarray, counts: np.ndarray, from_val: np.ndarray) -> Summary:
-    """What is told of all rows and of each stratum, from the rarest tokens to the most frequent.
+    """Return means over all rows and over every stratum, from the rarest tokens to the most frequent.
 
     Args:
-        measured: Of every mode ("row" and others) and arm ("reset", "control"), `loss`, `own`, `others` and `nearest`.
-        stratum: Of every row (R,).
-        counts: How often its token occurs in the training text (R,).
-        from_val: Whether it is judged on the validation split (R,).
+        measured: `loss`, `own`, `others` and `nearest` for every mode ("row" and others) and arm ("reset", "control").
+        stratum: Stratum of every row, (R,).
+        counts: How often every row's token occurs in the training text, (R,).
+        from_val: Whether the row is evaluated on the validation split, (R,).
 
     Returns:
-        Groups, all rows first, and curves, means over all rows at every point.
+        Groups, the group of all rows first; and curves, the means over all rows at every point.
     """
     groups = []
     for i in (None, *np.unique(stratum).tolist()):

@@ -1,9 +1,9 @@
-"""Structure that sparse coding does not look for: agreement of neighbours, binding by a matrix, circles.
+"""Tests for structure that sparse coding does not look for: agreement of neighbours, binding by a matrix, circles.
 
-Everything is looked for in the embedding and, in the same way, in draws of its covariance-matched null model, in which
-whatever is found is a false finding. Rings of unknown order are only shown, beside the roundest groups of Gaussian rows
-and of planted superpositions: rows that share atoms lie rounder than Gaussian ones, so no ring tells structure outside
-superposition by its shape alone.
+All tests are made on the embedding and, in the same way, on draws of its covariance-matched null model, in which every
+finding is false. Rings of unknown order are shown without a test, next to the roundest groups of Gaussian rows and of
+planted superpositions. Rows that share atoms form rounder groups than Gaussian rows do. So the shape of a ring alone is
+no evidence of structure outside superposition.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ from zoo.analysis.neighbour_agreement import neighbour_agreement
 from zoo.analysis.token_families import Ordered, families, kinds, known_families, relations
 from zoo.near_neighbours import nearest
 
-PAIRS = 400  # of a relation, at most
+PAIRS = 400  # largest number of pairs of a relation
 LEAST_RELATION = max(40, LEAST_PAIRS)
-CLEAR_GAIN = 0.05  # in R², of a matrix over scale and offset
+CLEAR_GAIN = 0.05  # gain in R² of a matrix, above which it counts as large
 
 
 def structure(
@@ -32,13 +32,13 @@ def structure(
     known: Mapping[str, Ordered] | None = None,
     with_rings: bool = True,
 ) -> dict[str, Any]:
-    """Circles, rings, relations and agreement of neighbours in rows (V, D), plain JSON.
+    """Search rows for circles, rings, relations and agreement of neighbours, and return the results as plain JSON.
 
     Args:
-        W: The rows.
-        tokens: Text of every row's token, if they are known.
-        known: Families that are looked for; `known_families` by default.
-        with_rings: Whether rings of unknown order are, which takes longest and is no test.
+        W: Rows of the embedding, (V, D).
+        tokens: Text of every row's token; None if not known.
+        known: Families to search for; by default `known_families`.
+        with_rings: Whether to search for rings of unknown order as well. This takes longest and is no test.
     """
     neighbours = neighbours_of(W)
     found: dict[str, Any] = {"circles": {}, "absent": [], "relations": {}, "agreement": None}
@@ -52,7 +52,7 @@ def named(
     neighbours: torch.Tensor,
     known: Mapping[str, Ordered] | None = None,
 ) -> dict[str, Any]:
-    """What is tested in rows of known tokens; see `structure`, and `nearest` for the neighbours (V, at least 5)."""
+    """Return the results of all tests that require known tokens; see `structure`. `neighbours` is (V, at least 5)."""
     known = known_families() if known is None else known
     labels, members, pairs = kinds(tokens), families(tokens, known=known), relations(tokens, least=LEAST_RELATION)
     several = len(set(labels)) > 1
@@ -79,12 +79,12 @@ def named(
 
 
 def neighbours_of(W: torch.Tensor) -> torch.Tensor:
-    """The nearest rows of every row, by cosine about the mean row, (V, 23)."""
+    """Return the 23 nearest rows of every row, (V, at most 23), by cosine after the mean row is subtracted."""
     return nearest(F.normalize(W - W.mean(0)), min(max(SIZES) - 1, len(W) - 1))[1]
 
 
 def rings(W: torch.Tensor, neighbours: torch.Tensor) -> list[dict[str, Any]]:
-    """The roundest groups of neighbouring rows (V, D), see `roundest`."""
+    """Return the roundest groups of neighbouring rows (V, D), see `roundest`."""
     return [
         {"spread": ring.spread, "members": ring.members.tolist(), "places": ring.places.tolist()}
         for ring in roundest(W, neighbours)
@@ -92,14 +92,14 @@ def rings(W: torch.Tensor, neighbours: torch.Tensor) -> list[dict[str, Any]]:
 
 
 def tests(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every test of a matrix, with its p-value adjusted for all of them together (Holm).
+    """Return every test of a matrix, with its p-value adjusted for the number of tests (Holm).
 
-    A finding is surprising and large: a family in order lies on a circle, and on no open line or arc; a matrix gains
-    more than 0.05 in R² over scale, offset and shrinkage, on random folds and on folds of fillers of a kind it has not
-    seen.
+    A finding has a small adjusted p-value and a large effect. The effect is large if neighbours agree more often than
+    by chance, if a family lies on a circle and not on an open line or arc, or if a matrix gains more than 0.05 in R²
+    over scale, offset and shrinkage (both on random folds and on folds that are clusters of a).
 
     Args:
-        found: Of `structure`.
+        found: Result of `structure`.
     """
     lines: list[dict[str, Any]] = []
     if found["agreement"]:
@@ -121,17 +121,17 @@ def tests(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def findings(lines: Sequence[dict[str, Any]], alpha: float) -> list[dict[str, Any]]:
-    """The tests that found something."""
+    """Return the tests that are findings: adjusted p-value at most `alpha`, and a large effect."""
     return [line for line in lines if line["adjusted"] <= alpha and line["large"]]
 
 
 def false_findings(null_models: Sequence[dict[str, Any]], alpha: float) -> list[int]:
-    """Number of findings in every null model."""
+    """Return the number of findings in every null model."""
     return [len(findings(tests(found), alpha)) for found in null_models]
 
 
 def false_rate(false: Sequence[int]) -> str:
-    """How many null models had a finding, in words, with the exact upper limit of the rate."""
+    """Return a sentence: how many null models had a finding, and the exact upper limit of this rate."""
     had = sum(count > 0 for count in false)
     limit = rate_limit(had, len(false))
     return f"{had} of {len(false)} null models had a finding; the 95 % upper limit of the rate is {limit:.2g}"

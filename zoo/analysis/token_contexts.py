@@ -1,4 +1,4 @@
-"""Windows of a text in which a given token stands early enough to matter for what follows."""
+"""Selects windows of a text that contain a given token in the first half of their inputs."""
 
 from collections.abc import Sequence
 
@@ -8,28 +8,28 @@ from zoo.errors import ZooError
 
 
 def windows_per_token(tokens: np.ndarray, length: int, vocab_size: int) -> np.ndarray:
-    """How many windows of a text have each token early, (V,) int64: what `contexts` can choose from."""
+    """Return the number of windows with each token in their first half, (V,) int64: the choice that `contexts` has."""
     token, _ = _places(_windows(tokens, length), length)
     return np.bincount(token, minlength=vocab_size)
 
 
 def contexts(tokens: np.ndarray, wanted: Sequence[int], n: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Windows of a text that have a token within the first half of their inputs, n for every wanted token.
+    """Return, for every token in `wanted`, n windows of a text that contain it in the first half of their inputs.
 
-    The text is cut into windows of length + 1 without overlap, so that two windows share nothing.
+    The text is cut into windows of length + 1 without overlap.
 
     Args:
-        tokens: Token ids (N,).
-        wanted: Token ids (R,).
-        n: Windows per token, drawn without replacement and in random order.
-        length: Inputs T of a window; its targets are the inputs one place later.
-        rng: Of the draw.
+        tokens: Token ids of the text, (N,).
+        wanted: Token ids, (R,).
+        n: Number of windows per token, drawn without replacement and in random order.
+        length: Number T of inputs of a window; the targets are the window shifted by one position.
+        rng: Generator of the draw.
 
     Returns:
         Token ids, (R, n, T + 1) int64.
 
     Raises:
-        ZooError: If a token has fewer windows.
+        ZooError: If a token has fewer than n windows.
     """
     windows = _windows(tokens, length)
     token, window = _places(windows, length)
@@ -38,7 +38,9 @@ def contexts(tokens: np.ndarray, wanted: Sequence[int], n: int, length: int, rng
     first, last = (np.searchsorted(token, wanted, side) for side in ("left", "right"))
     if (scarce := np.flatnonzero(last - first < n)).size:
         i = int(scarce[0])
-        raise ZooError(f"token {wanted[i]} is early in {last[i] - first[i]} windows of {length} tokens, fewer than {n}")
+        raise ZooError(
+            f"token {wanted[i]} is in the first half of {last[i] - first[i]} windows of {length} tokens, fewer than {n}"
+        )
     return windows[window[first[:, None] + np.arange(n)]].astype(np.int64)
 
 
@@ -52,26 +54,28 @@ def draw(
     n_train: int,
     n_evaluation: int,
 ) -> dict[str, np.ndarray]:
-    """Tokens of every stratum of frequency, each with contexts to train on and, apart from these, to judge by.
+    """Draw tokens from every stratum of frequency, each with contexts for training and other contexts for evaluation.
 
-    Those to judge by come from the validation split or, of tokens that are too rare there, from the training split.
+    Contexts for evaluation come from the validation split or, for tokens that are too rare there, from the training
+    split.
 
     Args:
-        train: Token ids of the training split (N,).
-        val: Of the validation split (M,).
-        counts: How often each token occurs in the training split (V,).
-        rows: Tokens R to draw.
-        strata: As many, of equally many tokens that have enough contexts.
-        length: Inputs T of a context.
-        n_train: Contexts of every token to train on.
-        n_evaluation: And to judge by.
+        train: Token ids of the training split, (N,).
+        val: Token ids of the validation split, (M,).
+        counts: How often each token occurs in the training split, (V,).
+        rows: Number R of tokens to draw.
+        strata: Number of strata; each has equally many of the tokens with enough contexts.
+        length: Number T of inputs of a context.
+        n_train: Contexts of every token for training.
+        n_evaluation: Contexts of every token for evaluation.
 
     Returns:
-        `tokens` (R,), their `stratum`, `counts` and whether they are judged on the validation split, `from_val`;
-        `stratum_of` every token (V,), -1 for none; `train` and `evaluation`, (R, n, T + 1).
+        `tokens` (R,), with their `stratum`, their `counts`, and `from_val`: whether they are evaluated on the
+        validation split; `stratum_of`, the stratum of every token (V,), -1 for none; `train` and `evaluation`,
+        (R, n, T + 1).
 
     Raises:
-        ZooError: If fewer tokens have enough contexts.
+        ZooError: If fewer than R tokens have enough contexts.
     """
     train, val, vocab_size = np.asarray(train), np.asarray(val), len(counts)
     in_train, in_val = (windows_per_token(part, length, vocab_size) for part in (train, val))
@@ -111,7 +115,7 @@ def _windows(tokens: np.ndarray, length: int) -> np.ndarray:
 
 
 def _places(windows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of a token and a window that has it early, each once, sorted."""
+    """Return all pairs of a token and a window with this token in its first half, sorted, each once."""
     early = windows[:, : length // 2].astype(np.int64)
     pairs = np.unique(early * len(windows) + np.arange(len(windows))[:, None])
     return np.divmod(pairs, max(len(windows), 1))

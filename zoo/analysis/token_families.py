@@ -1,7 +1,7 @@
-"""What tokens say of themselves: their kind, families with a known order, and pairs in one relation.
+"""Properties of tokens that follow from their texts: their kind, families with a known order, and related pairs.
 
-Tokens are the texts that a tokenizer decodes them to: a leading space belongs to the token, and "##" marks a WordPiece
-that continues a word.
+A token is represented by the text to which the tokenizer decodes it. A leading space belongs to the token, and "##"
+marks a WordPiece token that continues a word.
 """
 
 import string
@@ -44,30 +44,30 @@ LINEAR = {
     "Greek letters": "alpha beta gamma delta epsilon zeta eta theta",
     "Roman numerals": "i ii iii iv v vi vii viii ix x",
 }
-LONG = 24  # members, above which a run of them is enough
-LEAST_RUN = 12
+LONG = 24  # members; of a longer family, a run of its members is enough
+LEAST_RUN = 12  # members of such a run, at least
 
 Order = Literal["cyclic", "linear"]
 
 
 class Ordered(NamedTuple):
-    """Words of a known order."""
+    """Words in a known order."""
 
     order: Order
     members: list[str]
 
 
 class Family(NamedTuple):
-    """Tokens of a known order."""
+    """Tokens in a known order."""
 
     name: str
     order: Order
-    members: list[str]  # as they are spelled in the list, in order
-    rows: list[list[int]]  # for every form that all members have, their token ids in order
+    members: list[str]  # words as in the list of families, in order
+    rows: list[list[int]]  # token ids in order, for every form that all members have
 
 
 class Relation(NamedTuple):
-    """Pairs of tokens that differ by the same thing."""
+    """Pairs of tokens that differ by the same change, such as a final -s."""
 
     name: str
     example: str
@@ -75,10 +75,11 @@ class Relation(NamedTuple):
 
 
 def kind(token: str) -> str:
-    """One of `KINDS`; "word" and "continuation" are of lower-case letters, with and without a word's start.
+    """Return the kind of a token, one of `KINDS`.
 
-    Whether a token without a leading space starts a word depends on the tokenizer: it does where others are marked with
-    "##"; where spaces belong to tokens it continues one.
+    "word" and "continuation" are tokens of lower-case letters that start or continue a word. A token without a leading
+    space counts as a continuation here. With a tokenizer that marks continuations with "##" it starts a word; `kinds`
+    takes this into account.
     """
     token = BYTE.sub(REPLACED, token)
     text = token.removeprefix(CONTINUES).strip()
@@ -100,17 +101,17 @@ def kind(token: str) -> str:
 
 
 def kinds(tokens: Sequence[str]) -> list[str]:
-    """The kind of every token (V), see `kind`."""
+    """Return the kind of every token (V), see `kind`."""
     marked = sum(t.startswith(CONTINUES) for t in tokens) > sum(t.startswith(" ") for t in tokens)
     found = [kind(token) for token in tokens]
-    if marked:  # spaces belong to no token, and what has no mark starts a word
+    if marked:  # tokens have no spaces, and a token without "##" starts a word
         swap = {"continuation": "word"}
         found = [k if t.startswith(CONTINUES) else swap.get(k, k) for k, t in zip(found, tokens, strict=True)]
     return found
 
 
 def known_families() -> dict[str, Ordered]:
-    """The families of `CYCLIC` and `LINEAR`, by their names."""
+    """Return the families of `CYCLIC` and `LINEAR` by name."""
     cyclic = {name: Ordered("cyclic", text.split()) for name, text in CYCLIC.items()}
     return cyclic | {name: Ordered("linear", text.split()) for name, text in LINEAR.items()}
 
@@ -118,15 +119,16 @@ def known_families() -> dict[str, Ordered]:
 def families(
     tokens: Sequence[str], usable: Sequence[bool] | None = None, known: Mapping[str, Ordered] | None = None
 ) -> list[Family]:
-    """Families in every form that all their members have: with a leading space, a capital, in capitals, ...
+    """Return the families whose members are all tokens, in every form that all members have.
 
-    Of a family with more than 24 members, such as years, the longest run of members that some form has is taken, if it
-    is of 12 or more, in every form that has all of it.
+    Forms are: with a leading space, with a capital, in upper case, ... A family of more than 24 members, such as years,
+    may be incomplete. It is then represented by the longest run of members that any form has, if this has at least 12
+    members.
 
     Args:
         tokens: Text of every token, (V).
-        usable: Which may be members, (V); all by default.
-        known: The families that are looked for; `known_families` by default.
+        usable: Which tokens may be members, (V); by default all.
+        known: Families to search for; by default `known_families`.
     """
     ids = _ids(tokens, usable)
     found = []
@@ -150,7 +152,7 @@ def families(
 
 
 def _longest_run(form: Sequence[int | None]) -> tuple[int, int]:
-    """Start and end of the longest stretch without None."""
+    """Return start and end of the longest run without None."""
     best, start = (0, 0), 0
     for place, value in enumerate([*form, None]):
         if value is None:
@@ -161,7 +163,7 @@ def _longest_run(form: Sequence[int | None]) -> tuple[int, int]:
 
 
 def relations(tokens: Sequence[str], usable: Sequence[bool] | None = None, least: int = 40) -> list[Relation]:
-    """Relations that at least so many pairs of tokens stand in; other arguments as in `families`."""
+    """Return the relations with at least `least` pairs of tokens; for the other arguments see `families`."""
     ids = _ids(tokens, usable)
     found = []
     for name, change in RELATIONS.items():
@@ -177,7 +179,7 @@ def _ids(tokens: Sequence[str], usable: Sequence[bool] | None) -> dict[str, int]
 
 
 def _word(change: Callable[[str], str]) -> Callable[[str], str | None]:
-    """A change of tokens that are words of at least three lower-case letters, their start left as it is."""
+    """Apply a change to the text of words of at least three lower-case letters; a leading space stays."""
 
     def changed(token: str) -> str | None:
         text = token.strip()

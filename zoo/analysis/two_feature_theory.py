@@ -1,18 +1,20 @@
-"""Two sparse features in one dimension: the exact expected loss of a toy model of superposition, and its minimum."""
+"""Exact expected loss of a toy model of superposition with two sparse features in one dimension, and its minimum."""
 
 import numpy as np
 
-STARTS = [(1.0, -1.0), (1.0, -0.5), (0.5, -1.0), (1.0, 1.0), (1.0, 0.02), (0.02, 1.0)]  # of the descents: w1, w2
-NODES = 0.5 + np.array([-1, 1]) / 12**0.5  # Gauss-Legendre on [0, 1]: exact for cubic polynomials with two nodes
+STARTS = [(1.0, -1.0), (1.0, -0.5), (0.5, -1.0), (1.0, 1.0), (1.0, 0.02), (0.02, 1.0)]  # (w1, w2) of the starts
+NODES = 0.5 + np.array([-1, 1]) / 12**0.5  # two Gauss-Legendre nodes on [0, 1]: exact for cubic polynomials
 
 
 def expected_loss(theta: np.ndarray, p: np.ndarray, importance: np.ndarray) -> np.ndarray:
-    """Expected loss of y = ReLU(w (w·x) + b), each of two features being on with probability p and uniform in [0, 1].
+    """Return the expected loss of y = ReLU(w (w·x) + b) with two features.
+
+    Each feature is on with probability p, and is then uniform in [0, 1].
 
     Args:
         theta: Weights and biases (w1, w2, b1, b2), (..., 4) float64.
         p: Density, (...).
-        importance: That of the second feature; the first one's is 1, (...).
+        importance: Importance of the second feature, (...); that of the first feature is 1.
 
     Returns:
         E[(y1 - x1)² + importance (y2 - x2)²], exact up to rounding, (...).
@@ -22,18 +24,18 @@ def expected_loss(theta: np.ndarray, p: np.ndarray, importance: np.ndarray) -> n
 
 
 def minimum(p: np.ndarray, importance: np.ndarray, steps: int = 120) -> tuple[np.ndarray, np.ndarray]:
-    """Least expected loss over weights and biases: the best of descents from candidates of every kind.
+    """Minimise the expected loss over weights and biases, by descents from several starts.
 
-    The candidates are either feature alone, and both with equal or opposite signs; `STARTS` has their weights. Descent
-    is that of Levenberg and Marquardt, for all points and candidates at once.
+    The starts in `STARTS` have either feature alone, or both with equal or opposite signs. The method is that of
+    Levenberg and Marquardt, for all points and starts at once.
 
     Args:
         p: Densities, (N,).
         importance: Importances of the second feature, (N,).
-        steps: Steps of the descent.
+        steps: Number of steps of every descent.
 
     Returns:
-        The best (w1, w2, b1, b2), (N, 4), with w1 >= 0, and its loss, (N,).
+        The best (w1, w2, b1, b2), (N, 4), with w1 >= 0, and their losses, (N,).
     """
     n, k = len(p), len(STARTS)
     p, importance = (np.repeat(v, k).astype(float) for v in (p, importance))
@@ -58,9 +60,10 @@ def minimum(p: np.ndarray, importance: np.ndarray, steps: int = 120) -> tuple[np
 
 
 def _residuals(theta: np.ndarray, p: np.ndarray, importance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Errors (..., Q) whose squares sum to the expected loss, and their derivatives by theta (..., Q, 4).
+    """Return errors (..., Q) whose squares sum to the expected loss, and their derivatives by theta (..., Q, 4).
 
-    Every error is that of one output at one node of the quadrature, times the root of the node's weight and importance.
+    Every error belongs to one output at one node of the quadrature. Its factor is the square root of the node's weight
+    times the output's importance.
     """
     errors, slopes = [], []
     for own, other in ((0, 1), (1, 0)):
@@ -78,10 +81,11 @@ def _residuals(theta: np.ndarray, p: np.ndarray, importance: np.ndarray) -> tupl
 
 
 def _nodes(theta: np.ndarray, own: int, other: int, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quadrature for output `own`: values of its feature and of the other, (2, ..., Q), and weights (..., Q).
+    """Return a quadrature for output `own`: values of its feature and of the other, (2, ..., Q), and weights (..., Q).
 
-    The squared error is a quadratic polynomial on either side of the line where the ReLU switches, and nodes are put on
-    each side: of [0, 1] where one feature is on; of the unit square, cut into strips where the line leaves it, else.
+    The squared error is a quadratic polynomial on either side of the line on which the ReLU switches, so both sides get
+    nodes of their own. With one feature on, the domain is [0, 1]. With both on, it is the unit square, which is first
+    cut into strips where the line leaves it.
     """
     b, square = theta[..., 2 + own], theta[..., own] ** 2
     product = theta[..., own] * theta[..., other]
@@ -109,7 +113,7 @@ def _nodes(theta: np.ndarray, own: int, other: int, p: np.ndarray) -> tuple[np.n
 
 
 def _pieces(cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1], cut in pieces at (..., c) ascending points, (..., 2 c + 2) each."""
+    """Return nodes and weights on [0, 1], cut into pieces at (..., c) ascending points, (..., 2 c + 2) each."""
     ends = np.concatenate([np.zeros_like(cuts[..., :1]), cuts, np.ones_like(cuts[..., :1])], -1)
     lengths = np.diff(ends)[..., None]
     nodes = ends[..., :-1, None] + lengths * NODES
@@ -118,5 +122,5 @@ def _pieces(cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _root(constant: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Where constant + slope x changes sign, or the end of [0, 1] that is nearer to it."""
+    """Return the root of constant + slope x, clipped to [0, 1]; 0 if the slope is 0."""
     return np.clip(np.divide(-constant, slope, out=np.zeros_like(slope), where=slope != 0), 0, 1)

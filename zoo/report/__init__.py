@@ -1,4 +1,4 @@
-"""A report: one HTML page, its JSON and its pictures."""
+"""Reports: their contents, and functions that write them as an HTML page, JSON, CSV tables and figures."""
 
 from zoo.report.chart import Chart, Series, Style
 from zoo.report.document import Report, Section, Verdict

@@ -1,4 +1,4 @@
-"""What a picture shows, apart from what draws it: a page that answers the mouse, or a file."""
+"""Contents of a chart, for both ways to draw it: interactive on the HTML page, and as a PNG file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +11,19 @@ Style = Literal["line", "dashed", "dotted", "points", "bars"]
 
 @dataclass(frozen=True)
 class Series:
-    """Points (n) that belong together.
+    """A series of n points in a chart.
 
     Args:
-        name: In the legend; series of one name share its entry and its colour, wherever in a report they are.
-        x: Positions; of bars also their names.
+        name: Name in the legend. Series of the same name share a legend entry, and have the same colour in all charts
+            of a report.
+        x: Positions on the horizontal axis: numbers, or names of categories.
         y: Values; NaN or None leaves a gap.
-        style: Lines have a small mark at every point.
+        style: How the points are drawn. Lines have a small mark at every point.
         low: Lower ends of intervals, drawn as a band around lines and as whiskers on points and bars.
-        high: Upper ends.
-        labels: A text for every point, shown when it is pointed at.
-        written: Whether labels are also written beside their points.
-        color: Name of the series whose colour it takes, its own by default.
+        high: Upper ends of intervals.
+        labels: A text for every point, shown when the mouse is over the point.
+        written: Whether labels are also written next to their points.
+        color: Name of the series whose colour is used; by default the series' own name.
     """
 
     name: str
@@ -44,14 +45,14 @@ class Series:
         style: Style = "line",
         **options: Any,
     ) -> "Series":
-        """Estimates with their intervals.
+        """Return a series of estimates with their intervals.
 
         Args:
-            name: See above, as for `x`, `style` and the options.
-            x: Positions.
-            estimates: One at every position.
-            style: How they are drawn.
-            options: Other fields.
+            name: Name in the legend.
+            x: Positions on the horizontal axis.
+            estimates: One estimate at every position.
+            style: How the points are drawn.
+            options: Further fields of the series.
         """
         y, low, high = ([getattr(one, end) for one in estimates] for end in ("mean", "low", "high"))
         return cls(name, list(x), y, style, low, high, **options)
@@ -59,18 +60,19 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """One pair of axes.
+    """A chart with one pair of axes.
 
     Args:
-        name: Of the file; unique in a report.
-        title: What is seen, in a few words.
-        series: What is drawn, from back to front.
-        x_label: Of the horizontal axis, with units.
-        y_label: Of the vertical axis, with units.
+        name: Name of the PNG file without its ending; unique in a report.
+        title: Title, in a few words.
+        series: Series of points, drawn in this order, so that the last is in front.
+        x_label: Label of the horizontal axis, with units.
+        y_label: Label of the vertical axis, with units.
         log_x: Whether the horizontal axis is logarithmic.
-        log_y: Whether the vertical axis is.
-        map: Whether the axes have no meaning but distances, in which case they are alike and have no ticks.
-        caption: What to see in it, beneath.
+        log_y: Whether the vertical axis is logarithmic.
+        map: Whether only the distances between points have a meaning, as on a UMAP. Both axes then have the same scale
+            and no ticks.
+        caption: Text below the chart that explains it.
     """
 
     name: str

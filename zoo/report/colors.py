@@ -1,12 +1,12 @@
-"""One colour for a name, everywhere in a report."""
+"""Assigns a colour to every name of a series, the same in all charts of a report."""
 
 from collections import Counter, defaultdict
 
 from zoo.report.chart import Series
 from zoo.report.document import Report
 
-# Okabe and Ito's colours without black and with a darker yellow, then darker ones of Paul Tol's muted scheme:
-# neighbours in the list differ for colour-blind eyes, and all of them are seen on white.
+# Colours of Okabe and Ito without black and with a darker yellow, then darker colours of Paul Tol's muted scheme.
+# Neighbours in the list differ for colour-blind readers, and all colours are visible on white.
 PALETTE = (
     "#0072b2",
     "#d55e00",
@@ -24,17 +24,18 @@ PALETTE = (
 
 
 def color_name(series: Series) -> str:
-    """The name under which a series' colour is looked up."""
+    """Return the name that determines a series' colour."""
     return series.name if series.color is None else series.color
 
 
 def colors(report: Report) -> dict[str, str]:
-    """A colour for every name.
+    """Return a colour for every name of a series.
 
-    As long as there are enough, no two names have the same; after that no two names of one chart, if possible.
+    If there are enough colours, all names have different ones. If not, the names in one chart have different colours if
+    possible.
 
     Returns:
-        Names and colours, `#rrggbb`.
+        Colours, `#rrggbb`, by name.
     """
     charts = [[color_name(s) for s in chart.series] for section in report.sections for chart in section.charts]
     beside = defaultdict(set)

@@ -1,4 +1,4 @@
-"""What a report says, apart from how it looks."""
+"""Contents of a report, without its layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from zoo.report.table import Table
 
 @dataclass(frozen=True)
 class Section:
-    """One experiment.
+    """The part of a report on one experiment.
 
     Args:
-        id: Its name in the report, such as that of the study it comes from; an anchor on the page.
-        title: The question it asks.
-        finding: Its answer in a sentence or two, numbers and intervals included; or why it was not tested.
-        tested: Whether it was.
-        tables: Tables, and texts in Markdown between them.
-        charts: Pictures that the page draws.
-        pictures: Files (PNG) of pictures with several panels.
-        null_models: What it was compared with, in a sentence or two.
-        not_shown: What does not follow from it.
-        command: What makes it again; by default the runner says so.
+        id: Name of the experiment in the report, such as the name of its study; also its anchor on the page.
+        title: Question that the experiment answers.
+        finding: Answer in one or two sentences, with numbers and intervals; or the reason why it was not tested.
+        tested: Whether the question was tested.
+        tables: Tables, and Markdown texts between them.
+        charts: Charts, which are interactive on the page.
+        pictures: PNG files of figures with several panels.
+        null_models: Null models and baselines of the experiment, in one or two sentences.
+        not_shown: Conclusions that do not follow from the experiment.
+        command: Command that repeats the experiment; by default the runner fills it in.
         numbers: All results, plain JSON.
     """
 
@@ -45,10 +45,10 @@ class Verdict:
     """The answer to a report's question.
 
     Args:
-        headline: In one sentence.
-        certainty: How sure it is, and on what that rests.
-        evidence: Markdown table of what it was decided on.
-        numbers: The same, plain JSON.
+        headline: The answer in one sentence.
+        certainty: How certain the answer is, and why.
+        evidence: Markdown table of the results on which the answer is based.
+        numbers: These results as plain JSON.
     """
 
     headline: str
@@ -59,17 +59,19 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """An answer, and the experiments behind it.
+    """An answer, and the experiments on which it is based.
+
+    The runner fills in `study` and all later fields.
 
     Args:
-        subject: What was asked, such as the name of an embedding and its size.
+        subject: What was studied, such as the name of an embedding and its size.
         verdict: The answer.
         sections: The experiments, in order.
-        study: Name of the study, as on the command line. This and what follows is added by whatever runs the study.
+        study: Name of the study on the command line.
         title: The question.
-        command: What makes the whole again.
-        settings: Of the study, plain JSON.
-        costs: What it took.
+        command: Command that repeats the whole study.
+        settings: Settings of the study, plain JSON.
+        costs: Times that the tasks took.
     """
 
     subject: str

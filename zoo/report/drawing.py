@@ -1,4 +1,4 @@
-"""A chart as a picture file would show it."""
+"""Draws a chart with matplotlib, for PNG files."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -19,20 +19,20 @@ from zoo.report.labels import label, lines
 from zoo.report.points import Points, categories, points, ranges, sides
 
 WIDTH, HEIGHT, DPI = 6.4, 4.4, 150
-FEW_DECADES = 1000  # times as high as low
+FEW_DECADES = 1000  # ratio of the ends of a logarithmic axis, below which numbers are written in full
 DASHES: dict[str, Any] = {"line": "-", "dashed": "--", "dotted": ":"}
 ALIGN = ({-1: "right", 0: "center", 1: "left"}, {-1: "top", 0: "center", 1: "bottom"})
 
 
 def draw(chart: Chart, colors: Mapping[str, str]) -> Figure:
-    """The chart, 6.4 inches wide and 4.4 high, higher only for a long legend.
+    """Draw a chart, 6.4 inches wide and 4.4 inches high; it is higher if the legend is long.
 
     Args:
-        chart: What is drawn.
-        colors: Of every name.
+        chart: The chart.
+        colors: Colour of every name.
 
     Raises:
-        ZooError: If a series' parts differ in length.
+        ZooError: If the fields of a series have different lengths.
     """
     drawn, names = points(chart), categories(chart)
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
@@ -110,7 +110,7 @@ def _axes(axes: Axes, chart: Chart, drawn: Sequence[Points], names: Sequence[str
 
 
 def _plain_ticks(axis: Axis) -> None:
-    """Numbers in full on a logarithmic axis over few decades: 0.1, 0.2, 0.5, 1, ..."""
+    """Write numbers in full on a logarithmic axis over few decades: 0.1, 0.2, 0.5, 1, ..."""
     low, high = axis.get_view_interval()
     if low > 0 and high / low < FEW_DECADES:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low > 10 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
@@ -138,7 +138,7 @@ def _legend(figure: Figure, chart: Chart, colors: Mapping[str, str]) -> None:
     made = figure.legend(
         handles, ["-"] * len(names), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
     )
-    for text, name in zip(made.get_texts(), names, strict=True):  # set later: matplotlib drops names with a `_` first
+    for text, name in zip(made.get_texts(), names, strict=True):  # matplotlib would drop names like "_a" above
         text.set_parse_math(False)
         text.set_text(_seen(label(name)))
 
@@ -152,7 +152,7 @@ def _lines(text: str, width: int) -> str:
 
 
 def _seen(text: str) -> str:
-    """The text with a box for every character that the font does not have."""
+    """Replace every character that the font does not have by a box."""
     return "".join(c if c == "\n" or ord(c) in _glyphs() else "\N{WHITE SQUARE}" for c in text)
 
 

@@ -1,4 +1,4 @@
-"""Texts from anywhere, tokens above all, as something that can be seen and written."""
+"""Functions that make any text, such as a token, readable in labels, titles and tables."""
 
 import textwrap
 
@@ -6,17 +6,17 @@ LONGEST = 80
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""The text with characters that have no shape (controls, lone surrogates, marks of direction) as `\n` or `\x00`.
+    r"""Replace invisible characters (controls, lone surrogates, marks of direction) by escapes such as `\n` or `\x00`.
 
     Args:
         text: Any text.
-        keep: Such characters that stay.
+        keep: Invisible characters that are not replaced.
     """
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def label(text: str) -> str:
-    """A text that is seen as a label: on one line, not too long, blanks in quotes."""
+    """Return a text as a label: on one line, at most 80 characters long, and in quotes if it is blank."""
     seen = visible(text)
     if not seen.strip():
         return f"'{seen}'"
@@ -24,10 +24,10 @@ def label(text: str) -> str:
 
 
 def lines(text: str, width: int) -> list[str]:
-    """A title in lines of at most so many characters, if its words allow it."""
+    """Break a title into lines of at most `width` characters; longer words are not broken."""
     return textwrap.wrap(visible(text, "\n"), width, break_long_words=False)
 
 
 def number(value: float) -> str:
-    """A number for readers: whole ones in full, others to four digits."""
+    """Return a number as text: whole numbers in full, others with four significant digits."""
     return f"{int(value):,}" if value == int(value) and abs(value) < 1e12 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs no other file and no network."""
+"""Writes a report as one HTML page that requires no other file and no network."""
 
 import base64
 import html as markup
@@ -21,21 +21,21 @@ from zoo.report.versions import versions
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-# The browser itself refuses to load anything from elsewhere.
+# With this policy, the browser loads nothing from other places.
 POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-WIDE = 8  # more series than that in half the page's width are not told apart
+WIDE = 8  # a chart with more series takes the full width of the page, so that they can be distinguished
 DASHES = {"line": "", "dashed": "5 3", "dotted": "1.5 3"}
 
 
 def html(report: Report, out: Path) -> str:
-    """The page.
+    """Return the HTML page of a report.
 
     Args:
-        report: What it says.
-        out: Folder in which pictures are looked for, before the current one.
+        report: The report.
+        out: Folder in which pictures are searched first; then in the current folder.
 
     Raises:
-        ZooError: If a picture is not there, or the parts of a chart's series differ in length.
+        ZooError: If a picture does not exist, or the fields of a chart's series have different lengths.
     """
     from plotly.offline import get_plotlyjs
 
@@ -68,7 +68,7 @@ def _own(name: str) -> str:
 
 
 def _markdown() -> "MarkdownIt":
-    """Markdown without HTML and without anything that leads elsewhere: tokens look like links by chance."""
+    """Return a Markdown parser without HTML, links and images, because tokens may look like these by chance."""
     from markdown_it import MarkdownIt
 
     found = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -76,7 +76,7 @@ def _markdown() -> "MarkdownIt":
 
 
 def _block(text: "MarkdownIt", source: str) -> str:
-    """Markdown as paragraphs and tables, which scroll sideways in a box of their own."""
+    """Render Markdown as HTML paragraphs and tables; every table is in a box that scrolls sideways."""
     made: str = text.render(visible(source, "\n\t"))
     box = '<div class="box" role="region" aria-label="Table" tabindex="0"><table>'
     return made.replace("<table>", box).replace("</table>", "</table></div>")
@@ -103,7 +103,7 @@ def _overview(text: "MarkdownIt", sections: Sequence[Section]) -> str:
             f'<li><a href="#{_anchor(section)}"><span class="id">{_shown(section.id)}</span> {_shown(section.title)}'
             f"</a><div>{mark}{_inline(text, section.finding)}</div></li>"
         )
-    return f'<nav><h2>The experiments</h2><ul class="overview">{"".join(rows)}</ul></nav>' if rows else ""
+    return f'<nav><h2>Experiments</h2><ul class="overview">{"".join(rows)}</ul></nav>' if rows else ""
 
 
 def _section(text: "MarkdownIt", section: Section, shades: Mapping[str, str], out: Path) -> str:
@@ -115,9 +115,12 @@ def _section(text: "MarkdownIt", section: Section, shades: Mapping[str, str], ou
         parts.append(f'<div class="charts">{charts}</div>' if charts else "")
         parts += [_picture(section, picture, out) for picture in section.pictures]
         parts += [_block(text, table if isinstance(table, str) else table.markdown()) for table in section.tables]
-        for title, content in (("Compared with", section.null_models), ("What it does not show", section.not_shown)):
+        for title, content in (
+            ("Null models and baselines", section.null_models),
+            ("What this experiment does not show", section.not_shown),
+        ):
             parts.append(f"<h3>{title}</h3>{_block(text, content)}" if content else "")
-        parts.append(f"<h3>To make it again</h3>{_pre(section.command)}" if section.command else "")
+        parts.append(f"<h3>Command that repeats this experiment</h3>{_pre(section.command)}" if section.command else "")
     return "".join([*parts, "</section>"])
 
 
@@ -136,7 +139,7 @@ def _chart(chart: Chart, shades: Mapping[str, str]) -> str:
     )
     kind = " ".join(["chart", *(["wide"] if len(names) > WIDE else []), *(["map"] if chart.map else [])])
     content = json.dumps(figure(chart, shades), allow_nan=False, separators=(",", ":"))
-    for sign in "<>&":  # no label can end the script
+    for sign in "<>&":  # so that no label can end the script element
         content = content.replace(sign, f"\\u{ord(sign):04x}")
     return (
         f'<figure class="{kind}" id="chart-{_shown(chart.name)}"><h3>{_shown(chart.title)}</h3>'
@@ -156,15 +159,15 @@ def _swatch(series: Series, color: str) -> str:
 
 
 def find_picture(picture: Path, out: Path) -> Path:
-    """Where the file of a picture is: in the report's folder, or as its path says.
+    """Return the path of a picture: relative to the report's folder, or else as given.
 
     Raises:
-        ZooError: If it is in neither place.
+        ZooError: If neither file exists.
     """
     for path in (out / picture, picture):
         if path.is_file():
             return path
-    raise ZooError(f"there is no picture {picture}")
+    raise ZooError(f"the report's picture {picture} does not exist")
 
 
 def _picture(section: Section, picture: Path, out: Path) -> str:
@@ -177,8 +180,9 @@ def _end(text: "MarkdownIt", report: Report) -> str:
     told = "".join(f"<dt>{_shown(name)}</dt><dd>{_shown(version)}</dd>" for name, version in versions().items())
     settings = json.dumps(plain(report.settings), indent=1, ensure_ascii=False, allow_nan=False)
     return (
-        '<section class="end"><h2>How this was made</h2>'
+        '<section class="end"><h2>How this report was made</h2>'
         + (_block(text, report.costs.markdown()) if report.costs else "")
         + (f"<h3>Settings</h3>{_pre(settings)}" if report.settings else "")
-        + f"<h3>Versions</h3><dl>{told}</dl><h3>To make all of it again</h3>{_pre(report.command)}</section>"
+        + f"<h3>Versions</h3><dl>{told}</dl>"
+        f"<h3>Command that repeats the whole study</h3>{_pre(report.command)}</section>"
     )

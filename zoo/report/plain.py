@@ -1,4 +1,4 @@
-"""Any result as strict JSON."""
+"""Converts results to values that strict JSON can represent."""
 
 import dataclasses
 import math
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold of a value: NaN and infinities as null, arrays (of any library) as lists, keys as text.
+    """Convert a value to plain JSON: NaN and infinities to null, arrays of any library to lists, keys to texts.
 
     Raises:
-        TypeError: For something that is no data.
+        TypeError: For an object that cannot be represented.
     """
     if value is None or isinstance(value, bool | str):
         return str(value) if isinstance(value, str) else value

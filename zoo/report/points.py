@@ -1,4 +1,4 @@
-"""Where things lie in a chart: the same for the page and for the file."""
+"""Positions of points, bars, labels and axes in a chart, shared by the HTML page and the PNG files."""
 
 import itertools
 import math
@@ -10,21 +10,22 @@ from zoo.errors import ZooError
 from zoo.report.chart import Chart, Series
 from zoo.report.labels import label
 
-BARS_SHARE = 0.8  # of the distance between two names on the axis
-POINTS_SHARE = 0.5
+BARS_SHARE = 0.8  # of the distance between two names on the axis, for all bars of a name
+POINTS_SHARE = 0.5  # of the same distance, for all points of a name
 
 
 @dataclass(frozen=True)
 class Points:
-    """A series (n) in the units of the axes; what cannot be drawn there is None.
+    """A series of n points in the units of the axes; values that cannot be drawn are None.
 
     Args:
-        series: Where they come from.
-        x: Positions (n); names are 0, 1, ... in the order of `categories`, bars and points beside each other.
+        series: The series of the chart.
+        x: Positions (n). Names have the positions 0, 1, ... in the order of `categories`; bars and points of several
+            series are shifted so that they stand side by side.
         y: Values (n).
-        low: Lower ends (n), or none at all.
-        high: Upper ends (n), or none at all.
-        width: Of a bar.
+        low: Lower ends of intervals (n), or empty.
+        high: Upper ends of intervals (n), or empty.
+        width: Width of a bar.
     """
 
     series: Series
@@ -35,7 +36,7 @@ class Points:
     width: float = BARS_SHARE
 
     def runs(self) -> list[list[int]]:
-        """Indexes of the points in which the band does not break, run by run."""
+        """Return the runs of points with complete intervals, as indices: each is an unbroken piece of the band."""
         found: list[list[int]] = [[]]
         for index, ends in enumerate(zip(self.x, self.low, self.high, strict=True)):
             if None in ends:
@@ -45,27 +46,27 @@ class Points:
         return [run for run in found if run]
 
     def whiskers(self) -> list[tuple[float, float, float]]:
-        """Position, lower and upper end of every interval that is whole."""
+        """Return position, lower and upper end of every complete interval."""
         ends = zip(self.x, self.low, self.high, strict=True)
         return [(x, low, high) for x, low, high in ends if x is not None and low is not None and high is not None]
 
 
 def categories(chart: Chart) -> list[str]:
-    """Names on the horizontal axis, in the order they come in; none if it has numbers."""
+    """Return the names on the horizontal axis, in order of appearance; empty if the axis has numbers."""
     return list(dict.fromkeys(str(x) for series in chart.series for x in series.x if isinstance(x, str)))
 
 
 def points(chart: Chart) -> list[Points]:
-    """Every series of a chart.
+    """Return every series of a chart in the units of the axes.
 
     Raises:
-        ZooError: If a series' parts differ in length, or names and numbers share the horizontal axis.
+        ZooError: If the fields of a series have different lengths, or the horizontal axis has both names and numbers.
     """
     for series in chart.series:
         _check(chart, series)
     names = {name: float(index) for index, name in enumerate(categories(chart))}
     if names and any(not isinstance(x, str) for series in chart.series for x in series.x):
-        raise ZooError(f"chart {chart.name}: its x are names and numbers at once")
+        raise ZooError(f"chart {chart.name}: x has both names and numbers; it must have only one of them")
     floor = _smallest(v for s in chart.series for v in (*s.y, *_list(s.low), *_list(s.high))) if chart.log_y else None
     step = 1.0 if names else _step(chart)
     found = []
@@ -83,7 +84,7 @@ def points(chart: Chart) -> list[Points]:
 
 
 def ranges(chart: Chart, drawn: Sequence[Points]) -> tuple[list[float], list[float]]:
-    """Ends of the axes of a map (each 2), with room for the labels that are written beside the outermost points."""
+    """Return the ends of both axes of a map (2 each), with room for the labels next to the outermost points."""
     labels = [series.labels for series in chart.series if series.written and series.labels is not None]
     written = [len(label(text)) for texts in labels for text in texts]
     beside, above = (min(0.1 + 0.018 * max(written), 0.5), 0.12) if written else (0.05, 0.05)
@@ -93,9 +94,10 @@ def ranges(chart: Chart, drawn: Sequence[Points]) -> tuple[list[float], list[flo
 
 
 def sides(chart: Chart, one: Points, drawn: Sequence[Points]) -> list[tuple[int, int]]:
-    """On which side of its point (n) a label is written: -1, 0, 1 for left to right and for bottom to top.
+    """Return the side of every point (n) on which its label is written: -1, 0, 1 for left to right and bottom to top.
 
-    Above it, but in a map away from the middle, for labels of a circle would cover it otherwise.
+    Labels are written above their points. On a map they are written away from the centre, because the labels of points
+    on a circle would otherwise cover the circle.
     """
     if not chart.map:
         return [(0, 1)] * len(one.x)
@@ -120,9 +122,9 @@ def _check(chart: Chart, series: Series) -> None:
     sizes = {name: len(part) for name, part in parts.items() if part is not None}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{size} {name}" for name, size in sizes.items())
-        raise ZooError(f"chart {chart.name}: series {series.name!r} has {told}")
+        raise ZooError(f"chart {chart.name}: the fields of series {series.name!r} differ in length: {told}")
     if (series.low is None) != (series.high is None):
-        raise ZooError(f"chart {chart.name}: series {series.name!r} has one end of its intervals only")
+        raise ZooError(f"chart {chart.name}: series {series.name!r} has only one of low and high")
 
 
 def _list(values: Sequence[float] | None) -> Sequence[float]:
@@ -139,7 +141,7 @@ def _smallest(values: Iterable[Any]) -> float | None:
 
 
 def _ends(values: Sequence[float] | None, y: Sequence[float | None], floor: float | None) -> list[float | None]:
-    """Ends of the intervals of the points that are drawn, none of them below a logarithmic axis."""
+    """Return the ends of the intervals of all drawn points, raised to the start of a logarithmic axis if below it."""
     found = []
     for value, point in zip(_numbers(_list(values), False), y, strict=False):
         lifted = value if value is None or floor is None else max(value, floor)
@@ -153,7 +155,7 @@ def _step(chart: Chart) -> float:
 
 
 def _slot(chart: Chart, series: Series, step: float, named: bool) -> tuple[float, float]:
-    """How far from its x a series stands, and how wide its bars are."""
+    """Return the shift of a series from its x, and the width of its bars."""
     if series.style != "bars" and not (series.style == "points" and named):
         return 0.0, BARS_SHARE
     beside = list(dict.fromkeys(s.name for s in chart.series if s.style == series.style))

@@ -1,4 +1,4 @@
-"""Tables of numbers, texts and estimates: as Markdown, CSV and JSON."""
+"""Tables of numbers, texts and estimates, which can be written as Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -14,13 +14,14 @@ Cell = str | int | float | Estimate | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under named columns.
+    """A table with named columns.
 
     Args:
-        columns: Their names.
-        rows: Of as many cells each. Floats and estimates are shown to `digits`; None and NaN as "-".
+        columns: Names of the columns.
+        rows: Rows, with one cell per column. In Markdown, floats and estimates have `digits` digits after the point,
+            and None and NaN are "-".
         digits: Digits after the point.
-        note: Markdown beneath it: what the columns mean.
+        note: Markdown text below the table that explains the columns.
     """
 
     columns: Sequence[str]
@@ -29,13 +30,13 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        """The table, and its note, in Markdown."""
+        """Return the table and its note as Markdown."""
         lines = [_line(self.columns), "|---" * len(self.columns) + "|"]
         lines += [_line([self._shown(cell) for cell in row]) for row in self.rows]
         return "\n".join(lines) + (f"\n\n{self.note}" if self.note else "")
 
     def csv(self) -> str:
-        """The cells in full; an estimate takes three columns: it, and the ends of its interval."""
+        """Return the table as CSV with all digits. An estimate has three columns: its value, low and high."""
         wide = [any(isinstance(row[i], Estimate) for row in self.rows) for i in range(len(self.columns))]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""A chart as the plain JSON that plotly.js draws."""
+"""Converts a chart to the plain JSON that plotly.js draws."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,17 @@ POSITIONS = ({-1: "bottom", 0: "middle", 1: "top"}, {-1: "left", 0: "center", 1:
 
 
 def figure(chart: Chart, colors: Mapping[str, str]) -> dict[str, Any]:
-    """What `Plotly.newPlot` takes.
+    """Return the arguments of `Plotly.newPlot` for a chart.
 
     Args:
-        chart: What is drawn.
-        colors: Of every name.
+        chart: The chart.
+        colors: Colour of every name.
 
     Returns:
-        `data`, a list of traces whose `legendgroup` is the place of their name in `legend(chart)`, and `layout`.
+        `data`, a list of traces whose `legendgroup` is the index of their name in `legend(chart)`, and `layout`.
 
     Raises:
-        ZooError: If a series' parts differ in length.
+        ZooError: If the fields of a series have different lengths.
     """
     drawn = points(chart)
     names, groups = categories(chart), legend(chart)
@@ -39,12 +39,12 @@ def figure(chart: Chart, colors: Mapping[str, str]) -> dict[str, Any]:
 
 
 def legend(chart: Chart) -> list[str]:
-    """Names of the series, each once."""
+    """Return the names of the series, each once."""
     return list(dict.fromkeys(series.name for series in chart.series))
 
 
 def escaped(text: str) -> str:
-    """A label as plotly shows it letter by letter, for it reads tags and entities."""
+    """Return a label with escaped HTML, because plotly interprets tags and entities."""
     return html.escape(label(text), quote=False)
 
 
@@ -53,7 +53,7 @@ def _trace(chart: Chart, one: Points, drawn: Sequence[Points], color: str, names
     trace: dict[str, Any] = {"type": "scatter", "x": one.x, "y": one.y, "hoverinfo": "text", "showlegend": False}
     trace["hovertext"] = [_hover(chart, one, index, names) for index in range(len(one.x))]
     if chart.map and series.labels is None and any(other.labels is not None for other in chart.series):
-        trace["hoverinfo"] = "skip"  # a line through the tokens would answer in their place
+        trace["hoverinfo"] = "skip"  # otherwise the line's text would appear instead of the tokens'
     written = series.written and series.labels is not None
     if series.written and series.labels is not None:
         trace["text"] = [escaped(text) for text in series.labels]
@@ -79,7 +79,7 @@ def _size(many: int, style: str) -> float:
 
 
 def _intervals(one: Points, color: str, behind: bool) -> list[dict[str, Any]]:
-    """The band of a line, behind it, or whiskers, before their bars."""
+    """Return traces of the intervals: a band behind a line, whiskers behind points or in front of bars."""
     style = one.series.style
     if not one.low or behind == (style == "bars"):
         return []

@@ -1,4 +1,4 @@
-"""The files of a report: a page, its data as JSON, and its charts as pictures."""
+"""Writes the files of a report (HTML page, JSON, tables, figures) and reads its JSON."""
 
 import json
 import re
@@ -15,21 +15,21 @@ from zoo.report.table import Table
 from zoo.report.versions import versions
 
 SCHEMA = "superposition-zoo/report"
-SCHEMA_VERSION = 2  # of version 1 the tables of a section and the costs were one text in Markdown
+SCHEMA_VERSION = 2  # in version 1, the tables of a section and the costs were Markdown texts
 
 
 def write(report: Report, out: Path) -> None:
     """Write `report.html`, `report.json`, `table.md`, pictures in `figures/`, and tables as CSV in `tables/`.
 
-    Every file is written whole or not at all.
+    Every file is written completely or not at all.
 
     Args:
-        report: What it says.
-        out: A folder; it is made, and files of an older report in it are replaced.
+        report: The report.
+        out: Folder, created if necessary; files of an older report in it are replaced.
 
     Raises:
-        ZooError: If two sections or figures have one name, a picture is not there, or the parts of a chart's series
-            differ in length.
+        ZooError: If two sections or figures have the same name, a picture does not exist, or the fields of a chart's
+            series have different lengths.
     """
     from zoo.report.drawing import draw
 
@@ -60,13 +60,13 @@ def write(report: Report, out: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a `report.json`.
+    """Read a `report.json`.
 
     Args:
-        path: The file, or the folder it is in.
+        path: The file, or its folder.
 
     Raises:
-        ZooError: If it is not there, damaged, not a report, or of a newer version than this one reads.
+        ZooError: If the file does not exist, is damaged, is not a report, or is too new for this version of the zoo.
     """
     file = path / "report.json" if path.is_dir() else path
     try:
@@ -74,14 +74,14 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ZooError(f"{file} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise ZooError(f"{file} is damaged: it is not JSON") from None
+        raise ZooError(f"{file} is damaged: it is not valid JSON") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise ZooError(f"{file} is not a report of the zoo")
+        raise ZooError(f"{file} is not a report of superposition-zoo")
     version = content.get("schema_version")
     if type(version) is not int or version < 1:
         raise ZooError(f"{file} is damaged: its schema_version is {version!r}")
     if version > SCHEMA_VERSION:
-        raise ZooError(f"{file} has schema_version {version}, and this zoo reads {SCHEMA_VERSION}; update the zoo")
+        raise ZooError(f"{file} has schema_version {version}, but this zoo reads up to {SCHEMA_VERSION}; update it")
     if not isinstance(content.get("verdict"), dict) or not isinstance(content.get("sections"), list):
         raise ZooError(f"{file} is damaged: it has no verdict or no sections")
     return content
@@ -91,13 +91,13 @@ def _check(report: Report) -> None:
     charts = [chart.name for section in report.sections for chart in section.charts]
     for name in charts:
         if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-            raise ZooError(f"chart {name!r}: a name is of letters, digits, _, - and .")
+            raise ZooError(f"chart {name!r}: a name may only have letters, digits, _, - and .")
     files = [f"{name}.png" for name in charts]
     files += [picture.name for section in report.sections for picture in section.pictures]
     for kind, names in (("sections", [section.id for section in report.sections]), ("figures", files)):
         twice = [name for name, times in Counter(names).items() if times > 1]
         if twice:
-            raise ZooError(f"two {kind} of a report have the name {twice[0]}")
+            raise ZooError(f"two {kind} of a report have the same name {twice[0]}")
 
 
 def _content(report: Report) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _section(section: Section) -> dict[str, Any]:
 
 
 def _tables(report: Report) -> str:
-    """All tables in Markdown, under the questions that they answer."""
+    """Return all tables as Markdown, each under the question that it answers."""
     parts = [f"# {report.title}\n\n{report.verdict.headline}"]
     parts += [report.verdict.evidence] if report.verdict.evidence else []
     for section in report.sections:

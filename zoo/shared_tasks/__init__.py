@@ -1,1 +1,1 @@
-"""Tasks that several studies need."""
+"""Tasks that several studies use."""

@@ -1,4 +1,4 @@
-"""Dictionaries of an embedding's rows and of null models, as tasks; and their errors at one L0."""
+"""Tasks that learn dictionaries of an embedding's rows and of null models, and functions that compare the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from zoo.study import Result, Results, Task, Work
 
 @dataclass(frozen=True)
 class LearnDictionaries(Task):
-    """The dictionaries of one matrix along the penalties.
+    """Learn dictionaries of one matrix at descending penalties.
 
     Args:
-        rows: Of the embedding.
+        rows: Rows of the embedding.
         matrix: The embedding or one of its null models, see `zoo.matrices.MATRICES`.
-        seed: Of the held-out rows and the first atoms.
-        draw: Of the null model.
-        n_atoms: Of every dictionary.
-        penalties: Descending.
-        dictionary_steps: Codings of all rows at every penalty.
-        frequency_power: Rows have weight p^power of their token's frequency p.
-        at_l0: Atoms a row at which matrices are compared.
-        gauged: Held-out rows whose gauge norm is found.
-        sparsity: Atoms in a planted row.
-        noise: Share of the planted rows' variance.
-        only_if_aside: Do nothing unless rows that look untrained were set aside, and are kept here.
+        seed: Seed of the held-out rows and the initial atoms.
+        draw: Seed of the null model.
+        n_atoms: Number of atoms of every dictionary.
+        penalties: Penalties, descending.
+        dictionary_steps: Steps at every penalty; each step codes all training rows.
+        frequency_power: Rows are weighted by p^frequency_power, with their token's frequency p.
+        at_l0: Number of atoms per row (L0) at which matrices are compared.
+        gauged: Number of held-out rows whose gauge norm is computed.
+        sparsity: Number of atoms in a planted row.
+        noise: Share of the planted rows' variance that is noise.
+        only_if_aside: Whether to return an empty result if no rows look untrained.
     """
 
     rows: Rows
@@ -46,12 +46,12 @@ class LearnDictionaries(Task):
     only_if_aside: bool = False
 
     def needs(self) -> Sequence[Task]:
-        """The rows, and how many were set aside."""
+        """The rows and, with `only_if_aside`, the task that finds untrained rows."""
         aside = self.rows.untrained if self.only_if_aside else None
         return [self.rows, aside] if aside else [self.rows]
 
     def do(self, work: Work) -> Result:
-        """A line per penalty, and the `atoms` at the penalties that were asked for, random rows last (P + 1, K, D)."""
+        """Return a line per penalty, and the `atoms` at all penalties with random rows last, (P + 1, K, D)."""
         from zoo.analysis.baselines import refuse_trivial_dictionary
         from zoo.analysis.dictionaries import learn
 
@@ -64,12 +64,12 @@ class LearnDictionaries(Task):
         return {"lines": learned.lines, "atoms": learned.atoms, "effective_rows": data.effective_rows}
 
     def seconds(self) -> float:
-        """As `benchmarks.embedding_study_cost` measured it."""
+        """Return the time that `benchmarks.embedding_study_cost` measured."""
         V, _ = self.rows.source.shape(self.rows.step)
         return 3 + 6e-8 * V * self.n_atoms * self.dictionary_steps * len(self.penalties)
 
     def data(self, rows: Result) -> Any:
-        """The datamodule of the matrix."""
+        """Return the datamodule of the matrix."""
         return datamodule(
             rows,
             self.matrix,
@@ -85,7 +85,7 @@ class LearnDictionaries(Task):
 
 @dataclass(frozen=True)
 class UnlearnedDictionaries(Task):
-    """Errors with atoms that were not learned: random directions, random tokens, the most frequent tokens."""
+    """Compute errors with atoms that were not learned: random directions, random tokens, the most frequent tokens."""
 
     rows: Rows
     matrix: str
@@ -99,11 +99,11 @@ class UnlearnedDictionaries(Task):
         return [self.rows]
 
     def seconds(self) -> float:
-        """A guess."""
+        """Return a guess."""
         return 2.0
 
     def do(self, work: Work) -> Result:
-        """A line per kind of atoms and L0."""
+        """Return a line for every kind of atoms and every L0."""
         from zoo.analysis.dictionaries import unlearned
 
         settings: dict[str, Any] = {"batch_size": None, "frequency_power": self.frequency_power, "seed": self.seed}
@@ -112,16 +112,16 @@ class UnlearnedDictionaries(Task):
 
 
 def pursued_error(result: Result) -> float:
-    """The least held-out FVU, over penalties, of learned atoms with codes by matching pursuit.
+    """Return the smallest held-out FVU over penalties of learned atoms, with codes by matching pursuit.
 
     Args:
-        result: Of `LearnDictionaries`.
+        result: Result of `LearnDictionaries`.
     """
     return min(float(line["fvu_pursued"]) for line in result["lines"])
 
 
 def at_l0(points: np.ndarray, l0: float) -> float:
-    """The error of a curve (n, 2) at an L0, linear in log L0 between points; NaN outside of them."""
+    """Return the error at an L0 on a curve of (L0, error), (n, 2): linear in log L0 between points, NaN outside."""
     points = points[points[:, 0] > 0]
     if not len(points):
         return float("nan")
@@ -130,7 +130,7 @@ def at_l0(points: np.ndarray, l0: float) -> float:
 
 
 def likeness(a: Results, one: LearnDictionaries, other: LearnDictionaries) -> list[float]:
-    """Mean best absolute cosine between two seeds' atoms at every penalty, and between their random rows, last."""
+    """Return the mean of the largest |cosine| between two seeds' atoms, at every penalty and last for random rows."""
     import torch
 
     from zoo.metrics import mean_max_cosine

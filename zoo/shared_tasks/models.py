@@ -1,4 +1,4 @@
-"""Models as tasks, so that they reach workers which have no file of them."""
+"""Tasks that read a model, so that workers without access to its file receive the weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,30 +11,30 @@ from zoo.study import Result, Task, Work
 
 @dataclass(frozen=True)
 class Weights(Task):
-    """The weights of a network, and what `build` needs beside them."""
+    """Read the weights of a network, with its class and arguments for `build`."""
 
     source: Source
     step: int | None = None
     here = True
 
     def named_by(self) -> dict[str, Any]:
-        """The weights, whatever holds them."""
+        """Return a hash of the weights; it does not depend on the file that contains them."""
         return {"weights": self.source.weights_fingerprint(self.step)}
 
     def do(self, work: Work) -> Result:
-        """The network's class and arguments, and its tensors."""
+        """Return the network's class, its arguments and its tensors."""
         net = self.source.load(self.step)
         tensors = {f"weights.{name}": value.numpy() for name, value in net.state_dict().items()}
         assert all(isinstance(value, np.ndarray) for value in tensors.values())
         return {"class": type(net).__name__, "init_args": net.config, **tensors}
 
     def seconds(self) -> float:
-        """To import, and to read a small network."""
+        """Return the time to import, and to read a small network."""
         return 5.0
 
 
 def build(weights: Result) -> Any:
-    """The network, an nn.Module in eval mode without gradients.
+    """Return the network, an nn.Module in eval mode without gradients.
 
     Args:
         weights: Result of `Weights`.

@@ -1,4 +1,7 @@
-"""How studies of one embedding learn dictionaries: all in the same way, so that they share them."""
+"""Base class of studies that learn dictionaries of one embedding.
+
+All these studies use the same settings, so they share the results.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ from zoo.shared_tasks.rows import Rows, StudyOfRows, refuse_trivial
 from zoo.study import AtLeastTwo
 
 PENALTIES = (0.3, 0.2, 0.14, 0.1)
-DICTIONARY_STEPS = 10  # codings of all rows at every penalty
+DICTIONARY_STEPS = 10  # at every penalty; each step codes all training rows
 LEAST_ATOMS = 8
 
 
@@ -20,9 +23,9 @@ class StudyOfDictionaries(StudyOfRows):
     """A study that learns dictionaries of one embedding's rows.
 
     Args:
-        n_atoms: Atoms of a dictionary; by default 4 per dimension, and at most half as many as rows.
-        frequency_power: Rows have weight p^power of their token's frequency p.
-        seeds: Dictionaries per matrix.
+        n_atoms: Number of atoms of a dictionary; by default 4 per dimension, but at most half the number of rows.
+        frequency_power: Rows are weighted by p^frequency_power, with their token's frequency p.
+        seeds: Number of seeds, that is, of dictionaries per matrix.
     """
 
     n_atoms: PositiveInt | None = None
@@ -31,10 +34,10 @@ class StudyOfDictionaries(StudyOfRows):
 
     @property
     def atoms(self) -> int:
-        """Atoms of a dictionary.
+        """Number of atoms of a dictionary.
 
         Raises:
-            ZooError: If there are too many for the rows.
+            ZooError: If there are too many atoms for the rows.
         """
         n = default_atoms(self.n_atoms, *self.shape)
         refuse_trivial("n_atoms", n, self.shape[0])
@@ -42,7 +45,7 @@ class StudyOfDictionaries(StudyOfRows):
 
     @property
     def at_l0(self) -> int:
-        """Atoms a row at which errors are compared."""
+        """Number of atoms per row (L0) at which errors are compared."""
         return compared_at(self.shape[1])
 
     def learn(
@@ -57,7 +60,7 @@ class StudyOfDictionaries(StudyOfRows):
         frequency_power: float | None = None,
         only_if_aside: bool = False,
     ) -> list[LearnDictionaries]:
-        """Tasks that learn dictionaries of a matrix, one for every seed."""
+        """Return tasks that learn dictionaries of a matrix, one for every seed."""
         D = self.shape[1]
         return [
             LearnDictionaries(
@@ -80,15 +83,15 @@ class StudyOfDictionaries(StudyOfRows):
 
 
 def default_atoms(n_atoms: int | None, V: int, D: int) -> int:
-    """Atoms of a dictionary of V rows in D dimensions."""
+    """Return the number of atoms of a dictionary of V rows in D dimensions."""
     return n_atoms or min(4 * D, V // 2)
 
 
 def compared_at(D: int) -> int:
-    """Atoms a row at which errors are compared in D dimensions."""
+    """Return the number of atoms per row (L0) at which errors are compared in D dimensions."""
     return max(2, min(16, D // 8))
 
 
 def rows_gauged(D: int) -> int:
-    """Held-out rows whose gauge norm is found, the costliest number of all where dimensions are many."""
+    """Return the number of held-out rows whose gauge norm is computed; fewer in many dimensions, where this is slow."""
     return 50 if D <= 128 else 4

@@ -1,4 +1,4 @@
-"""The rows that studies of an embedding look at, as tasks."""
+"""Tasks that select the rows of an embedding for a study, and base classes and functions for such studies."""
 
 import hashlib
 import json
@@ -29,15 +29,15 @@ LEAST_ROWS, LEAST_DIMENSIONS = 40, 4
 
 @dataclass(frozen=True)
 class UntrainedRows(Task):
-    """Which rows look untrained in any of several runs, at one step, and what is known of their tokens."""
+    """Find the rows that look untrained in any of several runs at one step, and read the tokens of all rows."""
 
     sources: tuple[Source, ...]
     step: int | None
-    tokens: str | None = None  # file with the tokens' texts, see `read_tokens`
+    tokens: str | None = None  # file with the texts of the tokens, see `read_tokens`
     here = True
 
     def named_by(self) -> dict[str, Any]:
-        """The rows of all runs, and the tokens."""
+        """Return hashes of the rows of all runs, of the file of tokens, and of the tokenizer."""
         file = None if self.tokens is None else hashlib.sha256(_bytes(self.tokens)).hexdigest()
         tokenizer = None if self.tokens else self._tokenizer()
         told = hashlib.sha256(tokenizer.encode()).hexdigest() if tokenizer else None
@@ -45,15 +45,15 @@ class UntrainedRows(Task):
         return {"rows": rows, "tokens": file, "tokenizer": told}
 
     def seconds(self) -> float:
-        """A guess: neighbours are looked for among all rows."""
+        """Return a guess; most of the time is a search for the neighbours of all rows."""
         V, D = self.sources[0].shape(self.step)
         return 1 + 2.5e-10 * V * V * D * len(self.sources)
 
     def do(self, work: Work) -> Result:
-        """The reason why every row is set aside (V,) or KEPT, tokens, counts (V,), and the evidence.
+        """Return for every row why it is excluded, or KEPT, (V,); tokens; counts (V,); and the evidence.
 
         Raises:
-            ZooError: If runs have different shapes, or there are not as many tokens as rows.
+            ZooError: If runs have different shapes, or the numbers of tokens and rows do not fit.
         """
         import torch
 
@@ -64,17 +64,17 @@ class UntrainedRows(Task):
         tokens = read_tokens(self.tokens) if self.tokens else first.token_strings(self.step)
         n_tokens = V if tokens is None else len(tokens)
         if n_tokens > V or (self.tokens and n_tokens < V):
-            raise ZooError(f"there are {n_tokens} tokens and {V} rows; give --tokens with one token per row")
+            raise ZooError(f"there are {n_tokens} tokens for {V} rows; give a --tokens file with one token per row")
         if tokens is not None:
             tokens = tokens + [f"row {i}" for i in range(n_tokens, V)]  # rows that belong to no token
         counts = first.row_counts(self.step, V)
         for source, W in zip(self.sources, matrices, strict=True):
             if W.shape != (V, D):
-                raise ZooError(f"{source.name} has {list(W.shape)} rows, and {first.name} has {[V, D]}")
+                raise ZooError(f"{source.name} has {list(W.shape)} rows and dimensions, but {first.name} has {[V, D]}")
         no_text = self._without_text()
         found = [untrained_rows(W, counts, tokens, no_text) for W in matrices]
         reasons = torch.stack([torch.where(f.untrained, f.reason, len(REASONS)) for f in found]).amin(0)
-        reasons = torch.where(reasons == len(REASONS), KEPT, reasons)  # the first that holds in any run
+        reasons = torch.where(reasons == len(REASONS), KEPT, reasons)  # the first reason that applies in any run
         reasons[n_tokens:] = NEVER_OCCURS
         named = tokens or [f"row {i}" for i in range(V)]
         return {
@@ -96,14 +96,14 @@ class UntrainedRows(Task):
         }
 
     def _tokenizer(self) -> str | None:
-        """The tokenizer that came with the first run, if there is one that can be had."""
+        """Return the tokenizer of the first run; None if it has none or the hub cannot be reached."""
         try:
             return self.sources[0].tokenizer_json(self.step)
         except ZooError:  # a hub that cannot be reached
             return None
 
     def _without_text(self) -> "torch.Tensor | None":
-        """Which tokens no text has, (n_tokens,) bool, if there is a tokenizer to ask."""
+        """Return which tokens occur in no tokenized text, (n_tokens,) bool; None without a tokenizer."""
         import torch
         from tokenizers import Tokenizer
 
@@ -112,20 +112,20 @@ class UntrainedRows(Task):
         text = _bytes(self.tokens).decode("utf-8-sig") if self.tokens else self._tokenizer()
         try:
             return torch.tensor(without_text(Tokenizer.from_str(text)), dtype=torch.bool) if text else None
-        except Exception:  # a list of tokens
+        except Exception:  # the file is a list of tokens, not a tokenizer
             return None
 
 
 @dataclass(frozen=True)
 class Rows(Task):
-    """Rows of an embedding, with their tokens and counts.
+    """Read rows of an embedding, with their tokens and counts.
 
     Args:
         source: The embedding.
-        step: Of training.
-        untrained: Which rows look untrained; None where nothing is set aside.
-        keep: Whether these stay.
-        at_most: Rows, chosen at random; None for all. Their tokens are then left out.
+        step: Training step.
+        untrained: Task that finds the rows that look untrained; None if no rows are excluded.
+        keep: Whether to keep the rows that look untrained.
+        at_most: Number of rows, chosen at random, without their tokens; None for all rows with their tokens.
     """
 
     source: Source
@@ -136,23 +136,23 @@ class Rows(Task):
     here = True
 
     def named_by(self) -> dict[str, Any]:
-        """The embedding, and which of its rows."""
+        """Return a hash of the embedding, and the settings that select its rows."""
         rows = {"rows": self.source.fingerprint(self.step), "untrained": self.untrained}
         return rows | {"keep": self.keep, "at_most": self.at_most}
 
     def needs(self) -> Sequence[Task]:
-        """Which rows look untrained, if some are set aside."""
+        """The task that finds the rows that look untrained, if there is one."""
         return [self.untrained] if self.untrained else []
 
     def seconds(self) -> float:
-        """A guess."""
+        """Return a guess."""
         return 1.0
 
     def do(self, work: Work) -> Result:
-        """`W_E` (V, D), `tokens` and `counts` (V,).
+        """Return `W_E` (V, D), `tokens` and `counts` (V,).
 
         Raises:
-            ZooError: If there are too few rows.
+            ZooError: If there are too few rows or dimensions.
         """
         from zoo.untrained_rows import KEPT
 
@@ -169,7 +169,7 @@ class Rows(Task):
             aside = "" if kept.all() else untrained
             raise ZooError(
                 f"{self.source.name} has {int(kept.sum())} rows in {W.shape[1]} dimensions{aside}; at least "
-                f"{LEAST_ROWS} in {LEAST_DIMENSIONS} are needed"
+                f"{LEAST_ROWS} rows in {LEAST_DIMENSIONS} dimensions are required"
             )
         W = W[kept]
         if self.at_most is not None:
@@ -185,11 +185,11 @@ class StudyOfRows(Study):
     """A study of one embedding's rows.
 
     Args:
-        source: The embedding: what `zoo.embedding` takes.
-        step: Of pretraining, for a source that holds several; by default the last.
-        keep_untrained: Whether rows that look untrained stay.
-        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are left out.
-        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
+        source: The embedding: a source that `zoo.embedding` accepts.
+        step: Step of pretraining, for a source with several; by default the last.
+        keep_untrained: Whether to keep rows that look untrained; by default they are excluded.
+        other_runs: Other runs of the same pretraining; rows that look untrained in any of them are excluded.
+        tokens: File with the rows' tokens, for a source without tokens: .txt with a token per line, or .json.
     """
 
     source: str = "gpt2-mini.learned"
@@ -201,17 +201,17 @@ class StudyOfRows(Study):
 
     @property
     def untrained(self) -> UntrainedRows:
-        """Which rows look untrained."""
+        """The task that finds the rows that look untrained."""
         return UntrainedRows(tuple(opened(n) for n in (self.source, *self.other_runs)), self.step, self.tokens)
 
     @property
     def rows(self) -> Rows:
-        """The rows that are studied."""
+        """The task that reads the rows to study."""
         return Rows(opened(self.source), self.step, self.untrained, self.keep_untrained)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows V, untrained ones included, and dimensions D."""
+        """Number of rows V, including untrained rows, and number of dimensions D."""
         return opened(self.source).shape(self.step)
 
 
@@ -224,16 +224,16 @@ def datamodule(
     noise: float = 0.0,
     **settings: Any,
 ) -> "EmbeddingRowsDataModule":
-    """A datamodule of rows, or of a null model in their place.
+    """Return a datamodule of rows, or of a null model of these rows.
 
     Args:
         rows: Result of `Rows`.
-        matrix: Of `zoo.matrices.MATRICES`.
-        n_atoms: Of the dictionary that is to be learned, see `zoo.matrices.null_model`.
-        draw: Of the null model.
-        sparsity: Atoms in every planted row.
-        noise: Share of the planted rows' variance.
-        settings: Further ones of `EmbeddingRowsDataModule`.
+        matrix: One of `zoo.matrices.MATRICES`.
+        n_atoms: Number of atoms of the dictionary to be learned, see `zoo.matrices.null_model`.
+        draw: Seed of the null model.
+        sparsity: Number of atoms in every planted row.
+        noise: Share of the planted rows' variance that is noise.
+        settings: Further settings of `EmbeddingRowsDataModule`.
     """
     from zoo.datamodules import EmbeddingRowsDataModule
 
@@ -250,7 +250,7 @@ def datamodule(
 
 
 def opened(name: str) -> Source:
-    """A source, of which what is read is remembered for all tasks that name it, as long as its file does not change."""
+    """Open a source, and cache it for all tasks that name it, as long as its file does not change."""
     path = Source.open(name).path
     return _opened(name, path.stat().st_mtime_ns if path and path.is_file() else None)
 
@@ -261,20 +261,20 @@ def _opened(name: str, changed: int | None) -> Source:
 
 
 def refuse_trivial(name: str, n: int, V: int) -> None:
-    """Refuse as many atoms as there are rows to learn from, of V rows.
+    """Raise an error if there are as many atoms n as training rows, which are nine tenths of V rows.
 
     Raises:
-        ZooError: If there are; `name` is that of the setting.
+        ZooError: If n is at least 0.9 V. The message contains `name`, the name of the setting.
     """
     if n >= 0.9 * V:
         raise ZooError(
-            f"{name} is {n}, for {V} rows of which a tenth is held out; a dictionary of all rows has FVU 0 at L0 1, so "
-            "use fewer atoms"
+            f"{name} is {n}, but a tenth of the {V} rows is held out, and a dictionary with an atom for every training "
+            "row has FVU 0 at L0 1; use fewer atoms"
         )
 
 
 def read_tokens(file: str) -> list[str]:
-    """Tokens of a vocabulary: a tokenizer.json, a JSON list, a JSON object from tokens to ids, or lines of text.
+    """Read a vocabulary from a tokenizer.json, a JSON list, a JSON object from tokens to ids, or lines of text.
 
     Raises:
         ZooError: If the file cannot be read as one of these.
@@ -295,9 +295,9 @@ def read_tokens(file: str) -> list[str]:
         try:
             return decoded_tokens(Tokenizer.from_str(text))
         except Exception as error:
-            raise ZooError(f"--tokens {file} is no tokenizer: {error}") from None
+            raise ZooError(f"--tokens {file} is not a valid tokenizer: {error}") from None
     if not isinstance(content, list) or not all(isinstance(token, str) for token in content):
-        raise ZooError(f"--tokens {file} is no list of texts")
+        raise ZooError(f"--tokens {file} is not a list of texts")
     return [" " + token[1:] if token[:1] in WORD_STARTS else token for token in content]
 
 
@@ -311,7 +311,10 @@ def _bytes(file: str) -> bytes:
 def _aucs(
     distance: "torch.Tensor", counts: "torch.Tensor | None", tokens: list[str] | None, no_text: "torch.Tensor | None"
 ) -> dict[str, list[float]]:
-    """How well nearness to the cluster tells rows that must be untrained: area under the curve, and their number."""
+    """Return how well a small distance to the cluster predicts rows that are untrained for certain.
+
+    For every kind of such rows: the area under the ROC curve, and the number of rows.
+    """
     import torch
 
     from zoo.untrained_rows import area_under_curve, reserved_names

@@ -1,4 +1,4 @@
-"""The search for circles, binding and neighbours of one kind, in an embedding and in null models, as tasks."""
+"""Tasks that search an embedding and its null models for circles, binding, and neighbours of the same kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from zoo.shared_tasks.rows import Rows, StudyOfRows
 from zoo.study import Result, Results, Task, Work
 
 ALPHA = 0.05  # chance of any false finding among all tests of one matrix
-DRAWS_WITH_RINGS = 5  # of the null model, in which rings of unknown order are looked for too
+DRAWS_WITH_RINGS = 5  # of the null model that are also searched for rings of unknown order
 
 Families = tuple[tuple[str, str, tuple[str, ...]], ...]  # name, order, members
 
 
 @dataclass(frozen=True)
 class SearchStructure(Task):
-    """Look for all kinds of structure in the rows, or in a draw of the null model made of them.
+    """Search for all kinds of structure in rows, or in a draw of their covariance-matched null model.
 
     Args:
         rows: The rows.
-        null: Number of the draw; None for the rows themselves.
-        families: That are looked for.
-        only_if_aside: Do nothing unless rows that look untrained were set aside, and are kept here.
+        null: Seed of the draw; None for the rows themselves.
+        families: Families to search for.
+        only_if_aside: Whether to return an empty result if no rows look untrained.
     """
 
     rows: Rows
@@ -36,17 +36,17 @@ class SearchStructure(Task):
     only_if_aside: bool = False
 
     def needs(self) -> Sequence[Task]:
-        """The rows, and how many were set aside."""
+        """The rows and, with `only_if_aside`, the task that finds untrained rows."""
         aside = self.rows.untrained if self.only_if_aside else None
         return [self.rows, aside] if aside else [self.rows]
 
     def seconds(self) -> float:
-        """As `benchmarks.embedding_study_cost` measured it."""
+        """Return the time that `benchmarks.embedding_study_cost` measured."""
         V, D = self.rows.source.shape(self.rows.step)
         return 2 + 2.5e-10 * V * V * D
 
     def do(self, work: Work) -> Result:
-        """Circles, rings, relations and agreement of neighbours."""
+        """Return circles, rings, relations and agreement of neighbours."""
         import torch
 
         from zoo.analysis.structure import neighbours_of, rings, structure
@@ -69,18 +69,18 @@ class SearchStructure(Task):
 
 
 def known_families(file: str | None) -> Families:
-    """The families that are looked for, see `read_families`."""
+    """Return the families to search for, see `read_families`."""
     return tuple((name, of.order, tuple(of.members)) for name, of in read_families(file).items())
 
 
 @dataclass(frozen=True)
 class StudyOfStructure(StudyOfRows):
-    """A study that tells a part of the search in one embedding and in draws of its null model.
+    """A study that reports a part of the search in one embedding and in draws of its null model.
 
     Args:
-        families: File with families of tokens in a known order, beside the zoo's: YAML or JSON. The tests of all
-            families share the correction for their number.
-        null_draws: Draws of the covariance-matched null model that are searched in the same way.
+        families: YAML or JSON file with further families of tokens in a known order. The p-values of all tests are
+            corrected for the number of tests, which grows with the number of families.
+        null_draws: Number of draws of the covariance-matched null model that are searched in the same way.
     """
 
     families: str | None = None
@@ -88,16 +88,16 @@ class StudyOfStructure(StudyOfRows):
 
     @cached_property
     def _searches(self) -> list[SearchStructure]:
-        """Of the rows, and of draws of the null model."""
+        """Searches of the rows, and of draws of the null model."""
         known = known_families(self.families)
         return [SearchStructure(self.rows, draw, known) for draw in (None, *range(self.null_draws))]
 
     def search(self) -> list[SearchStructure]:
-        """The tasks."""
+        """Return the tasks of the search."""
         return self._searches
 
     def searched(self, results: Results) -> dict[str, Any]:
-        """What was found in the rows and in the draws, all tests, findings, and the tokens of the rows."""
+        """Return the results for the rows and for the draws, all tests, the findings, and the rows' tokens."""
         from zoo.analysis.structure import false_findings, findings, tests
 
         found, *null = [results[task] for task in self._searches]
@@ -113,21 +113,21 @@ class StudyOfStructure(StudyOfRows):
 
 
 def told_of_tests(searched: dict[str, Any]) -> str:
-    """What the tests of all kinds of structure share."""
+    """Return sentences about the tests of all kinds of structure: their correction, and findings in null models."""
     from zoo.analysis.structure import false_rate
 
     return (
-        f"All tests of rows (neighbours of one kind, binding, circles) share a chance of {ALPHA:g} of any false "
-        "finding (Holm). The whole search was also made in draws of the covariance-matched null model with the tokens' "
-        f"names kept: {false_rate(searched['false_findings'])}."
+        f"The chance of any false finding in all tests of rows (neighbours of one kind, binding, circles) together is "
+        f"at most {ALPHA:g} (Holm's correction). The same search was also made in draws of the covariance-matched null "
+        f"model, whose rows keep the names of their tokens: {false_rate(searched['false_findings'])}."
     )
 
 
 def one_test(searched: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
-    """One test."""
+    """Return the test of one kind and name."""
     return next(t for t in searched["tests"] if (t["kind"], t["name"]) == (kind, name))
 
 
 def findings_of(searched: dict[str, Any], kind: str) -> list[str]:
-    """Names of what was found of a kind."""
+    """Return the names of the findings of one kind."""
     return [line["name"] for line in searched["findings"] if line["kind"] == kind]
