@@ -1,4 +1,4 @@
-"""Where batches come from."""
+"""Datamodules, which make batches, and the corpora, tokenizers, null models and distributions that they take."""
 
 from zoo.active_inputs import ActiveInputs, BernoulliActive, FixedActive
 from zoo.datamodules.activations import ActivationsDataModule

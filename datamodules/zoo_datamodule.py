@@ -1,4 +1,4 @@
-"""What every datamodule of the zoo shares."""
+"""Base class of all datamodules of the zoo."""
 
 from typing import Literal
 
@@ -6,9 +6,9 @@ import lightning as L
 
 
 class ZooDataModule(L.LightningDataModule):
-    """A datamodule that says what its batches hold.
+    """Datamodule with an attribute `batches`, which names the content of its batches.
 
-    Its text is its name; Lightning's would make all loaders in order to describe them.
+    `str` returns only the class name, because Lightning's description would create all loaders.
     """
 
     batches: Literal["tokens", "vectors", "feature vectors", "feature contexts"]
