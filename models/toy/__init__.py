@@ -1,4 +1,4 @@
-"""Small networks whose right answers are known: superposition, and computation in superposition."""
+"""Small networks with known correct outputs: superposition, and computation in superposition."""
 
 from typing import TYPE_CHECKING
 
