@@ -1,4 +1,4 @@
-"""Measures that several rooms of the zoo share."""
+"""Metrics of reconstruction, sparsity, dictionaries, language-model loss, Boolean gates and the geometry of rows."""
 
 from zoo.metrics.case_errors import CASES, CaseErrors
 from zoo.metrics.dictionaries import (
