@@ -52,7 +52,7 @@ def clock(device: str) -> float:
 
 
 class RandomText(L.LightningDataModule):
-    """Random tokens, of which low ids are more frequent than high ids, and enough that an epoch does not end."""
+    """Random tokens: low ids are more frequent than high ids, and the first epoch lasts for the whole run."""
 
     def __init__(self, args: argparse.Namespace, total_steps: int) -> None:
         super().__init__()

@@ -4,7 +4,7 @@
     python -m benchmarks.gpu --only gpt2 drift --budget 200
 
 It takes less than six minutes on one H100 or H200, without downloads. Libraries that are not installed are skipped, and
-the table says so; to install them: `pip install sae-lens eai-sparsify`. If a section fails, the table shows its error,
+the output says so; to install them: `pip install sae-lens eai-sparsify`. If a section fails, the table shows its error,
 and the other sections run. On a CPU, or with --tiny, all sizes are the smallest; this only tests that everything runs.
 """
 

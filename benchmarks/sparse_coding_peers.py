@@ -57,7 +57,7 @@ def zoo(problem: Problem) -> Callable[[], Any]:
 
 
 def spams_lars(problem: Problem, dtype: torch.dtype, cholesky: bool) -> Callable[[], Any]:
-    """SPAMS: `lasso`, least angle regression (LARS), given Gram matrix and correlations, which makes it faster."""
+    """Return SPAMS's `lasso`: least angle regression (LARS), given Gram matrix and correlations, which is faster."""
     import spams
 
     x, D = (matrix.to(dtype) for matrix in (problem.X, problem.D))
@@ -72,7 +72,7 @@ def spams_lars(problem: Problem, dtype: torch.dtype, cholesky: bool) -> Callable
 
 
 def spams_cd(problem: Problem, dtype: torch.dtype, tol: float) -> Callable[[], Any]:
-    """SPAMS: `cd`, coordinate descent, which computes its Gram matrix itself."""
+    """Return SPAMS's `cd`: coordinate descent, which computes its Gram matrix itself."""
     import spams
 
     x, D = (np.asfortranarray(matrix.to(dtype).numpy().T) for matrix in (problem.X, problem.D))
@@ -82,7 +82,7 @@ def spams_cd(problem: Problem, dtype: torch.dtype, tol: float) -> Callable[[], A
 
 
 def sklearn_lasso(problem: Problem, dtype: torch.dtype, tol: float, threads: int | None = None) -> Callable[[], Any]:
-    """scikit-learn: `Lasso(precompute=Gram)` of all rows at once, or of parts of them in threads."""
+    """Return scikit-learn's `Lasso(precompute=Gram)` for all rows at once or, with `threads`, for parts of them."""
     from sklearn.linear_model import Lasso
 
     x, D = problem.X.to(dtype), problem.D.to(dtype)
@@ -109,7 +109,7 @@ def sklearn_lasso(problem: Problem, dtype: torch.dtype, tol: float, threads: int
 
 
 def sklearn_lars(problem: Problem, dtype: torch.dtype) -> Callable[[], Any]:
-    """scikit-learn: `sparse_encode(algorithm="lasso_lars")`, given the Gram matrix."""
+    """Return scikit-learn's `sparse_encode(algorithm="lasso_lars")`, given the Gram matrix."""
     from sklearn.decomposition import sparse_encode
 
     x, D = problem.X.to(dtype).numpy(), problem.D.to(dtype).numpy()

@@ -34,13 +34,13 @@ EVALUATION_TOKENS = 2048  # tokens per evaluation batch on one rank; the logits 
 class ActivationsDataModule(ZooDataModule):
     """Activations of a GPT-2 on a corpus: its residual stream at one layer.
 
-    Activations are computed on the training device during training. At a time, the model reads
-    batch_size / positions_per_context contexts. Their positions, in random order, are used for several batches. A batch
-    depends only on (seed, step, rank). Resuming is therefore exact, and the global batches do not depend on the number
-    of ranks, up to rounding.
+    Activations are computed on the training device during training. The model reads batch_size / positions_per_context
+    contexts at a time. Their positions are shuffled and used for several batches. A batch depends only on (seed, step,
+    rank). Resuming is therefore exact, and the global batches do not depend on the number of ranks, up to rounding.
 
     Args:
-        model: The GPT-2: a zoo name, folder, Lightning .ckpt, or hf:org/repo[/folder][@revision].
+        model: The GPT-2: name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, or
+            hf:org/repo[/folder][@revision].
         layer: Layer before which the residual stream is read, counted from 0. The number of layers means after the last
             layer.
         step: Training step of the model, for a source that holds several. By default the last.
@@ -102,8 +102,8 @@ class ActivationsDataModule(ZooDataModule):
             )
         if not 0 <= skip_positions <= sequence_length - positions_per_context:
             raise ZooError(
-                f"skip_positions is {skip_positions}; it must not be negative, and it must leave, of sequence_length "
-                f"{sequence_length}, at least positions_per_context, {positions_per_context}"
+                f"skip_positions is {skip_positions}; it must be at least 0 and at most sequence_length - "
+                f"positions_per_context, {sequence_length} - {positions_per_context}"
             )
         self.source, self.layer, self.batch_size, self.seed = model, layer, batch_size, seed
         self.positions_per_context, self.skip_positions = positions_per_context, skip_positions

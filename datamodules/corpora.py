@@ -39,7 +39,7 @@ class Corpus(ABC):
         """Return a string that identifies the content and changes whenever the content changes."""
 
     def left_out(self) -> list[str]:
-        """Return the paths of files that were found where the corpus lies and that are not read."""
+        """Return the paths of files and folders that were found but are not read."""
         return []
 
 
@@ -116,7 +116,7 @@ class LocalFiles(Corpus):
 
     def _files(self) -> tuple[list[Path], list[Path]]:
         """Return the files that are read, each once, and the other files that folders and patterns lead to."""
-        files: dict[Path, Path] = {}  # the real file: the path it was found by
+        files: dict[Path, Path] = {}  # resolved path -> path by which the file was found
         left_out: list[Path] = []
         for pattern in self.paths:
             found, others = _find(expanded(pattern))

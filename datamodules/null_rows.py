@@ -24,7 +24,7 @@ class NullModel(ABC):
     needs_source = True
     keeps_covariance = False
     true_atoms: Tensor | None = None  # (n_atoms, d); set when rows with known atoms are drawn
-    moment_error: float | None = None  # of mean and covariance, relative, where rows also have W's norms
+    moment_error: float | None = None  # relative error of mean and covariance if norms match too
 
     def __init__(self, match_norms: bool = True, seed: int = 0) -> None:
         if seed < 0:

@@ -29,8 +29,9 @@ class EmbeddingRowsDataModule(ZooDataModule):
     Resuming is therefore exact, and the global batches do not depend on the number of ranks.
 
     Args:
-        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[/folder][@revision]. In
-            a source, {step} is replaced by the training step, as in hf:EleutherAI/pythia-160m@step{step}.
+        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
+            or .npy file, or hf:org/repo[/folder][@revision]. In a source, {step} is replaced by the training step, as
+            in hf:EleutherAI/pythia-160m@step{step}.
         step: Training step, for a source that holds several. By default the last.
         tensor: Name of the tensor. By default the token embedding.
         null_model: Null model whose random rows replace the rows of the source. By default the rows of the source are
@@ -199,7 +200,7 @@ class EmbeddingRowsDataModule(ZooDataModule):
             return torch.ones(len(self.W_E))
         if self.row_counts is None:
             raise ZooError(
-                f"frequency_power is {self.frequency_power}, which requires token counts; the source has none, so give "
+                f"frequency_power is {self.frequency_power}, which requires token counts, but none are known; give "
                 "token_counts, a .npy file with one count per row"
             )
         weights = (self.row_counts.double() / self.row_counts.max().clamp(min=1)) ** self.frequency_power

@@ -31,8 +31,8 @@ class TextDataModule(ZooDataModule):
         corpus: Source of documents. By default Python's standard library, which needs no download.
         tokenizer: Source of the tokenizer. By default BPE with 4,096 tokens, trained on the corpus.
         context_length: Number of tokens per sequence, T.
-        batch_size: Sequences per batch over all devices together. With gradient accumulation this is the size of one
-            accumulated batch.
+        batch_size: Sequences per batch over all devices together. With gradient accumulation, each accumulation step
+            takes one such batch.
         val_fraction: Share of documents held out for validation.
         test_fraction: Share of documents held out for testing.
         seed: Seed for the order of the training windows.
@@ -106,7 +106,7 @@ class TextDataModule(ZooDataModule):
         self.token_strings = decoded_tokens(self.tokenizer, self.vocab_size)
 
     def train_dataloader(self) -> "TokenLoader":
-        """Return a loader of shuffled windows. In each epoch, the windows start at a different offset."""
+        """Return a loader of shuffled windows. In each epoch, the windows start at another random offset."""
         rank, world_size = self._ranks()
         tokens = self.cache.tokens("train")
         return TokenLoader(tokens, self.context_length, self.batch_size, self.seed, rank, world_size)

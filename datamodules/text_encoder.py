@@ -114,7 +114,7 @@ class TextEncoder:
         return EncodedText(ids, n_bytes, unknown, spaces, int(widths.sum() - n_bytes.sum()) - unknown - spaces)
 
     def _tokens_of_the_rest(self, text: str, n_bytes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Encode a text of which characters are dropped; divide the remaining `n_bytes` among the tokens by length.
+        """Encode a text from which the tokenizer drops characters; divide `n_bytes` among the tokens by length.
 
         The offsets of the tokenizer cannot be used, because they are wrong after a dropped character.
         """

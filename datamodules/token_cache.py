@@ -226,7 +226,7 @@ class TokenCache:
         """
         stats = {split: dict.fromkeys(("documents", "tokens", "bytes", *NOT_LEARNED), 0) for split in SPLITS}
         counts = np.zeros(self.source.vocab_size, np.int64)
-        digests = array("Q")  # of all documents with text
+        digests = array("Q")  # hashes of all documents that are not empty
         with ExitStack() as stack:
             files = {name: stack.enter_context((folder / name).open("wb")) for name in FILES if name.endswith(".bin")}
             for batch in _batches(documents):

@@ -76,7 +76,8 @@ class CopiedEmbedding(Embedding):
     """Unchanged copy of another checkpoint's embedding.
 
     Args:
-        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[@revision].
+        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
+            or .npy file, or hf:org/repo[@revision].
         step: Training step, for a source that holds several. By default the last.
     """
 
@@ -99,7 +100,8 @@ class _DerivedEmbedding(CopiedEmbedding):
     """Random rows that keep one property of another checkpoint's embedding.
 
     Args:
-        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[@revision].
+        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
+            or .npy file, or hf:org/repo[@revision].
         step: Training step, for a source that holds several. By default the last.
         seed: Seed of the random rows. By default they depend on the run's own seed.
     """

@@ -32,7 +32,7 @@ class ActiveInputs(ABC):
 
     @abstractmethod
     def check(self, n_features: int, n_seeds: int = 1) -> None:
-        """Raise an error if the distribution does not exist for these numbers of features and seeds.
+        """Check that the distribution exists for these numbers of features and seeds.
 
         Raises:
             ZooError: If it does not exist.
@@ -53,7 +53,9 @@ class FixedActive(ActiveInputs):
 
     def __init__(self, n_active: int = 2, n_groups: int = 1) -> None:
         if n_active < 0 or n_groups < 1:
-            raise ZooError(f"n_active is {n_active} and n_groups {n_groups}; they must be at least 0 and at least 1")
+            raise ZooError(
+                f"n_active is {n_active} and must be at least 0; n_groups is {n_groups} and must be at least 1"
+            )
         self.n_active, self.n_groups = n_active, n_groups
 
     def draw(self, rng: np.random.Generator, n: int, n_features: int) -> np.ndarray:
@@ -74,10 +76,10 @@ class FixedActive(ActiveInputs):
         return ways / (m * (m - 1))
 
     def check(self, n_features: int, n_seeds: int = 1) -> None:
-        """Raise an error if there are fewer features than are on, or if the groups are not equal.
+        """Check the number of features.
 
         Raises:
-            ZooError: In both cases.
+            ZooError: If there are fewer features than are on, or if they cannot be divided into equal groups.
         """
         if n_features % self.n_groups:
             raise ZooError(f"{n_features} features cannot be divided into {self.n_groups} equal groups")
@@ -126,10 +128,10 @@ class BernoulliActive(ActiveInputs):
         return torch.stack([(1 - p) ** 2, p * (1 - p), p * (1 - p), p**2]).mean(1)
 
     def check(self, n_features: int, n_seeds: int = 1) -> None:
-        """Raise an error if there are fewer features than are on, or if a list does not have one number per seed.
+        """Check the numbers of features and seeds.
 
         Raises:
-            ZooError: In both cases.
+            ZooError: If there are fewer features than are on, or if a list does not have one number per seed.
         """
         if isinstance(self.n_active, list) and len(self.n_active) != n_seeds:
             raise ZooError(f"n_active has {len(self.n_active)} numbers; it must have one per seed, {n_seeds}")

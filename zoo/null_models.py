@@ -51,7 +51,7 @@ class Matched(NamedTuple):
 
 
 def with_norms_and_covariance_of(rows: Tensor, W: Tensor, tolerance: float = 1e-3, rounds: int = 100) -> Matched:
-    """Return rows, changed to have the norms of `W` (V, D), row by row, and its mean and covariance.
+    """Return `rows`, changed so that row i has the norm of `W[i]` and mean and covariance match those of `W` (V, D).
 
     Rescaling rows changes their covariance, and the affine map that corrects the covariance changes their norms.
     Therefore the two operations alternate until mean and covariance match, do not improve any more, or `rounds` is

@@ -67,8 +67,10 @@ def untrained_rows(
       tokens (months with a cosine of 0.82 are at 0.31 and more), the ratio of 1.6 excludes rows whose lengths vary, and
       the distance to the mean excludes groups of near copies. The core must also have at least twice as many rows as
       any other dense place.
-    - *random start*: its norm is in a narrow band with those of at least 20 independent Gaussian rows, separated from
-      the norms of all longer rows, and its direction is as far from those of all other rows as a random direction.
+    - *random start*: its norm is in a band that is as narrow as the norms of Gaussian rows, and its direction is as far
+      from those of all other rows as a random direction. The band contains at least 20 norms, and at least six times as
+      many as are below it and as are in half a band above it. At most a quarter of its rows may be near the direction
+      of another row.
     - *reserved name*: its token has a name like [unused12] or <|reserved_7|>.
     - *no text has them*: its token occurs in no text, see `zoo.token_texts.without_text`.
 

@@ -34,8 +34,8 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
         positive: Whether codes must not be negative.
 
     Returns:
-        The codes, with |a|₁ as their objective. It is the gauge norm of x, and compares rows although all errors are 0.
-        Objective and gap are infinite for rows that no codes reproduce.
+        The codes, with |a|₁ as their objective. It is the gauge norm of x, which distinguishes rows even though their
+        errors are all 0. Objective and gap are infinite for rows that no codes reproduce.
 
     Raises:
         ZooError: If the arguments do not fit together or are out of range.

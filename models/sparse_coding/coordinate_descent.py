@@ -15,7 +15,7 @@ from zoo.models.sparse_coding.threads import compiled, over_rows
 ROWS_PER_TASK = 48  # few, because rows take very different times
 SWEEPS = 30  # over the working set before the equations are solved
 PATIENCE = 12  # rounds without a smaller gap after which only rounding can limit it
-DEPENDENT = 100  # machine epsilons of an atom's squared norm; if less is outside the span of others, it depends on them
+DEPENDENT = 100  # an atom depends on others if its squared residual is at most this many epsilons of its square
 FIRST_CHANGE, LEAST_CHANGE = 3e-4, 1e-12  # change of a coordinate, in units of the penalty, that counts as converged
 
 

@@ -12,7 +12,7 @@ from zoo.models.toy.readoffs import all_pairs, explicit_readoff, truth_table
 
 
 class GateLayer(nn.Module):
-    """h = ReLU(x W_in + b_in), y = h W_out + b_out, for several networks at once.
+    """Two-layer networks h = ReLU(x W_in + b_in), y = h W_out + b_out, several of them at once.
 
     The first layer is initialised as in the theory, with standard normal weights and no bias. The initial readoff is
     small.

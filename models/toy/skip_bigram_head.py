@@ -184,14 +184,17 @@ def usable_pairs(d_model: int, d_head: int, n_competitors: int, level: float = 0
     """Return the largest number of pairs B whose `confusion` is at most `level`; 0 if one pair is too many.
 
     Raises:
-        ZooError: If the level is not strictly between 0 and 1, or is not below that of pure noise.
+        ZooError: If the level is not strictly between 0 and 1, or if `confusion` is below it for any number of pairs.
     """
     if not 0 < level < 1:
         raise ZooError(f"level is {level}; it must be a probability above 0 and below 1")
     right = math.exp(math.log1p(-level) / n_competitors)  # probability that one competitor stays below the signal
     quantile = torch.special.ndtri(torch.tensor(right, dtype=torch.float64)).item()
     if quantile <= 0:
-        raise ZooError(f"level is {level}, which noise alone reaches with {n_competitors} competitors; lower it")
+        raise ZooError(
+            f"level is {level}; with {n_competitors} competitors, confusion is below it for any number of pairs; "
+            "use a lower level"
+        )
     sigma, one, two = 1 / quantile, *(score_noise(b, d_model, d_head, query_pairs=1) ** 2 for b in (1, 2))
     return max(0, 1 + math.floor((sigma**2 - one) / (two - one)))
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from zoo.precision import at_least_float32
 
-ROWS_AT_A_TIME = 8192  # only their differences are in memory at a time
+ROWS_AT_A_TIME = 8192  # number of rows whose differences are in memory at a time
 
 
 def row_drift(rows: Tensor, reference: Tensor) -> dict[str, Tensor]:

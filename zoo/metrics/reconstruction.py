@@ -110,8 +110,8 @@ class NMSEVariance(FVU):
 
     - Divided by the variance, as here, it is the error relative to that of always predicting the mean. Gao et al.
       (2024, arXiv 2406.04093) report this quantity.
-    - Divided by the mean square, it is `NMSEMeanSquare`. It is smaller if the mean of the rows is not 0, because 1 -
-      NMSE then includes what a constant explains.
+    - Divided by the mean square, it is `NMSEMeanSquare`. It is smaller if the mean of the rows is not 0, because one
+      minus the NMSE then includes what a constant explains.
     - The mean over rows of |x - x̂|² / |x|² gives short rows the same weight as long rows. It is the loss in the code
       released with that paper (openai/sparse_autoencoder, `loss.py`). SAELens's `explained_variance_legacy` also
       averages ratios of rows, but divides by |x - x̄|² with the mean of the batch.

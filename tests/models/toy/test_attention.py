@@ -217,7 +217,10 @@ def test_the_gaussian_formula_is_near_the_share_that_exceeds_one_and_the_partner
 
 @pytest.mark.parametrize(
     ("level", "message"),
-    [(0.0, "level is 0.0; it must be a probability"), (0.99, "level is 0.99, which noise alone reaches with 2 comp")],
+    [
+        (0.0, "level is 0.0; it must be a probability"),
+        (0.99, "level is 0.99; with 2 competitors, confusion is below it"),
+    ],
 )
 def test_a_level_that_says_nothing_is_refused(level, message, refused):
     with refused(message):
