@@ -17,7 +17,8 @@ class NullModel(ABC):
     """Distribution of random rows that keep chosen properties of a matrix W (V, d).
 
     Args:
-        match_norms: Whether row i is rescaled to the norm of `W[i]`, so that every token keeps the norm of its row.
+        match_norms: Whether row i is rescaled to the norm of the source's row i, so that every token keeps the norm of
+            its row. It has no effect without a source.
         seed: Seed of the random rows.
     """
 
@@ -91,8 +92,9 @@ class CovarianceMatchedRows(_SameMoments):
     """Gaussian rows with exactly the mean and covariance of the source's rows.
 
     Args:
-        match_norms: Whether row i also has the norm of `W[i]`. Mean and covariance then match those of W as closely as
-            these norms allow, and the rows are not Gaussian where the eigenvalues of the covariance differ much.
+        match_norms: Whether row i also has the norm of the source's row i. Mean and covariance then match the source's
+            as closely as these norms allow, and the rows are not Gaussian where the eigenvalues of the covariance
+            differ much.
         seed: Seed of the random rows.
     """
 
@@ -104,8 +106,9 @@ class PermutedCoordinateRows(_SameMoments):
     """The source's rows, with every principal coordinate permuted independently over the rows.
 
     Args:
-        match_norms: Whether row i also has the norm of `W[i]`. Mean and covariance then match those of W as closely as
-            these norms allow, and the principal coordinates no longer have the distribution that they have in W.
+        match_norms: Whether row i also has the norm of the source's row i. Mean and covariance then match the source's
+            as closely as these norms allow, and the distribution of the principal coordinates is no longer the
+            source's.
         seed: Seed of the permutations.
     """
 
@@ -120,8 +123,8 @@ class PlantedRows(NullModel):
         n_atoms: Number of atoms in the dictionary.
         sparsity: Number of atoms in every row.
         noise: Share of the variance that is isotropic noise, at least 0 and below 1. It is the FVU of the true codes.
-        match_norms: Whether row i, including its noise, is rescaled to the norm of `W[i]`. This does not change the
-            number of atoms in a row.
+        match_norms: Whether row i, including its noise, is rescaled to the norm of the source's row i. This does not
+            change the number of atoms in a row. It has no effect without a source.
         seed: Seed of the dictionary, the codes and the noise.
     """
 

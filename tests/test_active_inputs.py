@@ -104,7 +104,7 @@ def test_pair_probabilities_of_a_list_are_the_mean_over_seeds():
         (lambda: BernoulliActive(-0.5), "n_active is -0.5; it must be finite and not negative"),
         (lambda: BernoulliActive(float("nan")), "n_active is nan"),
         (lambda: BernoulliActive([1.0, float("inf")]), "n_active is inf"),
-        (lambda: FixedActive(1, 0), "0 groups"),
+        (lambda: FixedActive(1, 0), "n_groups is 0"),
         (lambda: FixedActive(1, 2).check(5), "5 features cannot be divided into 2 equal groups"),
         (lambda: FixedActive(4).check(3), "n_active is 4; it must be at most the number of features in a group, 3"),
         (lambda: BernoulliActive(3.5).check(3), "n_active is 3.5; it must be at most the number of features, 3"),
