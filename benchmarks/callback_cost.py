@@ -1,11 +1,12 @@
-"""What `EmbeddingDrift` costs per optimizer step, beside the step of a bare PyTorch loop.
+"""Time that `EmbeddingDrift` takes per optimizer step, compared with a step of a bare PyTorch loop.
 
     python -m benchmarks.callback_cost
     python -m benchmarks.callback_cost --device cuda --precision bf16-mixed --compile
 
-The callback times its own hooks within a `Trainer.fit` that logs to TensorBoard; after every measurement a bare loop
-over the same network and batches does as many steps as lie between two measurements. Tables and pictures, which come
-with checkpoints, are left out. The last row of each is the mean cost per step at the callback's default interval.
+The callback times its own hooks within a `Trainer.fit` that logs to TensorBoard. After every measurement, a bare loop
+with the same network and batches makes as many steps as lie between two measurements. Tables and figures, which are
+written with checkpoints, are not included. The last row for each network is the mean time per step at the default
+interval of the callback.
 """
 
 import tempfile
@@ -26,11 +27,11 @@ DEFAULT_EVERY = EmbeddingDrift().every_n_steps
 
 
 class TimedDrift(EmbeddingDrift):
-    """Keeps the seconds of its hooks, and of a bare step.
+    """`EmbeddingDrift` that records the seconds of its hooks and of a step of the bare loop.
 
     Args:
-        args: The command line's.
-        bare_step: Does one step of the bare loop.
+        args: Arguments of the command line.
+        bare_step: Function that makes one step of the bare loop.
     """
 
     def __init__(self, args: Namespace, bare_step: Callable[[], None]) -> None:
@@ -42,11 +43,11 @@ class TimedDrift(EmbeddingDrift):
         self._before = 0.0
 
     def on_before_optimizer_step(self, *args: Any) -> None:
-        """Time the account of weight decay."""
+        """Time the part of the callback that records weight decay."""
         self._before = self._timed(super().on_before_optimizer_step, *args)
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """Time what may be a measurement; after one, time bare steps."""
+        """Time the hook, which measures in some steps; after a measurement, time bare steps."""
         seconds = self._before + self._timed(super().on_train_batch_end, trainer, *args)
         if trainer.global_step % self.every_n_steps:
             self.between.append(seconds)
@@ -77,8 +78,8 @@ def timed_run(args: Namespace, frozen: bool) -> TimedDrift:
 
 def main(argv: Sequence[str] | None = None) -> None:
     cli = parser(__doc__)
-    cli.add_argument("--every", type=int, default=10, help="steps between two measurements here, default 10")
-    cli.add_argument("--measurements", type=int, default=10, help="timed measurements, default 10")
+    cli.add_argument("--every", type=int, default=10, help="steps between two measurements, default 10")
+    cli.add_argument("--measurements", type=int, default=10, help="number of timed measurements, default 10")
     args = cli.parse_args(argv)
 
     table = Table("W_E", "", "median, ms", "/ bare step", "min", "max", title=setting(args), title_justify="left")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: sizes, random text, a plain training loop, a trainer and a clock."""
+"""Parts that several benchmarks use: sizes, random text, a plain training loop, a trainer and a clock."""
 
 import argparse
 import time
@@ -45,14 +45,14 @@ def setting(args: argparse.Namespace) -> str:
 
 
 def clock(device: str) -> float:
-    """Seconds, once the device has done what was asked of it."""
+    """Return the time in seconds, after all pending work on the device is done."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 class RandomText(L.LightningDataModule):
-    """Random tokens, low ids more frequent than high ones, and enough of them for one epoch without end."""
+    """Random tokens: low ids are more frequent than high ids, and the first epoch lasts for the whole run."""
 
     def __init__(self, args: argparse.Namespace, total_steps: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class RandomText(L.LightningDataModule):
         self.row_labels = [f"token {i}" for i in range(V)]
 
     def train_dataloader(self) -> TokenLoader:
-        """The same batches in the same order at every call."""
+        """Return a loader of the same batches in the same order at every call."""
         return TokenLoader(self.tokens, self.context_length, self.batch_size, seed=0)
 
 
@@ -76,7 +76,7 @@ def plain_loop(
     optimizer: Optimizer,
     schedule: LRScheduler | None = None,
 ) -> Callable[[], None]:
-    """A function that does one optimizer step."""
+    """Return a function that makes one optimizer step."""
     batches = chain.from_iterable(repeat(data.train_dataloader()))
 
     def step() -> None:
@@ -96,7 +96,7 @@ def plain_loop(
 def bare_loop(
     args: argparse.Namespace, data: RandomText, total_steps: int, frozen: bool = False, tied: bool = True
 ) -> tuple[GPT2, Callable[[], None]]:
-    """The zoo's network, and its plain loop with the zoo's optimizer and schedule."""
+    """Return the zoo's GPT2 and a function that makes one step with the zoo's optimizer and schedule."""
     torch.manual_seed(0)
     net = GPT2(**sizes(args), tied=tied).to(args.device)
     net.W_E.requires_grad_(not frozen)
@@ -111,7 +111,7 @@ def bare_loop(
 
 
 def zoo_trainer(args: argparse.Namespace, folder: str, max_steps: int, **kwargs: Any) -> L.Trainer:
-    """A Trainer as `python -m zoo fit` sets it up."""
+    """Return a Trainer with the settings of `python -m zoo fit`."""
     return L.Trainer(
         accelerator="gpu" if args.device == "cuda" else "cpu",
         devices=1,

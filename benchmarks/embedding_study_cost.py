@@ -1,12 +1,12 @@
-"""What the parts of `python -m zoo study embedding` cost, against rows V, dimensions D and atoms K.
+"""Time and memory of the parts of `python -m zoo study embedding`, by numbers of rows V, dimensions D and atoms K.
 
     python -m benchmarks.embedding_study_cost
     python -m benchmarks.embedding_study_cost --shape 30000 384 1536
 
-Each part is done once, in a fresh Python with one thread, on Gaussian rows with the covariance of a trained embedding's
-kind (eigenvalues that fall as a power) and made-up tokens. The study does the first 3 x (2 matrices per step and 3
-more) times, the second 45 times and the third 21 times, in as many processes as --jobs says. Needs Linux, whose `/proc`
-tells the memory.
+Each part is run once, in a new Python process with one thread, on Gaussian rows and made-up tokens. The eigenvalues of
+the covariance fall as a power, as in trained embeddings. The study runs the first part 3 x (2 matrices per step and 3
+more) times, the second 45 times and the third 21 times, in --jobs processes. The benchmark requires Linux, because it
+reads the memory from `/proc`.
 """
 
 import argparse
@@ -58,7 +58,7 @@ PARTS: dict[str, Callable[[Rows, int, int], Task]] = {
 
 
 def measure(part: str, V: int, D: int, K: int, steps: int) -> None:
-    """Do a part of the study, and print its seconds and the most MB that the process has had."""
+    """Run a part of the study, and print its seconds and the peak memory of the process in MB."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -81,8 +81,8 @@ def measure(part: str, V: int, D: int, K: int, steps: int) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure every part at every size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", nargs=3, type=int, metavar=("V", "D", "K"), help="this one instead of five")
-    parser.add_argument("--steps", type=int, default=1000, help="optimizer steps of the autoencoder, default 1000")
+    parser.add_argument("--shape", nargs=3, type=int, metavar=("V", "D", "K"), help="a single size instead of five")
+    parser.add_argument("--steps", type=int, default=1000, help="optimizer steps for the autoencoder, default 1000")
     args = parser.parse_args(argv)
     title = f"seconds (peak MB) in one thread, {args.steps:,} steps of the autoencoder"
     table = Table(title=title, title_justify="left")

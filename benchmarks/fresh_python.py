@@ -1,4 +1,7 @@
-"""Fresh Pythons, and what Linux says of them; imports nothing, because what imports cost is measured."""
+"""Functions to run code in a new Python process, and to read what Linux measures of a process.
+
+This module imports only the standard library, because the time of imports is measured.
+"""
 
 import os
 import subprocess
@@ -6,10 +9,10 @@ import sys
 
 
 def run(code: str, **environment: str) -> str:
-    """What a new Python prints that runs `code` with these environment variables added.
+    """Run `code` in a new Python process with additional environment variables, and return what it prints.
 
     Raises:
-        SystemExit: With what it printed to stderr, if it fails.
+        SystemExit: If the process fails, with its stderr as the message.
     """
     words, variables = [sys.executable, "-c", code], {**os.environ, **environment}
     done = subprocess.run(words, capture_output=True, text=True, env=variables)
@@ -19,6 +22,6 @@ def run(code: str, **environment: str) -> str:
 
 
 def kernel(file: str, key: str) -> int:
-    """A number that Linux keeps of this process in `/proc/self/FILE`: in kB in `status`, in bytes in `io`."""
+    """Return a number from `/proc/self/FILE` of this process: in kB from `status`, in bytes from `io`."""
     with open(f"/proc/self/{file}") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith(key))

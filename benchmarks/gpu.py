@@ -1,11 +1,11 @@
-"""Every figure of the zoo on a GPU beside its peers', in one table.
+"""All GPU benchmarks of the zoo, compared with other libraries, in one table.
 
     python -m benchmarks.gpu
     python -m benchmarks.gpu --only gpt2 drift --budget 200
 
-On one H100 or H200 in under six minutes, without downloads. Peers that are not installed are left out with a word: `pip
-install sae-lens eai-sparsify`. A section that fails is named with its error, and the others go on. On a CPU, or with
---tiny, all sizes are the smallest, which shows that everything runs and nothing more.
+It takes less than six minutes on one H100 or H200, without downloads. Libraries that are not installed are skipped, and
+the output says so; to install them: `pip install sae-lens eai-sparsify`. If a section fails, the table shows its error,
+and the other sections run. On a CPU, or with --tiny, all sizes are the smallest; this only tests that everything runs.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SECTIONS = ("device", "drift", "gpt2", "sae", "solvers")
 
 
 def ceilings(device: torch.device, tiny: bool) -> list[Row]:
-    """What the device does at most: a product of bfloat16 matrices, and a copy."""
+    """Measure the limits of the device: the speed of a product of bfloat16 matrices, and of a copy."""
     n = 64 if tiny else 8192
     a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = seconds_per_step(lambda: a @ b, device, 1 if tiny else 20, 1 if tiny else 5)
@@ -40,11 +40,11 @@ def ceilings(device: torch.device, tiny: bool) -> list[Row]:
 
 
 def rows_of(name: str, device: torch.device, tiny: bool) -> list[Row]:
-    """A section's rows, or one with its error."""
+    """Return the rows of a section or, if it fails, one row with its error."""
     try:
         section = ceilings if name == "device" else importlib.import_module(f"benchmarks.gpu_{name}").section
         return section(device, tiny)
-    except Exception as error:  # the other sections are of use without this one
+    except Exception as error:  # the other sections are useful without this one
         traceback.print_exc()
         return [left_out(name, error)]
 
@@ -60,9 +60,9 @@ def table_of(rows: Sequence[Row]) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="sections, default all")
-    cli.add_argument("--budget", type=float, default=360, help="seconds after which no section begins, default 360")
-    cli.add_argument("--tiny", action="store_true", help="the smallest sizes, as always on a CPU")
+    cli.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="sections to run, default all")
+    cli.add_argument("--budget", type=float, default=360, help="seconds after which no section starts, default 360")
+    cli.add_argument("--tiny", action="store_true", help="use the smallest sizes; on a CPU this is always so")
     args = cli.parse_args(argv)
 
     began = time.perf_counter()

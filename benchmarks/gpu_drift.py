@@ -1,4 +1,4 @@
-"""The row of `benchmarks.gpu` on `EmbeddingDrift`: what one measurement of GPT-2 small's embedding takes."""
+"""Section of `benchmarks.gpu` on `EmbeddingDrift`: the time of one measurement of GPT-2 small's embedding."""
 
 from argparse import Namespace
 
@@ -9,11 +9,11 @@ from benchmarks.callback_cost import timed_run
 from benchmarks.gpu_gpt2 import settings
 from benchmarks.gpu_rows import Row
 
-STEP = 32 * 1024 / 500_000  # seconds of a step of GPT-2 small at half of an H100's peak
+STEP = 32 * 1024 / 500_000  # seconds of a step of GPT-2 small at half of the peak of an H100
 
 
 def section(device: torch.device, tiny: bool) -> list[Row]:
-    """Measure within a run of one layer, not compiled: a measurement depends on the embedding alone."""
+    """Measure in a run of a network with one layer, not compiled: the time depends only on the embedding."""
     args = settings(device, tiny)
     shallow = {"n_layers": 1, "context_length": 8, "batch_size": 2, "compile": False, "every": 2, "measurements": 8}
     drift = timed_run(Namespace(**{**vars(args), **shallow}), frozen=False)

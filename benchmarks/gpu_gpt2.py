@@ -1,4 +1,4 @@
-"""GPT-2's rows of `benchmarks.gpu`: training in Lightning and bare, beside nanoGPT's manner and transformers."""
+"""Section of `benchmarks.gpu` on training GPT-2: in Lightning, in a bare loop, like nanoGPT, and with transformers."""
 
 import contextlib
 import tempfile
@@ -36,15 +36,15 @@ FROZEN = "bare loop, untied, W_E frozen"
 
 
 class TurnsAndPeak(Turns):
-    """Turns of the trainer and the others, and the most memory of the trainer's warm-up."""
+    """`Turns` that also records the peak memory of the trainer's warm-up."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """What others hold does not count."""
+        """Record the memory that other contenders hold, which is subtracted from the peak."""
         self.device = trainer.strategy.root_device
         self.before, self.peak = allocated(self.device), float("nan")
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """Begin to look after the first step, which compiles; note the peak before the others' first turn."""
+        """Reset the peak after the first step, which compiles, and record it before the first turn of the others."""
         if trainer.global_step == self.args.warmup:
             self.peak = peak_memory(self.device) - self.before
         elif trainer.global_step == 1:
@@ -53,12 +53,12 @@ class TurnsAndPeak(Turns):
 
 
 def allocated(device: torch.device) -> float:
-    """GB that tensors hold on the device."""
+    """Return the memory of all tensors on the device, in GB; NaN on a CPU."""
     return torch.cuda.memory_allocated(device) / 1e9 if device.type == "cuda" else float("nan")
 
 
 def settings(device: torch.device, tiny: bool) -> Namespace:
-    """The sizes of GPT-2 small, or the smallest, in the form that the other benchmarks' parser has."""
+    """Return the sizes of GPT-2 small, or the smallest sizes, in the form of the arguments of the other benchmarks."""
     on_gpu = device.type == "cuda"
     return Namespace(
         **(TINY if tiny else SMALL),
@@ -72,7 +72,7 @@ def settings(device: torch.device, tiny: bool) -> Namespace:
 
 
 def section(device: torch.device, tiny: bool) -> list[Row]:
-    """Train each contender in turns in one process; ratios are medians of turns in the same round."""
+    """Train all contenders in turns in one process. Ratios are medians over rounds of turns in the same round."""
     args = settings(device, tiny)
     total = args.warmup + args.steps * args.repeats + 1
     data = RandomText(args, total)
@@ -92,7 +92,7 @@ def section(device: torch.device, tiny: bool) -> list[Row]:
             forget_peak(device)
             step()
             others[name], peaks[name] = step, peak_memory(device) - before
-        except Exception as error:  # whatever a peer fails with
+        except Exception as error:  # other libraries may raise any exception
             rows.append(left_out(f"GPT-2, {name}", error))
     turns = TurnsAndPeak(args, others)
     always = [c(every_n_steps=10**9) if c is LastCheckpoint else c() for c in ALWAYS]
@@ -102,7 +102,7 @@ def section(device: torch.device, tiny: bool) -> list[Row]:
         zoo_trainer(args, folder, total, callbacks=callbacks).fit(module, datamodule=data)
     peaks[ZOO] = turns.peak
     tokens = args.steps * args.batch_size * args.context_length
-    flops = flops_per_token(args, net, False)  # neither an untied nor a frozen embedding changes them
+    flops = flops_per_token(args, net, False)  # the same for an untied or frozen embedding
 
     def row(what: str, name: str, peer: str, required: str) -> Row:
         speed = tokens / float(np.median(turns.seconds[name]))

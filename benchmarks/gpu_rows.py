@@ -1,4 +1,4 @@
-"""What the sections of `benchmarks.gpu` share: the rows of its table, a clock, and a word for what is left out."""
+"""Parts that the sections of `benchmarks.gpu` use: the rows of the table, a clock, and rows of skipped measurements."""
 
 import time
 from collections.abc import Callable
@@ -8,15 +8,15 @@ import torch
 
 
 class Row(NamedTuple):
-    """One line of the table.
+    """One row of the table.
 
     Args:
-        what: What was measured, with its sizes where the section has more than one.
-        seen: The number, or None where there is none: a crash, or a peer that is not installed.
-        unit: Its unit, "tokens / s" or "ms / step", or a word on why there is no number.
-        peer: What the zoo is compared with, "" if nothing.
-        ratio: How many times as fast as the peer, above 1 if the zoo is faster; None if nothing is compared.
-        required: What is to be reached, in words, "" if nothing.
+        what: Name of the measurement, with its sizes if the section has several.
+        seen: Measured number, or None after an error, or if a library is not installed.
+        unit: Unit of the number, such as "tokens / s" or "ms / step", or the reason why there is no number.
+        peer: Name of the contender that the zoo is compared with, "" if there is none.
+        ratio: Speed of the zoo divided by that of the peer, None if there is no peer.
+        required: Target, in words, "" if there is none.
     """
 
     what: str
@@ -28,13 +28,13 @@ class Row(NamedTuple):
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what was asked of it."""
+    """Wait until all pending work on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds_per_step(step: Callable[[], object], device: torch.device, steps: int, warmup: int) -> float:
-    """Mean seconds of a step over `steps` in a row, after `warmup` that are not timed."""
+    """Return the mean seconds per step over `steps` consecutive steps, after `warmup` steps that are not timed."""
     for _ in range(warmup):
         step()
     synchronise(device)
@@ -46,17 +46,17 @@ def seconds_per_step(step: Callable[[], object], device: torch.device, steps: in
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most GB that tensors have held on the device since `forget_peak`; NaN on a CPU."""
+    """Return the peak memory of tensors on the device since `forget_peak`, in GB; NaN on a CPU."""
     return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else float("nan")
 
 
 def forget_peak(device: torch.device) -> None:
-    """Give unused memory back, and begin to look for the most anew."""
+    """Free unused memory, and reset the peak memory."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def left_out(what: str, error: BaseException) -> Row:
-    """The row of something that does not run here, with its error in one line."""
+    """Return the row of a measurement that failed, with the first line of its error."""
     return Row(what, None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:120])

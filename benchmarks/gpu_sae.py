@@ -1,4 +1,4 @@
-"""Sparse autoencoders on a GPU: rows of the table of `benchmarks.gpu`, and what a step consists of."""
+"""Section of `benchmarks.gpu` on sparse autoencoders, with optional profiles of their training steps."""
 
 import os
 import warnings
@@ -17,7 +17,7 @@ from benchmarks.gpu_rows import Row, left_out
 from benchmarks.sae_contenders import bare, network
 from benchmarks.sae_speed import BARE, LIGHTNING, N_BATCHES, run
 
-REQUIRED = {  # variant -> what is to be reached by the bare loop and in Lightning
+REQUIRED = {  # variant -> targets for the bare loop and for Lightning
     "topk": ("5x SAELens, 2x sparsify", "5 ms"),
     "relu": ("12 ms", "9 ms"),
 }
@@ -27,19 +27,19 @@ TINY = {"d_in": 16, "d_sae": 64, "batch_size": 64, "k": 4, "steps": 2, "rounds":
 
 
 def section(device: torch.device, tiny: bool) -> list[Row]:
-    """Milliseconds per training step of the zoo, bare and in Lightning, and of other libraries."""
+    """Measure milliseconds per training step of the zoo, in a bare loop and in Lightning, and of other libraries."""
     made: list[Row] = []
     for variant in ("topk", "relu"):
         args = setting(device, tiny)
         try:
             made += measured(args, variant)
-        except Exception as error:  # the rest of the table is worth having
+        except Exception as error:  # the rest of the table is still useful
             made.append(left_out(NAMES[variant], error))
     return made
 
 
 def setting(device: torch.device, tiny: bool) -> Namespace:
-    """Sizes, precision and numbers of steps."""
+    """Return sizes, precision and numbers of steps."""
     precision = "bf16-mixed" if device.type == "cuda" else "32-true"
     sizes = TINY if tiny else FULL
     training = {"train_steps": 2 if tiny else 200, "train_batch_size": 16 if tiny else 2048}
@@ -47,7 +47,7 @@ def setting(device: torch.device, tiny: bool) -> Namespace:
 
 
 def measured(args: Namespace, variant: str) -> list[Row]:
-    """One row per contender and state of training."""
+    """Return the rows of all contenders, at the start of training and, for ReLU, after some training."""
     rows = sparse_rows(args)
     taken = run(args, variant, rows)
     sizes = f"{args.d_in} -> {args.d_sae:,}, batch {args.batch_size:,}" + (f", k {args.k}" * (variant == "topk"))
@@ -69,7 +69,7 @@ def measured(args: Namespace, variant: str) -> list[Row]:
 
 
 def sparse_rows(args: Namespace) -> torch.Tensor:
-    """Rows (N, d_in) of all batches: sums of 16 of K random atoms, and noise."""
+    """Return the rows (N, d_in) of all batches: sums of 16 of K random atoms, plus noise."""
     generator = torch.Generator(args.device).manual_seed(0)
     options: dict[str, Any] = {"generator": generator, "device": args.device}
     n = N_BATCHES * args.batch_size
@@ -81,7 +81,7 @@ def sparse_rows(args: Namespace) -> torch.Tensor:
 
 
 def write_profile(path: Path, step: Callable[[], Any], warmup: int = 3, steps: int = 5) -> None:
-    """Write the kernels and operators of a few steps that take longest, and where the host waits for the device."""
+    """Write the slowest kernels and operators of a few steps to a file."""
     for _ in range(warmup):
         step()
     torch.cuda.synchronize()
@@ -100,7 +100,7 @@ def write_profile(path: Path, step: Callable[[], Any], warmup: int = 3, steps: i
 
 
 def write_waits(path: Path, args: Namespace, variant: str, rows: torch.Tensor) -> None:
-    """Write which lines of a run in Lightning wait for the device."""
+    """Write which lines of code wait for the device in a run in Lightning."""
     short = Namespace(**vars(args) | {"steps": 5, "rounds": 1, "train_steps": 1})
     torch.cuda.set_sync_debug_mode("warn")
     try:

@@ -1,4 +1,4 @@
-"""Sparse coding on a GPU: rows of the table of `benchmarks.gpu`, against the CPU beside it."""
+"""Section of `benchmarks.gpu` on sparse coding, compared with the CPU of the same machine."""
 
 import os
 import time
@@ -20,19 +20,19 @@ CPU = "the CPU, {} threads"
 
 
 class Pursuit(NamedTuple):
-    """Sizes of a problem of basis pursuit."""
+    """Sizes of a basis pursuit problem."""
 
     n: int  # rows
-    d: int  # their length
+    d: int  # coordinates per row
     n_atoms: int
-    n_on_cpu: int  # rows that the CPU solves; its time for all is taken to be in proportion
+    n_on_cpu: int  # rows that the CPU solves; its time is extrapolated to all rows
 
 
 PURSUITS = (Pursuit(20, 64, 256, 20), Pursuit(35, 256, 1024, 35), Pursuit(2000, 256, 1024, 64))
 
 
 def section(device: torch.device, tiny: bool) -> list[Row]:
-    """Seconds of `lasso`, `basis_pursuit` and `orthogonal_matching_pursuit`."""
+    """Measure the seconds of `lasso`, `basis_pursuit` and `orthogonal_matching_pursuit`."""
     sizes = (48, 8, 16) if tiny else (50257, 768, 3072)
     pursuits = (Pursuit(4, 8, 16, 4),) if tiny else PURSUITS
     made: list[Row] = []
@@ -43,13 +43,13 @@ def section(device: torch.device, tiny: bool) -> list[Row]:
     ):
         try:
             made += measure()
-        except Exception as error:  # the rest of the table is worth having
+        except Exception as error:  # the rest of the table is still useful
             made.append(left_out("sparse coding", error))
     return made
 
 
 def seconds(solve: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
-    """Median seconds of a call."""
+    """Return the median seconds of a call."""
     taken = []
     for _ in range(repeats):
         synchronise(device)
@@ -61,7 +61,7 @@ def seconds(solve: Callable[[], object], device: torch.device, repeats: int = 1)
 
 
 def lasso_rows(device: torch.device, n: int, d: int, n_atoms: int) -> list[Row]:
-    """One pass over an embedding, everyone certified."""
+    """Measure `lasso` on all rows of a stand-in for an embedding; count the rows that are not certified."""
     rows = unit_rows(stand_in(n + n_atoms, d)).to(device)
     X, D = rows[n_atoms:], rows[:n_atoms]
     solution = lasso(X, D, FULL_PENALTY)
@@ -87,7 +87,7 @@ def lasso_rows(device: torch.device, n: int, d: int, n_atoms: int) -> list[Row]:
 
 
 def pursuit_rows(device: torch.device, problem: Pursuit) -> list[Row]:
-    """The smallest codes that reproduce random rows."""
+    """Measure `basis_pursuit` on random rows."""
     n, d, n_atoms, some = problem
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(n, d, generator=generator)
@@ -110,7 +110,7 @@ def pursuit_rows(device: torch.device, problem: Pursuit) -> list[Row]:
 
 
 def matching_rows(device: torch.device, n: int, d: int, n_atoms: int, l0: int) -> list[Row]:
-    """Orthogonal matching pursuit."""
+    """Measure `orthogonal_matching_pursuit`."""
     rows = unit_rows(stand_in(n + n_atoms, d)).to(device)
     X, D = rows[n_atoms:], rows[:n_atoms]
     codes = orthogonal_matching_pursuit(X, D, l0)
@@ -128,6 +128,6 @@ def matching_rows(device: torch.device, n: int, d: int, n_atoms: int, l0: int) -
 
 
 def difference(solution: Solution, on_cpu: Solution) -> float:
-    """Largest difference of the objectives of the rows that both have, as a share of the CPU's."""
+    """Return the largest relative difference between the objectives and those of the CPU, over the CPU's rows."""
     theirs: Tensor = on_cpu.objective
     return ((solution.objective[: len(theirs)].cpu() - theirs) / theirs).abs().max().item()

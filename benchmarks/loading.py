@@ -1,9 +1,10 @@
-"""What loading costs: time of whole processes, bytes read from disk and memory, beside safetensors and transformers.
+"""Cost of loading: time of whole processes, bytes read from disk, and memory, compared with other libraries.
 
     python -m benchmarks.loading [--megabytes 2000]
 
-Each line is a fresh Python. Bytes are what the kernel says the process read from the disk, after the file was dropped
-from its cache; that needs Linux and a file system with a disk below it.
+Each line is measured in a new Python process. The other libraries are safetensors and transformers. The number of bytes
+is that which the kernel reports as read from disk, after the file was removed from its cache. This requires Linux and a
+file system on a disk.
 """
 
 import argparse
@@ -23,8 +24,8 @@ from benchmarks import fresh_python
 from zoo.models import GPT2
 from zoo.source import Source
 
-ROWS, WIDTH = 50_257, 768  # of the embedding in the large file, as GPT-2 has them
-WHOLE = {  # what a process does
+ROWS, WIDTH = 50_257, 768  # size of the embedding in the large file, the same as in GPT-2
+WHOLE = {  # name -> code that a process runs
     "import zoo": "import zoo",
     "import torch": "import torch",
     "zoo.list_models()": "import zoo; zoo.list_models()",
@@ -65,7 +66,7 @@ def seconds(code: str, repeats: int) -> float:
 
 
 def forget(path: Path) -> None:
-    """Have the kernel drop a file from its cache."""
+    """Remove a file from the cache of the kernel."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -74,10 +75,10 @@ def forget(path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=2000, help="size of the large file, default 2000")
-    parser.add_argument("--repeats", type=int, default=5, help="fresh processes per line, default 5")
+    parser.add_argument("--repeats", type=int, default=5, help="new processes per line, default 5")
     args = parser.parse_args(argv)
     mini = Source.open("gpt2-mini.learned").folder()
-    table = Table("small checkpoints, whole process", "seconds", "beyond Python", title_justify="left")
+    table = Table("small checkpoints, whole process", "seconds", "without start of Python", title_justify="left")
     bare = seconds("pass", args.repeats)
     for name, code in WHOLE.items():
         took = seconds(code.format(mini=mini), args.repeats)

@@ -1,7 +1,7 @@
-"""A GPT-2 as nanoGPT trains it, written anew: what the zoo's is compared with.
+"""Reimplementation of a GPT-2 as nanoGPT trains it, with which the zoo's GPT-2 is compared.
 
-Linear maps, a vocabulary padded to a multiple of 64 rows, dropout left out, and the cross-entropy inside the network,
-so that torch.compile sees it.
+It uses `nn.Linear`, pads the vocabulary to a multiple of 64 rows, has no dropout, and computes the cross-entropy inside
+the network, so that torch.compile includes it.
 """
 
 import torch
@@ -21,7 +21,7 @@ class Layer(nn.Module):
         self.gelu = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+        """Return the residual stream after the layer, (B, T, D), given that before it, (B, T, D)."""
         B, T, D = x.shape
         heads = [
             part.view(B, T, self.n_heads, D // self.n_heads).transpose(1, 2)
@@ -33,7 +33,7 @@ class Layer(nn.Module):
 
 
 class NanoGPT(nn.Module):
-    """A GPT-2 with tied embeddings whose forward pass ends in the loss."""
+    """A GPT-2 with tied embeddings. Its forward pass returns the loss."""
 
     def __init__(self, vocab_size: int, context_length: int, d_model: int, n_layers: int, n_heads: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class NanoGPT(nn.Module):
                 nn.init.normal_(p, std=0.02)
 
     def forward(self, input_ids: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of the targets, (B, T) int64 each -> (), nats."""
+        """Return the mean cross-entropy of the targets, in nats, (). Both arguments are (B, T) int64."""
         x = self.tokens(input_ids) + self.positions(torch.arange(input_ids.shape[1], device=input_ids.device))
         for layer in self.layers:
             x = layer(x)
@@ -56,7 +56,7 @@ class NanoGPT(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
 
     def optimizer(self, learning_rate: float = 6e-4, weight_decay: float = 0.1) -> torch.optim.AdamW:
-        """Fused AdamW that decays matrices."""
+        """Return fused AdamW with weight decay of matrices only."""
         matrices = [p for p in self.parameters() if p.ndim >= 2]
         vectors = [p for p in self.parameters() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

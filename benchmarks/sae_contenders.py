@@ -1,8 +1,8 @@
-"""Training steps of the zoo in a plain loop, and of other libraries, each as its own trainer takes them.
+"""Contenders of `benchmarks.sae_speed`: training steps of the zoo in a plain loop, and of other libraries.
 
-A contender is made from the setting and a sample of the data, and is then a function that does one whole training step
-and one that gives codes. Where a library has no function for a step, the loop of its trainer is written out here, with
-the library's own network, loss and bookkeeping.
+A contender is made from the settings and a sample of the data. It consists of a function that makes one whole training
+step and one that returns codes. If a library has no function for a training step, the loop of its trainer is written
+out here, with the library's own network, loss and counts.
 """
 
 import os
@@ -23,19 +23,19 @@ CLIP = 1.0  # largest gradient norm
 
 
 class Contender(NamedTuple):
-    """One of those compared."""
+    """Training step and encoder of one of the implementations that are compared."""
 
     step: Callable[[Tensor], Any]  # data (B, d_in): one whole training step
     on: Callable[[Tensor], Tensor]  # data (B, d_in) -> codes (B, K)
 
 
 def autocast(args: Namespace) -> torch.autocast:
-    """The context in which networks of every contender run."""
+    """Return the autocast context for the networks of all contenders."""
     return torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16-mixed")
 
 
 def bare(args: Namespace, net: SAE, sample: Tensor) -> Contender:
-    """The zoo's network in a plain loop that does what `SparseAutoencoder` does."""
+    """Return the zoo's network in a plain loop that does the same as `SparseAutoencoder`."""
     net = net.to(args.device)
     net.initialise(sample)
     since_fired = torch.zeros(net.d_sae, dtype=torch.int64, device=args.device)
@@ -69,7 +69,7 @@ def network(args: Namespace, variant: str) -> SAE:
 
 
 def saelens(args: Namespace, variant: str, sample: Tensor, sparse: bool = False) -> Contender:
-    """SAELens: `SAETrainer.step`, with what its `fit` does besides at every step; its default is not `sparse`."""
+    """Return SAELens: `SAETrainer.step`, and what its `fit` adds to every step. Its default is not `sparse`."""
     from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
@@ -105,7 +105,7 @@ def saelens(args: Namespace, variant: str, sample: Tensor, sparse: bool = False)
 
 
 def dictionary_learning(args: Namespace, variant: str, sample: Tensor) -> Contender:
-    """dictionary_learning: its trainer's `update`."""
+    """Return dictionary_learning: the `update` of its trainer."""
     from dictionary_learning.trainers.standard import StandardTrainerAprilUpdate
     from dictionary_learning.trainers.top_k import TopKTrainer
 
@@ -124,12 +124,12 @@ def dictionary_learning(args: Namespace, variant: str, sample: Tensor) -> Conten
             trainer.update(n_steps, x)
         n_steps += 1
 
-    step(sample)  # the first also makes the decoder's bias, from a geometric median
+    step(sample)  # the first step also sets the decoder's bias, to a geometric median
     return Contender(step, trainer.ae.encode)
 
 
 def sparsify(args: Namespace, variant: str, sample: Tensor) -> Contender:
-    """sparsify: its `SparseCoder` in the loop of its `Trainer`, which cannot do without a language model."""
+    """Return sparsify: its `SparseCoder` in the loop of its `Trainer`, which itself requires a language model."""
     if args.device == "cpu":
         os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
     with redirect_stdout(StringIO()):
@@ -160,7 +160,7 @@ def sparsify(args: Namespace, variant: str, sample: Tensor) -> Contender:
 
 
 def overcomplete(args: Namespace, variant: str, sample: Tensor) -> Contender:
-    """overcomplete: its `train_sae` on one batch, without monitoring."""
+    """Return overcomplete: its `train_sae` on one batch, without monitoring."""
     from overcomplete.sae import SAE, TopKSAE, train_sae
 
     kind = TopKSAE if variant == "topk" else SAE

@@ -1,14 +1,14 @@
-"""Time of a sparse autoencoder's training step: the zoo bare and in Lightning, and other libraries.
+"""Time of a training step of a sparse autoencoder: the zoo in a bare loop and in Lightning, and other libraries.
 
     python -m benchmarks.sae_speed
     python -m benchmarks.sae_speed --device cuda
 
-A step is a whole one: forward, backward, clipping where the library clips, Adam, normalisation of the decoder, counts
-of dead latents, and the auxiliary loss as each library has it. All contenders take the same batches of planted sparse
-rows in one process and take turns. One `Trainer.fit` runs throughout: a callback stops the clock after every turn and
-lets the others have theirs. ReLU codes are measured as they start, dense, and again once all have been trained until
-they are sparse. Other libraries are left out where they are not installed: `pip install sae-lens dictionary-learning
-eai-sparsify overcomplete`.
+A step is complete: forward and backward pass, gradient clipping if the library clips, Adam, normalisation of the
+decoder, counts of dead latents, and the auxiliary loss of each library. All contenders run in turns in one process, on
+the same batches of planted sparse rows. A single `Trainer.fit` runs throughout: after every turn of the trainer, a
+callback stops the clock and runs the turns of the others. ReLU autoencoders are measured at the start of training, when
+codes are dense, and again after training until codes are sparse. Libraries that are not installed are skipped; to
+install them: `pip install sae-lens dictionary-learning eai-sparsify overcomplete`.
 """
 
 import argparse
@@ -32,41 +32,41 @@ from zoo.models import AdamLinear, SparseAutoencoder
 from zoo.null_models import planted
 
 BARE, LIGHTNING = "zoo, bare loop", "zoo in Lightning"
-# Contender that BARE is compared with, or None for the best of those that are not SAELens -> what to reach.
+# Contender that BARE is compared with, or None for the fastest other than SAELens -> smallest ratio to reach.
 AIMS = {"topk": {"SAELens": "4", "SAELens, sparse": "", None: "1.5"}, "relu": {"SAELens": "1.3", None: ""}}
-N_BATCHES = 4  # which recur
+N_BATCHES = 4  # different batches, which are repeated
 
 
 class Finished(Exception):
-    """All turns have been taken."""
+    """Raised when all turns are over."""
 
 
 class Turn(NamedTuple):
-    """Steps in a row."""
+    """Consecutive training steps of one contender."""
 
     batches: list[Tensor]  # (B, d_in) each
-    measured: str | None = None  # what they are a measurement of, if they are timed
+    measured: str | None = None  # name of the measurement, None if the steps are not timed
 
 
 class Rows(L.LightningDataModule):
-    """The batches of all turns."""
+    """Datamodule with the batches of all turns."""
 
     def __init__(self, turns: list[Turn], sample: Tensor) -> None:
         super().__init__()
         self.turns, self.rows, self.d_in = turns, sample, sample.shape[1]
 
     def sample(self) -> Tensor:
-        """Training vectors for initialisation."""
+        """Return training vectors for initialisation."""
         return self.rows
 
     def train_dataloader(self) -> Any:
-        """One pass over the turns, and a batch more, so that the run's end is not timed."""
+        """Return the batches of all turns, and one more batch, so that the end of the run is not timed."""
         data = [{"x": x} for turn in self.turns for x in turn.batches]
         return torch.utils.data.DataLoader([*data, data[-1]], batch_size=None)
 
 
 class TakeTurns(L.Callback):
-    """Times the trainer's turns, and after each those of the others on the same batches."""
+    """Callback that times the trainer's turns and, after each, the turns of the others on the same batches."""
 
     def __init__(self, device: str, turns: list[Turn], others: dict[str, Contender]) -> None:
         self.device, self.turns, self.others = device, turns, others
@@ -75,7 +75,7 @@ class TakeTurns(L.Callback):
         self.on: dict[tuple[str, str], float] = {}
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *_: Any) -> None:
-        """At the end of the trainer's turn let the others have theirs."""
+        """At the end of a turn of the trainer, run the turns of the others."""
         self.done += 1
         turn = self.turns[0]
         if self.done < len(turn.batches):
@@ -106,7 +106,7 @@ def _on(codes: Tensor) -> float:
 
 
 def contenders(args: Namespace, variant: str, sample: Tensor) -> dict[str, Contender]:
-    """All but the zoo in Lightning; a peer that is not there, or does not run, is named and left out."""
+    """Return all contenders except the zoo in Lightning; skip libraries that cannot be imported or run, and say so."""
     found = {BARE: bare(args, network(args, variant), sample)}
     for name, make in PEERS[variant].items():
         try:
@@ -114,15 +114,15 @@ def contenders(args: Namespace, variant: str, sample: Tensor) -> dict[str, Conte
             found[name] = make(args, variant, sample)
             found[name].step(sample[: args.batch_size])
         except ImportError as error:
-            print(f"{name} is left out: {error}")
-        except Exception as error:  # whatever a library of others' fails with
-            print(f"{name} is left out, it does not run here: {type(error).__name__} {error}".splitlines()[0])
+            print(f"{name} is skipped: {error}")
+        except Exception as error:  # other libraries may raise any exception
+            print(f"{name} is skipped because it fails: {type(error).__name__} {error}".splitlines()[0])
             found.pop(name, None)
     return found
 
 
 def plan(args: Namespace, variant: str, rows: Tensor) -> list[Turn]:
-    """A warm-up; turns that are timed; and for ReLU training on small batches and timed turns once more."""
+    """Return the turns: a warm-up and timed turns; for ReLU also training on small batches and more timed turns."""
     batches = list(rows.split(args.batch_size))
     timed = [batches[i % N_BATCHES] for i in range(args.steps)]
     turns = [Turn(batches[:1])] + [Turn(timed, "at the start")] * args.rounds
@@ -136,7 +136,7 @@ def plan(args: Namespace, variant: str, rows: Tensor) -> list[Turn]:
 
 
 def run(args: Namespace, variant: str, rows: Tensor) -> TakeTurns:
-    """Give everyone their turns."""
+    """Run the turns of all contenders."""
     sample = rows[: 2 * args.batch_size]
     turns = plan(args, variant, rows)
     others = contenders(args, variant, sample)
@@ -164,9 +164,9 @@ def run(args: Namespace, variant: str, rows: Tensor) -> TakeTurns:
 
 
 def gradient_error(args: Namespace, variant: str, x: Tensor) -> float:
-    """Largest difference of a gradient from that of the dense formula, over the largest entry of that gradient.
+    """Return the largest error of a gradient with respect to the dense formula, divided by its largest entry.
 
-    Both take the same codes as on, because rounding may put one that is next to 0 on either side.
+    Both computations use the same set of active codes, because rounding may change the sign of codes near 0.
     """
     net = network(args, variant)
     net.initialise(x)
@@ -187,7 +187,7 @@ def gradient_error(args: Namespace, variant: str, x: Tensor) -> float:
 
 
 def report(args: Namespace, variant: str, taken: TakeTurns) -> None:
-    """Milliseconds per step, and how many times as long as the bare loop's turn in the same round."""
+    """Print milliseconds per step, and their ratio to the turn of the bare loop in the same round."""
     for measured in dict.fromkeys(key[1] for key in taken.seconds):
         times = {name: 1000 * np.array(s) for (name, m), s in taken.seconds.items() if m == measured}
         columns = ("ms / step, least (most)", "/ bare: of the least", "median (least to most)", "codes on", "aim")
@@ -215,14 +215,19 @@ def parser() -> argparse.ArgumentParser:
     for name, cpu, cuda in (("d_in", 384, 768), ("d_sae", 3072, 24576), ("batch_size", 4096, 16384)):
         made.add_argument(f"--{name}", type=int, help=f"default {cpu}, on cuda {cuda}")
         made.set_defaults(**{f"_{name}": (cpu, cuda)})
-    made.add_argument("--k", type=int, default=32, help="TopK's latents on per example, default 32")
-    made.add_argument("--l1", type=float, default=5.0, help="ReLU's penalty, default 5")
-    made.add_argument("--dead_after", type=int, default=100_000, help="examples, of the zoo's, default 100,000")
+    made.add_argument("--k", type=int, default=32, help="active latents per example of TopK, default 32")
+    made.add_argument("--l1", type=float, default=5.0, help="L1 penalty of ReLU, default 5")
+    made.add_argument(
+        "--dead_after",
+        type=int,
+        default=100_000,
+        help="zoo: a latent is dead after this many examples without firing, default 100,000",
+    )
     made.add_argument("--variants", nargs="+", choices=("topk", "relu"), default=["topk", "relu"])
     made.add_argument("--steps", type=int, default=2, help="steps per turn, default 2")
     made.add_argument("--rounds", type=int, default=5, help="turns of each contender, default 5")
-    made.add_argument("--train_steps", type=int, default=400, help="ReLU: steps between the measurements, default 400")
-    made.add_argument("--train_batch_size", type=int, default=512, help="batch in these steps, default 512")
+    made.add_argument("--train_steps", type=int, default=400, help="ReLU: steps between measurements, default 400")
+    made.add_argument("--train_batch_size", type=int, default=512, help="batch size in these steps, default 512")
     return made
 
 

@@ -1,8 +1,9 @@
-"""Solvers of the lasso: the zoo's, and those of other libraries, each in its loosest setting that is good enough.
+"""Lasso solvers of the zoo and of other libraries, each with its loosest setting that is accurate enough.
 
-A solver is made from a problem and a setting, and is then a function of nothing that gives the codes. Types and layouts
-of rows and atoms are made beforehand; Gram matrices and correlations are, for all, part of what is timed. The zoo's
-also certifies its codes; those of others are only certified once, untimed.
+A solver is made from a problem and a setting. It is a function without arguments that returns the codes. Rows and atoms
+are converted to its types and layouts beforehand. The computation of Gram matrices and correlations is timed for all
+solvers. The zoo's solver also certifies its codes within the timed part; the codes of the other solvers are certified
+once, without being timed.
 """
 
 import warnings
@@ -34,15 +35,15 @@ class Problem(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """A solver and the settings to try, the fastest first: precision, and what else it takes."""
+    """A solver and the settings to try, the fastest first: the precision and further arguments."""
 
     make: Callable[..., Callable[[], Any]]  # problem, dtype, settings -> () -> (n, K) array, or (K, n) sparse matrix
     settings: Sequence[dict[str, Any]]
-    rows: int | None = None  # of the problem's, if it is too slow for all
+    rows: int | None = None  # number of rows that are solved, if the solver is too slow for all
 
 
 class Contender(NamedTuple):
-    """A solver with a setting that certifies every row, or the last it has."""
+    """A solver with the first setting for which every row is certified, or with its last setting."""
 
     solve: Callable[[], Any]
     rows: int
@@ -56,13 +57,13 @@ def zoo(problem: Problem) -> Callable[[], Any]:
 
 
 def spams_lars(problem: Problem, dtype: torch.dtype, cholesky: bool) -> Callable[[], Any]:
-    """SPAMS: `lasso`, least angle regression (LARS), given Gram matrix and correlations, which makes it faster."""
+    """Return SPAMS's `lasso`: least angle regression (LARS), given Gram matrix and correlations, which is faster."""
     import spams
 
     x, D = (matrix.to(dtype) for matrix in (problem.X, problem.D))
 
     def solve() -> Any:
-        q, Q = (x @ D.T).numpy().T, (D @ D.T).numpy().T  # Fortran's order, as all of them
+        q, Q = (x @ D.T).numpy().T, (D @ D.T).numpy().T  # Fortran order, like all arguments
         return spams.lasso(
             x.numpy().T, Q=Q, q=q, lambda1=problem.penalty, mode=2, cholesky=cholesky, numThreads=problem.threads
         )
@@ -71,7 +72,7 @@ def spams_lars(problem: Problem, dtype: torch.dtype, cholesky: bool) -> Callable
 
 
 def spams_cd(problem: Problem, dtype: torch.dtype, tol: float) -> Callable[[], Any]:
-    """SPAMS: `cd`, coordinate descent, which computes its Gram matrix itself."""
+    """Return SPAMS's `cd`: coordinate descent, which computes its Gram matrix itself."""
     import spams
 
     x, D = (np.asfortranarray(matrix.to(dtype).numpy().T) for matrix in (problem.X, problem.D))
@@ -81,7 +82,7 @@ def spams_cd(problem: Problem, dtype: torch.dtype, tol: float) -> Callable[[], A
 
 
 def sklearn_lasso(problem: Problem, dtype: torch.dtype, tol: float, threads: int | None = None) -> Callable[[], Any]:
-    """scikit-learn: `Lasso(precompute=Gram)` of all rows at once, or of parts of them in threads."""
+    """Return scikit-learn's `Lasso(precompute=Gram)` for all rows at once or, with `threads`, for parts of them."""
     from sklearn.linear_model import Lasso
 
     x, D = problem.X.to(dtype), problem.D.to(dtype)
@@ -108,7 +109,7 @@ def sklearn_lasso(problem: Problem, dtype: torch.dtype, tol: float, threads: int
 
 
 def sklearn_lars(problem: Problem, dtype: torch.dtype) -> Callable[[], Any]:
-    """scikit-learn: `sparse_encode(algorithm="lasso_lars")`, given the Gram matrix."""
+    """Return scikit-learn's `sparse_encode(algorithm="lasso_lars")`, given the Gram matrix."""
     from sklearn.decomposition import sparse_encode
 
     x, D = problem.X.to(dtype).numpy(), problem.D.to(dtype).numpy()
@@ -124,7 +125,7 @@ SKLEARN_LARS = "scikit-learn sparse_encode(lasso_lars)"
 
 
 def peers(threads: int) -> dict[str, Peer]:
-    """Those to be compared with."""
+    """Return the solvers with which the zoo is compared."""
     single, double = ({"dtype": dtype, "cholesky": False} for dtype in (torch.float32, torch.float64))
     return {
         SPAMS_LARS: Peer(spams_lars, [single, single | {"cholesky": True}, double]),
@@ -136,7 +137,7 @@ def peers(threads: int) -> dict[str, Peer]:
 
 
 def certified(peer: Peer, problem: Problem) -> Contender:
-    """The peer with the first setting for which every row is certified."""
+    """Return the solver with the first setting for which every row is certified, or with its last setting."""
     X = problem.X[: peer.rows]
     for setting in peer.settings:
         solve = peer.make(problem._replace(X=X), **setting)
@@ -153,12 +154,12 @@ def certified(peer: Peer, problem: Problem) -> Contender:
 
 
 def contenders(problem: Problem, names: Iterable[str] | None = None) -> dict[str, Contender]:
-    """All, or those named; a peer that is not installed is named and left out."""
+    """Return all contenders, or those named; skip libraries that are not installed, and say so."""
     found = {}
     for name, peer in {ZOO: Peer(zoo, [{}]), **peers(problem.threads)}.items():
         if names is None or name in names:
             try:
                 found[name] = certified(peer, problem)
             except ImportError as error:
-                print(f"{name} is left out: {error}")
+                print(f"{name} is skipped: {error}")
     return found

@@ -3,21 +3,21 @@
     python -m benchmarks.sparse_coding_speed --rows FILE.npy --out FOLDER
     python -m benchmarks.sparse_coding_speed --full-pass
 
-The problem: 2,000 centred rows of unit norm of an embedding, and 1,536 atoms learned from other rows of it. Without
---rows, the embedding is a stand-in: Gaussian rows, 384 wide, whose covariance has eigenvalues that fall as i^(-1/2), as
-those of a small language model's token embedding about do.
+The problem consists of 2,000 centred rows of an embedding, scaled to unit norm, and 1,536 atoms that were learned from
+its other rows. Without --rows, the embedding is a stand-in: Gaussian rows with 384 coordinates, whose covariance has
+eigenvalues that fall as i^(-1/2), approximately as in the token embedding of a small language model.
 
-Every contender takes its loosest setting, found beforehand, for which the zoo's `duality_gap` certifies each of its
-rows to a relative gap of 1e-4. All solve the same problem in one process and take turns. The zoo's time includes its
-certificate. With --out, time against the numbers of rows and atoms is drawn. --full-pass codes a stand-in of 50,257 x
-768 rows in 3,072 atoms, and nothing else, in a process of its own; on a GPU once more, if there is one. Peers are left
-out where they are not installed: `pip install scikit-learn spams-bin`.
+Every contender uses its loosest setting for which the zoo's `duality_gap` certifies all rows to a relative gap of 1e-4.
+This setting is determined beforehand. All contenders solve the same problem in turns in one process. The zoo's time
+includes its certificates. With --out, the time is plotted against the numbers of rows and atoms. With --full-pass, the
+benchmark instead codes a stand-in of 50,257 x 768 rows in 3,072 atoms, on the CPU and, if there is one, on a GPU.
+Libraries that are not installed are skipped; to install them: `pip install scikit-learn spams-bin`.
 """
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else idle threads keep the cores from those of other libraries
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several times as fast for peers, whose products are small
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # otherwise idle threads block the cores for other libraries
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # several times faster for other libraries' small products
 
 import argparse
 import platform
@@ -40,27 +40,27 @@ from benchmarks.sparse_coding_peers import SKLEARN, SPAMS_CD, SPAMS_LARS, TOLERA
 from zoo import embedding
 from zoo.models.sparse_coding import lasso
 
-SIZES = {"n_rows": (2000, 50257), "d_model": (384, 768), "n_atoms": (1536, 3072)}  # of the problem, of --full-pass
-AIMS = {0.2: ("8", "1.3"), 0.1: ("8", "1.3"), 0.05: ("1", "")}  # penalty -> against scikit-learn, against SPAMS
-DRAWN = (1 / 4, 1 / 2, 1, 2, 4)  # times the problem's rows, or atoms; scikit-learn is extrapolated from the fewest rows
-TRAINING_ROWS = 10  # times the problem's rows, at most: from which atoms are learned
+SIZES = {"n_rows": (2000, 50257), "d_model": (384, 768), "n_atoms": (1536, 3072)}  # default; default with --full-pass
+AIMS = {0.2: ("8", "1.3"), 0.1: ("8", "1.3"), 0.05: ("1", "")}  # penalty -> ratio to reach: scikit-learn, SPAMS
+DRAWN = (1 / 4, 1 / 2, 1, 2, 4)  # times the problem's rows or atoms; scikit-learn is extrapolated from the fewest rows
+TRAINING_ROWS = 10  # largest number of rows from which atoms are learned, as a multiple of the problem's rows
 DRAWN_PENALTY, FULL_PENALTY = 0.1, 0.105
 
 
 def stand_in(n_rows: int, d: int) -> Tensor:
-    """Gaussian rows whose covariance has the eigenvalues i^(-1/2)."""
+    """Return Gaussian rows whose covariance has the eigenvalues i^(-1/2)."""
     scales = torch.arange(1.0, d + 1) ** -0.25
     return torch.randn(n_rows, d, generator=torch.Generator().manual_seed(0)).mul_(scales)
 
 
 def unit_rows(W: Tensor) -> Tensor:
-    """Rows (V, d) about their mean and of unit norm, in place."""
+    """Centre rows (V, d) and scale them to unit norm, in place."""
     W -= W.mean(0)
     return F.normalize(W, out=W)
 
 
 def learned(rows: Tensor, n_atoms: int, penalty: float = 0.15, rounds: int = 4) -> Tensor:
-    """Atoms (K, d) from rows (n, d): the lasso and the method of optimal directions in turns, from random rows."""
+    """Learn atoms (K, d) from rows (n, d) by alternating the lasso and the method of optimal directions."""
     D = rows[:n_atoms]
     for _ in range(rounds):
         gram, cross = torch.zeros(n_atoms, n_atoms), torch.zeros_like(D)
@@ -74,7 +74,7 @@ def learned(rows: Tensor, n_atoms: int, penalty: float = 0.15, rounds: int = 4) 
 
 
 def timed(found: dict[str, Contender], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds per row of each contender in each round."""
+    """Return the seconds per row of each contender in each round."""
     seconds: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
         for name, contender in found.items():
@@ -85,7 +85,7 @@ def timed(found: dict[str, Contender], rounds: int) -> dict[str, np.ndarray]:
 
 
 def report(problem: Problem, rounds: int) -> None:
-    """Rows per second, and how many times as long as the zoo others take in the same round."""
+    """Print rows per second, and the ratio of each contender's time to the zoo's time in the same round."""
     found = contenders(problem)
     seconds = timed(found, rounds)
     columns = ("rows / s, most (least)", "time / zoo: median (least to most)", "aim", "largest gap", "L0", "setting")
@@ -115,7 +115,10 @@ def report(problem: Problem, rounds: int) -> None:
 
 
 def draw(rows: Tensor, others: Tensor, D: Tensor, args: argparse.Namespace) -> None:
-    """Seconds against the number of rows, and of atoms, for which other rows serve; scikit-learn's from a few rows."""
+    """Plot seconds against the number of rows and the number of atoms.
+
+    In the second plot, other rows are used as atoms. The time of scikit-learn is extrapolated from a few rows.
+    """
     sizes = {what: [int(share * n) for share in DRAWN] for what, n in (("rows", args.n_rows), ("atoms", len(D)))}
     settings = (DRAWN_PENALTY, args.threads)
     problems = {
@@ -143,7 +146,7 @@ def draw(rows: Tensor, others: Tensor, D: Tensor, args: argparse.Namespace) -> N
 
 
 def full_pass(n: int, d: int, K: int, device: str) -> None:
-    """Time and memory of n rows of an embedding in K atoms; on a GPU also against its products of matrices."""
+    """Print the time and memory of coding n rows in K atoms; on a GPU also the share of time of matrix products."""
     penalty = FULL_PENALTY
     rows = unit_rows(stand_in(n + K, d)).to(device)
     X, D = rows[K:], rows[:K]
@@ -164,13 +167,14 @@ def full_pass(n: int, d: int, K: int, device: str) -> None:
             lasso(X, D, penalty)
         iterations = counter.get_total_flops() / (4 * d * K * n)
         print(
-            f"products of matrices: {iterations:.1f} x 4 d K operations per row, which at {rate / 1e12:.1f} TFLOP/s, "
-            f"measured, take {counter.get_total_flops() / rate:.2f} s, {counter.get_total_flops() / rate / seconds:.0%}"
+            f"products of matrices: {iterations:.1f} x 4 d K operations per row; at the measured "
+            f"{rate / 1e12:.1f} TFLOP/s they take {counter.get_total_flops() / rate:.2f} s, "
+            f"{counter.get_total_flops() / rate / seconds:.0%} of the time"
         )
 
 
 def product_rate(X: Tensor, D: Tensor, repeats: int = 50) -> float:
-    """Operations per second of the product of rows (n, d) and atoms (K, d)."""
+    """Return the operations per second of the matrix product of rows (n, d) and atoms (K, d)."""
     X @ D.T
     began = clock(X.device.type)
     for _ in range(repeats):
@@ -179,7 +183,7 @@ def product_rate(X: Tensor, D: Tensor, repeats: int = 50) -> float:
 
 
 def peak_memory(device: str) -> float:
-    """The most memory so far, of the process or, on a GPU, of its tensors, in GB."""
+    """Return the peak memory of the process or, on a GPU, of its tensors, in GB."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
@@ -188,11 +192,11 @@ def peak_memory(device: str) -> float:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--rows", help="an embedding: .npy, .safetensors, or any other source of the zoo")
+    made.add_argument("--rows", help="embedding: a .npy or .safetensors file, or any other source that the zoo reads")
     made.add_argument("--repeats", type=int, default=5, help="turns of each contender, default 5")
-    made.add_argument("--threads", type=int, default=2, help="default 2")
-    made.add_argument("--out", type=Path, help="folder for sparse_coding_cost.png; nothing is drawn without")
-    made.add_argument("--full-pass", action="store_true", help="instead, code a whole embedding")
+    made.add_argument("--threads", type=int, default=2, help="number of threads, default 2")
+    made.add_argument("--out", type=Path, help="folder for sparse_coding_cost.png; by default nothing is plotted")
+    made.add_argument("--full-pass", action="store_true", help="code a whole embedding instead")
     for name, (problem, whole) in SIZES.items():
         made.add_argument(f"--{name}", type=int, help=f"default {problem:,}, with --full-pass {whole:,}")
     return made

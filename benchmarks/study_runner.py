@@ -1,11 +1,11 @@
-"""What running a study costs beside its tasks, and two Dask workers against one.
+"""Overhead of running a study, and the speed of two Dask workers compared with one.
 
     python -m benchmarks.study_runner
     python -m benchmarks.study_runner --tasks 1000 --loops 3000000
 
-The first measurement does so many empty tasks in one process of this machine, from the study to its page. The second
-does tasks of pure Python, which fill a core, on a Dask scheduler and workers on loopback: on one worker, and on two, in
-alternation.
+The first measurement runs --tasks empty tasks in one local process, from the study to its page. The second measurement
+runs tasks of pure Python, each of which uses a whole core, on a local Dask scheduler with workers: alternately on one
+worker and on two.
 """
 
 import argparse
@@ -36,13 +36,13 @@ CHECKOUT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Loop(Task):
-    """So many rounds of a loop that fills a core."""
+    """A task that uses a whole core for `rounds` rounds of a loop."""
 
     rounds: int
     number: int
 
     def do(self, work: Work) -> Result:
-        """The sum of what was counted."""
+        """Return the result of the loop."""
         total = self.number
         for i in range(self.rounds):
             total = (total * 31 + i) % 1_000_003
@@ -51,29 +51,29 @@ class Loop(Task):
 
 @dataclass(frozen=True)
 class Loops(Study):
-    """Tasks that are alike.
+    """A study of equal tasks.
 
     Args:
-        n: How many.
-        rounds: Of the loop of each.
+        n: Number of tasks.
+        rounds: Number of rounds of the loop in each task.
     """
 
     n: int = 10_000
     rounds: int = 0
 
     def tasks(self) -> Sequence[Task]:
-        """All of them."""
+        """Return all tasks."""
         return [Loop(self.rounds, number) for number in range(self.n)]
 
     def report(self, results: Results) -> Report:
-        """The sum of all totals."""
+        """Report the sum of the results of all tasks."""
         total = sum(results[task]["total"] for task in self.tasks())
         table = Table(["tasks", "total"], [[self.n, total]])
         return Report("loops", Verdict(f"{total}", ""), [Section("loops", "?", "", tables=[table])])
 
 
 def cost_per_task(n: int) -> float:
-    """Milliseconds that an empty task takes from its naming to its place on the page, in one process."""
+    """Return the milliseconds that an empty task takes in one process, from the study to its page."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         run = Run(Loops(n), Path(folder))
@@ -84,7 +84,7 @@ def cost_per_task(n: int) -> float:
 
 @contextmanager
 def dask(workers: int) -> Iterator[str]:
-    """The address of a scheduler with so many workers of one thread each."""
+    """Start a scheduler with workers of one thread each, and yield its address."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), *filter(None, sys.path)])}
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -109,7 +109,7 @@ def dask(workers: int) -> Iterator[str]:
 
 
 def seconds_on_dask(workers: int, n: int, rounds: int) -> float:
-    """How long so many tasks take on workers that have done one each before."""
+    """Return the seconds that `n` tasks take on workers that have already run one task each."""
     from distributed import Client
 
     with dask(workers) as address, tempfile.TemporaryDirectory() as folder:
@@ -126,12 +126,14 @@ def seconds_on_dask(workers: int, n: int, rounds: int) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure both."""
+    """Run both measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", type=int, default=10_000, help="empty tasks in one process, default 10000")
-    parser.add_argument("--loops", type=int, default=20_000_000, help="rounds of a task on Dask, default 20 million")
-    parser.add_argument("--on-dask", type=int, default=24, help="tasks on Dask, default 24")
-    parser.add_argument("--repeats", type=int, default=3, help="turns on one and on two workers, default 3")
+    parser.add_argument("--tasks", type=int, default=10_000, help="number of empty tasks in one process, default 10000")
+    parser.add_argument(
+        "--loops", type=int, default=20_000_000, help="loop rounds per task on Dask, default 20 million"
+    )
+    parser.add_argument("--on-dask", type=int, default=24, help="number of tasks on Dask, default 24")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements on one and on two workers, default 3")
     args = parser.parse_args(argv)
     table = Shown("what", "seen", "aim", title=f"{os.cpu_count()} cores, Python {sys.version.split()[0]}")
     table.add_row(f"{args.tasks:,} empty tasks, ms each", f"{cost_per_task(args.tasks):.2f}", "< 10")
@@ -147,6 +149,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from benchmarks.study_runner import main as of_the_module  # whose tasks other processes find by their module
+    from benchmarks.study_runner import main as of_the_module  # other processes import the tasks from this module
 
     of_the_module()

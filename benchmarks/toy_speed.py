@@ -1,10 +1,11 @@
-"""What it saves to train many seeds of a toy in one module.
+"""Speed of training many seeds of a toy model in one module, compared with one seed per run.
 
     python -m benchmarks.toy_speed
 
-Contenders: the zoo with all seeds in one module; the zoo with one seed per run; and plain PyTorch loops of one network,
-and of all networks in one batched tensor, as a researcher would write them. Every number is seed-steps per second: one
-network, one optimizer step. Each turn is a whole `Trainer.fit` or loop; ratios are of turns in the same round.
+The contenders are the zoo with all seeds in one module, the zoo with one seed per run, and two plain PyTorch loops as a
+researcher would write them: for one network, and for all networks in one batched tensor. Speeds are in seed-steps per
+second; a seed-step is one optimizer step of one network. Each turn is a whole `Trainer.fit` or loop. Ratios compare
+turns in the same round.
 """
 
 import argparse
@@ -35,18 +36,18 @@ WATCHING = (callbacks.Throughput, callbacks.FiniteLoss, callbacks.ExactResume, c
 
 @dataclass
 class Toy:
-    """A toy and its plain twin."""
+    """A toy model of the zoo, and the same model as a plain loss function."""
 
     name: str
     n_features: int
     active: ActiveInputs
     batch_size: int
-    module: Callable[[int], ToyModule]  # by number of seeds
+    module: Callable[[int], ToyModule]  # number of seeds -> module
     parameters: Callable[[int], list[Tensor]]
     loss: Callable[[list[Tensor], Tensor], Tensor]
 
     def data(self, n_seeds: int) -> SparseFeaturesDataModule:
-        """The zoo's batches."""
+        """Return the zoo's datamodule."""
         values = "one" if isinstance(self.active, FixedActive) else "uniform"
         return SparseFeaturesDataModule(self.n_features, self.active, values, None, n_seeds, self.batch_size)  # type: ignore[arg-type]
 
@@ -67,7 +68,7 @@ def gate_loss(parameters: list[Tensor], x: Tensor) -> Tensor:
 
 
 def drawn(toy: Toy, n: int, generator: torch.Generator) -> Tensor:
-    """Vectors as a plain script draws them."""
+    """Draw vectors as a plain script would."""
     if isinstance(toy.active, FixedActive):
         x = torch.zeros(n, toy.n_features)
         return x.scatter_(1, torch.rand(n, toy.n_features, generator=generator).topk(toy.active.n_active).indices, 1.0)
@@ -107,7 +108,7 @@ TOYS = {
 
 
 def zoo_seconds(toy: Toy, n_seeds: int, steps: int) -> float:
-    """Seconds of a fit with the callbacks of every run and a logger, without validation and checkpoints."""
+    """Return the seconds of a fit with the default callbacks and a logger, without validation and checkpoints."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
@@ -130,7 +131,7 @@ def zoo_seconds(toy: Toy, n_seeds: int, steps: int) -> float:
 
 
 def plain_seconds(toy: Toy, n_seeds: int, steps: int) -> float:
-    """Seconds of a plain loop."""
+    """Return the seconds of a plain loop."""
     generator = torch.Generator().manual_seed(0)
     parameters = [p.requires_grad_() for p in toy.parameters(n_seeds)]
     optimizer = torch.optim.Adam(parameters, lr=0.01)
@@ -146,10 +147,10 @@ def plain_seconds(toy: Toy, n_seeds: int, steps: int) -> float:
 
 def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--seeds", type=int, default=64, help="networks, default 64")
-    made.add_argument("--steps", type=int, default=100, help="steps of a turn, default 100")
-    made.add_argument("--repeats", type=int, default=5, help="rounds, default 5")
-    made.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS), help="default all, by number of inputs")
+    made.add_argument("--seeds", type=int, default=64, help="number of networks, default 64")
+    made.add_argument("--steps", type=int, default=100, help="optimizer steps per turn, default 100")
+    made.add_argument("--repeats", type=int, default=5, help="number of rounds, default 5")
+    made.add_argument("--toys", nargs="+", choices=TOYS, default=list(TOYS), help="toys with their numbers of inputs")
     args = made.parse_args(argv)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

@@ -1,12 +1,12 @@
-"""Tokens per second of training: the zoo in Lightning, a bare PyTorch loop, nanoGPT's manner, and transformers.
+"""Tokens per second of training: the zoo in Lightning, a bare PyTorch loop, a GPT-2 like nanoGPT's, and transformers.
 
     python -m benchmarks.training_speed
     python -m benchmarks.training_speed --device cuda --precision bf16-mixed --compile --peak-tflops 989
 
-All contenders train a GPT-2 with tied embeddings on the same batches in one process and take turns. One `Trainer.fit`
-runs throughout: a callback stops the clock after every --steps optimizer steps and lets the plain loops do as many. A
-turn of the trainer thus holds everything it does in that many steps, and neither its start nor its end. Ratios are of
-turns in the same round. Needs transformers, which the `test` extra brings.
+All contenders train a GPT-2 with tied embeddings on the same batches, in turns in one process. A single `Trainer.fit`
+runs throughout: after every --steps optimizer steps, a callback stops the clock, and the plain loops make as many
+steps. A turn of the trainer therefore includes everything that it does in these steps, but neither its start nor its
+end. Ratios compare turns in the same round. The benchmark requires transformers, which the `test` extra installs.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from zoo.models import GPT2, FrozenEmbeddingGPT2
 
 ZOO, BARE, FROZEN = "zoo in Lightning", "bare loop", "bare loop, W_E frozen"
 NANOGPT, TRANSFORMERS = "nanoGPT's manner", "transformers"
-RATIOS = {  # and what they should reach
+RATIOS = {  # contender, the one it is compared with -> smallest ratio to reach
     (ZOO, BARE): "0.95",
     (ZOO, NANOGPT): "1.05",
     (ZOO, TRANSFORMERS): "1.2",
@@ -39,15 +39,15 @@ RATIOS = {  # and what they should reach
 
 
 class Finished(Exception):
-    """All turns have been taken."""
+    """Raised when all turns are over."""
 
 
 class Turns(L.Callback):
-    """Times the trainer's turns, and between them those of the other contenders.
+    """Callback that times the turns of the trainer and, between them, the turns of the other contenders.
 
     Args:
-        args: The command line's.
-        others: Name -> function that does one step.
+        args: Arguments of the command line.
+        others: Name -> function that makes one step.
     """
 
     def __init__(self, args: Namespace, others: dict[str, Callable[[], None]]) -> None:
@@ -56,7 +56,7 @@ class Turns(L.Callback):
         self.began = 0.0
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """At the end of the trainer's turn let the others have theirs; the first is a warm-up."""
+        """At the end of a turn of the trainer, run the turns of the others; the first turn is a warm-up."""
         args, done = self.args, trainer.global_step - self.args.warmup
         if done < 0 or done % args.steps:
             return
@@ -74,7 +74,7 @@ class Turns(L.Callback):
 
 
 def nanogpt_loop(args: Namespace, data: RandomText) -> Callable[[], None]:
-    """The loop of a GPT-2 in nanoGPT's manner; its weights start elsewhere."""
+    """Return the loop of a GPT-2 like nanoGPT's. Its initial weights differ from those of the other contenders."""
     torch.manual_seed(0)
     model = NanoGPT(**sizes(args)).to(args.device).train()
     if args.compile:
@@ -83,7 +83,7 @@ def nanogpt_loop(args: Namespace, data: RandomText) -> Callable[[], None]:
 
 
 def transformers_loop(args: Namespace, data: RandomText, net: GPT2) -> Callable[[], None]:
-    """The loop of transformers' own GPT-2, starting from the same weights; it need not return a key-value cache."""
+    """Return the loop of the GPT-2 of transformers, with the same initial weights and without a key-value cache."""
     config = GPT2Config.from_dict(net.hf_config() | {"use_cache": False})
     model = GPT2LMHeadModel(config).to(args.device).train()
     model.load_state_dict(net.state_dict())
@@ -96,7 +96,7 @@ def transformers_loop(args: Namespace, data: RandomText, net: GPT2) -> Callable[
 
 
 def flops_per_token(args: Namespace, net: GPT2, frozen: bool) -> int:
-    """6 N + 12 L D T, with the unembedding in N; its weight gradient, 2 V D, is not taken when frozen."""
+    """Return 6 N + 12 L D T, N with the unembedding; if that is frozen, without 2 V D for its weight gradient."""
     N = sum(p.numel() for p in net.parameters()) - net.transformer.wpe.weight.numel()
     return 6 * N + 12 * args.n_layers * args.d_model * args.context_length - 2 * net.W_U.numel() * frozen
 
@@ -125,14 +125,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli = parser(__doc__)
     cli.add_argument("--steps", type=int, default=100, help="optimizer steps per turn, default 100")
     cli.add_argument("--repeats", type=int, default=5, help="turns of each contender, default 5")
-    cli.add_argument("--warmup", type=int, default=10, help="untimed steps of each contender, default 10")
+    cli.add_argument("--warmup", type=int, default=10, help="steps of each contender before timing, default 10")
     cli.add_argument(
-        "--drift-every", type=int, default=100, help="steps between drift measurements; divides --steps at best"
+        "--drift-every",
+        type=int,
+        default=100,
+        help="steps between drift measurements, default 100; a divisor of --steps",
     )
-    cli.add_argument("--peak-tflops", type=float, help="the device's peak, to report the share of it that is used")
+    cli.add_argument("--peak-tflops", type=float, help="peak of the device, to report the share of it that is used")
     args = cli.parse_args(argv)
 
-    total = args.warmup + args.steps * args.repeats + 1  # a step more than are taken: the run's end is not timed
+    total = args.warmup + args.steps * args.repeats + 1  # one more, so that the end of the run is not timed
     data = RandomText(args, total)
     net, bare = bare_loop(args, data, total)
     others = {TRANSFORMERS: transformers_loop(args, data, net), NANOGPT: nanogpt_loop(args, data), BARE: bare}

@@ -1,4 +1,4 @@
-"""Datamodules, and the corpora, tokenizers and null models that configure them."""
+"""Datamodules, which make batches, and the corpora, tokenizers, null models and distributions that they take."""
 
 from zoo.active_inputs import ActiveInputs, BernoulliActive, FixedActive
 from zoo.datamodules.activations import ActivationsDataModule

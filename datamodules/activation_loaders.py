@@ -1,4 +1,4 @@
-"""Loaders over the residual stream of a GPT-2 that reads text."""
+"""Loaders that yield activations of a GPT-2 on text, taken from its residual stream."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -12,15 +12,15 @@ from zoo.datamodules.activation_store import ActivationStore
 from zoo.datamodules.resumable import ResumableLoader
 from zoo.datamodules.text import EvaluationLoader, TokenLoader
 
-MICRO_BATCH_TOKENS = 8192  # that the model reads at once in training
+MICRO_BATCH_TOKENS = 8192  # tokens per forward pass of the model in training
 
 
 class ResidualStream:
-    """The residual stream of a model at one place: before layer `layer`, or after the last for `layer` = n_layers.
+    """Function from token ids to the residual stream before layer `layer`; n_layers means after the last layer.
 
     Args:
-        model: A network with `embed` and `blocks`, as `zoo.models.GPT2`.
-        layer: Number of layers that are run.
+        model: A network with `embed` and `blocks`, such as `zoo.models.GPT2`.
+        layer: Number of layers that are run before the residual stream is read.
     """
 
     def __init__(self, model: Any, layer: int) -> None:
@@ -28,27 +28,28 @@ class ResidualStream:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.model.W_E.device
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor) -> Tensor:
-        """Token ids (B, T), on any device, to activations (B, T, D) float32 on the model's."""
+        """Return the activations of token ids (B, T) on any device: (B, T, D) float32, on the model's device."""
         return self.model.blocks(self.model.embed(input_ids.to(self.device)), stop=self.layer).float()
 
 
 class ActivationLoader(ResumableLoader):
     """Training batches `x` of activations at random positions.
 
-    A refill runs the model on one batch of contexts and serves as many batches as every context has disjoint groups
-    of positions. Which positions go into which batch is a function of (seed, refill, context).
+    The loader keeps a buffer of activations. To refill it, the model runs on one batch of contexts. The positions of
+    every context are split at random into disjoint groups, and each training batch takes one group from every context.
+    The split is a function of (seed, refill, context).
 
     Args:
-        contexts: The contexts; a refill takes one batch of them.
-        stream: Gives their activations.
-        positions_per_context: Positions P that a batch takes of each context.
-        skip_positions: First positions of each context, which are left out.
-        store: Where refills are kept, if anywhere.
+        contexts: Loader of the contexts; a refill takes one of its batches.
+        stream: Function from token ids to activations.
+        positions_per_context: Number of positions P in a group.
+        skip_positions: Number of first positions of each context that are excluded.
+        store: Storage for the activations of refills. By default they are not stored.
     """
 
     def __init__(
@@ -69,21 +70,21 @@ class ActivationLoader(ResumableLoader):
         return len(self.contexts) * self.batches_per_refill
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """This rank's part of global batch `step`: `x` (B / world_size, D), context by context."""
+        """Return this rank's part of global batch `step`: `x` (B / world_size, D), ordered by context."""
         refill, index = divmod(step, self.batches_per_refill)
         if self._buffer[0] != refill:
-            self._buffer = (-1, torch.empty(0))  # the old refill makes room for the new one
+            self._buffer = (-1, torch.empty(0))  # free the old activations before the new ones are computed
             self._buffer = (refill, self._refill(refill))
         return {"x": self._buffer[1][:, index].flatten(0, 1)}
 
     def sample(self, n: int) -> Tensor:
-        """At most `n` vectors of this rank's part of the first batch, whole contexts of them, (<= n, D)."""
+        """Return at most `n` vectors of this rank's part of the first batch, (<= n, D), ordered by context."""
         n_contexts = max(1, n // self.positions_per_context)
         ids = self.contexts.batch(0)["input_ids"][:n_contexts]
         return self._read(ids, self._positions(0)[:n_contexts, :1]).flatten(0, 2)[:n]
 
     def _refill(self, refill: int) -> Tensor:
-        """All activations of a refill, (contexts of this rank, batches, P, D), read from the store or computed."""
+        """Read or compute all activations of a refill, (contexts of this rank, batches, P, D)."""
         name = f"refill-{refill:06d}-rank-{self.contexts.rank}-of-{self.contexts.world_size}"
         if self.store and (stored := self.store.load(name)) is not None:
             return stored.to(self.stream.device)
@@ -93,7 +94,7 @@ class ActivationLoader(ResumableLoader):
         return x
 
     def _read(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """Activations of contexts (C, T) at positions (C, batches, P), as (C, batches, P, D)."""
+        """Return the activations of contexts (C, T) at positions (C, batches, P), as (C, batches, P, D)."""
         size, parts = max(1, MICRO_BATCH_TOKENS // input_ids.shape[1]), []
         for ids, chosen in zip(input_ids.split(size), positions.to(self.stream.device).split(size), strict=True):
             context = torch.arange(len(ids), device=chosen.device).view(-1, 1, 1)
@@ -101,10 +102,10 @@ class ActivationLoader(ResumableLoader):
         return torch.cat(parts)
 
     def _positions(self, refill: int) -> Tensor:
-        """Positions of a refill's batches, (contexts of this rank, batches, P) int64; none twice in a context."""
+        """Draw the positions of a refill's batches, (contexts of this rank, batches, P) int64, without repeats."""
         share = self.contexts.batch_size // self.contexts.world_size
         shape = (share, self.batches_per_refill, self.positions_per_context)
-        rng = np.random.default_rng((self.contexts.seed, refill, 1))  # not the stream of the contexts
+        rng = np.random.default_rng((self.contexts.seed, refill, 1))  # another stream than the contexts'
         order = rng.random((self.contexts.batch_size, self.contexts.context_length - self.skip_positions)).argsort(1)
         mine = order[self.contexts.rank * share :][:share, : shape[1] * shape[2]]
         return torch.from_numpy(mine.reshape(shape)) + self.skip_positions
@@ -114,9 +115,9 @@ class EvaluationContexts:
     """Batches `input_ids` and `targets` (B, T) of the first few windows of an `EvaluationLoader`, on a device.
 
     Args:
-        windows: A split's windows in a fixed random order.
-        n_contexts: Number of windows over all ranks; in the place of others there is padding, with target -100.
-        device: Where batches are wanted.
+        windows: The windows of a split, in a fixed random order.
+        n_contexts: Number of windows over all ranks. The last batch is filled up with padding, whose target is -100.
+        device: Device to which batches are moved.
     """
 
     def __init__(self, windows: EvaluationLoader, n_contexts: int, device: torch.device) -> None:
@@ -136,12 +137,12 @@ class EvaluationContexts:
 
 
 class ActivationEvaluationLoader:
-    """The activations of evaluation contexts, all but those at their first positions.
+    """Batches of the activations of evaluation contexts, except those at the first positions of each context.
 
     Args:
         contexts: The contexts.
-        stream: Gives their activations.
-        skip_positions: First positions of each context, which are left out.
+        stream: Function from token ids to activations.
+        skip_positions: Number of first positions of each context that are excluded.
     """
 
     def __init__(self, contexts: EvaluationContexts, stream: ResidualStream, skip_positions: int) -> None:

@@ -1,4 +1,4 @@
-"""Activations on disk, if they are wanted there: written once, checked before use."""
+"""Optional storage of activations on disk. Files are written once and checked before use."""
 
 import hashlib
 import os
@@ -14,11 +14,11 @@ from zoo.paths import make_folder
 
 
 class ActivationStore:
-    """A folder with one safetensors file for every refill of every rank, named by what the activations depend on.
+    """A folder with one safetensors file for every refill of every rank.
 
     Args:
-        root: Folder of all stores; this one's is named by a hash of the fingerprint.
-        fingerprint: A name that changes whenever the activations would.
+        root: Folder of all stores. The folder of this store is a subfolder, named by a hash of the fingerprint.
+        fingerprint: A string that is different whenever the activations would be different.
     """
 
     def __init__(self, root: Path, fingerprint: str) -> None:
@@ -26,10 +26,10 @@ class ActivationStore:
         self.folder = root / f"activations-{self.fingerprint[:16]}"
 
     def load(self, name: str) -> Tensor | None:
-        """The activations stored under a name, float32 on the CPU; None if there are none.
+        """Return the activations stored under a name, float32 on the CPU, or None if the file does not exist.
 
         Raises:
-            ZooError: If the file is damaged or holds something else.
+            ZooError: If the file is damaged or belongs to other activations.
         """
         path = self.folder / f"{name}.safetensors"
         if not path.exists():
@@ -39,16 +39,18 @@ class ActivationStore:
                 told = file.metadata() or {}
                 x = file.get_tensor("x") if "x" in file.keys() else torch.empty(0)  # noqa: SIM118 - not a dict
         except ZooError as error:
-            raise ZooError(f"{error}; delete it to have it made again") from None
+            raise ZooError(f"{error}; delete the file, and the next run writes it again") from None
         if told != {"fingerprint": self.fingerprint, "name": name, "sha256": _digest(x)}:
-            raise ZooError(f"{path} is damaged or not of this data; delete it to have it made again")
+            raise ZooError(
+                f"{path} is damaged or belongs to other activations; delete the file, and the next run writes it again"
+            )
         return x
 
     def save(self, name: str, x: Tensor) -> None:
-        """Store activations; a file is whole or not there."""
+        """Store activations under a name. The file appears only when it is complete."""
         make_folder(self.folder, "data.activations_dir")
         path, x = self.folder / f"{name}.safetensors", x.cpu().contiguous()
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # another run may be making the same
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # another run may write the same file
         save_file({"x": x}, partial, {"fingerprint": self.fingerprint, "name": name, "sha256": _digest(x)})
         partial.chmod(0o644)
         os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""Batches of a language model's activations, made while they are used."""
+"""Datamodule that computes the activations of a language model during training."""
 
 import hashlib
 import json
@@ -29,37 +29,44 @@ from zoo.protocols import ResidualModel, missing_in
 from zoo.source import Source
 from zoo.token_texts import read_tokenizer
 
-EVALUATION_TOKENS = 2048  # of an evaluation batch on one rank: logits of all of them fit into memory
+EVALUATION_TOKENS = 2048  # tokens per evaluation batch on one rank; the logits of all of them fit into memory
 
 
 class ActivationsDataModule(ZooDataModule):
-    """The residual stream of a GPT-2 reading a corpus, at one layer.
+    """Activations of a GPT-2 on a corpus: its residual stream at one layer.
 
-    The model runs on the training device whenever activations run out: on batch_size / positions_per_context contexts,
-    whose positions, in random order, then serve several batches. A batch is a function of (seed, step, rank) and of
-    nothing else: resuming is exact, and any number of ranks sees the same global batches, up to rounding.
+    Activations are computed on the training device during training. The model reads batch_size / positions_per_context
+    contexts at a time. Their positions are shuffled and used for several batches. A batch depends only on (seed, step,
+    rank). Resuming is therefore exact, and the global batches do not depend on the number of ranks, up to rounding.
 
     Args:
-        model: The GPT-2: a zoo name, folder, Lightning .ckpt, or hf:org/repo[/folder][@revision].
-        layer: Place in the residual stream: before this layer, or after the last for the number of layers.
-        step: Training step of the model, for a source that holds several.
+        model: The GPT-2: name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, or
+            hf:org/repo[/folder][@revision].
+        layer: Layer before which the residual stream is read, counted from 0. The number of layers means after the last
+            layer.
+        step: Training step of the model, for a source that holds several. By default the last.
         corpus: Source of documents. By default Python's standard library, which needs no download.
-        tokenizer: Source of the tokenizer. By default the one that came with the model.
-        sequence_length: Tokens per context T.
+        tokenizer: Source of the tokenizer. By default the tokenizer that is stored with the model.
+        sequence_length: Number of tokens per context, T.
         batch_size: Activation vectors per batch over all devices together.
-        positions_per_context: Vectors of one batch that come from the same context.
-        skip_positions: First positions of every context, which are left out: models park attention there.
+        positions_per_context: Number of vectors in a batch that come from the same context.
+        skip_positions: Number of first positions of every context that are excluded. Many models use them as attention
+            sinks.
         val_fraction: Share of documents held out for validation.
         test_fraction: Share of documents held out for testing.
-        val_contexts: Contexts of the validation and of the test split that are used.
-        seed: Order of the contexts and choice of the positions.
+        val_contexts: Number of contexts of the validation split, and of the test split, that are evaluated.
+        seed: Seed for the order of the contexts and the choice of the positions.
         cache_dir: Folder of the token caches. Default $ZOO_CACHE or ~/.cache/superposition-zoo.
-        activations_dir: Folder where the activations of training are kept and found again; by default they are not.
-        special_tokens: See `TextDataModule`.
-        max_lost: See `TextDataModule`.
+        activations_dir: Folder in which training activations are stored, and from which later runs read them. By
+            default they are not stored.
+        special_tokens: Whether the name of a special token in a document, such as <|endoftext|>, is read as that token.
+            By default it is read as ordinary text.
+        max_lost: Largest share of the text, in bytes, that the tokenizer may lose: text for which it has no token or
+            only its unknown token. White space between words does not count.
 
     Raises:
-        ZooError: If the model, layer, tokenizer or corpus cannot be had or do not fit, or an argument is out of range.
+        ZooError: If the model, tokenizer or corpus cannot be read or they do not fit together, or if an argument is
+            out of range.
     """
 
     batches = "vectors"
@@ -96,8 +103,8 @@ class ActivationsDataModule(ZooDataModule):
             )
         if not 0 <= skip_positions <= sequence_length - positions_per_context:
             raise ZooError(
-                f"skip_positions {skip_positions} of sequence_length {sequence_length} does not leave the "
-                f"{positions_per_context} positions_per_context; it must not be negative either"
+                f"skip_positions is {skip_positions}; it must be at least 0 and at most sequence_length - "
+                f"positions_per_context, {sequence_length} - {positions_per_context}"
             )
         self.source, self.layer, self.batch_size, self.seed = model, layer, batch_size, seed
         self.positions_per_context, self.skip_positions = positions_per_context, skip_positions
@@ -121,11 +128,13 @@ class ActivationsDataModule(ZooDataModule):
             max_lost=max_lost,
         )
         if self.text.vocab_size > len(self.W_E):
-            raise ZooError(f"the tokenizer has {self.text.vocab_size} tokens, and {model} knows {len(self.W_E)}")
+            raise ZooError(
+                f"the tokenizer has {self.text.vocab_size} tokens, more than the {len(self.W_E)} rows of W_E of {model}"
+            )
 
     @property
     def hook_name(self) -> str:
-        """What TransformerLens calls this place in the residual stream."""
+        """TransformerLens name of this point in the residual stream."""
         n_layers = self.model.config["n_layers"]
         return (
             f"blocks.{self.layer}.hook_resid_pre" if self.layer < n_layers else f"blocks.{n_layers - 1}.hook_resid_post"
@@ -137,23 +146,23 @@ class ActivationsDataModule(ZooDataModule):
         return self.model.W_E
 
     def prepare_data(self) -> None:
-        """Tokenize the corpus, or check the cache of an earlier run."""
+        """Tokenize the corpus, or check the token cache that an earlier run wrote."""
         self.text.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the token cache, and bring the model to the training device."""
+        """Open the token cache, and move the model to the training device."""
         cache, T, C = self.text.cache, self.text.context_length, self.text.batch_size
         need, have = (C + 2) * T, cache.meta["splits"]["train"]["tokens"]
         if have < need:
             raise ZooError(
-                f"the training split has {have} tokens, and the {C} contexts of {T} that a batch is taken from need "
+                f"the training split has {have} tokens; a batch is taken from {C} contexts of {T} tokens, which need "
                 f"{need}; lower batch_size or sequence_length, or raise positions_per_context"
             )
         self.text.setup()
         text = self._own_tokenizer
         own = read_tokenizer(text, self.source).get_vocab() if text else None
         if own not in (None, self.text.tokenizer.get_vocab()):
-            raise ZooError(f"the tokenizer is not the one that came with {self.source}; leave data.tokenizer out")
+            raise ZooError(f"data.tokenizer is not the tokenizer that is stored with {self.source}; leave it out")
         if missing := len(self.W_E) - self.text.vocab_size:
             rank_zero_info(f"note: {missing} rows of W_E belong to no token")
         self.row_labels = self.text.row_labels + [f"row {i}" for i in range(self.text.vocab_size, len(self.W_E))]
@@ -171,29 +180,32 @@ class ActivationsDataModule(ZooDataModule):
         self.model.to(self.trainer.strategy.root_device if self.trainer else "cpu")
 
     def sample(self) -> Tensor:
-        """Training vectors to start from, (n <= 16384, d_in): of the first global batch, the same on every rank."""
+        """Return training vectors for initialisation, (n <= 16384, d_in), the same on every rank.
+
+        They are taken from the first global batch.
+        """
         return self._train_loader(0, 1).sample(SAMPLE_SIZE)
 
     def train_dataloader(self) -> ActivationLoader:
-        """Activations at random positions of shuffled contexts."""
+        """Return a loader of activations at random positions of shuffled contexts."""
         rank, world_size = self._ranks()
         if self.text.batch_size % world_size:
             raise ZooError(
                 f"batch_size {self.batch_size} with positions_per_context {self.positions_per_context} makes "
-                f"{self.text.batch_size} contexts, which do not divide by {world_size} devices"
+                f"{self.text.batch_size} contexts, which is not a multiple of the number of devices, {world_size}"
             )
         return self._train_loader(rank, world_size)
 
     def val_dataloader(self) -> ActivationEvaluationLoader:
-        """All positions but the first ones of the validation contexts."""
+        """Return a loader of the activations of the validation contexts, without their first positions."""
         return ActivationEvaluationLoader(self.evaluation_contexts("val"), self.stream, self.skip_positions)
 
     def test_dataloader(self) -> ActivationEvaluationLoader:
-        """All positions but the first ones of the test contexts."""
+        """Return a loader of the activations of the test contexts, without their first positions."""
         return ActivationEvaluationLoader(self.evaluation_contexts("test"), self.stream, self.skip_positions)
 
     def evaluation_contexts(self, split: str = "val") -> EvaluationContexts:
-        """This rank's contexts of a split, as batches `input_ids` and `targets` (B, T) on the model's device.
+        """Return this rank's contexts of a split, in batches `input_ids` and `targets` (B, T) on the model's device.
 
         Targets of -100 are padding. Every rank gets the same number of batches.
         """
@@ -217,7 +229,7 @@ class ActivationsDataModule(ZooDataModule):
 
 
 class _OwnTokenizer(TokenizerSource):
-    """The tokenizer that came with a checkpoint."""
+    """The tokenizer that is stored with a checkpoint."""
 
     def __init__(self, tokenizer_json: str, source: str) -> None:
         self._json, self._tokenizer = tokenizer_json, read_tokenizer(tokenizer_json, source)
@@ -227,18 +239,20 @@ class _OwnTokenizer(TokenizerSource):
         return self._tokenizer
 
     def fingerprint(self) -> str:
-        return json.dumps(json.loads(self._json), sort_keys=True)  # that of the same tokenizer from a file
+        return json.dumps(json.loads(self._json), sort_keys=True)  # as `TokenizerFile` does for the same tokenizer
 
 
 def _gpt2(source: Source, step: int | None, layer: int, sequence_length: int) -> Any:
     model: Any = source.load(step)
     if missing_in(model, ResidualModel):
-        raise ZooError(f"{source.name} is a {type(model).__name__}, which has no residual stream; name a GPT2")
+        raise ZooError(
+            f"{source.name} is a {type(model).__name__}, which has no residual stream; data.model must be a GPT2"
+        )
     n_layers, longest = model.config["n_layers"], model.config["context_length"]
     if not 0 <= layer <= n_layers:
         raise ZooError(
-            f"layer is {layer}; {source.name} has {n_layers} layers: 0 to {n_layers - 1} is before each of them, "
-            f"{n_layers} after the last"
+            f"layer is {layer}; {source.name} has {n_layers} layers: 0 to {n_layers - 1} means before that layer, "
+            f"{n_layers} means after the last layer"
         )
     if sequence_length > longest:
         raise ZooError(f"sequence_length is {sequence_length}, more than the {longest} positions of {source.name}")
@@ -253,5 +267,5 @@ def _tokenizer_json(source: Source, step: int | None, needed: bool) -> str | Non
             raise
         own = None
     if own is None and needed:
-        raise ZooError(f"{source.name} came without a tokenizer; say which it was trained with, with data.tokenizer")
+        raise ZooError(f"{source.name} has no tokenizer; set data.tokenizer to the tokenizer it was trained with")
     return own

@@ -1,4 +1,4 @@
-"""Where text comes from. A corpus yields documents in a fixed order and names its content by a fingerprint."""
+"""Corpora: sources of text. A corpus yields documents in a fixed order and has a fingerprint of its content."""
 
 import hashlib
 import os
@@ -21,15 +21,15 @@ class Corpus(Described, ABC):
     """Text as a sequence of documents.
 
     Attributes:
-        skipped: What the last complete reading of `documents` did not yield, such as "2 null texts (first: a.jsonl, row
-            3)".
+        skipped: Null and empty texts that the last complete iteration over `documents` left out, one entry per kind,
+            such as "2 null texts (first: a.jsonl, row 3)".
     """
 
     skipped: Sequence[str] = ()
 
     @abstractmethod
     def documents(self) -> Iterator[str]:
-        """The documents, in an order that depends on nothing but the corpus.
+        """Yield the documents, in an order that depends only on the corpus.
 
         Raises:
             ZooError: If the corpus cannot be read.
@@ -37,18 +37,18 @@ class Corpus(Described, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A name for the content, which changes whenever the content does."""
+        """Return a string that identifies the content and changes whenever the content changes."""
 
     def left_out(self) -> list[str]:
-        """Names of the files beside the corpus's that are not read."""
+        """Return the paths of files and folders that were found but are not read."""
         return []
 
 
 class StdlibCorpus(Corpus):
-    """The source code and documentation of Python's own standard library, one file a document.
+    """The source code of Python's standard library, with its docstrings. Every file is one document.
 
-    It is found on every machine that runs Python: about 500 files and 10 MB, the same for everyone on one Python
-    version. Tests, graphical programs and generated build files are left out, since some systems ship without them.
+    Every installation of Python has these files: about 500, 10 MB in all, the same for the same Python version. Tests,
+    graphical programs and generated build files are excluded, because some systems do not ship them.
     """
 
     SKIPPED = re.compile(
@@ -75,17 +75,17 @@ class StdlibCorpus(Corpus):
 
 
 class LocalFiles(Corpus):
-    """Files on this machine: text, JSON lines, tables or Parquet, told apart by their endings, compressed or not.
+    """Local files of plain text, JSON, tables or Parquet, compressed or not. The file ending gives the format.
 
-    Endings are .txt and .md for text, .jsonl, .ndjson, .json, .csv, .tsv and .parquet, in capitals too; behind them may
-    stand .gz, .bz2, .xz or .zst. A file that is named, or found by a pattern that names its ending, is read as plain
-    text if it has another ending. Whatever else lies in a folder is left out, and said to be. Every file is read once,
-    however many paths and links lead to it.
+    The endings are .txt and .md for plain text, .jsonl, .ndjson, .json, .csv, .tsv and .parquet, in small or capital
+    letters. Compressed files have the additional ending .gz, .bz2, .xz or .zst. A file with another ending is read as
+    plain text if `paths` names the file itself or a pattern with that ending. All other files in a folder are not read,
+    and a note reports them. Every file is read once, even if several paths or links lead to it.
 
     Args:
         paths: Files, folders or patterns such as data/*.txt.
-        separator: Splits a text file into documents. By default each text file is one document; two blank lines
-            between documents are written "\n\n\n".
+        separator: String that separates documents within a plain text file, such as "\\n\\n\\n" for two blank lines. By
+            default each plain text file is one document.
         text_field: Field or column that holds the text in .jsonl, .ndjson, .json, .csv, .tsv and .parquet files.
     """
 
@@ -116,16 +116,14 @@ class LocalFiles(Corpus):
         return [piece for piece in text.split(self.separator) if piece.strip()]
 
     def _files(self) -> tuple[list[Path], list[Path]]:
-        """The files that are read, each once, and what else the folders and patterns hold."""
-        files: dict[Path, Path] = {}  # the real file: the path it was found by
+        """Return the files that are read, each once, and the other files that folders and patterns lead to."""
+        files: dict[Path, Path] = {}  # resolved path -> path by which the file was found
         left_out: list[Path] = []
         for pattern in self.paths:
             found, others = _find(expanded(pattern))
             if not found:
-                names = f"; what is there has other endings: {some(others)}" if others else ""
-                raise ZooError(
-                    f"corpus path {pattern!r}: no such file, and no folder or pattern with text files{names}"
-                )
+                names = f"; files with other endings were found: {some(others)}" if others else ""
+                raise ZooError(f"corpus path {pattern!r} is no file, and no folder or pattern with text files{names}")
             for path in found:
                 files.setdefault(path.resolve(), path)
             left_out += others
@@ -133,7 +131,7 @@ class LocalFiles(Corpus):
 
 
 def _find(path: Path) -> tuple[list[Path], list[Path]]:
-    """What a path, folder or pattern leads to: files to read, and others, both in order."""
+    """Return the files that a path, folder or pattern leads to: those to read and the others, both sorted."""
     if path.is_dir():
         return text_files.files_of(path)
     if path.is_file():
@@ -150,16 +148,17 @@ def _find(path: Path) -> tuple[list[Path], list[Path]]:
 
 
 class HubDataset(Corpus):
-    """A data set on the Hugging Face hub, or a local folder laid out like one.
+    """A data set on the Hugging Face hub, or a local folder with the layout of one.
 
     Args:
         name: Name on the hub, such as roneneldan/TinyStories, or a local folder.
         config: Name of the data set's configuration, if it has several.
-        split: Split to read; the zoo splits it again by document.
+        split: Split of the data set to read. The datamodule splits its documents again into training, validation and
+            test.
         text_field: Field that holds the text.
-        revision: Branch, tag or commit.
-        streaming: Read documents as they arrive instead of downloading the whole data set first.
-        max_documents: Stop after so many documents.
+        revision: Branch, tag or commit. By default the main branch.
+        streaming: Whether documents are read as they arrive. By default the whole data set is downloaded first.
+        max_documents: Number of documents after which reading stops. By default all documents are read.
     """
 
     def __init__(
@@ -185,8 +184,8 @@ class HubDataset(Corpus):
     def fingerprint(self) -> str:
         """See `Corpus.fingerprint`.
 
-        A hub data set is known by its name, revision and what is read of it; the hub is not asked whether a branch
-        has moved since. A local folder is known by its content.
+        The fingerprint of a hub data set consists of its name, its revision and the settings that choose what is read;
+        it does not change when a branch moves. The fingerprint of a local folder includes a hash of its content.
         """
         options = (self.name, self.config, self.split, self.text_field, self.revision, self.max_documents)
         folder = Path(self.name)
@@ -194,24 +193,24 @@ class HubDataset(Corpus):
         return f"{options!r}{content}"
 
     def _texts(self, source: str) -> Iterator[str | None]:
-        """The text of every row, None for a null."""
+        """Yield the text of every row, None for a null."""
         import datasets
 
         options = {"split": self.split, "revision": self.revision, "streaming": self.streaming}
         try:
             for number, row in enumerate(datasets.load_dataset(self.name, self.config, **options), 1):
                 if self.text_field not in row:
-                    raise ZooError(f"{source} has no text in field {self.text_field!r}; its fields are {sorted(row)}")
+                    raise ZooError(f"{source} has no field {self.text_field!r}; its fields are {sorted(row)}")
                 yield text_files.check_text(row[self.text_field], self.text_field, f"{source}, row {number}")
         except ZooError:
             raise
         except Exception as error:
-            hint = "; LocalFiles reads the text alone" if Path(self.name).is_dir() else ""
+            hint = "; LocalFiles can read text files in a folder" if Path(self.name).is_dir() else ""
             raise ZooError(f"{source} cannot be read: {_cause(error)}{hint}") from error
 
 
 class _Documents:
-    """Tells documents from texts that are none, and counts these."""
+    """Filter that drops null and empty texts, and counts them."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -230,14 +229,14 @@ class _Documents:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what is at the bottom of an exception's chain."""
+    """Return the first line of the message of the exception that started a chain."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().partition("\n")[0]
 
 
 def _hash_files(paths: list[Path]) -> str:
-    """SHA-256 over the files' contents, in order."""
+    """Return the SHA-256 of the files' contents, in order."""
     total = hashlib.sha256()
     for path in paths:
         with path.open("rb") as f:
@@ -246,7 +245,7 @@ def _hash_files(paths: list[Path]) -> str:
 
 
 def some(names: Iterable[Any], shown: int = 3) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and the number of further names, as text."""
     names = list(map(str, names))
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more

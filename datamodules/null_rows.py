@@ -1,4 +1,4 @@
-"""Recipes for rows that stand in for a real embedding's, to compare what is found in it with."""
+"""Null models: random rows that share chosen properties with a real embedding, for comparison with it."""
 
 from abc import ABC, abstractmethod
 
@@ -11,21 +11,22 @@ from zoo.datamodules.row_loaders import side_rng
 from zoo.described import Described
 from zoo.errors import ZooError
 
-CLEAR_ERROR = 0.01  # of mean and covariance, as a share of them, beyond which it is told
+CLEAR_ERROR = 0.01  # relative error of mean and covariance above which a note reports it
 
 
 class NullModel(Described, ABC):
-    """Recipe for rows that keep chosen properties of a matrix W (V, d) and are random otherwise.
+    """Distribution of random rows that keep chosen properties of a matrix W (V, d).
 
     Args:
-        match_norms: Rescale row i to the norm of `W[i]`, so that every token keeps its length.
-        seed: Names the draw.
+        match_norms: Whether row i is rescaled to the norm of the source's row i, so that every token keeps the norm of
+            its row. It has no effect without a source.
+        seed: Seed of the random rows.
     """
 
     needs_source = True
     keeps_covariance = False
-    true_atoms: Tensor | None = None  # (n_atoms, d), once rows with known atoms have been made
-    moment_error: float | None = None  # of rows that have W's norms and should have its mean and covariance too
+    true_atoms: Tensor | None = None  # (n_atoms, d); set when rows with known atoms are drawn
+    moment_error: float | None = None  # relative error of mean and covariance if norms match too
 
     def __init__(self, match_norms: bool = True, seed: int = 0) -> None:
         if seed < 0:
@@ -33,10 +34,10 @@ class NullModel(Described, ABC):
         self.match_norms, self.seed = match_norms, seed
 
     def rows(self, W: Tensor) -> Tensor:
-        """Rows in the place of those of `W` (V, d), float32.
+        """Return random rows that replace the rows of `W`, (V, d) float32.
 
         Raises:
-            ZooError: If the recipe does not fit the matrix.
+            ZooError: If the null model cannot be made for this matrix.
         """
         rows = self._draw(W, self._generator())
         if not self.match_norms:
@@ -52,22 +53,22 @@ class NullModel(Described, ABC):
         return matched
 
     def rows_of_shape(self, n_rows: int, d_in: int) -> Tensor:
-        """Rows (n_rows, d_in) float32 that stand in for none.
+        """Return random rows (n_rows, d_in), float32, of a null model that requires no source matrix.
 
         Raises:
-            ZooError: If the recipe needs a matrix to start from.
+            ZooError: If the null model requires a source matrix.
         """
         if self.needs_source:
-            raise ZooError(f"{type(self).__name__} changes the rows of a source; say which with data.source")
+            raise ZooError(f"{type(self).__name__} requires the rows of a source; set data.source")
         return self._draw(torch.empty(n_rows, d_in), self._generator())
 
     def _generator(self) -> torch.Generator:
-        """A stream of its own: initial atoms drawn under the same seed must not be the planted ones."""
+        """Return a generator whose stream differs from that of the initial atoms under the same seed."""
         return torch.Generator().manual_seed(int(side_rng(self.seed, 3).integers(2**63)))
 
     @abstractmethod
     def _draw(self, W: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows of W's shape; a recipe that needs no source looks at nothing but the shape."""
+        """Return rows of W's shape. A null model without a source uses only the shape."""
 
 
 class IsotropicRows(NullModel):
@@ -80,7 +81,7 @@ class IsotropicRows(NullModel):
 
 
 class _SameMoments(NullModel):
-    """Rows with the mean and covariance of the source's."""
+    """Base class of null models whose rows have the mean and covariance of the source's rows."""
 
     keeps_covariance = True
 
@@ -89,12 +90,13 @@ class _SameMoments(NullModel):
 
 
 class CovarianceMatchedRows(_SameMoments):
-    """Gaussian rows with exactly the mean and covariance of the source's.
+    """Gaussian rows with exactly the mean and covariance of the source's rows.
 
     Args:
-        match_norms: Give row i the norm of `W[i]` as well, and W's mean and covariance as nearly as these norms allow.
-            Such rows are not Gaussian where the eigenvalues of the covariance differ much.
-        seed: Names the draw.
+        match_norms: Whether row i also has the norm of the source's row i. Mean and covariance then match the source's
+            as closely as these norms allow, and the rows are not Gaussian where the eigenvalues of the covariance
+            differ much.
+        seed: Seed of the random rows.
     """
 
     def _draw(self, W: Tensor, generator: torch.Generator) -> Tensor:
@@ -102,12 +104,13 @@ class CovarianceMatchedRows(_SameMoments):
 
 
 class PermutedCoordinateRows(_SameMoments):
-    """The source's rows with every principal coordinate permuted over the rows on its own.
+    """The source's rows, with every principal coordinate permuted independently over the rows.
 
     Args:
-        match_norms: Give row i the norm of `W[i]` as well, and W's mean and covariance as nearly as these norms allow.
-            The distribution of the principal coordinates is then no longer W's.
-        seed: Names the draw.
+        match_norms: Whether row i also has the norm of the source's row i. Mean and covariance then match the source's
+            as closely as these norms allow, and the distribution of the principal coordinates is no longer the
+            source's.
+        seed: Seed of the permutations.
     """
 
     def _draw(self, W: Tensor, generator: torch.Generator) -> Tensor:
@@ -115,14 +118,15 @@ class PermutedCoordinateRows(_SameMoments):
 
 
 class PlantedRows(NullModel):
-    """Superpositions by construction: every row a sum of a few atoms of a random dictionary, which is kept.
+    """Rows in superposition by construction: every row is a sum of a few atoms of a known random dictionary.
 
     Args:
-        n_atoms: Size of the dictionary.
-        sparsity: Atoms in every row.
-        noise: Share of the variance that is isotropic noise, which is the FVU of the true codes.
-        match_norms: Rescale row i, its noise included, to the norm of `W[i]`. Rows stay as sparse as they were.
-        seed: Names the draw.
+        n_atoms: Number of atoms in the dictionary.
+        sparsity: Number of atoms in every row.
+        noise: Share of the variance that is isotropic noise, at least 0 and below 1. It is the FVU of the true codes.
+        match_norms: Whether row i, including its noise, is rescaled to the norm of the source's row i. This does not
+            change the number of atoms in a row. It has no effect without a source.
+        seed: Seed of the dictionary, the codes and the noise.
     """
 
     needs_source = False

@@ -1,4 +1,4 @@
-"""What loaders share whose batches are a function of the step."""
+"""Base class of training loaders that can be resumed exactly, because a batch is a function of the step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -7,18 +7,21 @@ from torch import Tensor
 
 
 class ResumableLoader(ABC):
-    """Endless batches, one epoch per iteration; its state is the number of batches drawn, the same on every rank."""
+    """Loader of endless batches, one epoch per iteration.
+
+    Its state is the number of batches drawn so far, which is the same on every rank.
+    """
 
     def __init__(self) -> None:
         self.position = 0
 
     @abstractmethod
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
 
     @abstractmethod
     def batch(self, step: int) -> dict[str, Tensor]:
-        """This rank's part of global batch `step`."""
+        """Return this rank's part of global batch `step`."""
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         end = (self.position // len(self) + 1) * len(self)
@@ -28,9 +31,9 @@ class ResumableLoader(ABC):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Batches drawn so far."""
+        """Return the number of batches drawn so far."""
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches drawn before."""
+        """Continue after the number of batches in a saved state."""
         self.position = state["position"]

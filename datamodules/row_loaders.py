@@ -1,4 +1,4 @@
-"""Loaders over the rows of one resident matrix."""
+"""Loaders of batches of rows of a matrix that lies on the training device."""
 
 from collections.abc import Iterator
 
@@ -8,19 +8,19 @@ from torch import Tensor
 
 from zoo.datamodules.resumable import ResumableLoader
 
-EPOCH = 1000  # batches, a number without meaning: rows are drawn with replacement
+EPOCH = 1000  # batches; an arbitrary number, because rows are drawn with replacement
 
 
 class RowLoader(ResumableLoader):
     """Training batches of rows that are drawn independently, with replacement.
 
     Args:
-        rows: All rows (V, d), on the device where batches are wanted.
-        ids: The rows to draw from (n,).
-        weights: Their weights (n,), or None to draw all alike.
+        rows: All rows (V, d), on the device on which batches are made.
+        ids: Indices of the rows to draw from, (n,).
+        weights: Weights of these rows, (n,), or None to draw all with the same probability.
         batch_size: Rows per global batch.
-        seed: Names the draws.
-        rank: This process.
+        seed: Seed of the draws.
+        rank: Rank of this process.
         world_size: Number of processes; each gets batch_size / world_size rows of every global batch.
     """
 
@@ -43,7 +43,7 @@ class RowLoader(ResumableLoader):
         return EPOCH
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """This rank's part of global batch `step`: `x` (B / world_size, d)."""
+        """Return this rank's part of global batch `step`: `x` (B / world_size, d)."""
         rng = np.random.default_rng((self.seed, step))
         if self.distribution is None:
             drawn = torch.from_numpy(rng.integers(len(self.ids), size=self.batch_size))
@@ -55,14 +55,14 @@ class RowLoader(ResumableLoader):
 
 
 class AllRowsLoader(ResumableLoader):
-    """Training batches that each hold all the rows to train on, with their weights.
+    """Training batches, each of which holds all training rows and their weights.
 
     Args:
-        rows: All rows (V, d), on the device where batches are wanted.
-        ids: The rows to train on (n,).
+        rows: All rows (V, d), on the device on which batches are made.
+        ids: Indices of the training rows, (n,).
         weights: Weights of all rows (V,).
-        rank: This process.
-        world_size: Number of processes, which share the rows.
+        rank: Rank of this process.
+        world_size: Number of processes, among which the rows are divided.
     """
 
     def __init__(self, rows: Tensor, ids: Tensor, weights: Tensor, rank: int = 0, world_size: int = 1) -> None:
@@ -74,19 +74,21 @@ class AllRowsLoader(ResumableLoader):
         return EPOCH
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """This rank's rows: `x` (n / world_size, d), which `row` each is, and its `weight`."""
+        """Return this rank's rows `x` (n / world_size, d), their indices `row` and their `weight`."""
         return self.content
 
 
 class RowEvaluationLoader:
-    """Every row once, in a fixed random order, so that the first few batches are a sample; ranks share every batch.
+    """Evaluation batches that hold every row once, in a fixed random order.
+
+    The first few batches are therefore a random sample of the rows. Every batch is divided among the ranks.
 
     Args:
-        rows: All rows (V, d), on the device where batches are wanted.
-        weights: Their weights (V,).
-        held_out: Which of them are never trained on (V,).
-        batch_size: Rows per global batch; of the last one, which is smaller, a rank may get none.
-        rank: This process.
+        rows: All rows (V, d), on the device on which batches are made.
+        weights: Weights of the rows, (V,).
+        held_out: True for rows that are never trained on, (V,).
+        batch_size: Rows per global batch. The last batch is smaller, and a rank may get none of its rows.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 
@@ -108,16 +110,16 @@ class RowEvaluationLoader:
 
 
 def side_rng(seed: int, purpose: int) -> np.random.Generator:
-    """A generator that shares no stream with the batches, which are named by (seed, step)."""
+    """Return a generator whose stream differs from those of the batches, which are seeded with (seed, step)."""
     return np.random.default_rng((seed, 0, purpose))
 
 
 def cumulative(weights: Tensor) -> np.ndarray:
-    """Distribution function of indices that are drawn by weight, (n,) float64, for `draw`."""
+    """Return the cumulative distribution of indices that are drawn by weight, (n,) float64, for `draw`."""
     sums = weights.double().cumsum(0)
     return (sums / sums[-1]).numpy()
 
 
 def draw(rng: np.random.Generator, distribution: np.ndarray, n: int) -> Tensor:
-    """Independent indices by weight, (n,) int64; one without weight is never drawn."""
+    """Draw `n` independent indices by weight, (n,) int64; an index of weight 0 is never drawn."""
     return torch.from_numpy(np.searchsorted(distribution, rng.random(n), side="right"))

@@ -1,4 +1,4 @@
-"""Batches of rows of an embedding matrix, or of a null model in its place."""
+"""Datamodule whose batches are rows of an embedding matrix or of a null model."""
 
 import hashlib
 from functools import cached_property
@@ -19,36 +19,39 @@ from zoo.token_texts import read_tokenizer, without_text
 from zoo.untrained_rows import KEPT, NEVER_OCCURS, REASONS, untrained_rows
 
 SAMPLE_SIZE = 16_384
-EVALUATED_AT_ONCE = 4096  # rows per device, where batches have no size of their own
+EVALUATED_AT_ONCE = 4096  # rows per device in evaluation if batch_size is null
 
 
 class EmbeddingRowsDataModule(ZooDataModule):
-    """Rows of a token embedding, drawn by a power of their tokens' frequency; some are held out.
+    """Rows of a token embedding, drawn by a power of the frequency of their tokens. Some rows are held out.
 
-    The matrix lies on the training device as a whole and batches are gathered there. A batch is a function of (seed,
-    step, rank) and of nothing else: resuming is exact, and any number of ranks sees the same global batches.
+    The whole matrix lies on the training device, where batches are made. A batch depends only on (seed, step, rank).
+    Resuming is therefore exact, and the global batches do not depend on the number of ranks.
 
     Args:
-        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[/folder][@revision]. In
-            all of them {step} stands for the step, as in hf:EleutherAI/pythia-160m@step{step}.
-        step: Training step, for a source that holds several.
-        tensor: Name of the tensor; by default that of the token embedding.
-        null_model: Rows to use in the place of the source's own.
+        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
+            or .npy file, or hf:org/repo[/folder][@revision]. In a source, {step} is replaced by the training step, as
+            in hf:EleutherAI/pythia-160m@step{step}.
+        step: Training step, for a source that holds several. By default the last.
+        tensor: Name of the tensor. By default the token embedding.
+        null_model: Null model whose random rows replace the rows of the source. By default the rows of the source are
+            used.
         n_rows: Number of rows V of a null model without a source.
-        d_in: Length of its rows.
-        token_counts: A .npy file with one count per row, such as a token cache's token_counts.npy. By default the
-            counts that the source's checkpoint holds, if it does.
-        frequency_power: Rows are drawn with probability p^power, p their token's frequency; 0 draws all alike. A power
-            of 1 leaves few rows that matter: an effective 154 of the 3,686 of gpt2-stdlib.learned.
-        batch_size: Rows per batch over all devices together; null for all training rows in every batch, weighted
-            instead of drawn.
-        val_fraction: Share of rows held out, chosen uniformly.
-        untrained: "keep", or "aside" to leave out the source's rows that look untrained, see
-            `zoo.untrained_rows.untrained_rows`; all that is known of rows is then of those that stay, `source_rows`.
-        seed: Names the held-out rows and the order of the training rows.
+        d_in: Number of coordinates of every row of a null model without a source.
+        token_counts: A .npy file with one count per row, such as token_counts.npy of a token cache. By default the
+            counts in the source's checkpoint, if it has them.
+        frequency_power: Rows are drawn with probability proportional to p^power, where p is the frequency of their
+            token; 0 draws all rows with the same probability. A power of 1 concentrates the weight on few rows: the
+            3,686 training rows of gpt2-stdlib.learned then have an effective number of 154.
+        batch_size: Rows per batch over all devices together. With null, every batch holds all training rows, which are
+            weighted instead of drawn.
+        val_fraction: Share of rows that are held out, chosen uniformly.
+        untrained: Treatment of the source's rows that look untrained, see `zoo.untrained_rows.untrained_rows`: "keep"
+            uses them, "aside" leaves them out. The indices in the source of the rows that are used are `source_rows`.
+        seed: Seed for the choice of the held-out rows and for the draws of training rows.
 
     Raises:
-        ZooError: If the matrix or its counts cannot be had or used, or an argument is out of range.
+        ZooError: If the matrix or its counts cannot be read or used, or an argument is out of range.
     """
 
     batches = "vectors"
@@ -75,7 +78,7 @@ class EmbeddingRowsDataModule(ZooDataModule):
         if not 0 <= val_fraction < 1:
             raise ZooError(f"val_fraction is {val_fraction}; it must be at least 0 and below 1")
         if not 0 <= frequency_power < float("inf"):
-            raise ZooError(f"frequency_power is {frequency_power}; it must be a number that is not negative")
+            raise ZooError(f"frequency_power is {frequency_power}; it must be finite and not negative")
         if untrained not in ("keep", "aside"):
             raise ZooError(f"untrained is {untrained!r}; it must be keep or aside")
         if seed < 0:
@@ -84,12 +87,12 @@ class EmbeddingRowsDataModule(ZooDataModule):
         opened = None if source is None else Source.open(source)
         if opened is not None:
             if n_rows is not None or d_in is not None:
-                raise ZooError("n_rows and d_in are the source's; leave them out, or leave out source")
+                raise ZooError("n_rows and d_in are given by the source; leave them out, or leave out source")
             W = _checked(opened.embedding(step, tensor), opened.name)
         elif null_model is None or n_rows is None or d_in is None or min(n_rows, d_in) < 1:
             raise ZooError("without a source, give a null_model and positive n_rows and d_in")
         elif step is not None or tensor is not None:
-            raise ZooError("step and tensor choose within a source; give one, or leave them out")
+            raise ZooError("step and tensor require a source; give data.source, or leave them out")
         else:
             W = _checked(null_model.rows_of_shape(n_rows, d_in), type(null_model).__name__)
         counts = _read_counts(token_counts, len(W)) if token_counts else _source_counts(opened, step, tensor, len(W))
@@ -113,43 +116,50 @@ class EmbeddingRowsDataModule(ZooDataModule):
 
     @property
     def train_rows(self) -> Tensor:
-        """Indices of the rows that are trained on, ascending, (n_train,) int64."""
+        """Indices of the training rows, ascending, (n_train,) int64."""
         return (~self.held_out).nonzero().squeeze(1)
 
     @property
     def effective_rows(self) -> float:
-        """Effective number of training rows (Σw)² / Σw², at most their number."""
+        """Effective number of training rows, (Σw)² / Σw², which is at most the number of training rows."""
         w = self.row_weights[~self.held_out].double()
         return (w.sum().square() / w.square().sum()).item()
 
     @property
     def evaluation_weights(self) -> Tensor:
-        """Weights of weighted measures, (V,) of mean 1: those of training or, where it has none, the frequencies."""
+        """Weights of the rows in weighted metrics, (V,) of mean 1.
+
+        They are the training weights or, if frequency_power is 0 and counts are known, the token frequencies.
+        """
         if self.frequency_power or self.row_counts is None:
             return self.row_weights
         return (self.row_counts / self.row_counts.double().mean()).float()
 
     @property
     def never_occurring(self) -> Tensor | None:
-        """Rows whose token never occurs, (V,) bool; None if counts are not known.
+        """True for rows whose token never occurs, (V,) bool; None if counts are not known.
 
-        Training leaves such rows at their start or moves them all alike: what is found in them, nobody learned.
+        Training leaves such rows at their initial values or moves all of them in the same way. Structure that is found
+        in them was not learned.
         """
         return None if self.row_counts is None else self.row_counts == 0
 
     @cached_property
     def corpus_fingerprint(self) -> str:
-        """SHA-256 over the rows and their weights."""
+        """SHA-256 of the rows and their weights."""
         digest = hashlib.sha256(self.W_E.contiguous().numpy().data)
         digest.update(self.row_weights.numpy().data)
         return digest.hexdigest()
 
     def setup(self, stage: str | None = None) -> None:
-        """Bring the matrix to the training device."""
+        """Move the matrix to the training device."""
         self._resident = self.W_E.to(self.trainer.strategy.root_device if self.trainer else "cpu")
 
     def sample(self) -> Tensor:
-        """Training rows to start from, (n <= 16384, d_in), the same on every rank; drawn by weight, if rows weigh."""
+        """Return training rows for initialisation, (n <= 16384, d_in), the same on every rank.
+
+        They are drawn by weight if frequency_power is not 0.
+        """
         ids, rng = self.train_rows, side_rng(self.seed, 2)
         if self.frequency_power:
             ids = ids[draw(rng, cumulative(self.row_weights[ids]), SAMPLE_SIZE)]
@@ -158,7 +168,7 @@ class EmbeddingRowsDataModule(ZooDataModule):
         return self._resident[ids.to(self._resident.device)]
 
     def train_dataloader(self) -> RowLoader | AllRowsLoader:
-        """Training rows drawn independently, with replacement, by weight; or all of them."""
+        """Return a loader of training rows drawn by weight with replacement, or of all of them."""
         ids = self.train_rows
         if self.batch_size is None:
             return AllRowsLoader(self._resident, ids, self.row_weights, *self._ranks())
@@ -166,33 +176,36 @@ class EmbeddingRowsDataModule(ZooDataModule):
         return RowLoader(self._resident, ids, weights, self.batch_size, self.seed, *self._ranks())
 
     def val_dataloader(self) -> RowEvaluationLoader:
-        """Every row once, trained on or held out, in a fixed random order."""
+        """Return a loader of every row once, training and held-out rows, in a fixed random order."""
         rank, world_size = self._ranks()
         batch_size = self.batch_size or EVALUATED_AT_ONCE * world_size
         return RowEvaluationLoader(self._resident, self.evaluation_weights, self.held_out, batch_size, rank, world_size)
 
     def test_dataloader(self) -> RowEvaluationLoader:
-        """The same as for validation: a matrix has no third kind of rows."""
+        """Return the same loader as `val_dataloader`, because there is no separate test split of the rows."""
         return self.val_dataloader()
 
     def _ranks(self) -> tuple[int, int]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if self.batch_size is not None and self.batch_size % world_size:
-            raise ZooError(f"batch_size {self.batch_size} (over all devices) does not divide by {world_size} devices")
+            raise ZooError(
+                f"batch_size {self.batch_size} (over all devices) is not a multiple of the number of devices, "
+                f"{world_size}"
+            )
         return rank, world_size
 
     def _weights(self) -> Tensor:
-        """Weight of every row, (V,) float32, of mean 1."""
+        """Return the weight of every row, (V,) float32, of mean 1."""
         if not self.frequency_power:
             return torch.ones(len(self.W_E))
         if self.row_counts is None:
             raise ZooError(
-                f"frequency_power is {self.frequency_power}, and how often tokens occur is not known; give "
+                f"frequency_power is {self.frequency_power}, which requires token counts, but none are known; give "
                 "token_counts, a .npy file with one count per row"
             )
         weights = (self.row_counts.double() / self.row_counts.max().clamp(min=1)) ** self.frequency_power
         if not weights[~self.held_out].any():
-            raise ZooError("no training row has a token that occurs; use frequency_power 0 or other token_counts")
+            raise ZooError("the tokens of all training rows have count 0; use frequency_power 0 or other token_counts")
         return (weights / weights.mean()).float()
 
 
@@ -206,17 +219,17 @@ def _checked(W: Tensor, source: str) -> Tensor:
 
 
 def _trained(W: Tensor, counts: Tensor | None, labels: list[str], source: Source, step: int | None) -> Tensor:
-    """Indices of the rows that do not look untrained, ascending."""
+    """Return the indices of the rows that do not look untrained, ascending."""
     try:
         tokenizer = source.tokenizer_json(step)
     except ZooError:
-        tokenizer = None  # rows can do without where the hub cannot be reached; labels were read before
+        tokenizer = None  # optional if the hub cannot be reached; the labels were read before
     no_text = torch.tensor(without_text(read_tokenizer(tokenizer, source.name))) if tokenizer else None
     if no_text is not None and len(no_text) > len(W):
         no_text = None
     reason = untrained_rows(W, counts, labels, no_text).reason
     nameless = torch.tensor([label == f"row {i}" for i, label in enumerate(labels)])
-    if not nameless.all():  # rows after those of the tokens
+    if not nameless.all():  # rows after the last token's row
         reason[nameless] = NEVER_OCCURS
     told = [f"{n} {why}" for i, why in enumerate(REASONS) if i and (n := int((reason == i).sum()))]
     kept = (reason == KEPT).nonzero().squeeze(1)
@@ -238,13 +251,14 @@ def _read_counts(file: str, n_rows: int) -> Tensor:
         )
     if not 0 <= counts.min() <= counts.max() < 2**63:
         raise ZooError(
-            f"token_counts {file} go from {counts.min()} to {counts.max()}; counts are 0 or more, in 63 bits"
+            f"token_counts {file} holds values from {counts.min()} to {counts.max()}; counts must be at least 0 and "
+            "below 2**63"
         )
     return torch.from_numpy(counts.astype(np.int64))
 
 
 def _source_counts(source: Source | None, step: int | None, tensor: str | None, n_rows: int) -> Tensor | None:
-    """Counts of the source's tokens; of another tensor than the embedding only if they are as many as its rows."""
+    """Return the token counts of the source, or None. If a tensor is named, there must be one count per row."""
     if source is None:
         return None
     if tensor is None:
@@ -254,12 +268,12 @@ def _source_counts(source: Source | None, step: int | None, tensor: str | None, 
 
 
 def _labels(source: Source | None, step: int | None, n_rows: int) -> list[str]:
-    """The token of every row, or its number where it has none."""
+    """Return the text of every row's token, or the row's number if it has no token."""
     try:
         strings = (source.token_strings(step) if source is not None else None) or []
     except ZooError:
         if source is not None and not source.name.startswith("hf:"):
             raise
-        strings = []  # rows can do without names where the hub cannot be reached
+        strings = []  # names are optional if the hub cannot be reached
     strings = strings if len(strings) <= n_rows else []
     return strings + [f"row {i}" for i in range(len(strings), n_rows)]

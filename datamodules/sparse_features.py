@@ -1,4 +1,4 @@
-"""Batches of synthetic sparse features, for toy models."""
+"""Datamodule of synthetic sparse features, for toy models."""
 
 import hashlib
 import json
@@ -15,27 +15,28 @@ from zoo.datamodules.resumable import ResumableLoader
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
 
-EPOCH = 1000  # batches, a number without meaning: every batch is drawn anew
+EPOCH = 1000  # batches; an arbitrary number, because every batch is newly drawn
 PHI_STREAM, VALIDATION_STREAM, TEST_STREAM = 1, 2, 3
 
 
 class SparseFeaturesDataModule(ZooDataModule):
-    """Vectors of sparse features, drawn anew for every batch and for each of several seeds.
+    """Vectors of sparse features. New vectors are drawn for every batch and for each of several seeds.
 
-    Batches are dicts: `f` (N, n_features), the features; `x` (N, d_in), what the network sees of them; and `row` (N,),
-    the seed of each vector. N is `n_seeds` times the vectors per seed, and vectors of one seed stand together. A batch
-    is a function of (seed, step, rank) and of nothing else.
+    Batches are dicts: `f` (N, n_features), the features; `x` (N, d_in), the input of the network; and `row` (N,), the
+    seed of each vector. N is `n_seeds` times the vectors per seed; the vectors of a seed are consecutive. A batch
+    depends only on (seed, step, rank).
 
     Args:
-        n_features: Features m.
-        active: Which of them are on at once; by default exactly two, `FixedActive`.
-        values: What a feature is when it is on: 1; uniform in [0, 1]; or `signed`, uniform in [-1, 1].
-        d_superposed: Dimensions d0 in which the features are superposed: x = sum of f_i phi_i, with random unit vectors
-            phi_i of each seed's own. By default x is f itself.
-        n_seeds: Independent networks that are trained side by side, each on data of its own.
+        n_features: Number of features m.
+        active: Distribution of the features that are on at once. By default exactly two, `FixedActive`.
+        values: Value of a feature that is on: 1 for `one`, uniform in [0, 1] for `uniform`, uniform in [-1, 1] for
+            `signed`.
+        d_superposed: Number of dimensions d0 in which the features are superposed: x = sum of f_i phi_i, where the
+            phi_i are random unit vectors that differ between seeds. By default x = f.
+        n_seeds: Number of independent networks that are trained in parallel, each on its own data.
         batch_size: Vectors per seed and batch, over all devices together.
-        n_validation: Vectors per seed to judge by.
-        seed: Names the vectors and the superposition.
+        n_validation: Vectors per seed in validation, and as many in testing.
+        seed: Seed of the vectors and of the directions phi_i.
 
     Raises:
         ZooError: If an argument is out of range.
@@ -80,13 +81,13 @@ class SparseFeaturesDataModule(ZooDataModule):
 
     @property
     def corpus_fingerprint(self) -> str:
-        """SHA-256 over what names the training vectors."""
+        """SHA-256 of the settings that determine the training vectors."""
         active = {"class": type(self.active).__name__, **vars(self.active)}
         sizes = (self.n_features, self.d_superposed, self.n_seeds, self.batch_size, self.seed)
         return hashlib.sha256(json.dumps([active, self.values, *sizes]).encode()).hexdigest()
 
     def vectors(self, stream: tuple[int, ...], start: int, stop: int, total: int) -> dict[str, Tensor]:
-        """Vectors start to stop of the `total` that each seed has in a stream."""
+        """Return vectors `start` to `stop` of the `total` vectors that each seed has in a random stream."""
         rng = np.random.default_rng((self.seed, *stream))
         on = self.active.draw(rng, self.n_seeds * total, self.n_features)
         on = on.reshape(self.n_seeds, total, self.n_features)[:, start:stop]
@@ -99,26 +100,29 @@ class SparseFeaturesDataModule(ZooDataModule):
         return {"f": f.flatten(0, 1), "x": x.flatten(0, 1), "row": row}
 
     def train_dataloader(self) -> "FeatureLoader":
-        """Endless batches."""
+        """Return a loader of endless batches."""
         return FeatureLoader(self, *self._ranks())
 
     def val_dataloader(self) -> "FeatureEvaluationLoader":
-        """The same fresh vectors at every validation."""
+        """Return a loader of vectors that are never trained on, the same at every validation."""
         return FeatureEvaluationLoader(self, VALIDATION_STREAM, *self._ranks())
 
     def test_dataloader(self) -> "FeatureEvaluationLoader":
-        """Fresh vectors, others than those of validation."""
+        """Return a loader of vectors that occur neither in training nor in validation."""
         return FeatureEvaluationLoader(self, TEST_STREAM, *self._ranks())
 
     def _ranks(self) -> tuple[int, int]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if self.batch_size % world_size:
-            raise ZooError(f"batch_size {self.batch_size} (over all devices) does not divide by {world_size} devices")
+            raise ZooError(
+                f"batch_size {self.batch_size} (over all devices) is not a multiple of the number of devices, "
+                f"{world_size}"
+            )
         return rank, world_size
 
 
 class FeatureLoader(ResumableLoader):
-    """Training batches; each rank gets the same number of every seed's vectors."""
+    """Training batches. Each rank gets the same number of vectors of every seed."""
 
     def __init__(self, data: SparseFeaturesDataModule, rank: int, world_size: int) -> None:
         super().__init__()
@@ -128,13 +132,16 @@ class FeatureLoader(ResumableLoader):
         return EPOCH
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """This rank's part of global batch `step`."""
+        """Return this rank's part of global batch `step`."""
         start = self.rank * self.share
         return self.data.vectors((step,), start, start + self.share, self.data.batch_size)
 
 
 class FeatureEvaluationLoader:
-    """Vectors to judge by, none of which is trained on; ranks share every batch, and of the last one may get none."""
+    """Evaluation batches of vectors that are never trained on.
+
+    Every batch is divided among the ranks. A rank may get no vectors of the last batch.
+    """
 
     def __init__(self, data: SparseFeaturesDataModule, stream: int, rank: int, world_size: int) -> None:
         self.data, self.stream, self.rank, self.world_size = data, stream, rank, world_size

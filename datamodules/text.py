@@ -1,4 +1,4 @@
-"""Batches of token windows from a text corpus."""
+"""Datamodule whose batches are windows of tokens from a text corpus."""
 
 import os
 from collections.abc import Iterator
@@ -24,23 +24,24 @@ from zoo.token_texts import decoded_tokens
 class TextDataModule(ZooDataModule):
     """Next-token prediction on a corpus that is tokenized once and memory-mapped.
 
-    A batch is a function of (seed, step, rank) and of nothing else: resuming is exact, ranks never see the same
-    window, and any number of ranks sees the same global batches.
+    A batch depends only on (seed, step, rank). Resuming is therefore exact, no two ranks get the same window, and the
+    global batches do not depend on the number of ranks.
 
     Args:
         corpus: Source of documents. By default Python's standard library, which needs no download.
-        tokenizer: Source of the tokenizer. By default BPE with 4,096 tokens trained on the corpus.
-        context_length: Tokens per sequence T.
-        batch_size: Sequences per batch over all devices together; with gradient accumulation, per accumulated part.
+        tokenizer: Source of the tokenizer. By default BPE with 4,096 tokens, trained on the corpus.
+        context_length: Number of tokens per sequence, T.
+        batch_size: Sequences per batch over all devices together. With gradient accumulation, each accumulation step
+            takes one such batch.
         val_fraction: Share of documents held out for validation.
         test_fraction: Share of documents held out for testing.
-        seed: Order of the training windows.
-        prompts: Texts for `predict` to continue.
+        seed: Seed for the order of the training windows.
+        prompts: Texts that `predict` continues.
         cache_dir: Folder of the token caches. Default $ZOO_CACHE or ~/.cache/superposition-zoo.
-        special_tokens: Read the name of a special token in a document or prompt, such as <|endoftext|>, as that token.
-            By default it is text as any other.
-        max_lost: Largest share of the text that the tokenizer may lose, in bytes: what it has no token for, or only its
-            unknown token. White space between words does not count.
+        special_tokens: Whether the name of a special token in a document or prompt, such as <|endoftext|>, is read as
+            that token. By default it is read as ordinary text.
+        max_lost: Largest share of the text, in bytes, that the tokenizer may lose: text for which it has no token or
+            only its unknown token. White space between words does not count.
 
     Raises:
         ZooError: If an argument is out of range, or the corpus, tokenizer or cache is unusable.
@@ -87,17 +88,17 @@ class TextDataModule(ZooDataModule):
         return self.source.vocab_size
 
     def prepare_data(self) -> None:
-        """Tokenize the corpus, or check the cache of an earlier run."""
+        """Tokenize the corpus, or check the token cache that an earlier run wrote."""
         self.cache.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the cache."""
+        """Open the token cache."""
         meta = self.cache.meta
         self.corpus_fingerprint: str = meta["corpus_fingerprint"]
         need, have = (self.batch_size + 2) * self.context_length, meta["splits"]["train"]["tokens"]
         if have < need:
             raise ZooError(
-                f"the training split has {have} tokens, and one batch of {self.batch_size} x {self.context_length} "
+                f"the training split has {have} tokens; one batch of {self.batch_size} x {self.context_length} tokens "
                 f"needs {need}; lower batch_size or context_length"
             )
         self.row_counts = torch.from_numpy(self.cache.token_counts())  # (V,) int64, training split
@@ -105,26 +106,26 @@ class TextDataModule(ZooDataModule):
         self.row_labels = decoded_tokens(self.tokenizer, self.vocab_size)
 
     def train_dataloader(self) -> "TokenLoader":
-        """Shuffled windows; each pass over the corpus cuts it at other places."""
+        """Return a loader of shuffled windows. In each epoch, the windows start at another random offset."""
         rank, world_size = self._ranks()
         tokens = self.cache.tokens("train")
         return TokenLoader(tokens, self.context_length, self.batch_size, self.seed, rank, world_size)
 
     def val_dataloader(self) -> "EvaluationLoader":
-        """Every token of the validation split once, windows in a fixed random order."""
+        """Return a loader of every token of the validation split once, in windows in a fixed random order."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> "EvaluationLoader":
-        """Every token of the test split once, windows in a fixed random order."""
+        """Return a loader of every token of the test split once, in windows in a fixed random order."""
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """One prompt per batch, (1, T)."""
+        """Return a loader of one prompt per batch, (1, T)."""
         encoder, batches = TextEncoder(self.tokenizer, self.cache.special_tokens), []
         for prompt in self.prompts:
             (encoded,) = encoder.encode([prompt])
             if not len(encoded.ids):
-                raise ZooError(f"the tokenizer makes no token of prompt {prompt!r}; give one whose words it knows")
+                raise ZooError(f"the tokenizer has no token for any part of prompt {prompt!r}; give another prompt")
             if missing := encoded.lost + encoded.unknown:
                 size = len(prompt.encode())
                 rank_zero_info(f"note: the tokenizer loses {missing} of the {size} bytes of prompt {prompt!r}")
@@ -138,19 +139,22 @@ class TextDataModule(ZooDataModule):
     def _ranks(self) -> tuple[int, int]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if self.batch_size % world_size:
-            raise ZooError(f"batch_size {self.batch_size} (over all devices) does not divide by {world_size} devices")
+            raise ZooError(
+                f"batch_size {self.batch_size} (over all devices) is not a multiple of the number of devices, "
+                f"{world_size}"
+            )
         return rank, world_size
 
 
 class TokenLoader(ResumableLoader):
-    """Endless training windows in an order that is shuffled anew every epoch.
+    """Endless batches of training windows, whose order is shuffled again in every epoch.
 
     Args:
         tokens: Token ids (N,).
-        context_length: Tokens per window T.
+        context_length: Number of tokens per window, T.
         batch_size: Windows per global batch.
-        seed: Names the order.
-        rank: This process.
+        seed: Seed of the order.
+        rank: Rank of this process.
         world_size: Number of processes; each gets batch_size / world_size windows of every global batch.
     """
 
@@ -160,14 +164,14 @@ class TokenLoader(ResumableLoader):
         super().__init__()
         self.tokens, self.context_length, self.batch_size, self.seed = tokens, context_length, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.n_windows = (len(tokens) - 1) // context_length - 1  # one less leaves room for an offset below T
+        self.n_windows = (len(tokens) - 1) // context_length - 1  # one fewer leaves room for an offset below T
         self._order: tuple[int, np.ndarray, int] = (-1, np.empty(0), 0)
 
     def __len__(self) -> int:
         return self.n_windows // self.batch_size
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """This rank's part of global batch `step`: `input_ids` and `targets`, (B / world_size, T) int64."""
+        """Return this rank's part of global batch `step`: `input_ids` and `targets`, (B / world_size, T) int64."""
         epoch, index = divmod(step, len(self))
         if self._order[0] != epoch:
             rng = np.random.default_rng((self.seed, epoch))
@@ -181,18 +185,19 @@ class TokenLoader(ResumableLoader):
 
 
 class EvaluationLoader:
-    """Every next-token prediction of a split once, in windows of T; ranks share the windows, padding has target -100.
+    """Evaluation batches that hold every next-token prediction of a split once, in windows of T tokens.
 
-    The windows come in a fixed random order, so that the first few batches are a sample of the whole split.
+    The windows of a batch are divided among the ranks. Padding has target -100. The windows come in a fixed random
+    order, so that the first few batches are a random sample of the split.
 
     Args:
         tokens: Token ids (N,).
-        context_length: Tokens per window T.
+        context_length: Number of tokens per window, T.
         batch_size: Windows per global batch.
-        rank: This process.
+        rank: Rank of this process.
         world_size: Number of processes.
-        token_bytes: Bytes of the text that each token stands for, (N,). If given, batches hold `target_bytes` (B, T)
-            int64, those of every target, and 0 at padding.
+        token_bytes: Number of bytes of the text that each token stands for, (N,). If given, batches also hold
+            `target_bytes` (B, T) int64, the bytes of every target, which are 0 at padding.
     """
 
     def __init__(

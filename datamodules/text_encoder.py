@@ -1,4 +1,4 @@
-"""Text to token ids, and how much of the text the tokens stand for."""
+"""Encoder from text to token ids, which counts the bytes of the text that every token stands for."""
 
 import json
 import reprlib
@@ -12,20 +12,21 @@ from tokenizers import Encoding, Tokenizer, pre_tokenizers
 from zoo.datamodules.tokenizers import end_of_text_id
 from zoo.errors import ZooError
 
-SPACES = [code for code in range(0x3001) if chr(code).isspace()]  # all that Unicode has
+SPACES = [code for code in range(0x3001) if chr(code).isspace()]  # all white space of Unicode
 MARKER = "\ue000 dropped"
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text's tokens, and what of it they leave out.
+    """The tokens of a text, and the number of bytes of the text that they leave out.
 
     Attributes:
         ids: Token ids, (N,).
-        n_bytes: Bytes of the text, in UTF-8, that each token stands for, (N,): none for the unknown token.
-        unknown: Bytes that became the unknown token.
-        spaces: Bytes of white space that no token stands for, as between the words of a tokenizer of words.
-        lost: Other bytes that no token stands for.
+        n_bytes: Number of bytes of the text, in UTF-8, that each token stands for, (N,); 0 for the unknown token.
+        unknown: Number of bytes that are encoded as the unknown token.
+        spaces: Number of bytes of white space that no token stands for, such as spaces that a word-level tokenizer
+            drops.
+        lost: Number of other bytes that no token stands for.
     """
 
     ids: np.ndarray
@@ -36,19 +37,19 @@ class EncodedText:
 
 
 class TextEncoder:
-    """A tokenizer without padding, truncation and special tokens, which accounts for every byte of the text.
+    """A tokenizer that adds no padding or special tokens, does not truncate, and accounts for every byte of the text.
 
     Args:
-        tokenizer: The tokenizer; it is copied.
-        special_tokens: Whether the name of a special token within a text, such as <|endoftext|>, is that token. If not,
-            it is encoded as other text is; where a tokenizer cannot but make the token that ends a document of it, it
-            is left out and counted as lost.
+        tokenizer: The tokenizer, of which a copy is made.
+        special_tokens: Whether the name of a special token in a text, such as <|endoftext|>, is read as that token. If
+            not, the name is encoded as ordinary text. Some tokenizers nevertheless encode the name of the end-of-text
+            token as that token; the token is then left out and its bytes are counted as lost.
     """
 
     def __init__(self, tokenizer: Tokenizer, special_tokens: bool = False) -> None:
         self.end = end_of_text_id(tokenizer)
         self._reserved = -1 if special_tokens else self.end
-        # A post-processor only adds special tokens, and cuts spaces from the places of tokens.
+        # A post-processor only adds special tokens and removes spaces from the offsets of tokens.
         unused = {"truncation": None, "padding": None, "post_processor": None}
         settings = json.loads(tokenizer.to_str()) | unused
         for added in settings["added_tokens"]:
@@ -56,7 +57,8 @@ class TextEncoder:
         self._unknown = _unknown_id(settings["model"], tokenizer)
         self._token_bytes = _token_bytes(tokenizer, self._unknown) if _is_byte_level(settings) else None
         self._tokenizer = self._witness = _build(settings, special_tokens)
-        self._marker = -1  # stands, in the witness's tokens, for a letter that the tokenizer drops
+        # The witness is a copy of the tokenizer that encodes every character that the tokenizer drops as this id.
+        self._marker = -1
         if settings["model"]["type"] == "BPE" and self._unknown < 0:
             self._marker = max(tokenizer.get_vocab().values()) + 1
             self._witness = _build(_marking(settings, self._marker), special_tokens)
@@ -91,7 +93,7 @@ class TextEncoder:
             ) from None
 
     def _account(self, text: str, encoding: Encoding) -> EncodedText:
-        """Tokens and their bytes, by the characters that the witness says each stands for."""
+        """Return the tokens and their bytes, computed from the character offsets of the witness's tokens."""
         ids = np.array(encoding.ids, np.int64)
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         widths = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)  # bytes of every character in UTF-8
@@ -101,7 +103,7 @@ class TextEncoder:
         n_bytes = _share_out(np.concatenate([[0], widths.cumsum()]), since, until)
 
         depth = np.bincount(since, minlength=len(codes) + 1) - np.bincount(until, minlength=len(codes) + 1)
-        left = np.flatnonzero(depth[:-1].cumsum() == 0)  # characters within no token
+        left = np.flatnonzero(depth[:-1].cumsum() == 0)  # characters that are in no token
         spaces = int(widths[left[np.isin(codes[left], SPACES)]].sum())
         unknown = int(n_bytes[ids == self._unknown].sum())
         n_bytes[(ids == self._unknown) | (ids == self._marker)] = 0
@@ -112,9 +114,9 @@ class TextEncoder:
         return EncodedText(ids, n_bytes, unknown, spaces, int(widths.sum() - n_bytes.sum()) - unknown - spaces)
 
     def _tokens_of_the_rest(self, text: str, n_bytes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens of a text that loses letters, and the share of each, by its length, in the `n_bytes` that are left.
+        """Encode a text from which the tokenizer drops characters; divide `n_bytes` among the tokens by length.
 
-        The places that the tokenizer tells are wrong behind a letter that it drops.
+        The offsets of the tokenizer cannot be used, because they are wrong after a dropped character.
         """
         (encoding,) = self._run(self._tokenizer.encode_batch, [text])
         ids = np.array(encoding.ids, np.int64)
@@ -124,12 +126,12 @@ class TextEncoder:
 
 
 def _share_out(position: np.ndarray, since: np.ndarray, until: np.ndarray) -> np.ndarray:
-    """Bytes of every token (N,); those of characters that several tokens share are shared out among them.
+    """Return the bytes of every token, (N,). If tokens share characters, the bytes are divided equally among them.
 
     Args:
-        position: Bytes before every character, and of the whole text, (characters + 1,).
-        since: First character that is new with a token, (N,).
-        until: Character after its last, (N,).
+        position: Number of bytes before every character, and in the whole text, (characters + 1,).
+        since: Index of the first character of a token that no earlier token covers, (N,).
+        until: Index after the last character that a token or an earlier one covers, (N,).
     """
     n_bytes = position[until] - position[since]
     leads = np.flatnonzero((n_bytes > 0) | (np.arange(len(since)) == 0))  # the first token of each character or word
@@ -146,14 +148,14 @@ def _build(settings: dict[str, Any], special_tokens: bool) -> Tokenizer:
 
 
 def _marking(settings: dict[str, Any], marker: int) -> dict[str, Any]:
-    """Settings of the same BPE with a token of this id in the place of every letter that it drops."""
+    """Return settings of the same BPE, except that every character that it drops becomes a token of this id."""
     added = {token["content"]: token["id"] for token in settings["added_tokens"]}
     vocabulary = {**settings["model"]["vocab"], **added, MARKER: marker}
     return settings | {"model": settings["model"] | {"vocab": vocabulary, "unk_token": MARKER}}
 
 
 def _unknown_id(model: dict[str, Any], tokenizer: Tokenizer) -> int:
-    """Id of the unknown token, -1 if there is none."""
+    """Return the id of the unknown token, -1 if there is none."""
     if model.get("unk_id") is not None:
         return int(model["unk_id"])
     found = tokenizer.token_to_id(model["unk_token"]) if model.get("unk_token") else None
@@ -161,7 +163,7 @@ def _unknown_id(model: dict[str, Any], tokenizer: Tokenizer) -> int:
 
 
 def _is_byte_level(settings: dict[str, Any]) -> bool:
-    """Whether every token of a tokenizer is a piece of the normalised text's bytes."""
+    """Return whether every token of a tokenizer is a piece of the bytes of the normalised text."""
     step = settings["pre_tokenizer"] or {}
     steps = step.get("pretokenizers", [step])
     adds_space = any(s.get("add_prefix_space") for s in steps)
@@ -169,7 +171,7 @@ def _is_byte_level(settings: dict[str, Any]) -> bool:
 
 
 def _token_bytes(tokenizer: Tokenizer, unknown: int) -> np.ndarray:
-    """Bytes that every token of a byte-level tokenizer stands for, (V,): none for the unknown token."""
+    """Return the number of bytes that every token of a byte-level tokenizer stands for, (V,); 0 for the unknown."""
     alphabet, vocabulary = set(pre_tokenizers.ByteLevel.alphabet()), tokenizer.get_vocab()
     added = tokenizer.get_added_tokens_decoder()
     n_bytes = np.zeros(max(vocabulary.values()) + 1, np.int64)

@@ -1,4 +1,4 @@
-"""Which files hold text, and how their documents are read: plain text, JSON, tables and Parquet, compressed or not."""
+"""Readers of text files: plain text, JSON, tables and Parquet, compressed or not."""
 
 import bz2
 import csv
@@ -22,19 +22,19 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 READ = f"{', '.join(ENDINGS)}, and these compressed: {', '.join(COMPRESSED)}"
 BOM = "\ufeff"
 SPACE = re.compile(r"\s*")
-HEAD = 8000  # bytes that are searched for a NUL, as git does to tell text from binary files
+HEAD = 8000  # first bytes that are searched for a NUL; as in git, it marks a binary file
 
 
 def ending(path: Path) -> str:
-    """What tells how a file is read: its ending in lower case, without that of a compression."""
+    """Return the ending that gives the format of a file, in lower case; the ending of a compression is ignored."""
     name = Path(path.name.lower())
     return (name.with_suffix("") if name.suffix in COMPRESSED else name).suffix
 
 
 def files_of(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files below a folder that hold text by their endings, and what else is there, both in order.
+    """Return the files below a folder whose endings mark text, and the other files and folders there, both sorted.
 
-    Hidden files and folders, links to folders, and links to nothing are among what else is there.
+    Hidden files, hidden folders, links to folders and broken links are among the others.
 
     Raises:
         OSError: If a folder cannot be opened.
@@ -56,11 +56,11 @@ def files_of(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def texts(path: Path, field: str) -> Iterator[str | None]:
-    """The texts of a file, one for every row, None for a null; a file of plain text is one.
+    """Yield the texts of a file: one for every row, None for a null. A plain text file is one text.
 
     Args:
         path: The file.
-        field: Field or column that holds the text, where there are several.
+        field: Field or column that holds the text; ignored for plain text.
 
     Raises:
         ZooError: If the file cannot be read, or a row has no text in the field.
@@ -81,18 +81,18 @@ def texts(path: Path, field: str) -> Iterator[str | None]:
 
 
 def check_text(text: Any, field: str, where: str) -> str | None:
-    """The text of a row, or None for a null.
+    """Return the text of a row, or None for a null.
 
     Raises:
-        ZooError: If it is no text.
+        ZooError: If the value is not text.
     """
     if not isinstance(text, str | None):
-        raise ZooError(f"{where}: field {field!r} holds {reprlib.repr(text)}, which is no text")
+        raise ZooError(f"{where}: field {field!r} holds {reprlib.repr(text)}, which is not text")
     if text is not None and not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ZooError(f"{where}: character {error.start} is half of a surrogate pair, which is no text") from None
+            raise ZooError(f"{where}: character {error.start} is half of a surrogate pair, which is not text") from None
     return text
 
 
@@ -109,9 +109,9 @@ def _open(path: Path) -> BinaryIO:
 def _plain_text(content: bytes, path: Path) -> str:
     nul = content[:HEAD].find(b"\0")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ZooError(f"{path} is not UTF-8 text but UTF-16; convert it, as by iconv -f UTF-16 -t UTF-8")
+        raise ZooError(f"{path} is not UTF-8 text but UTF-16; convert it, for example with iconv -f UTF-16 -t UTF-8")
     if nul >= 0:
-        raise ZooError(f"{path} is no text: byte {nul} is NUL; read are {READ}")
+        raise ZooError(f"{path} is not text: byte {nul} is NUL; supported are {READ}")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -122,12 +122,12 @@ def _plain_text(content: bytes, path: Path) -> str:
 def _json_rows(file: BinaryIO, path: Path, field: str) -> Iterator[Any]:
     for number, row in enumerate(_json_values(file), 1):
         if isinstance(row, dict) and field not in row:
-            raise ZooError(f"{path}, row {number}: no text in field {field!r}; its fields are {sorted(row)}")
+            raise ZooError(f"{path}, row {number}: no field {field!r}; its fields are {sorted(row)}")
         yield row[field] if isinstance(row, dict) else row
 
 
 def _json_values(file: BinaryIO) -> Iterator[Any]:
-    """The rows of a JSON file: one a line, or arrays and objects over several lines."""
+    """Yield the rows of a JSON file: one per line, or arrays and objects over several lines."""
     for number, line in enumerate(file, 1):
         text = line.decode().strip() if number > 1 else line.decode("utf-8-sig").strip()
         if not text:
@@ -136,7 +136,7 @@ def _json_values(file: BinaryIO) -> Iterator[Any]:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
             if number > 1:
-                raise ValueError(f"line {number} is no JSON: {error}") from None
+                raise ValueError(f"line {number} is not JSON: {error}") from None
             yield from _json_document(text + file.read().decode())
             return
         yield from value if isinstance(value, list) else [value]
@@ -160,7 +160,7 @@ def _table_rows(file: BinaryIO, path: Path, field: str) -> Iterator[Any]:
     column = header.index(field)
     for number, row in enumerate((row for row in rows if row), 1):
         if len(row) != len(header):
-            raise ZooError(f"{path}, row {number} has {len(row)} fields, and the first line {len(header)}")
+            raise ZooError(f"{path}, row {number} has {len(row)} fields; the first line has {len(header)}")
         yield row[column]
 
 
@@ -169,6 +169,6 @@ def _parquet_rows(file: BinaryIO, path: Path, field: str) -> Iterator[Any]:
 
     table = pyarrow.parquet.ParquetFile(file)
     if field not in table.schema_arrow.names:
-        raise ZooError(f"{path} has no text in field {field!r}; its fields are {sorted(table.schema_arrow.names)}")
+        raise ZooError(f"{path} has no field {field!r}; its fields are {sorted(table.schema_arrow.names)}")
     for batch in table.iter_batches(batch_size=1024, columns=[field]):
         yield from batch.column(0).to_pylist()

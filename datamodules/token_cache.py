@@ -1,4 +1,4 @@
-"""Tokens on disk: written once, fingerprinted, memory-mapped, checked before use."""
+"""Cache of a tokenized corpus on disk. It is written once, checked before use and memory-mapped."""
 
 import hashlib
 import json
@@ -31,19 +31,20 @@ FILES = (
     *("token_counts.npy", "tokenizer.json"),
 )
 FORMAT = 3
-BATCH_DOCUMENTS, BATCH_CHARACTERS = 256, 2**22  # that are tokenized at once, the last document aside
-COPIES = 0.01  # share of documents above which copies are worth a line
+BATCH_DOCUMENTS, BATCH_CHARACTERS = 256, 2**22  # tokenized at once; the last may exceed them
+COPIES = 0.01  # share of documents above which a note reports copies
 NOT_LEARNED = ("lost", "unknown", "spaces")  # bytes of the text that no token stands for
 
 
 class TokenCache:
     """A corpus as token ids, split by document into train, val and test.
 
-    The folder is named by a hash of the corpus's content, the tokenizer and the split, so a change of any of them
-    makes a new cache. It holds `train.bin`, `val.bin`, `test.bin` (little-endian uint16, or uint32 for vocabularies
+    The folder is named by a hash of the corpus's content, the tokenizer and the split, so that a change of any of them
+    leads to a new cache. It holds `train.bin`, `val.bin`, `test.bin` (little-endian uint16, or uint32 for vocabularies
     over 65,536), `val_bytes.bin` and `test_bytes.bin` (little-endian uint32: bytes of the text that each token stands
-    for), `token_counts.npy`, `tokenizer.json` and `meta.json`, which says what was left out of the text, every file's
-    SHA-256 and its own. It is written to a neighbouring folder and renamed when complete, under a lock.
+    for), `token_counts.npy`, `tokenizer.json` and `meta.json`. The last file holds the sizes of the splits, the amount
+    of text that was left out, and the SHA-256 of every file and of its own content. The folder is written under another
+    name, under a lock, and renamed when it is complete.
 
     Args:
         root: Folder of all caches.
@@ -51,9 +52,9 @@ class TokenCache:
         source: Source of the tokenizer.
         val_fraction: Share of documents held out for validation.
         test_fraction: Share of documents held out for testing.
-        special_tokens: Whether names of special tokens within a document are these tokens, see `TextEncoder`.
-        max_lost: Largest share of the text, in bytes, that the tokenizer may lose: what it has no token for, or only
-            the unknown token. White space between words does not count.
+        special_tokens: Whether names of special tokens in a document are read as these tokens, see `TextEncoder`.
+        max_lost: Largest share of the text, in bytes, that the tokenizer may lose: text for which it has no token or
+            only its unknown token. White space between words does not count.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class TokenCache:
         self.folder = root / f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
     def prepare(self) -> None:
-        """Write the cache if there is none, check every byte of it if there is, and say what it leaves out of the text.
+        """Write the cache or, if it exists, check every byte of it. Then report what it leaves out of the text.
 
         Raises:
             ZooError: If the corpus is unusable, the cache is damaged, or the tokenizer loses too much of the text.
@@ -99,16 +100,16 @@ class TokenCache:
             shutil.rmtree(partial, ignore_errors=True)
 
     def _report(self) -> None:
-        """Say what is left out of the text, and refuse a tokenizer that loses too much."""
+        """Print what is left out of the text, and raise an error if the tokenizer loses too much."""
         meta = self.meta
         if left_out := self.corpus.left_out():
-            rank_zero_info(f"note: {len(left_out)} of the corpus's files are not read: {some(left_out)}")
+            rank_zero_info(f"note: {len(left_out)} files or folders of the corpus are not read: {some(left_out)}")
         if meta["skipped"]:
             rank_zero_info(f"note: the corpus has {' and '.join(meta['skipped'])}, which are left out")
         n_documents = sum(split["documents"] for split in meta["splits"].values())
         if meta["copies"] > COPIES * n_documents:
             rank_zero_info(
-                f"note: {meta['copies']} of {n_documents} documents are copies of others, which are in the same split"
+                f"note: {meta['copies']} of {n_documents} documents are copies of others; copies are in the same split"
             )
         whole, lost, unknown, spaces = (
             sum(split[key] for split in meta["splits"].values()) for key in ("bytes", *NOT_LEARNED)
@@ -119,20 +120,18 @@ class TokenCache:
             f"only its unknown token for {unknown:,}"
         )
         if share > self.max_lost:
-            raise ZooError(
-                f"{told}; take another tokenizer, or allow a larger share than data.max_lost {self.max_lost:g}"
-            )
+            raise ZooError(f"{told}; use another tokenizer, or a larger data.max_lost than {self.max_lost:g}")
         if share:
             rank_zero_info(f"note: {told}")
         if spaces:
             rank_zero_info(
                 f"note: the tokenizer leaves out white space, {100 * spaces / whole:.2g} % of the text; bits per byte "
-                "are over the other bytes"
+                "count only the other bytes"
             )
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Token and byte counts of every split, what was left out, and the files' hashes."""
+        """Content of `meta.json`: token and byte counts of every split, what was left out, and the files' hashes."""
         try:
             meta = json.loads((self.folder / "meta.json").read_text("utf-8"))
             for name in FILES:
@@ -147,19 +146,19 @@ class TokenCache:
             raise self._damaged("meta.json") from None
 
     def tokens(self, split: str) -> np.ndarray:
-        """Memory-mapped token ids of a split, (N,) uint16 or uint32."""
+        """Return the memory-mapped token ids of a split, (N,) uint16 or uint32."""
         return np.memmap(self.folder / f"{split}.bin", self._dtype, mode="r")
 
     def token_bytes(self, split: str) -> np.ndarray:
-        """Memory-mapped bytes of the text that each token of the val or test split stands for, (N,) uint32."""
+        """Return, memory-mapped, the bytes of text that each token of val or test stands for, (N,) uint32."""
         return np.memmap(self.folder / f"{split}_bytes.bin", "<u4", mode="r")
 
     def token_counts(self) -> np.ndarray:
-        """How often each token occurs in the training split, (V,) int64."""
+        """Return how often each token occurs in the training split, (V,) int64."""
         return np.load(self.folder / "token_counts.npy", allow_pickle=False)
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer the tokens were made with."""
+        """Return the tokenizer that made the tokens."""
         return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
 
     @property
@@ -167,7 +166,7 @@ class TokenCache:
         return "<u2" if self.source.vocab_size <= 2**16 else "<u4"
 
     def _split(self, document: str) -> str:
-        """A document's split depends on its text alone, so equal documents never straddle two splits."""
+        """Return the split of a document. It depends only on the text, so that copies are in the same split."""
         u = _number(document) / 2**64
         return "val" if u < self.val_fraction else "test" if u < self.val_fraction + self.test_fraction else "train"
 
@@ -198,7 +197,7 @@ class TokenCache:
         (folder / "meta.json").write_text(json.dumps(meta, indent=1), "utf-8")
 
     def _training_documents(self, documents: Iterable[str]) -> Iterator[str]:
-        """The training split's documents; if all are read and a split turns out to be empty, that is the error."""
+        """Yield the documents of the training split. After the last document, raise an error if a split is empty."""
         splits: Counter[str] = Counter()
         for document in documents:
             split = self._split(document)
@@ -213,20 +212,21 @@ class TokenCache:
                 raise ZooError(
                     f"no document fell into the {split} split ({sum(splits.values())} documents in all, val_fraction "
                     f"{self.val_fraction}, test_fraction {self.test_fraction}); use more or smaller documents "
-                    "(LocalFiles has a separator) or larger fractions"
+                    "(LocalFiles can split files at a separator) or larger fractions"
                 )
 
     def _write_tokens(
         self, folder: Path, documents: Iterable[str], encoder: TextEncoder
     ) -> tuple[dict[str, dict[str, int]], np.ndarray, int]:
-        """Write the splits' tokens.
+        """Write the tokens of the splits.
 
         Returns:
-            The splits' sizes, the training split's token counts (V,), and how many documents are copies of others.
+            The sizes of the splits, the token counts of the training split (V,), and the number of documents that are
+            copies of others.
         """
         stats = {split: dict.fromkeys(("documents", "tokens", "bytes", *NOT_LEARNED), 0) for split in SPLITS}
         counts = np.zeros(self.source.vocab_size, np.int64)
-        digests = array("Q")  # of all documents with text
+        digests = array("Q")  # hashes of all documents that are not empty
         with ExitStack() as stack:
             files = {name: stack.enter_context((folder / name).open("wb")) for name in FILES if name.endswith(".bin")}
             for batch in _batches(documents):
@@ -259,7 +259,7 @@ class TokenCache:
 
 
 def _number(document: str) -> int:
-    """A whole number below 2**64 that only equal documents share."""
+    """Return a hash of a document, an integer below 2**64."""
     return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8], "big")
 
 

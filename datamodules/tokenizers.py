@@ -1,4 +1,4 @@
-"""Where a tokenizer comes from: trained on the corpus, a file, or the hub."""
+"""Sources of tokenizers: BPE trained on the corpus, a file, or the Hugging Face hub."""
 
 import json
 from abc import ABC, abstractmethod
@@ -17,29 +17,29 @@ LARGEST_VOCABULARY = 2**24
 
 
 class TokenizerSource(Described, ABC):
-    """Recipe for a tokenizer whose vocabulary size is known before any text is read."""
+    """Source of a tokenizer, whose vocabulary size is known before any text is read."""
 
     vocab_size: int
 
     @abstractmethod
     def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
-        """The tokenizer; `training_texts` are read only by sources that train one.
+        """Return the tokenizer. Only sources that train a tokenizer read `training_texts`.
 
         Raises:
-            ZooError: If it cannot be made or loaded.
+            ZooError: If the tokenizer cannot be trained or loaded.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A name that changes whenever the tokenizer would."""
+        """Return a string that is different for different tokenizers."""
 
 
 class TrainedBPE(TokenizerSource):
-    """Byte-level BPE, as GPT-2's, trained on the training documents. Any text can be encoded, byte by byte at worst.
+    """Byte-level BPE like that of GPT-2, trained on the training documents. It can encode any text.
 
     Args:
         vocab_size: Size of the vocabulary V: 256 bytes, the end-of-text token (id 0) and merges.
-        sample_megabytes: Text that training looks at, from the corpus's start.
+        sample_megabytes: Amount of training text, in MiB, taken from the start of the corpus's training documents.
     """
 
     def __init__(self, vocab_size: int = 4096, sample_megabytes: int = 64) -> None:
@@ -81,7 +81,7 @@ class TokenizerFile(TokenizerSource):
     """A `tokenizer.json` of the tokenizers library.
 
     Args:
-        path: The file, or a folder that holds one under that name.
+        path: The file, or a folder that contains a file of this name.
     """
 
     def __init__(self, path: str) -> None:
@@ -111,7 +111,7 @@ class HubTokenizer(TokenizerFile):
 
     Args:
         name: Repository, such as openai-community/gpt2.
-        revision: Branch, tag or commit.
+        revision: Branch, tag or commit. By default the main branch.
     """
 
     def __init__(self, name: str, revision: str | None = None) -> None:
@@ -121,28 +121,28 @@ class HubTokenizer(TokenizerFile):
             path = hf_hub_download(name, "tokenizer.json", revision=revision)
         except Exception as error:
             first_line = str(error).partition("\n")[0]
-            raise ZooError(f"tokenizer.json of {name!r} cannot be had from the hub: {first_line}") from error
+            raise ZooError(f"tokenizer.json of {name!r} cannot be read from the hub: {first_line}") from error
         super().__init__(path)
         self.name, self.revision = name, revision
 
 
 def vocabulary_size(tokenizer: Tokenizer, name: str) -> int:
-    """Largest token id, and one; ids may leave gaps.
+    """Return the largest token id plus 1. There may be unused ids below it.
 
     Raises:
-        ZooError: If there could be no embedding of that size.
+        ZooError: If the largest id is not below `LARGEST_VOCABULARY`.
     """
     size = max(tokenizer.get_vocab().values(), default=-1) + 1
     if size > LARGEST_VOCABULARY:
-        raise ZooError(f"{name} has a token with id {size - 1:,}; ids are below {LARGEST_VOCABULARY:,}")
+        raise ZooError(f"{name} has a token with id {size - 1:,}; ids must be below {LARGEST_VOCABULARY:,}")
     return size
 
 
 def end_of_text_id(tokenizer: Tokenizer) -> int:
-    """Id of the token that ends a document.
+    """Return the id of the token that ends a document.
 
     Raises:
-        ZooError: If the tokenizer has none.
+        ZooError: If the tokenizer has no such token.
     """
     for name in END_NAMES:
         if (token_id := tokenizer.token_to_id(name)) is not None:

@@ -1,4 +1,4 @@
-"""The step of dictionary learning that changes the dictionary."""
+"""Optimizer that updates the dictionary in dictionary learning, given the codes."""
 
 from typing import Any
 
@@ -12,24 +12,26 @@ from torch.optim import Optimizer
 
 from zoo.models.sparse_coding.rows import dense_parts
 
-RIDGE = 1e-6  # of the mean of A'WA's diagonal
+RIDGE = 1e-6  # as a share of the mean diagonal entry of AᵀWA
 TWINS = 0.95  # absolute cosine above which the less used of two atoms is replaced
 ROWS_AT_ONCE = 4096
 
 
 class MethodOfOptimalDirections(Optimizer):
-    """Dictionary and unit norms by least squares (Engan, Aase & Husøy 1999), given the codes.
+    """Dictionary of unit-norm atoms by least squares (Engan, Aase & Husøy 1999), given the codes.
 
     With codes A (N, K), weights W and data X, the atoms solve (AᵀWA + ridge) D = AᵀWX and are then scaled to unit norm.
-    The two sums, over all processes and in float64, are all that is kept of the data; those of earlier steps fade, so
-    that batches can be parts of the data. Atoms that are hardly used, and the less used of two that nearly coincide,
-    are replaced by the residuals of the batch's worst coded rows. The sign of an atom, which is arbitrary where codes
-    may be negative, is that in which its codes add up to more than 0.
+    Only the sums AᵀWA and AᵀWX are stored, over all processes and in float64. In every step the sums of earlier steps
+    are multiplied by `memory`, so that a batch can be a part of the data. Atoms that few rows use are replaced, and so
+    is the less used of two atoms that nearly coincide. The new atoms are the residuals of the rows of the batch with
+    the largest errors. Where codes may be negative, the sign of an atom is arbitrary; it is chosen so that the sum of
+    its codes is positive.
 
     Args:
         W_dec: The dictionary, (K, d).
-        memory: Share of the earlier steps' sums that is kept, at least 0 and below 1.
-        replace_below: Share of the mean use below which an atom is replaced; 0 only replaces those never used.
+        memory: Share of the sums of earlier steps that is kept, at least 0 and below 1.
+        replace_below: An atom is replaced if the number of rows that use it is at most this share of the mean over
+            atoms. With 0, only atoms that no row uses are replaced.
     """
 
     def __init__(self, W_dec: nn.Parameter, memory: float = 0.0, replace_below: float = 0.1) -> None:
@@ -38,21 +40,21 @@ class MethodOfOptimalDirections(Optimizer):
         K, d = W_dec.shape
         self.gram = W_dec.new_zeros(K, K, dtype=torch.float64)
         self.cross = W_dec.new_zeros(K, d, dtype=torch.float64)
-        self.use = W_dec.new_zeros(K, dtype=torch.float64)  # rows that use an atom
-        self.total = W_dec.new_zeros(K, dtype=torch.float64)  # of an atom's codes, weighted
+        self.use = W_dec.new_zeros(K, dtype=torch.float64)  # number of rows that use each atom
+        self.total = W_dec.new_zeros(K, dtype=torch.float64)  # weighted sum of each atom's codes
         self.worst: tuple[Tensor, Tensor] = (W_dec.new_zeros(0), W_dec.new_zeros(0, d))
-        self.sizes = W_dec.new_ones(K)  # by what the step has divided each atom; 0 of those replaced
+        self.sizes = W_dec.new_ones(K)  # divisor of each atom in the last step; 0 if it was replaced
         self.replaced = 0
 
     @torch.no_grad()
     def add(self, codes: Tensor, x: Tensor, residual: Tensor, weight: Tensor | None = None) -> None:
-        """Take in this process's part of a batch, once per step.
+        """Add this process's part of a batch to the sums; to be called once per step.
 
         Args:
-            codes: (B, K) in compressed rows.
-            x: Data about their mean, (B, d).
-            residual: What the codes leave of them, (B, d).
-            weight: Weights of the rows, (B,).
+            codes: Codes, (B, K) in compressed rows.
+            x: Data minus their mean, (B, d).
+            residual: Residuals of the data, (B, d).
+            weight: Weights of the rows, (B,). By default 1.
         """
         weight = torch.ones(len(x), device=x.device) if weight is None else weight
         gram, cross = sufficient_statistics(codes, x, weight)
@@ -67,45 +69,45 @@ class MethodOfOptimalDirections(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Renew the dictionary."""
+        """Update the dictionary."""
         (W_dec,) = self.param_groups[0]["params"]
         system = self.gram.clone()
         system.diagonal().add_(RIDGE * self.gram.diagonal().mean() + torch.finfo(torch.float64).tiny)
         atoms = torch.cholesky_solve(self.cross, torch.linalg.cholesky(system))
         self.sizes = torch.where(self.total < 0, -1.0, 1.0) * atoms.norm(dim=1)
         unused, idle = self.use <= self.replace_below * self.use.mean(), self.sizes == 0
-        if not self.memory:  # else an idle one may be new
+        if not self.memory:  # with memory, an idle atom may be a new one
             unused |= idle
         self.sizes[unused | idle] = 1.0
         atoms = torch.where((unused | idle).unsqueeze(1), W_dec.double(), atoms / self.sizes.unsqueeze(1))
         poor = (unused | _twins(atoms, self.use)).nonzero().squeeze(1)
         rows = _worst_rows(*self.worst, len(poor)).double()
-        poor = poor[: len(rows)]  # with fewer rows than that, the others stay
+        poor = poor[: len(rows)]  # if there are fewer rows, the other atoms stay
         atoms[poor] = F.normalize(rows)
         W_dec.copy_(atoms)
         self.replaced = len(poor)
         self._rescale_sums(poor)
 
     def _rescale_sums(self, replaced: Tensor) -> None:
-        """Turn the sums into those of codes for the scaled atoms, and drop the atoms that are new."""
+        """Convert the sums to codes of the scaled atoms, and set those of the new atoms to 0."""
         self.sizes[replaced] = 0.0
         self.gram *= self.sizes.unsqueeze(1) * self.sizes
         self.cross *= self.sizes.unsqueeze(1)
         self.total *= self.sizes
-        self.use[replaced] = self.use.mean() if self.memory else 0.0  # time to find rows that want them
+        self.use[replaced] = self.use.mean() if self.memory else 0.0  # a new atom gets time to be used
 
     def sums(self) -> dict[str, Tensor]:
-        """What a resumed run needs beside the dictionary."""
+        """Return the state that a resumed run needs in addition to the dictionary."""
         return {"gram": self.gram, "cross": self.cross, "use": self.use, "total": self.total}
 
     def load_sums(self, sums: dict[str, Tensor]) -> None:
-        """Go on from the sums of an earlier run."""
+        """Continue from the sums of an earlier run."""
         for name, value in sums.items():
             self.sums()[name].copy_(value)
 
 
 def sufficient_statistics(codes: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """AᵀWA (K, K) and AᵀWX (K, d), float64, of codes A (B, K) in compressed rows, data X (B, d) and weights (B,)."""
+    """Return AᵀWA (K, K) and AᵀWX (K, d), float64, for codes A (B, K) in compressed rows, data X and weights (B,)."""
     if codes.device.type == "cpu":
         arrays = (codes.values().double().numpy(), codes.col_indices().numpy(), codes.crow_indices().numpy())
         A = sparse.csr_array(arrays, shape=tuple(codes.shape))
@@ -123,7 +125,7 @@ def sufficient_statistics(codes: Tensor, x: Tensor, weight: Tensor) -> tuple[Ten
 
 
 def _twins(atoms: Tensor, use: Tensor) -> Tensor:
-    """Which unit atoms (K, d) nearly coincide with one that is used more (or as much, and comes first), (K,)."""
+    """Return which unit atoms (K, d) nearly coincide with an atom of higher use, or equal use and lower index, (K,)."""
     order = (-use).argsort(stable=True)
     cosines = (atoms[order] @ atoms[order].T).abs_().tril_(-1)
     found = torch.zeros(len(atoms), dtype=torch.bool, device=atoms.device)
@@ -132,7 +134,7 @@ def _twins(atoms: Tensor, use: Tensor) -> Tensor:
 
 
 def _worst_rows(error: Tensor, rows: Tensor, n: int) -> Tensor:
-    """The n rows (B, d) of largest error (B,) over all processes, or as many as there are, worst first."""
+    """Return the n rows (B, d) of largest error (B,) over all processes, worst first; only rows with an error."""
     if is_initialized():
         mine = error.topk(min(n, len(error))).indices
         padded = rows.new_full((n, 1 + rows.shape[1]), -1.0)

@@ -1,4 +1,4 @@
-"""What a GPT-2's token embedding starts from: random rows of several kinds, or rows derived from another model's."""
+"""Initial token embeddings of a GPT-2: random rows of several kinds, or rows derived from another model's embedding."""
 
 from abc import ABC, abstractmethod
 
@@ -12,10 +12,10 @@ from zoo.source import embedding
 
 
 class Embedding(Described, ABC):
-    """Recipe for a token embedding's initial rows.
+    """Initial rows of a token embedding.
 
     Args:
-        seed: Names the draw. By default rows follow the run's own seed.
+        seed: Seed of the random rows. By default they depend on the run's own seed.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -23,7 +23,7 @@ class Embedding(Described, ABC):
 
     @abstractmethod
     def rows(self, vocab_size: int, d_model: int) -> Tensor:
-        """The initial embedding, (vocab_size, d_model) float32.
+        """Return the initial embedding, (vocab_size, d_model) float32.
 
         Raises:
             ZooError: If rows of this shape cannot be made.
@@ -34,11 +34,11 @@ class Embedding(Described, ABC):
 
 
 class GaussianEmbedding(Embedding):
-    """Independent N(0, std²) coordinates, which is also GPT-2's own initialisation.
+    """Rows with independent N(0, std²) coordinates. This is also GPT-2's own initialisation.
 
     Args:
         std: Standard deviation of every coordinate.
-        seed: Names the draw. By default rows follow the run's own seed.
+        seed: Seed of the random rows. By default they depend on the run's own seed.
     """
 
     def __init__(self, std: float = 0.02, seed: int | None = None) -> None:
@@ -56,9 +56,10 @@ class LowCoherenceEmbedding(Embedding):
     """Random rows of equal length, redrawn until no two have |cosine| above a bound.
 
     Args:
-        max_cosine: The bound. Plain random rows reach about sqrt(4 ln(V) / D).
-        std: Sets the rows' length to std * sqrt(D), that of Gaussian rows with this standard deviation.
-        seed: Names the draw. By default rows follow the run's own seed.
+        max_cosine: The bound, above 0 and at most 1. Without a bound, the largest |cosine| of random rows is about
+            sqrt(4 ln(V) / D).
+        std: Standard deviation of Gaussian rows of the same length: every row has length std * sqrt(D).
+        seed: Seed of the random rows. By default they depend on the run's own seed.
     """
 
     def __init__(self, max_cosine: float, std: float = 0.02, seed: int | None = None) -> None:
@@ -67,17 +68,18 @@ class LowCoherenceEmbedding(Embedding):
         self.reached: float | None = None
 
     def rows(self, vocab_size: int, d_model: int) -> Tensor:
-        """See `Embedding.rows`; leaves the largest |cosine| found in `self.reached`."""
+        """See `Embedding.rows`; also stores the largest |cosine| between the rows in `self.reached`."""
         rows, self.reached = null_models.low_coherence(vocab_size, d_model, self.max_cosine, self._generator())
         return rows * self.std * d_model**0.5
 
 
 class CopiedEmbedding(Embedding):
-    """Another checkpoint's embedding as it is.
+    """Unchanged copy of another checkpoint's embedding.
 
     Args:
-        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[@revision].
-        step: Training step, for a source that holds several.
+        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
+            or .npy file, or hf:org/repo[@revision].
+        step: Training step, for a source that holds several. By default the last.
     """
 
     def __init__(self, source: str, step: int | None = None) -> None:
@@ -89,7 +91,7 @@ class CopiedEmbedding(Embedding):
         W = embedding(self.source, step=self.step)
         if W.shape != (vocab_size, d_model):
             raise ZooError(
-                f"the embedding of {self.source} is {W.shape[0]} x {W.shape[1]}, and the model's is "
+                f"the embedding of {self.source} is {W.shape[0]} x {W.shape[1]}; the model requires "
                 f"{vocab_size} x {d_model} (vocab_size x d_model)"
             )
         return W
@@ -99,9 +101,10 @@ class _DerivedEmbedding(CopiedEmbedding):
     """Random rows that keep one property of another checkpoint's embedding.
 
     Args:
-        source: A zoo name, folder, Lightning .ckpt, .safetensors or .npy file, or hf:org/repo[@revision].
-        step: Training step, for a source that holds several.
-        seed: Names the draw. By default rows follow the run's own seed.
+        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
+            or .npy file, or hf:org/repo[@revision].
+        step: Training step, for a source that holds several. By default the last.
+        seed: Seed of the random rows. By default they depend on the run's own seed.
     """
 
     def __init__(self, source: str, step: int | None = None, seed: int | None = None) -> None:
@@ -110,7 +113,14 @@ class _DerivedEmbedding(CopiedEmbedding):
 
 
 class NormMatchedEmbedding(_DerivedEmbedding):
-    """Isotropic random directions with the row norms of another checkpoint's embedding, token by token."""
+    """Rows in isotropic random directions. Every token's row has the norm of its row in another checkpoint.
+
+    Args:
+        source: Where the trained embedding is: name of a pretrained checkpoint, folder, Lightning .ckpt, .safetensors or
+            .npy file, or hf:org/repo[/folder][@revision].
+        step: Training step, for a source that holds several; the last by default.
+        seed: Seed of the random rows. By default they depend on the run's own seed.
+    """
 
     def rows(self, vocab_size: int, d_model: int) -> Tensor:
         """See `Embedding.rows`."""
@@ -118,7 +128,14 @@ class NormMatchedEmbedding(_DerivedEmbedding):
 
 
 class CovarianceMatchedEmbedding(_DerivedEmbedding):
-    """Gaussian rows with the mean and covariance of another checkpoint's embedding."""
+    """Gaussian rows with the mean and covariance of another checkpoint's embedding.
+
+    Args:
+        source: Where the trained embedding is: name of a pretrained checkpoint, folder, Lightning .ckpt, .safetensors or
+            .npy file, or hf:org/repo[/folder][@revision].
+        step: Training step, for a source that holds several; the last by default.
+        seed: Seed of the random rows. By default they depend on the run's own seed.
+    """
 
     def rows(self, vocab_size: int, d_model: int) -> Tensor:
         """See `Embedding.rows`."""
@@ -126,7 +143,14 @@ class CovarianceMatchedEmbedding(_DerivedEmbedding):
 
 
 class PermutedEmbedding(_DerivedEmbedding):
-    """Another checkpoint's embedding with its rows dealt out to the tokens at random."""
+    """Rows of another checkpoint's embedding, assigned to the tokens at random.
+
+    Args:
+        source: Where the trained embedding is: name of a pretrained checkpoint, folder, Lightning .ckpt, .safetensors or
+            .npy file, or hf:org/repo[/folder][@revision].
+        step: Training step, for a source that holds several; the last by default.
+        seed: Seed of the random rows. By default they depend on the run's own seed.
+    """
 
     def rows(self, vocab_size: int, d_model: int) -> Tensor:
         """See `Embedding.rows`."""
@@ -134,14 +158,14 @@ class PermutedEmbedding(_DerivedEmbedding):
 
 
 def row_mask(rows: str | list[int], vocab_size: int) -> Tensor:
-    """Which embedding rows a description names, (vocab_size,) bool.
+    """Return a mask of the embedding rows that a description selects, (vocab_size,) bool.
 
     Args:
-        rows: "all", "none", a list of token ids, or ids and ranges such as "0-255,300,512-", ends included.
+        rows: "all", "none", a list of token ids, or ids and ranges such as "0-255,300,512-", which include both ends.
         vocab_size: Number of rows V.
 
     Raises:
-        ZooError: If the description cannot be read or names a row that is not there.
+        ZooError: If the description cannot be read or selects a row that does not exist.
     """
     mask = torch.zeros(vocab_size, dtype=torch.bool)
     if rows in ("all", "none"):
@@ -152,8 +176,8 @@ def row_mask(rows: str | list[int], vocab_size: int) -> Tensor:
             first, dash, last = part.strip().partition("-")
             start, stop = int(first), (int(last or vocab_size - 1) if dash else int(first)) + 1
         except ValueError:
-            raise ZooError(f"rows {rows!r}: {part!r} is not a token id, a range 0-255, 'all' or 'none'") from None
+            raise ZooError(f"rows {rows!r}: {part!r} is not a token id, a range like 0-255, 'all' or 'none'") from None
         if not 0 <= start < stop <= vocab_size:
-            raise ZooError(f"rows {rows!r}: {part!r} is not within the vocabulary's 0-{vocab_size - 1}")
+            raise ZooError(f"rows {rows!r}: {part!r} is not within the vocabulary, 0-{vocab_size - 1}")
         mask[start:stop] = True
     return mask

@@ -1,4 +1,4 @@
-"""The cross-entropy of a language model from its last residual stream, without all logits in memory at once."""
+"""Cross-entropy of a language model, computed from its final residual stream without storing all logits at once."""
 
 from typing import Any
 
@@ -9,25 +9,25 @@ from torch.autograd.function import once_differentiable
 
 from zoo.precision import at_least_float32, precise_dtype
 
-LOGITS_AT_ONCE = {"cpu": 2**21}  # by type of device: what its cache holds
-LOGITS_ON_OTHERS = 2**28  # enough to fill an accelerator
-LOGITS_COMPILED = 2**31  # there, where the compiler makes the loss and the gradient in one pass over them
-ALIGNMENT = 64  # rows of W_U on an accelerator, whose products are slow at other sizes
-LEFT_OUT = -100  # a target that does not count
+LOGITS_AT_ONCE = {"cpu": 2**21}  # number of logits that fit into the cache, by type of device
+LOGITS_ON_OTHERS = 2**28  # enough to keep an accelerator busy
+LOGITS_COMPILED = 2**31  # on accelerators, where compiled code computes loss and gradient in one pass over the logits
+ALIGNMENT = 64  # on an accelerator, products with W_U are slow unless its number of rows is a multiple of this
+LEFT_OUT = -100  # target that is ignored
 
 
 def unembedded_nats(x: Tensor, W_U: Tensor, targets: Tensor) -> Tensor:
-    """Sum over tokens of the cross-entropy of the logits `x W_U^T`, nats.
+    """Return the sum over tokens of the cross-entropy of the logits `x W_U^T`, in nats.
 
-    Logits are made in the type of `x`, or in autocast's, and everything after them in at least float32. They are made
-    for some tokens at a time, and turned into gradients at once, so that neither pass makes them again or keeps them.
-    On an accelerator rows of zeros, which the loss does not see, fill `W_U` up to a size whose products are fast. In a
-    compiled network there, all tokens are taken at a time as far as memory lets them.
+    Logits are computed in the type of `x`, or in that of autocast, and everything after them in at least float32. They
+    are computed for some tokens at a time, and their gradients in the same pass, so that logits are neither stored nor
+    recomputed. On an accelerator, `W_U` is padded with rows of zeros to a size for which products are fast; the loss
+    ignores these rows. In a compiled network on an accelerator, more tokens are taken at a time.
 
     Args:
-        x: What is unembedded, (..., D).
+        x: Final residual stream, after the final layer norm, (..., D).
         W_U: Unembedding, (V, D), one row per token.
-        targets: Tokens to be predicted, (...) int64; those of -100 are left out.
+        targets: Tokens to be predicted, (...) int64; targets of -100 are ignored.
 
     Returns:
         The sum, () in at least float32. It can be differentiated once.
@@ -42,23 +42,23 @@ def unembedded_nats(x: Tensor, W_U: Tensor, targets: Tensor) -> Tensor:
 
 
 def rows_of_zeros(V: int, kind: str) -> int:
-    """How many rows to add to the V of a matrix on a type of device, so that its products are fast."""
+    """Return the number of rows to add to a matrix of V rows, so that its products are fast on a type of device."""
     return 0 if kind == "cpu" else -V % ALIGNMENT
 
 
 def tokens_at_once(V: int, kind: str) -> int:
-    """Of how many tokens, a power of 2, logits are made at a time on a type of device."""
+    """Return for how many tokens, a power of 2, logits are computed at a time on a type of device."""
     others = LOGITS_COMPILED if torch.compiler.is_compiling() else LOGITS_ON_OTHERS
     n = max(1, LOGITS_AT_ONCE.get(kind, others) // V)
     return 2 ** (n.bit_length() - 1)
 
 
 class _Nats(torch.autograd.Function):
-    """The sum of the losses, whose gradients are made in the forward pass."""
+    """Sum of the losses. Its gradients are computed in the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W_U: Tensor, targets: Tensor, dtype: torch.dtype, moves: bool) -> Tensor:
-        """The sum, ()."""
+        """Return the sum, ()."""
         nats, dx, dW = _nats(x, W_U, targets, dtype, True, moves)
         ctx.save_for_backward(dx, dW)
         ctx.dtypes = x.dtype, W_U.dtype
@@ -67,7 +67,7 @@ class _Nats(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of `x` and `W_U`."""
+        """Return the gradients with respect to `x` and `W_U`."""
         dx, dW = ctx.saved_tensors
         for_x, for_W = ctx.dtypes
         dx = (dx.to(grad.dtype) * grad).to(for_x)
@@ -77,7 +77,7 @@ class _Nats(torch.autograd.Function):
 def _nats(
     x: Tensor, W_U: Tensor, targets: Tensor, dtype: torch.dtype, differentiate: bool, moves: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The sum of the losses, its gradient with respect to `x` (N, D), and that to `W_U` (V, D) if that moves."""
+    """Return the sum of the losses, its gradient with respect to `x` (N, D), and with `moves` also to `W_U` (V, D)."""
     V, kind = len(W_U), x.device.type
     at_once, fill = tokens_at_once(V, kind), rows_of_zeros(V, kind)
     W = F.pad(W_U.to(dtype), (0, 0, 0, fill))

@@ -101,16 +101,16 @@ def test_pair_probabilities_of_a_list_are_the_mean_over_seeds():
     ("make", "message"),
     [
         (lambda: FixedActive(-1), "n_active is -1"),
-        (lambda: BernoulliActive(-0.5), "n_active is -0.5; it must be a number that is not negative"),
+        (lambda: BernoulliActive(-0.5), "n_active is -0.5; it must be finite and not negative"),
         (lambda: BernoulliActive(float("nan")), "n_active is nan"),
         (lambda: BernoulliActive([1.0, float("inf")]), "n_active is inf"),
-        (lambda: FixedActive(1, 0), "0 groups"),
-        (lambda: FixedActive(1, 2).check(5), "5 features do not make 2 equal groups"),
-        (lambda: FixedActive(4).check(3), "n_active is 4, and there are 3 features"),
-        (lambda: BernoulliActive(3.5).check(3), "n_active is 3.5, and there are 3 features"),
-        (lambda: BernoulliActive([1.0, 3.5]).check(3, 2), "n_active is 3.5, and there are 3 features"),
-        (lambda: BernoulliActive([1.0, 2.0]).check(3, 3), "n_active has 2 numbers, and there are 3 seeds"),
-        (lambda: BernoulliActive([]).check(3, 3), "n_active has 0 numbers, and there are 3 seeds"),
+        (lambda: FixedActive(1, 0), "n_groups is 0"),
+        (lambda: FixedActive(1, 2).check(5), "5 features cannot be divided into 2 equal groups"),
+        (lambda: FixedActive(4).check(3), "n_active is 4; it must be at most the number of features in a group, 3"),
+        (lambda: BernoulliActive(3.5).check(3), "n_active is 3.5; it must be at most the number of features, 3"),
+        (lambda: BernoulliActive([1.0, 3.5]).check(3, 2), "n_active is 3.5; it must be at most the number of feat"),
+        (lambda: BernoulliActive([1.0, 2.0]).check(3, 3), "n_active has 2 numbers; it must have one per seed, 3"),
+        (lambda: BernoulliActive([]).check(3, 3), "n_active has 0 numbers; it must have one per seed, 3"),
     ],
 )
 def test_wrong_numbers_are_refused_in_one_line(refused, make, message):
@@ -119,5 +119,5 @@ def test_wrong_numbers_are_refused_in_one_line(refused, make, message):
 
 
 def test_how_many_inputs_are_on_is_not_one_distribution_where_seeds_differ():
-    with pytest.raises(ZooError, match="give one number"):
+    with pytest.raises(ZooError, match="one number for all seeds"):
         BernoulliActive([1.0, 2.0]).counts(5, 1)

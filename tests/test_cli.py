@@ -38,7 +38,7 @@ MISTAKES = {
     "model.d_model=big": "model.d_model is 'big'; expected int",
     "model.optimizer.learning_rate=fast": "model.optimizer.learning_rate is 'fast'; expected float",
     "model.n_heads=3": "d_model 128 is not a multiple of n_heads 3",
-    "model.frozen_rows=9-5": "'9-5' is not within the vocabulary's 0-4095",
+    "model.frozen_rows=9-5": "'9-5' is not within the vocabulary, 0-4095",
     "model.vocab_size=999": "model.vocab_size is 999, and the data's vocab_size is 4096",
     "model.init_from=nowhere": "no checkpoint 'nowhere'",
     "trainer.max_stepz=3": "unknown argument --trainer.max_stepz; did you mean 'trainer.max_steps'?",
@@ -301,7 +301,7 @@ def test_a_corpus_of_one_document_is_told_to_split_it(command, trained, tmp_path
     (tmp_path / "one.txt").write_text("Only one document. " * 300)
     code, _, [error] = command(*args, "--data.corpus.paths", f"[{tmp_path / 'one.txt'}]", "--run_dir", tmp_path / "one")
     assert code == 2
-    assert "LocalFiles has a separator" in error
+    assert "LocalFiles can split files at a separator" in error
 
 
 def test_a_corpus_that_cannot_be_read_is_not_taken_for_an_empty_one(command, trained, tmp_path):
@@ -310,7 +310,7 @@ def test_a_corpus_that_cannot_be_read_is_not_taken_for_an_empty_one(command, tra
     paths = f"[{tmp_path / 'numbers.jsonl'}]"
     code, _, [error] = command(*args, "--data.corpus.paths", paths, "--run_dir", tmp_path / "numbers")
     assert code == 2
-    assert "numbers.jsonl, row 1: field 'text' holds 3, which is no text" in error
+    assert "numbers.jsonl, row 1: field 'text' holds 3, which is not text" in error
 
 
 def test_export_turns_a_lightning_checkpoint_into_one_that_transformers_reads(command, trained, tmp_path):

@@ -1,6 +1,7 @@
-"""Random matrices that copy chosen properties of a real embedding, to compare a real one with.
+"""Null models: random matrices that share chosen properties with a real embedding, for comparison with it.
 
-Every function takes a `torch.Generator`, so that a seed names a matrix, and returns float32 rows (V, D).
+The functions that draw rows take a `torch.Generator`, so that a seed determines the matrix, and return float32 rows
+(V, D).
 """
 
 import math
@@ -15,27 +16,27 @@ from zoo.precision import float64
 
 
 def gaussian(n_rows: int, d_model: int, generator: torch.Generator | None = None, std: float = 1.0) -> Tensor:
-    """Rows with independent N(0, std²) coordinates, (n_rows, d_model)."""
+    """Return rows with independent N(0, std²) coordinates, (n_rows, d_model)."""
     return torch.randn(n_rows, d_model, generator=generator) * std
 
 
 def norm_matched(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Isotropic random directions with the row norms of `W` (V, D), row by row."""
+    """Return rows in isotropic random directions, where row i has the norm of row i of `W` (V, D)."""
     return with_norms_of(gaussian(len(W), W.shape[1], generator), W)
 
 
 def with_norms_of(rows: Tensor, W: Tensor) -> Tensor:
-    """`rows` (V, D) rescaled, so that row i has the norm of `W[i]`; a zero row stays one."""
+    """Return `rows` (V, D), rescaled so that row i has the norm of `W[i]`; zero rows stay 0."""
     norms = rows.norm(dim=1)
     return rows * torch.where(norms > 0, W.float().norm(dim=1) / norms, 0.0).unsqueeze(1)
 
 
 def covariance_matched(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Gaussian rows with exactly the mean and the covariance (over rows, unweighted) of `W` (V, D).
+    """Return Gaussian rows with exactly the mean and the covariance (over rows, unweighted) of `W` (V, D).
 
-    Among Gaussian rows those with a given sample mean and covariance are distributed as these draws are, whatever the
-    Gaussian: mean and covariance are sufficient statistics. If the rows of `W` are Gaussian, nothing tells `W` from its
-    draws, whatever the spectrum.
+    Mean and covariance are sufficient statistics. Given these, Gaussian rows therefore have the distribution of the
+    rows returned here, for any parameters of the Gaussian. If the rows of `W` are Gaussian, `W` cannot be distinguished
+    from these draws, whatever its spectrum.
     """
     mean, roots, axes = principal_axes(W)
     white = gaussian(len(W), len(roots), generator).double()
@@ -43,29 +44,31 @@ def covariance_matched(W: Tensor, generator: torch.Generator | None = None) -> T
 
 
 class Matched(NamedTuple):
-    """Rows with the norms of another matrix, and how close their mean and covariance are to its own."""
+    """Rows with the norms of another matrix, and the error of their mean and covariance relative to that matrix."""
 
     rows: Tensor  # (V, D) float32
-    error: float  # of mean and covariance, see `moment_error`
+    error: float  # error of mean and covariance, see `moment_error`
 
 
 def with_norms_and_covariance_of(rows: Tensor, W: Tensor, tolerance: float = 1e-3, rounds: int = 100) -> Matched:
-    """Rows changed as little as it takes to have the norms of `W` (V, D), row by row, and its mean and covariance.
+    """Return `rows`, changed so that row i has the norm of `W[i]` and mean and covariance match those of `W` (V, D).
 
-    Rescaling rows changes their covariance, and an affine map that mends it changes their norms, so the two take turns
-    until mean and covariance are matched, no longer come closer, or `rounds` are over. The norms are exact at the end.
+    Rescaling rows changes their covariance, and the affine map that corrects the covariance changes their norms.
+    Therefore the two operations alternate until mean and covariance match, do not improve any more, or `rounds` is
+    reached. The last operation is the rescaling, so that the norms are exact.
 
-    Such rows are not Gaussian where the eigenvalues of the covariance differ much: a row's length is then independent
-    of its direction, which gives its principal coordinates heavier tails than a Gaussian's.
+    Such rows are not Gaussian where the eigenvalues of the covariance differ much: the length of a row is then
+    independent of its direction, and its principal coordinates have heavier tails than those of a Gaussian.
 
     Args:
-        rows: (V, D), with about the moments of `W`.
+        rows: Rows with approximately the mean and covariance of `W`, (V, D).
         W: The matrix to match, (V, D).
-        tolerance: Error of mean and covariance that ends the search.
-        rounds: Turns at most.
+        tolerance: Error of mean and covariance at which the search ends.
+        rounds: Largest number of rounds.
 
     Returns:
-        The closest rows found, and their error. Norms that vary by orders of magnitude may not go with the covariance.
+        The best rows found, and their error. If the norms vary by orders of magnitude, there may be no rows with both
+        these norms and this covariance.
     """
     mean, roots, axes = principal_axes(W)
     best = Matched(with_norms_of(rows, W), float("inf"))
@@ -81,10 +84,10 @@ def with_norms_and_covariance_of(rows: Tensor, W: Tensor, tolerance: float = 1e-
 
 
 def moment_error(rows: Tensor, W: Tensor) -> float:
-    """How far mean and covariance of rows (V, D) are from those of `W` (V', D); the larger of two shares.
+    """Return the relative error of the mean and covariance of rows (V, D) with respect to `W` (V', D).
 
-    The distance between the means in units of the rms distance of W's rows from their mean, and the Frobenius norm of
-    the covariances' difference in units of that of W's covariance.
+    It is the larger of two errors: the distance between the means, divided by the rms distance of the rows of W from
+    their mean; and the Frobenius norm of the difference of the covariances, divided by that of W's covariance.
     """
     (mean, covariance), (wanted_mean, wanted) = moments(rows), moments(W)
     far = (mean - wanted_mean).norm() / wanted.trace().sqrt()
@@ -92,14 +95,17 @@ def moment_error(rows: Tensor, W: Tensor) -> float:
 
 
 def moments(W: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D) of rows (V, D), float64."""
+    """Return the mean (D,) and covariance (D, D) of rows (V, D), float64."""
     W = float64(W)
     mean = W.mean(0)
     return mean, (W - mean).T @ (W - mean) / len(W)
 
 
 def principal_axes(W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (D,), standard deviations (r,) and directions (D, r) of the principal axes of rows (V, D) of rank r."""
+    """Return the mean (D,) of rows (V, D), and the standard deviations (r,) and directions (D, r) of principal axes.
+
+    r is the rank of the covariance.
+    """
     mean, covariance = moments(W)
     eigenvalues, axes = torch.linalg.eigh(covariance)
     real = eigenvalues > 1e-12 * eigenvalues[-1:]
@@ -107,16 +113,16 @@ def principal_axes(W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def whitened(rows: Tensor) -> Tensor:
-    """Rows (V, r) float64, of full rank, moved to mean 0 and turned by a symmetric matrix to covariance 1."""
+    """Return rows (V, r) float64, of full rank, transformed to mean 0 and, by a symmetric matrix, to covariance 1."""
     mean, roots, axes = principal_axes(rows)
     return (rows - mean) @ axes / roots @ axes.T
 
 
 def permuted_coordinates(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The rows of `W` (V, D) with every principal coordinate permuted over the rows on its own.
+    """Return the rows of `W` (V, D), with every principal coordinate permuted independently over the rows.
 
-    Mean, covariance and the distribution of every principal coordinate are those of `W`, up to the correlations that
-    V rows have by chance; all other dependence between the coordinates is gone.
+    Mean, covariance and the distribution of every principal coordinate are those of `W`, up to chance correlations
+    between V rows. All other dependence between the coordinates is removed.
     """
     W = W.double()
     mean = W.mean(0)
@@ -127,7 +133,7 @@ def permuted_coordinates(W: Tensor, generator: torch.Generator | None = None) ->
 
 
 def permuted_rows(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The rows of `W` (V, D) dealt out to the tokens at random."""
+    """Return the rows of `W` (V, D), assigned to the tokens at random."""
     return W.float()[torch.randperm(len(W), generator=generator)]
 
 
@@ -139,22 +145,22 @@ def planted(
     noise: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows that are superpositions: each a sum of exactly `sparsity` atoms of a random dictionary, and noise.
+    """Return rows in superposition: each is a sum of exactly `sparsity` atoms of a random dictionary, plus noise.
 
     Args:
         n_rows: Number of rows V.
-        d_in: Their dimension D.
-        n_atoms: Number of atoms K, random directions of unit length.
-        sparsity: Atoms in every row, all different; their coefficients are uniform in [0.5, 1.5].
-        noise: Expected share of the total variance that is isotropic Gaussian noise, which is the FVU (around the
-            mean) of the true codes.
-        generator: Source of randomness.
+        d_in: Dimension D of the rows.
+        n_atoms: Number of atoms K, which are random unit vectors.
+        sparsity: Number of different atoms in every row. Their coefficients are uniform in [0.5, 1.5].
+        noise: Expected share of the total variance that is isotropic Gaussian noise. It is the FVU (around the mean) of
+            the true codes.
+        generator: Random generator.
 
     Returns:
         The rows (V, D), the atoms (K, D) and the codes (V, K): without noise, rows = codes @ atoms.
 
     Raises:
-        ZooError: If there are fewer atoms than a row needs, or the noise is no share below 1.
+        ZooError: If there are fewer atoms than a row needs, or if the noise is not at least 0 and below 1.
     """
     if not 1 <= sparsity <= n_atoms:
         raise ZooError(f"sparsity is {sparsity}; it must be at least 1 and at most n_atoms, {n_atoms}")
@@ -175,7 +181,7 @@ def planted(
 
 
 def welch_bound(n_rows: int, d_model: int) -> float:
-    """Least possible largest |cosine| among `n_rows` lines in `d_model` dimensions (Welch 1974, k = 1)."""
+    """Return Welch's lower bound on the largest |cosine| among `n_rows` lines in `d_model` dimensions (1974, k = 1)."""
     if n_rows <= d_model:
         return 0.0
     return math.sqrt((n_rows - d_model) / (d_model * (n_rows - 1)))
@@ -188,24 +194,25 @@ def low_coherence(
     generator: torch.Generator | None = None,
     max_rejections: int = 100_000,
 ) -> tuple[Tensor, float]:
-    """Random unit rows, no two of which have |cosine| above a bound, by rejection sampling.
+    """Return random unit rows of which no two have a |cosine| above a bound, by rejection sampling.
 
-    Directions are drawn uniformly on the sphere one after the other; one that comes too close to a row kept before
-    is thrown away.
+    Directions are drawn uniformly on the sphere, one after the other. A direction that is too close to an accepted row
+    is rejected.
 
     Args:
         n_rows: Number of rows V.
-        d_model: Their dimension D.
-        max_cosine: Bound on |cosine| between two rows, between 0 and 1.
-        generator: Source of randomness.
-        max_rejections: Directions rejected in a row before giving up.
+        d_model: Dimension D of the rows.
+        max_cosine: Bound on |cosine| between two rows, above 0 and at most 1.
+        generator: Random generator.
+        max_rejections: Number of consecutive rejections after which an error is raised.
 
     Returns:
         The rows (V, D), of unit length, and the largest |cosine| among them.
 
     Raises:
-        ZooError: If the bound is below Welch's, which no set of rows can beat, or if it was not met within
-            `max_rejections`; the message says how many rows fitted and which largest |cosine| plain random rows reach.
+        ZooError: If `max_cosine` is below Welch's bound, which holds for any rows, or if more than `max_rejections`
+            directions in succession are rejected. The message says how many rows were accepted, and the largest
+            |cosine| among plain random rows.
     """
     if not 0 < max_cosine <= 1:
         raise ZooError(f"max_cosine is {max_cosine}; it must be above 0 and at most 1")
@@ -240,7 +247,7 @@ def low_coherence(
             typical = (plain @ plain.T).abs().fill_diagonal_(0).max().item()
             raise ZooError(
                 f"only {kept} of {n_rows} random rows in {d_model} dimensions fit under |cosine| <= {max_cosine} "
-                f"(largest reached {reached:.4f}; {len(plain)} plain random rows reach {typical:.4f}); "
+                f"(their largest is {reached:.4f}; that of {len(plain)} plain random rows is {typical:.4f}); "
                 "raise max_cosine or d_model"
             )
     return rows, reached

@@ -1,4 +1,4 @@
-"""What stays precise whatever precision a network is trained in: sums, their devices, and buffers."""
+"""Helpers that keep sums and buffers precise when a network is trained in low precision."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,35 +6,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WITHOUT_FLOAT64 = ("mps",)  # types of devices
+WITHOUT_FLOAT64 = ("mps",)  # types of devices that have no float64
 HALF = (torch.float16, torch.bfloat16)
 
 
 def float64_device(device: torch.device) -> torch.device:
-    """Where float64 numbers of a device are kept: there, or on the CPU if the device has no float64."""
+    """Return the device on which float64 numbers are kept: the given one, or the CPU if it has no float64."""
     return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
 
 
 def float64(x: Tensor) -> Tensor:
-    """The tensor in float64, on its `float64_device`."""
+    """Return the tensor in float64, on its `float64_device`."""
     return x.to(float64_device(x.device)).double()
 
 
 def precise_dtype(x: Tensor) -> torch.dtype:
-    """The tensor's type, or float32 if that is float16 or bfloat16: what its sums are made in."""
+    """Return the type in which sums of a tensor are computed: its own, or float32 for float16 and bfloat16."""
     return torch.float32 if x.dtype in HALF else x.dtype
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """A float16 or bfloat16 tensor in float32, any other as it is."""
+    """Return a float16 or bfloat16 tensor in float32, and any other tensor unchanged."""
     return x.to(precise_dtype(x))
 
 
 class PreciseBuffers(nn.Module):
-    """A module whose own floating-point buffers never become float16 or bfloat16, whatever it is cast to.
+    """A module whose own floating-point buffers never become float16 or bfloat16, even if the module is cast to them.
 
-    Running means stop moving in half precision once a step is smaller than the rounding, and units that everything is
-    divided by would round everything. Parameters follow the cast.
+    In half precision, a running mean stops changing as soon as a step is smaller than the rounding. A unit by which all
+    numbers are divided would add its rounding error to all of them. Parameters do follow the cast.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

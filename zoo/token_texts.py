@@ -1,4 +1,4 @@
-"""What to call the tokens of a tokenizer, and which of them no text has."""
+"""Texts of the tokens of a tokenizer, and detection of tokens that occur in no text."""
 
 import codecs
 import re
@@ -7,9 +7,9 @@ from typing import Any
 
 from zoo.errors import ZooError
 
-REPLACED = "\ufffd"  # what decoding makes of bytes that are no text
-BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # what stands for one: <0xE2>
-# Beside what a token is tried: one of them leaves it whole, if any text does
+REPLACED = "\ufffd"  # character to which bytes that are not valid text are decoded
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # notation of a byte, such as <0xE2>
+# Contexts in which a token is tested. If any text contains the token whole, one of these does.
 CONTEXTS = (
     "{}",
     "a{}",
@@ -21,30 +21,31 @@ CONTEXTS = (
     "a {}",
     ". {}",
     "\n{}",
-)  # of which one leaves a token whole
+)
 
 
 def decoded_tokens(tokenizer: Any, n_tokens: int | None = None) -> list[str]:
-    """Every token of a `tokenizers.Tokenizer` as text, by id; a word's start is a leading space, as in the text.
+    """Return every token of a `tokenizers.Tokenizer` as text, by id. A token that starts a word has a leading space.
 
-    Bytes that are no text by themselves are written <0xE2>, as are all byte tokens of SentencePiece.
+    Bytes that are not valid text by themselves are written like <0xE2>, and so are all byte tokens of SentencePiece.
 
     Args:
         tokenizer: The tokenizer.
-        n_tokens: How many to name; by default up to the largest id.
+        n_tokens: Number of tokens, from id 0 on. By default all up to the largest id.
     """
     if n_tokens is None:
-        n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1  # ids may leave gaps
+        n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1  # there may be unused ids
     texts = tokenizer.decode_batch([[i] for i in range(n_tokens)], skip_special_tokens=False)
     return [_named(text, tokenizer.id_to_token(i) or "") for i, text in enumerate(texts)]
 
 
 def without_text(tokenizer: Any) -> list[bool]:
-    """Which tokens of a `tokenizers.Tokenizer` no text has, by id.
+    """Return which tokens of a `tokenizers.Tokenizer` occur in no text, by id.
 
-    Such a token is never whole among the words into which the tokenizer cuts text, alone or beside letters, digits and
-    spaces: BERT's [unused0] becomes four words, and ## with a Chinese character cannot be, for each is a word. Added
-    tokens, which text may spell, and parts of characters are not judged, nor is anything if words are not cut.
+    No word into which the pre-tokenizer splits text contains such a token, neither alone nor next to letters, digits
+    and spaces. For example, BERT splits [unused0] into four words, and ## with a Chinese character does not occur
+    because each such character is a word. Added tokens, which a text may spell out, and parts of characters are not
+    tested and count as occurring. So do all tokens if the tokenizer has no pre-tokenizer.
     """
     n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     cut, normalizer = tokenizer.pre_tokenizer, tokenizer.normalizer
@@ -72,7 +73,7 @@ def without_text(tokenizer: Any) -> list[bool]:
 
 
 def _named(text: str, token: str) -> str:
-    """A token's text from what decoding makes of it and how the tokenizer spells it."""
+    """Return the text of a token, given its decoded text and its spelling in the vocabulary."""
     if BYTE.fullmatch(token):
         return token
     if REPLACED in text:
@@ -94,17 +95,17 @@ codecs.register_error("zoo.bytes", _marked)
 
 @cache
 def _byte_alphabet() -> dict[str, int]:
-    """The byte that each letter of GPT-2's byte-level alphabet stands for."""
+    """Return the byte that each letter of GPT-2's byte-level alphabet stands for."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def read_tokenizer(text: str, owner: str) -> Any:
-    """The `tokenizers.Tokenizer` in the text of a tokenizer.json.
+    """Return the `tokenizers.Tokenizer` in the text of a tokenizer.json.
 
     Raises:
-        ZooError: If it is none; the owner is named.
+        ZooError: If the text is not a tokenizer. The message contains `owner`.
     """
     from tokenizers import Tokenizer
 

@@ -1,10 +1,11 @@
-"""Which rows of an embedding were never trained?
+"""Detection of embedding rows that were never trained.
 
-What trains a row is a gradient of its own, and a token that the text never has gets none. Its row stays at its random
-start or, where weight decay or a tied output moves such rows, moves as all of them do: they end around one centre,
-near the mean of all rows (Land and Bartolo, "Fishing for Magikarp", 2024, arXiv 2405.05417). A dictionary gives them
-atoms for nothing, and every neighbour of one is another. Tokens that are alike, as months are, lie near each other
-too, but less so, and not nearer to the mean than sizes.
+A row is trained by the gradients that only this row gets. A token that never occurs in the text has no such gradient.
+Its row stays at its random initial value. If weight decay or a tied output moves such rows, they all move in the same
+way and end around one centre near the mean of all rows (Land and Bartolo, "Fishing for Magikarp", 2024,
+arXiv 2405.05417). A dictionary would have atoms for these rows that mean nothing, and the nearest neighbours of such a
+row are other untrained rows. Rows of similar tokens, such as months, are also near each other, but they are not as near
+as untrained rows, and they are not especially near the mean.
 """
 
 import re
@@ -19,19 +20,19 @@ from zoo.near_neighbours import nearest
 
 KEPT, NEVER_OCCURS, CLUSTER, RANDOM_START, NAME, NO_TEXT = range(6)
 REASONS = ("kept", "never occur", "common cluster", "random start", "reserved name", "no text has them")
-NEIGHBOURS = 20  # the fewest rows of a cluster, and of a random start
-NEAR = 0.25  # a cluster's rows are nearer to its centre than this, where ordinary rows are at 1
-LEAST = 200  # rows of a matrix in which a cluster is looked for
-CORE = 0.2  # most of them are nearer than this:
-CROWDED = 1.6  # times as many as from there to twice that
-SHORT = 1 / 3  # share of ordinary rows that are nearer to the mean than half of the cluster
-LARGER = 2.0  # times as many rows as any other such place has
-SPOTS = 10  # dense places that are looked at
-ROUNDS = 10  # in which a centre is found
-DEVIATIONS = 3  # that the norm of a random start differs from the mean norm
-ALONE = 6.0  # times as many norms are in the band of the random start as in half a band above
-TRAINED = 0.25  # at most this share of a band's rows is near another row's direction, and kept
-CHANCE = 0.01  # that any of the random starts is as near to another row's direction as is allowed
+NEIGHBOURS = 20  # smallest number of rows in a cluster, and at a random start
+NEAR = 0.25  # rows of a cluster are nearer to its centre than this; the unit is the median distance of ordinary rows
+LEAST = 200  # smallest number of rows of a matrix in which a cluster is searched
+CORE = 0.2  # radius of the core of a cluster, in the same unit
+CROWDED = 1.6  # a core has more than this many times the rows between its radius and twice its radius
+SHORT = 1 / 3  # largest share of other rows that may be nearer to the mean than half of the core
+LARGER = 2.0  # the core has at least this many times the rows of any other dense place
+SPOTS = 10  # number of dense places that are examined
+ROUNDS = 10  # largest number of rounds in which a centre is found
+DEVIATIONS = 3  # standard deviations by which the norm of a random start may differ from the mean norm
+ALONE = 6.0  # a band of random starts has at least this many times the norms below it, and in half a band above it
+TRAINED = 0.25  # largest share of a band's rows that may be near another row's direction; these rows are kept
+CHANCE = 0.01  # probability that any random start is nearer to another row's direction than the limit
 RESERVED = re.compile(
     r"(\[|<\|?)[\s_]*(unused|reserved|unk|pad|dummy|placeholder)[a-z\s_-]*\d+[\s_]*(\]|\|?>)|madeupword\d+",
     re.IGNORECASE,
@@ -39,41 +40,45 @@ RESERVED = re.compile(
 
 
 class UntrainedRows(NamedTuple):
-    """Why each row is untrained, and what that was judged by."""
+    """Reason why each row counts as untrained, and the measurements on which this is based."""
 
-    reason: Tensor  # (V,) int64, index into REASONS; 0 of rows that look trained
-    distance: Tensor  # (V,) from the cluster's centre, 1 of the median ordinary row; NaN if there is no cluster
+    reason: Tensor  # (V,) int64, index into REASONS; 0 for rows that look trained
+    distance: Tensor  # (V,) from the cluster's centre, 1 for the median ordinary row; NaN if there is no cluster
     norm: float  # mean norm of rows at their random start; NaN if there are none
 
     @property
     def untrained(self) -> Tensor:
-        """Whether there is any reason, (V,) bool."""
+        """Whether a row counts as untrained for any reason, (V,) bool."""
         return self.reason != KEPT
 
 
 def untrained_rows(
     W: Tensor, counts: Tensor | None = None, tokens: Sequence[str] | None = None, no_text: Tensor | None = None
 ) -> UntrainedRows:
-    """Find rows that were never trained; a row for which nothing decides is kept.
+    """Find rows that were never trained. A row without a reason to count as untrained is kept.
 
-    A row has the first of these reasons that holds:
+    A row gets the first of these reasons that applies:
 
-    - *never occur*: its token's count is 0.
-    - *common cluster*: it is less than a quarter as far from the cluster's centre as the median of the rows outside. A
-      place is a cluster if at least 20 rows are that near to it, 1.6 times as many as from there to twice as far,
-      and if half of them are nearer to the mean of all rows than a third of the rows outside is. The first tells a
-      cluster from a family of alike tokens (at 0.31 and more for months of cosine 0.82), the second from rows whose
-      lengths vary, the third from families of near copies. Of several clusters the largest is taken.
-    - *random start*: it has the norm of at least 20 independent Gaussian rows, apart from all longer rows, and its
-      direction is as far from that of every other row as a random one's.
-    - *reserved name*: its token is called [unused12], <|reserved_7|> or the like.
-    - *no text has them*: see `zoo.token_texts.without_text`.
+    - *never occur*: the count of its token is 0.
+    - *common cluster*: its distance from the centre of the cluster is less than 0.25, in units of the median distance
+      of ordinary rows. There is a cluster if at least 20 rows are within 0.2 of its centre (the core), if these are
+      more than 1.6 times as many as the rows between 0.2 and 0.4, and if the median row of the core is nearer to the
+      mean of all rows than two thirds of the rows outside the core. The distance of 0.25 excludes groups of similar
+      tokens (months with a cosine of 0.82 are at 0.31 and more), the ratio of 1.6 excludes rows whose lengths vary, and
+      the distance to the mean excludes groups of near copies. The core must also have at least twice as many rows as
+      any other dense place.
+    - *random start*: its norm is in a band that is as narrow as the norms of Gaussian rows, and its direction is as far
+      from those of all other rows as a random direction. The band contains at least 20 norms, and at least six times as
+      many as are below it and as are in half a band above it. At most a quarter of its rows may be near the direction
+      of another row.
+    - *reserved name*: its token has a name like [unused12] or <|reserved_7|>.
+    - *no text has them*: its token occurs in no text, see `zoo.token_texts.without_text`.
 
     Args:
         W: The embedding, (V, D).
         counts: How often every token occurs in the training text, (V,), if known.
-        tokens: Texts of the tokens, of which there may be fewer than V.
-        no_text: Which tokens no text can have, bool, of which there may be fewer than V.
+        tokens: Texts of the tokens, if known; there may be fewer than V.
+        no_text: Whether each token can occur in no text, bool, if known; there may be fewer than V.
     """
     V = len(W)
     W = W.float()
@@ -96,18 +101,18 @@ def untrained_rows(
 
 
 def reserved_names(tokens: Sequence[str]) -> Tensor:
-    """Which tokens are called [unused12], <|reserved_7|>, <unk_7> or the like, bool."""
+    """Return which tokens have a name like [unused12], <|reserved_7|> or <unk_7>, bool."""
     return torch.tensor([RESERVED.fullmatch(token.strip()) is not None for token in tokens], dtype=torch.bool)
 
 
 def _from_cluster(W: Tensor) -> Tensor:
-    """Distance of every row from the cluster's centre, (V,), 1 of ordinary rows; NaN without a cluster."""
+    """Return the distance of every row from the cluster's centre, (V,), 1 for ordinary rows; NaN without a cluster."""
     V = len(W)
     none = torch.full((V,), torch.nan)
     if V < LEAST:
         return none
     lengths = (W - W.mean(0)).norm(dim=1)
-    inner = lengths.argsort()[: V // 2]  # where half of the rows of every cluster lie
+    inner = lengths.argsort()[: V // 2]  # contains half of the rows of every cluster
     found = nearest(W[inner] - W.mean(0), NEIGHBOURS)
     spread = torch.full((V,), torch.inf)
     spread[inner] = found[0][:, -1]
@@ -131,7 +136,10 @@ def _from_cluster(W: Tensor) -> Tensor:
 
 
 def _around(W: Tensor, centre: Tensor) -> Tensor:
-    """Distance of rows (V, D) from the mean of those around a place (D,), (V,), 1 of the median row farther away."""
+    """Return the distance of rows (V, D) from the mean of the rows near `centre` (D,), as (V,).
+
+    The unit is the median distance of the rows that are not near it.
+    """
     core = torch.zeros(len(W), dtype=torch.bool)
     for _ in range(ROUNDS):
         distance = (W - centre).norm(dim=1)
@@ -148,13 +156,16 @@ def _around(W: Tensor, centre: Tensor) -> Tensor:
 
 
 def _random_start(W: Tensor, among: Tensor) -> tuple[Tensor, float]:
-    """Rows (V,) bool that are independent Gaussians of one small norm, and the mean of that; `among` is (V,) bool."""
+    """Return which rows look like independent Gaussians of the same small norm, (V,) bool, and their mean norm.
+
+    Only rows for which `among`, (V,) bool, is true are examined.
+    """
     from scipy.stats import beta
 
     V, D = W.shape
     norms = W.norm(dim=1)
     ordered = norms[among].sort().values
-    width = 1 + 2 * DEVIATIONS / (2 * D) ** 0.5  # of a band that has all norms of Gaussian rows, as a ratio
+    width = 1 + 2 * DEVIATIONS / (2 * D) ** 0.5  # ratio of the ends of a band that contains the norms of Gaussian rows
     first = torch.arange(len(ordered))
     end, next_end = (torch.searchsorted(ordered, ordered * width**k) for k in (1, 1.5))
     inside = end - first
@@ -169,7 +180,7 @@ def _random_start(W: Tensor, among: Tensor) -> tuple[Tensor, float]:
     start = int(torch.where(alone, inside, 0).argmax())
     band = among & (norms >= ordered[start]) & (norms <= ordered[start] * width) & (norms > 0)
     directions, rows = F.normalize(W, dim=1), band.nonzero().squeeze(1)
-    limit = beta.isf(CHANCE / (len(rows) * V), 0.5, (D - 1) / 2) ** 0.5  # of the absolute cosine of random directions
+    limit = beta.isf(CHANCE / (len(rows) * V), 0.5, (D - 1) / 2) ** 0.5  # on |cosine| of random directions
     cosines = []
     for part in rows.split(1024):
         cosine = (directions[part] @ directions.T).abs()
@@ -184,11 +195,13 @@ def _random_start(W: Tensor, among: Tensor) -> tuple[Tensor, float]:
 
 
 def area_under_curve(score: Tensor, positive: Tensor) -> float:
-    """Chance that a score (n,) is higher for a positive than for another, ties counting half; NaN if either is absent.
+    """Return the probability that a positive example has a higher score than a negative one; ties count as half.
+
+    It is NaN if there are no positive or no negative examples.
 
     Args:
-        score: (n,).
-        positive: (n,) bool.
+        score: Scores of the examples, (n,).
+        positive: Whether each example is positive, (n,) bool.
     """
     from scipy.stats import rankdata
 

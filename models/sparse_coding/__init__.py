@@ -1,4 +1,4 @@
-"""Sparse coding with certificates: the lasso, basis pursuit and orthogonal matching pursuit over one dictionary."""
+"""Sparse coding of rows in one dictionary: the lasso and basis pursuit, with certificates, and matching pursuit."""
 
 from zoo.models.sparse_coding.basis_pursuit import basis_pursuit
 from zoo.models.sparse_coding.certificate import certify, duality_gap

@@ -1,4 +1,4 @@
-"""The smallest codes that reproduce rows exactly."""
+"""Basis pursuit: codes of smallest l1 norm that reproduce rows exactly."""
 
 import torch
 from torch import Tensor
@@ -11,20 +11,21 @@ from zoo.models.sparse_coding.problem import as_problem
 from zoo.models.sparse_coding.rows import csr_of
 from zoo.models.sparse_coding.support_least_squares import least_squares_on_support
 
-FIRST, SHRINK, STEPS = 0.1, 0.3, 16  # penalties, in units of the one at which codes become 0
+FIRST, SHRINK, STEPS = 0.1, 0.3, 16  # penalties, in units of that at which codes become 0
 REFITS = 3
-CLOSE = 1e-8  # gap at which interior points tell the support, as a share of the objective
-REPRODUCED = {torch.float32: 1e-6, torch.float64: 1e-10}  # share of |x| that may be left over
+CLOSE = 1e-8  # gap, as a share of the objective, at which the interior point method has found the support
+REPRODUCED = {torch.float32: 1e-6, torch.float64: 1e-10}  # largest |residual| / |x| of an exactly reproduced row
 
 
 @torch.no_grad()
 def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool = False) -> Solution:
-    """Codes of smallest |a|₁ among those with aD = x (Chen, Donoho & Saunders 1998), each row with a certificate.
+    """Return the codes of smallest |a|₁ with aD = x (Chen, Donoho & Saunders 1998), with a certificate for each row.
 
-    On the CPU the lasso at falling penalties, each started from the one before: below some penalty its support is that
-    of the answer, which least squares on it then gives exactly. The residual over the penalty, scaled to where no
-    atom's correlation exceeds 1, is a point v of the dual problem, and |a|₁ - <v, x> the gap. Elsewhere an interior
-    point method finds support and v of many rows at once, and the CPU finishes the rows that it leaves. All in float64.
+    On the CPU, the lasso is solved at decreasing penalties, each time from the previous codes. Below some penalty, the
+    lasso has the support of the solution, and least squares on this support gives the solution exactly. The residual
+    divided by the penalty, scaled so that no atom's correlation exceeds 1, is a point v of the dual problem. The gap is
+    |a|₁ - <v, x>. On other devices, an interior point method finds the support and v of many rows at once, and rows
+    that it does not solve are solved on the CPU. All computations are in float64.
 
     Args:
         X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
@@ -33,8 +34,8 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
         positive: Whether codes must not be negative.
 
     Returns:
-        The codes, and as their objective |a|₁: the gauge norm of x, which is informative where the error, 0, is not. It
-        is infinite, as is the gap, for rows that no codes reproduce.
+        The codes, with |a|₁ as their objective. It is the gauge norm of x, which distinguishes rows even though their
+        errors are all 0. Objective and gap are infinite for rows that no codes reproduce.
 
     Raises:
         ZooError: If the arguments do not fit together or are out of range.
@@ -51,7 +52,7 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
 
 
 class _Pursuit:
-    """The best codes so far of rows X (N, d) in atoms D (K, d), and how good they are."""
+    """The best codes found so far for rows X (N, d) in atoms D (K, d), with their objectives and gaps."""
 
     def __init__(self, X: Tensor, D: Tensor, tolerance: float, positive: bool) -> None:
         self.tolerance, self.positive, self.dtype = tolerance, positive, X.dtype
@@ -63,7 +64,7 @@ class _Pursuit:
         self.objective[self.zero] = self.gap[self.zero] = 0.0
 
     def by_falling_penalties(self) -> None:
-        """Follow the lasso's path."""
+        """Solve the lasso at decreasing penalties."""
         penalty = largest_correlations(self.x, self.atoms, self.positive) * FIRST
         todo = ((penalty > 0) & ~self.zero).nonzero().squeeze(1)
         path = self.x.new_zeros(len(todo), len(self.atoms))
@@ -79,7 +80,7 @@ class _Pursuit:
             todo, path = todo[going], path[going]
 
     def by_interior_points(self) -> None:
-        """Solve all rows within the atoms' span at once, and those for which that fails on the CPU."""
+        """Solve all rows in the span of the atoms at once, and then, on the CPU, the rows for which this fails."""
         accuracy = REPRODUCED[self.dtype]
         within = span(self.atoms, accuracy)
         x = self.x @ within
@@ -98,19 +99,19 @@ class _Pursuit:
         self.objective[todo], self.gap[todo] = rest.objective.to(self.x), rest.gap.to(self.x)
 
     def try_codes(self, rows: Tensor, about: Tensor, v: Tensor) -> Tensor:
-        """Make codes that may have the right support exact, and keep those that are better than before.
+        """Refit codes on their support by least squares, and keep those that are better than the best so far.
 
         Args:
-            rows: Which rows they are of, (n,) int64.
-            about: The codes, (n, K).
+            rows: Indices of the rows, (n,) int64.
+            about: Approximate codes of these rows, (n, K).
             v: Points of the dual problem, (n, d).
 
         Returns:
-            Whether each of the rows is still to be solved, (n,).
+            Whether each of the rows is not yet certified, (n,).
         """
         part, atoms = self.x[rows], self.atoms
         exact, left = about, part - about @ atoms
-        for _ in range(REFITS if self.positive else 1):  # anew without the atoms that the last one made negative
+        for _ in range(REFITS if self.positive else 1):  # again without atoms whose codes became negative
             exact = exact + least_squares_on_support(left, atoms, csr_of(exact)).to_dense()
             exact = exact.clamp(min=0) if self.positive else exact
             left = part - exact @ atoms
@@ -123,9 +124,9 @@ class _Pursuit:
         return ~self.certified()[rows]
 
     def certified(self) -> Tensor:
-        """Whether each row's gap is within the tolerance, (N,)."""
+        """Return whether the gap of each row is within the tolerance, (N,)."""
         return (self.gap <= self.tolerance * self.objective) & self.objective.isfinite()
 
     def solution(self) -> Solution:
-        """What was found."""
+        """Return the best codes found, and their certificates."""
         return Solution(csr_of(self.codes.to(self.dtype)), self.objective, self.gap, self.certified())

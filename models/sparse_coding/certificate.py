@@ -1,4 +1,4 @@
-"""How far codes are from the optimum at most, whoever found them."""
+"""Upper bounds on the distance of codes from the optimum. The codes may come from any solver."""
 
 import torch
 from torch import Tensor
@@ -7,36 +7,36 @@ from zoo.models.sparse_coding.problem import as_codes, as_problem, penalties
 from zoo.models.sparse_coding.rows import csr_of, row_range, rows_at_once
 
 ROWS_AT_ONCE = 2048
-MATRICES = 6  # like the codes, in float64, that a bound needs at a time
+MATRICES = 6  # number of float64 matrices of the codes' shape that a bound needs at a time
 UNIT = 2.0**-24  # rounding of single precision
-SAFE = 1e-25, 1e25  # errors outside of which single precision may have lost numbers altogether
-ROUNDING = 1e-12  # share of |x|²/2 below which float64 does not tell a gap from 0
+SAFE = 1e-25, 1e25  # range of errors outside which single precision may have over- or underflowed
+ROUNDING = 1e-12  # share of |x|²/2 below which a gap cannot be distinguished from 0 in float64
 
 
 @torch.no_grad()
 def duality_gap(
     X: Tensor, D: Tensor, codes: Tensor, penalty: float | Tensor, positive: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Objective 1/2 |x - aD|² + penalty |a|₁ of every row's codes, and a bound on its distance from the optimum.
+    """Return the objective 1/2 |x - aD|² + penalty |a|₁ of every row, and a bound on its distance from the optimum.
 
-    For any a, with r = x - aD and t = penalty / max(penalty, max_k |<d_k, r>|), t r is feasible in the dual problem
-    max_v <v, x> - |v|²/2 subject to |<d_k, v>| <= penalty, so that objective - (t <r, x> - t² |r|² / 2) is at least the
-    distance to the optimum (Fercoq, Gramfort & Salmon 2015, section 2). With `positive` only correlations above 0
-    count. Where the penalty is 0, the dual point is the part of x that no atom reaches, and the bound is exact. All
-    sums are in float64, whatever the arguments are in.
+    For any codes a, let r = x - aD and t = penalty / max(penalty, max_k |<d_k, r>|). Then t r is feasible in the dual
+    problem max_v <v, x> - |v|²/2 subject to |<d_k, v>| <= penalty. The gap objective - (t <r, x> - t² |r|² / 2) is
+    therefore at least the distance to the optimum (Fercoq, Gramfort & Salmon 2015, section 2). With `positive`, only
+    positive correlations count. Where the penalty is 0, the dual point is the component of x outside the span of the
+    atoms, and the bound is exact. All sums are in float64, for any type of the arguments.
 
     Args:
         X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
         D: Atoms, (K, d), of any norm.
         codes: Codes, (N, K), dense or sparse.
         penalty: The penalty, or one for every row (N,).
-        positive: Whether codes must not be negative; a row with a negative one has an infinite objective.
+        positive: Whether codes must not be negative. If so, a row with a negative code has an infinite objective.
 
     Returns:
         Objective and gap of every row, (N,) float64 each.
 
     Raises:
-        ZooError: If the shapes do not fit, or a number is NaN, infinite or, of the penalty, negative.
+        ZooError: If the shapes do not fit, a number is NaN or infinite, or a penalty is negative.
     """
     X, D = as_problem(X, D)
     lam = penalties(X, penalty)
@@ -48,16 +48,16 @@ def duality_gap(
 def objective_and_gap(
     X: Tensor, D: Tensor, codes: Tensor, lam: Tensor, positive: bool, about: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`duality_gap` of arguments that are known to be good.
+    """Return the same as `duality_gap`, without checking the arguments.
 
     Args:
-        X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
+        X: Rows, (N, d).
         D: Atoms, (K, d).
         codes: (N, K) in compressed rows.
         lam: Penalties, (N,) float64.
         positive: Whether codes must not be negative.
-        about: The residuals' correlations with the atoms to single precision, (N, K), which saves finding out which of
-            them are largest; they are then computed anew in float64.
+        about: Correlations of the residuals with the atoms in single precision, (N, K), if they are known. They select
+            the atoms whose correlation may be the largest, and only these are computed in float64.
     """
     atoms = D.double()
     directions = span(atoms) if (lam == 0).any() else None
@@ -71,7 +71,7 @@ def objective_and_gap(
 
 
 def certify(X: Tensor, objective: Tensor, gap: Tensor, tolerance: float) -> Tensor:
-    """Whether the gap of each row of X (N, d) is at most the tolerance's share of the objective, or rounding, (N,)."""
+    """Return whether the gap of each row of X (N, d) is at most tolerance * objective, or rounding error, (N,)."""
     small = (gap <= tolerance * objective) | (gap <= ROUNDING * X.double().square().sum(1) / 2)
     return small & gap.isfinite()
 
@@ -86,13 +86,13 @@ def _bound(
         largest = largest_correlations(r, D, positive)
     else:
         length, d = D.norm(dim=1).max(), D.shape[1]
-        # Of <x, d_k>, of the Gram matrix, of as many updates as there are codes, and of rounding the codes.
+        # Errors from <x, d_k>, the Gram matrix, one update per nonzero code, and the rounding of the codes.
         error = UNIT * length * ((d + counts + 2) * x.norm(dim=1) + (d + counts + 4) * l1 * length)
         largest = _screened(about, 2 * error, r, D, positive)
     t = torch.where(lam > 0, lam / torch.maximum(lam, largest), 0.0)
     objective = rr / 2 + lam * l1
     gap = objective - (t * torch.linalg.vecdot(r, x) - t.square() * rr / 2)
-    if directions is not None:  # r's part within the atoms' span is all that least squares would remove
+    if directions is not None:  # least squares would remove exactly r's component in the atoms' span
         gap = torch.where(lam > 0, gap, (r @ directions).square().sum(1) / 2)
     if positive:
         objective[rows[a.values() < 0]] = torch.inf
@@ -101,18 +101,21 @@ def _bound(
 
 
 def largest_correlations(r: Tensor, D: Tensor, positive: bool = False) -> Tensor:
-    """Largest <r, d_k>, or |<r, d_k>|, over the atoms (K, d) for each row (n, d), both float64; (n,) float64."""
+    """Return, for each row (n, d), the largest |<r, d_k>| over atoms (K, d), or <r, d_k> if `positive`; float64, (n,).
+
+    Both arguments are float64.
+    """
     if r.device.type != "cpu":
         c = r @ D.T
         return c.amax(1) if positive else c.abs_().amax(1)
-    # In less time: single precision, with a bound on its error, says which atoms double must look at.
+    # Faster: single precision, with a bound on its error, selects the atoms that need double precision.
     c = _shortened(r, r.norm(dim=1, keepdim=True)) @ _shortened(D, D.norm(dim=1).max()).T
-    error = (D.shape[1] + 2) * UNIT  # of vectors of length 1 at most (Higham 2002, section 3.1)
+    error = (D.shape[1] + 2) * UNIT  # for vectors of length at most 1 (Higham 2002, section 3.1)
     return _exact_maxima(c, torch.full((len(r),), 2 * error, dtype=torch.float64), r, D, positive)
 
 
 def _screened(about: Tensor, margin: Tensor, r: Tensor, D: Tensor, positive: bool) -> Tensor:
-    """`largest_correlations` from what is about known, each to half a margin (n,), where that is usable."""
+    """Return `largest_correlations`, with the help of approximate values whose errors are within half a margin (n,)."""
     largest = _exact_maxima(about, margin, r, D, positive)
     rest = largest.isnan() | (margin < SAFE[0]) | (margin > SAFE[1])
     if rest.any():
@@ -127,11 +130,14 @@ def _exact_maxima(about: Tensor, margin: Tensor, r: Tensor, D: Tensor, positive:
 
 
 def _shortened(vectors: Tensor, length: Tensor) -> Tensor:
-    """Vectors over a length, so that single precision neither overflows nor drops them."""
+    """Return the vectors divided by a length, so that single precision neither overflows nor underflows."""
     return (vectors / length.where(length > 0, 1.0)).float()
 
 
 def span(D: Tensor, least: float = 1e-10) -> Tensor:
-    """An orthonormal basis of what the atoms (K, d) span, (d, rank), by at least a share of what they span most."""
+    """Return an orthonormal basis of the span of the atoms (K, d), as (d, rank).
+
+    Directions whose singular value is at most `least` times the largest are not part of the span.
+    """
     _, sizes, directions = torch.linalg.svd(D, full_matrices=False)
     return directions[sizes > least * sizes.max()].T

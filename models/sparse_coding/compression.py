@@ -1,4 +1,4 @@
-"""Dense codes to compressed rows, compiled."""
+"""Compiled conversion of dense codes to compressed rows."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from zoo.models.sparse_coding.threads import compiled, over_rows
 
 
 def compress(codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the rows of dense codes (n, K) start (n + 1,), and the atoms and values of all nonzero entries."""
+    """Return row starts (n + 1,), atoms and values of the nonzero entries of dense codes (n, K)."""
     dense, starts = codes.contiguous().numpy(), np.zeros(len(codes) + 1, np.int64)
     over_rows(lambda rows: _count(dense[rows], starts[1:][rows]), len(codes))
     np.cumsum(starts, out=starts)

@@ -1,9 +1,10 @@
-"""The lasso of many rows by coordinate descent on the atoms' Gram matrix, compiled, one row at a time.
+"""Compiled coordinate descent for the lasso of many rows, one row at a time, on the Gram matrix of the atoms.
 
-A row's working set are the atoms in use and those that violate the optimality conditions most. On it, with its own
-small Gram matrix that fits into the cache, coordinates are updated in turn until they rest; then the correlations of
-all atoms are renewed and the duality gap is looked at. Should the coordinates be slow to rest, the equations for the
-atoms in use are solved (the step of feature-sign search, Lee et al. 2006), again after every sign that flips.
+The working set of a row consists of the atoms in use and the atoms that violate the optimality conditions most. Its
+Gram matrix is small and fits into the cache. The coordinates in the working set are updated in turn until they hardly
+change. Then the correlations of all atoms are recomputed, and the duality gap is checked. If the coordinates converge
+slowly, the equations for the atoms in use are solved directly (the step of feature-sign search, Lee et al. 2006), and
+again after every change of a sign.
 """
 
 import numpy as np
@@ -11,30 +12,30 @@ from torch import Tensor, get_num_threads
 
 from zoo.models.sparse_coding.threads import compiled, over_rows
 
-ROWS_PER_TASK = 48  # few, as rows take very different times
+ROWS_PER_TASK = 48  # few, because rows take very different times
 SWEEPS = 30  # over the working set before the equations are solved
-PATIENCE = 12  # rounds without a smaller gap after which a row is as good as rounding lets it be
-DEPENDENT = 100  # roundings that an atom's square outside of other atoms exceeds, or it is one of their combinations
-FIRST_CHANGE, LEAST_CHANGE = 3e-4, 1e-12  # of a coordinate, in units of the penalty, below which the set is at rest
+PATIENCE = 12  # rounds without a smaller gap after which only rounding can limit it
+DEPENDENT = 100  # an atom depends on others if its squared residual is at most this many epsilons of its square
+FIRST_CHANGE, LEAST_CHANGE = 3e-4, 1e-12  # change of a coordinate, in units of the penalty, that counts as converged
 
 
 def solve(
     X: Tensor, D: Tensor, gram: Tensor, lam: Tensor, codes: Tensor, tolerance: float, positive: bool, max_rounds: int
 ) -> Tensor:
-    """Improve codes until every row's gap, as far as X's precision tells, is within the tolerance.
+    """Improve codes in place until the gap of every row, computed in X's precision, is within the tolerance.
 
     Args:
         X: Rows, (N, d).
         D: Atoms, (K, d).
         gram: D Dᵀ, (K, K).
         lam: Penalty of every row, (N,).
-        codes: Where to start, (N, K), and the result.
-        tolerance: Largest gap as a share of the objective.
+        codes: Initial codes, (N, K). They are overwritten with the result.
+        tolerance: Largest gap, as a share of the objective.
         positive: Whether codes must not be negative.
-        max_rounds: Working sets a row may try.
+        max_rounds: Largest number of working sets per row.
 
     Returns:
-        The residuals' correlations with the atoms, (N, K), as far as X's precision tells.
+        The correlations of the residuals with the atoms, (N, K), in X's precision.
     """
     correlations, squares = X @ D.T, X.square().sum(1).numpy()
     correlation = correlations.numpy()
@@ -49,10 +50,10 @@ def solve(
 
 @compiled
 def _solve_rows(Q, squares, G, lams, A, tolerance, positive, max_rounds):  # type: ignore[no-untyped-def]
-    """Q (n, K) are the correlations of the rows with the atoms, and then of the residuals; A (n, K) are the codes."""
+    """Solve rows. Q (n, K), the correlations of rows and atoms, becomes that of residuals; A (n, K) holds the codes."""
     n, K = Q.shape
     room = min(K, 256)
-    S, members = np.empty(K, np.int64), np.zeros(K, np.bool_)  # the working set, and whether an atom is in it
+    S, members = np.empty(K, np.int64), np.zeros(K, np.bool_)  # the working set, and whether each atom is in it
     H, L = np.empty((room, room), Q.dtype), np.empty((room, room), Q.dtype)
     a, c, b, active = np.empty(K, Q.dtype), np.empty(K, Q.dtype), np.empty(K, Q.dtype), np.empty(K, np.int64)
     correlation = np.empty(K, Q.dtype)
@@ -140,9 +141,9 @@ def _keep_nonzero(S, a, members, w):  # type: ignore[no-untyped-def]
 
 @compiled
 def _add_violators(correlation, S, a, members, w, lam, largest, positive):  # type: ignore[no-untyped-def]
-    """Add the worst violators, not many more than there are atoms in use."""
+    """Add the atoms that violate the conditions most, at most about as many as there are atoms in use, or 24."""
     limit, threshold = max(24, w), lam
-    for _ in range(13):  # the last threshold leaves a hundredth of the range: ties stay together
+    for _ in range(13):  # in the end 1 % of the range is left, so that ties are added together
         count = 0
         for k in range(len(correlation)):
             size = correlation[k] if positive else abs(correlation[k])
@@ -161,7 +162,7 @@ def _add_violators(correlation, S, a, members, w, lam, largest, positive):  # ty
 
 @compiled
 def _rest_on_set(H, L, a, c, b, active, w, lam, rest, positive):  # type: ignore[no-untyped-def]
-    """Minimise over the working set: Gram matrix H, codes a and correlations with the residual c, all renewed."""
+    """Minimise over the working set with Gram matrix H; update codes a and correlations with the residual c."""
     for _ in range(20):
         for _ in range(SWEEPS):
             change = lam * 0
@@ -189,10 +190,10 @@ def _rest_on_set(H, L, a, c, b, active, w, lam, rest, positive):  # type: ignore
 
 @compiled
 def _step_to_solution(H, L, a, c, b, active, w, lam):  # type: ignore[no-untyped-def]
-    """Go to where the active atoms meet their equations, or to the first of them whose sign would flip.
+    """Move the active codes to the solution of their equations, or to the first point where a code would change sign.
 
-    Atoms that depend on others can do without one of them: then go where the fit stays and the codes shrink. Returns
-    whether an atom was dropped, so that there is another step to go.
+    If atoms are linearly dependent, one of them is not needed. Then the codes move in a direction in which the fit does
+    not change and the codes shrink. Return whether an atom was dropped, in which case another step is necessary.
     """
     n = 0
     for j in range(w):
@@ -217,7 +218,10 @@ def _step_to_solution(H, L, a, c, b, active, w, lam):  # type: ignore[no-untyped
 
 @compiled
 def _direction(H, L, a, c, b, active, n, lam):  # type: ignore[no-untyped-def]
-    """Change b (n,) of the active codes that solves their equations, and n; or one that leaves the fit, and less."""
+    """Write the change of the active codes that solves their equations to b (n,), and return n.
+
+    If atoms are linearly dependent, write a change that does not change the fit, and return a number below n.
+    """
     rank = n
     for i in range(n):
         H_i, L_i, left = H[active[i]], L[i], H[active[i], active[i]]
@@ -238,7 +242,7 @@ def _direction(H, L, a, c, b, active, n, lam):  # type: ignore[no-untyped-def]
             for k in range(i):
                 v -= L[i, k] * b[k]
             b[i] = v / L[i, i]
-    else:  # the first atom that depends on those before it, minus its combination of them
+    else:  # the first atom that depends on those before it, minus the combination of them that equals it
         b[:rank] = -L[rank, :rank]
         b[rank] = 1
         b[rank + 1 : n] = 0

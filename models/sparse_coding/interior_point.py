@@ -1,32 +1,33 @@
-"""The smallest codes of many rows at once by a primal-dual interior point method, in batches."""
+"""Basis pursuit of many rows at once by a primal-dual interior point method, in batches."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ITERATIONS = 60  # at most; most rows need 10 to 20
-SHORT_OF = 0.995  # share of the way to the nearest bound that a step goes
-REPRODUCED = 1e-7  # share of |x| that may be left over, which least squares on the codes' support removes
+ITERATIONS = 60  # largest number; most rows need 10 to 20
+SHORT_OF = 0.995  # length of a step, as a share of the distance to the nearest bound
+REPRODUCED = 1e-7  # largest |residual| / |x| at the end; least squares on the codes' support removes the residual
 RIDGE = 1e-14  # share of the diagonal that is added to it
-NUMBERS_AT_ONCE = 1 << 27  # of the rows' weighted atoms
+NUMBERS_AT_ONCE = 1 << 27  # numbers in the weighted atoms of a batch of rows
 
 
 def solve(X: Tensor, D: Tensor, tolerance: float, positive: bool) -> tuple[Tensor, Tensor]:
-    """Codes of about the smallest |a|₁ with aD = x, and points of the dual problem, all in float64.
+    """Return codes of approximately the smallest |a|₁ with aD = x, and points of the dual problem, all in float64.
 
-    Mehrotra's predictor and corrector (1992) for the linear program min Σ z subject to zA = x and z >= 0, where A are
-    the atoms and, unless `positive`, their negatives. The dual problem is max <v, x> subject to s = 1 - Av >= 0. Every
-    iteration solves one system (d, d) per row. Rows leave the batch as soon as Σ z - <v, x> is within the tolerance.
+    The method is the predictor-corrector method of Mehrotra (1992) for the linear program min Σ z subject to zA = x and
+    z >= 0. The rows of A are the atoms and, unless `positive`, their negatives. The dual problem is max <v, x> subject
+    to s = 1 - Av >= 0. Every iteration solves one (d, d) system per row. A row leaves the batch as soon as
+    Σ z - <v, x> is within the tolerance.
 
     Args:
         X: Rows, (N, d) float64, none of them 0.
-        D: Atoms, (K, d) float64, that span all d dimensions.
+        D: Atoms, (K, d) float64, which span all d dimensions.
         tolerance: Largest gap, as a share of |a|₁.
         positive: Whether codes must not be negative.
 
     Returns:
-        Codes (N, K), 0 where z, as a share of Σ z, is below s; and v (N, d), for which no <v, d_k>, or |<v, d_k>|,
-        exceeds 1.
+        Codes (N, K), set to 0 where z / Σ z is at most s; and v (N, d), for which no |<v, d_k>| (with `positive`, no
+        <v, d_k>) exceeds 1.
     """
     if not X.numel():
         return X.new_zeros(len(X), len(D)), X
@@ -41,7 +42,7 @@ def _solve(X: Tensor, D: Tensor, tolerance: float, positive: bool) -> tuple[Tens
     longest = D.norm(dim=1).max()
     length = X.norm(dim=1, keepdim=True)
     D, x = D / longest, X / length
-    z = _both(x @ torch.linalg.pinv(D), positive).clamp(min=0)  # which reproduces the row, unless positive
+    z = _both(x @ torch.linalg.pinv(D), positive).clamp(min=0)  # reproduces the row unless `positive`
     z = z + z.mean(1, keepdim=True).clamp(min=1e-8)
     v = torch.zeros_like(x)
     for iteration in range(ITERATIONS + 1):
@@ -49,7 +50,7 @@ def _solve(X: Tensor, D: Tensor, tolerance: float, positive: bool) -> tuple[Tens
         left = x - _sum(z, positive) @ D
         gap = z.sum(1) - torch.linalg.vecdot(v, x)
         done = (gap <= tolerance * z.sum(1)) & (left.norm(dim=1) <= REPRODUCED)
-        done |= ~(s > 0).all(1) | ~z.isfinite().all(1) | (iteration == ITERATIONS)  # as far as rounding lets it go
+        done |= ~(s > 0).all(1) | ~z.isfinite().all(1) | (iteration == ITERATIONS)  # rounding prevents a better result
         if done.any():
             found = z[done] * (z[done] > s[done] * z[done].sum(1, keepdim=True))
             codes[rows[done]] = (_sum(found, positive) * length[done] / longest).nan_to_num(0, 0, 0)
@@ -63,7 +64,7 @@ def _solve(X: Tensor, D: Tensor, tolerance: float, positive: bool) -> tuple[Tens
 
 
 def _step(x: Tensor, D: Tensor, z: Tensor, v: Tensor, s: Tensor, left: Tensor, positive: bool) -> tuple[Tensor, Tensor]:
-    """One iteration, from z (n, K or 2K), v (n, d), slacks s like z, and what of x is left (n, d)."""
+    """Return z (n, K or 2K) and v (n, d) after one iteration, given slacks s of z's shape and x's residual (n, d)."""
     weight = z / s
     of_atom = weight if positive else weight[:, : len(D)] + weight[:, len(D) :]
     matrix = (D.T * of_atom.unsqueeze(1)) @ D  # (n, d, d)
@@ -71,7 +72,7 @@ def _step(x: Tensor, D: Tensor, z: Tensor, v: Tensor, s: Tensor, left: Tensor, p
     factor = torch.linalg.cholesky_ex(matrix).L
 
     def direction(product: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Changes of z, v and s that make zA = x and, to first order, change z s by `product`."""
+        """Return changes of z, v and s that make zA = x and, to first order, change z s by `product`."""
         wanted = left - _sum(product / s, positive) @ D
         dv = torch.cholesky_solve(wanted.unsqueeze(2), factor).squeeze(2)
         ds = -_both(dv @ D.T, positive)
@@ -85,15 +86,15 @@ def _step(x: Tensor, D: Tensor, z: Tensor, v: Tensor, s: Tensor, left: Tensor, p
 
 
 def _both(c: Tensor, positive: bool) -> Tensor:
-    """What belongs to the atoms (n, K) and, unless positive, to their negatives, (n, K or 2K)."""
+    """Extend values of the atoms (n, K) to those of the atoms and, unless `positive`, their negatives, (n, K or 2K)."""
     return c if positive else torch.cat((c, -c), 1)
 
 
 def _sum(z: Tensor, positive: bool) -> Tensor:
-    """Codes (n, K) of what is given to the atoms and to their negatives (n, K or 2K)."""
+    """Return the codes (n, K) that belong to values of the atoms and of their negatives (n, K or 2K)."""
     return z if positive else z[:, : z.shape[1] // 2] - z[:, z.shape[1] // 2 :]
 
 
 def _length(z: Tensor, dz: Tensor) -> Tensor:
-    """Largest step up to 1 (n, 1) that keeps z + step dz from falling below 0."""
+    """Return the largest step, at most 1, for which no entry of z + step * dz is below 0, (n, 1)."""
     return F.relu(torch.where(dz < 0, -z / dz, torch.inf).amin(1, keepdim=True)).clamp(max=1)

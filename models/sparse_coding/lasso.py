@@ -1,4 +1,4 @@
-"""Certified sparse coding of many rows in one dictionary."""
+"""The lasso: sparse coding of many rows in one dictionary, with a certificate for every row."""
 
 from dataclasses import dataclass
 
@@ -12,21 +12,21 @@ from zoo.models.sparse_coding.problem import as_codes, as_problem, penalties
 from zoo.models.sparse_coding.rows import csr_of, dense_parts, rows_at_once, stack
 
 ROWS_AT_ONCE = 4096
-MATRICES = 12  # like the codes, that SpaRSA holds at a time
-SPECTRAL_ROUNDS = 30  # of SpaRSA, after which coordinate descent takes less time
-MARGIN = 0.5  # of the tolerance is left to the difference between a float32 gap and the float64 one
+MATRICES = 12  # number of matrices of the codes' shape that SpaRSA holds at a time
+SPECTRAL_ROUNDS = 30  # rounds of SpaRSA after which coordinate descent is faster
+MARGIN = 0.5  # share of the tolerance that solvers aim at; the rest allows for differences of float32 and float64 gaps
 SINGLE = 1e-6  # tolerance below which float32 is not tried
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Codes, and how good they are.
+    """Codes and their certificates.
 
     Attributes:
-        codes: (N, K) in compressed rows (`torch.sparse_csr`), in the rows' precision.
+        codes: Codes, (N, K) in compressed rows (`torch.sparse_csr`), in the rows' precision.
         objective: 1/2 |x - aD|² + penalty |a|₁ of every row, (N,) float64.
-        gap: Duality gap, at least its distance from the optimum, (N,) float64.
-        certified: Whether the gap is at most the tolerance's share of the objective, or rounding, (N,) bool.
+        gap: Duality gap of every row, an upper bound on the objective's distance from the optimum, (N,) float64.
+        certified: Whether the gap is at most tolerance * objective, or rounding error, (N,) bool.
     """
 
     codes: Tensor
@@ -45,21 +45,22 @@ def lasso(
     start: Tensor | None = None,
     max_rounds: int = 1000,
 ) -> Solution:
-    """Codes that minimise 1/2 |x - aD|² + penalty |a|₁ (Tibshirani 1996), each row with a certificate.
+    """Return codes that minimise 1/2 |x - aD|² + penalty |a|₁ (Tibshirani 1996), with a certificate for every row.
 
-    On the CPU rows are solved by compiled coordinate descent, in as many threads as torch has; those that single
-    precision leaves above the tolerance are finished in double precision. Elsewhere as many rows as its memory holds
-    are solved at once by SpaRSA, and the few that it leaves are finished on the CPU in double precision.
+    On the CPU, rows are solved by compiled coordinate descent in as many threads as torch uses. Rows whose gap is above
+    the tolerance in single precision are then solved in double precision. On other devices, as many rows as fit into
+    memory are solved at once by SpaRSA; the few rows that it does not solve are solved on the CPU in double precision.
 
     Args:
-        X: Rows, (N, d), float32 or float64; like all that follow, a tensor or a NumPy array.
+        X: Rows, (N, d), float32 or float64. Like the following arguments, a tensor or a NumPy array.
         D: Atoms, (K, d), of any norm; duplicates and zeros are allowed.
-        penalty: The penalty, or one for every row (N,). At max_k |<d_k, x>| and above, the codes are 0; at 0 they are
-            the smallest of least squares.
+        penalty: The penalty, or one per row (N,). From max_k |<d_k, x>| on, the codes are 0. With penalty 0 they are
+            the least-squares codes of smallest norm.
         tolerance: Largest duality gap, as a share of the objective.
         positive: Whether codes must not be negative.
-        start: Codes to start from, (N, K), dense or sparse, such as those of a larger penalty.
-        max_rounds: Effort per row after which it is given up, and reported as not certified.
+        start: Initial codes, (N, K), dense or sparse, such as those of a larger penalty. By default 0.
+        max_rounds: Largest number of rounds of a solver per row. A row that is not solved by then is reported as not
+            certified.
 
     Returns:
         The codes and their certificates.
@@ -72,7 +73,7 @@ def lasso(
     if not 0 < tolerance < 1:
         raise ZooError(f"tolerance is {tolerance}; it must be above 0 and below 1")
     if positive and (lam == 0).any():
-        raise ZooError("penalty 0 with positive codes is non-negative least squares: see scipy.optimize.nnls")
+        raise ZooError("penalty 0 with positive codes is non-negative least squares; use scipy.optimize.nnls")
     if max_rounds < 1:
         raise ZooError(f"max_rounds is {max_rounds}; it must be at least 1")
     solver, usable = _Solver(D, tolerance, positive, max_rounds), D.any(1)
@@ -85,7 +86,7 @@ def lasso(
         if start is not None:
             if not before.isfinite().all():
                 raise ZooError("start has entries that are NaN or infinite")
-            codes.copy_(before.clamp(min=0) if positive else before).mul_(usable)  # solvers leave zero atoms alone
+            codes.copy_(before.clamp(min=0) if positive else before).mul_(usable)  # solvers skip zero atoms
         sparse, objective, gap = solver.improve(X[part], lam[part], codes)
         parts.append(sparse)
         objectives.append(objective)
@@ -95,14 +96,14 @@ def lasso(
 
 
 class _Solver:
-    """One dictionary's solver, with what is computed once for all rows."""
+    """Solver for one dictionary, which stores the Gram matrices that are computed once for all rows."""
 
     def __init__(self, D: Tensor, tolerance: float, positive: bool, max_rounds: int) -> None:
         self.D, self.tolerance, self.positive, self.max_rounds = D, tolerance, positive, max_rounds
         self.gram: dict[torch.dtype, Tensor] = {}
 
     def improve(self, x: Tensor, lam: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Replace codes (n, K) by better ones: in compressed rows, and their objective and gap, (n,) each."""
+        """Improve codes (n, K), and return them in compressed rows with their objective and gap, (n,) each."""
         free = lam == 0
         if free.any():
             codes[free] = (x[free].double() @ torch.linalg.pinv(self.D.double())).to(codes.dtype)
@@ -131,7 +132,7 @@ class _Solver:
         return sparse, objective, gap
 
     def _solve(self, x: Tensor, lam: Tensor, codes: Tensor, dtype: torch.dtype, spectral: bool) -> Tensor | None:
-        """Improve codes (n, K) in place, in a precision; the residuals' correlations (n, K), if known."""
+        """Improve codes (n, K) in place, in a precision; return the residuals' correlations (n, K), or None."""
         D, x, better = self.D.to(dtype), x.to(dtype), codes.to(dtype)
         margin = MARGIN * self.tolerance
         if spectral:
@@ -152,5 +153,5 @@ class _Solver:
 
 
 def _spectral(device: torch.device) -> bool:
-    """Whether SpaRSA solves most rows."""
+    """Return whether SpaRSA is used on a device."""
     return device.type != "cpu"

@@ -1,4 +1,4 @@
-"""Sparse codes with a given number of atoms, found greedily."""
+"""Orthogonal matching pursuit: greedy sparse coding with a given number of atoms per row."""
 
 import torch
 import torch.nn.functional as F
@@ -9,22 +9,22 @@ from zoo.models.sparse_coding.problem import as_problem
 from zoo.models.sparse_coding.rows import csr_of, rows_at_once, stack
 
 ROWS_AT_ONCE = 1024
-MATRICES = 4  # like the codes, in float64, that are held at a time
-EXACT = 1e-7  # share of |x| left over at which a row needs no more atoms
-DEPENDENT = 1e-7  # share of an atom outside of those chosen before at which it adds nothing
+MATRICES = 4  # number of float64 matrices of the codes' shape that are held at a time
+EXACT = 1e-7  # |residual| / |x| up to which a row needs no more atoms
+DEPENDENT = 1e-7  # norm of a unit atom outside the span of the chosen atoms up to which it is not added
 
 
 @torch.no_grad()
 def orthogonal_matching_pursuit(X: Tensor, D: Tensor, l0: int) -> Tensor:
-    """Codes with `l0` atoms per row: each time the one most correlated with what is left, and a refit of them all.
+    """Return codes with `l0` atoms per row (Pati, Rezaiifar & Krishnaprasad 1993), computed in float64.
 
-    Pati, Rezaiifar & Krishnaprasad (1993), in float64. Codes may be negative. A row that fewer atoms reproduce uses no
-    more of them.
+    Atoms are added one by one. Each is the atom most correlated with the residual, after which all codes of the row are
+    fitted again. Codes may be negative. A row that is reproduced exactly by fewer atoms gets no more.
 
     Args:
         X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
         D: Atoms, (K, d), of any norm but 0.
-        l0: Atoms per row, at most d and K.
+        l0: Number of atoms per row, at most d and K.
 
     Returns:
         Codes, (N, K) in compressed rows, in X's precision.
@@ -42,14 +42,14 @@ def orthogonal_matching_pursuit(X: Tensor, D: Tensor, l0: int) -> Tensor:
 
 
 def _pursue(x: Tensor, atoms: Tensor, l0: int) -> Tensor:
-    """Codes of rows (n, d) in unit atoms (K, d), (n, K)."""
-    basis = x.new_zeros(len(x), l0, x.shape[1])  # orthonormal, of the atoms chosen so far; 0 where none was
+    """Return the codes of rows (n, d) in unit atoms (K, d), (n, K)."""
+    basis = x.new_zeros(len(x), l0, x.shape[1])  # orthonormal basis of the chosen atoms; 0 where none was chosen
     chosen = x.new_zeros(len(x), l0, dtype=torch.int64)
     left, needed = x, x.norm(dim=1) * EXACT
     for step in range(l0):
         chosen[:, step] = (left @ atoms.T).abs().argmax(1)
         new, so_far = atoms[chosen[:, step]].unsqueeze(1), basis[:, :step]  # (n, 1, d)
-        for _ in range(2):  # the second time removes what rounding left of the first
+        for _ in range(2):  # the second pass removes the rounding error of the first
             new = new - (new @ so_far.mT) @ so_far
         wanted = (left.norm(dim=1) > needed) & (new.squeeze(1).norm(dim=1) > DEPENDENT)
         basis[:, step] = F.normalize(new.squeeze(1)) * wanted.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Largest correlations of many vectors with many atoms, compiled."""
+"""Compiled search for the largest correlation of each of many vectors with many atoms."""
 
 import numpy as np
 import torch
@@ -8,14 +8,14 @@ from zoo.models.sparse_coding.threads import compiled, over_rows
 
 
 def exact(approximate: Tensor, margin: Tensor, r: Tensor, D: Tensor, positive: bool) -> Tensor:
-    """Largest <r_i, d_k> over k, or |<r_i, d_k>|, where a matrix says about how large each is.
+    """Return the largest |<r_i, d_k>| over k, or <r_i, d_k> if `positive`, given approximate values of all of them.
 
     Args:
-        approximate: About <r_i, d_k> in any unit of the row's, (n, K).
-        margin: By how much two approximate values of row i can be off together, (n,) float64.
-        r: (n, d) float64.
-        D: (K, d) float64.
-        positive: Whether signs matter.
+        approximate: Approximate <r_i, d_k>, (n, K). Every row may have its own scale.
+        margin: Largest sum of the errors of two approximate values of row i, (n,) float64.
+        r: Vectors, (n, d) float64.
+        D: Atoms, (K, d) float64.
+        positive: Whether signed correlations are compared instead of absolute ones.
 
     Returns:
         (n,) float64, NaN where an approximate value is not finite.

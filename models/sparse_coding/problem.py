@@ -1,4 +1,4 @@
-"""What a sparse coding problem may look like."""
+"""Conversion and validation of the arguments of sparse coding."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from zoo.errors import ZooError
 
 
 def as_problem(X: Any, D: Any) -> tuple[Tensor, Tensor]:
-    """Rows X (N, d) and atoms D (K, d), each a tensor, a NumPy array or lists of numbers, as tensors.
+    """Return rows X (N, d) and atoms D (K, d) as tensors; each is a tensor, a NumPy array or lists of numbers.
 
     Raises:
-        ZooError: If they are not two float matrices of one width, type and device, or hold numbers that are NaN or
-            infinite.
+        ZooError: If they are not two float matrices of the same width, type and device, or have entries that are NaN
+            or infinite.
     """
     X, D = as_tensor(X, "X"), as_tensor(D, "D")
     for name, matrix in (("X", X), ("D", D)):
@@ -24,16 +24,18 @@ def as_problem(X: Any, D: Any) -> tuple[Tensor, Tensor]:
         if bad.any():
             raise ZooError(f"row {int(bad.int().argmax())} of {name} has entries that are NaN or infinite")
     if X.shape[1] != D.shape[1]:
-        raise ZooError(f"rows of X have {X.shape[1]} dimensions, and atoms {D.shape[1]}; D is (atoms, dimensions)")
+        raise ZooError(
+            f"rows of X have {X.shape[1]} dimensions, and those of D have {D.shape[1]}; D must be (atoms, dimensions)"
+        )
     if not D.numel():
         raise ZooError(f"D is {list(D.shape)}; at least one atom of one dimension is needed")
     if X.dtype != D.dtype or X.device != D.device:
-        raise ZooError(f"X is {X.dtype} on {X.device}, and D {D.dtype} on {D.device}; they must be alike")
+        raise ZooError(f"X is {X.dtype} on {X.device}, and D is {D.dtype} on {D.device}; they must be the same")
     return X, D
 
 
 def as_codes(codes: Any, name: str, X: Tensor, D: Tensor) -> Tensor:
-    """Codes (N, K), dense or sparse, of rows X (N, d) in atoms D (K, d), on their device.
+    """Return codes (N, K), dense or sparse, on the device of rows X (N, d) and atoms D (K, d).
 
     Raises:
         ZooError: If they are not one number per row and atom.
@@ -45,10 +47,10 @@ def as_codes(codes: Any, name: str, X: Tensor, D: Tensor) -> Tensor:
 
 
 def as_tensor(values: Any, name: str) -> Tensor:
-    """A tensor as it is; a NumPy array, or numbers in lists, as one.
+    """Return a tensor unchanged, and a NumPy array or lists of numbers as a tensor.
 
     Raises:
-        ZooError: If it is none of them.
+        ZooError: If the values are of another kind.
     """
     if isinstance(values, Tensor):
         return values
@@ -61,15 +63,15 @@ def as_tensor(values: Any, name: str) -> Tensor:
 
 
 def penalties(X: Tensor, penalty: Any) -> Tensor:
-    """The penalty of every row, (N,) float64.
+    """Return the penalty of every row, (N,) float64.
 
     Raises:
-        ZooError: If it is neither a number nor one per row, or any is negative, NaN or infinite.
+        ZooError: If the penalty is neither one number nor one per row, or if one is negative, NaN or infinite.
     """
     lam = as_tensor(penalty, "penalty").to(X.device, torch.float64)
     if lam.ndim > 1 or (lam.ndim == 1 and len(lam) != len(X)):
         raise ZooError(f"penalty is {list(lam.shape)}; expected a number, or {len(X)} of them, one per row")
     bad = ~(lam.isfinite() & (lam >= 0))
     if bad.any():
-        raise ZooError(f"a penalty is {lam[bad].flatten()[0].item()}; penalties must be numbers and not negative")
+        raise ZooError(f"a penalty is {lam[bad].flatten()[0].item()}; penalties must be finite and not negative")
     return lam.expand(len(X)).contiguous()

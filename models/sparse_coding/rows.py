@@ -1,4 +1,4 @@
-"""Sparse codes as a matrix in compressed rows (CSR), of which some rows at a time are dense."""
+"""Functions on sparse codes, stored as a matrix in compressed rows (CSR)."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def csr(starts: Tensor, atoms: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A matrix (N, K) in compressed rows.
+    """Return a matrix (N, K) in compressed rows.
 
     Args:
-        starts: Place of every row's first entry, and after the last row their number, (N + 1,) int64.
+        starts: Index of the first entry of every row, followed by the number of entries, (N + 1,) int64.
         atoms: Column of every entry, ascending within a row, (n,) int64.
         values: The entries, (n,).
         shape: N and K.
@@ -23,7 +23,7 @@ def csr(starts: Tensor, atoms: Tensor, values: Tensor, shape: tuple[int, int]) -
 
 
 def csr_of(codes: Tensor) -> Tensor:
-    """Dense codes (n, K) in compressed rows."""
+    """Return dense codes (n, K) in compressed rows."""
     if codes.device.type == "cpu":
         from zoo.models.sparse_coding.compression import compress  # slow to import
 
@@ -34,14 +34,14 @@ def csr_of(codes: Tensor) -> Tensor:
 
 
 def stack(parts: Sequence[Tensor]) -> Tensor:
-    """Matrices in compressed rows one below the other."""
+    """Return the vertical concatenation of matrices in compressed rows."""
     counts = torch.cat([part.crow_indices().diff() for part in parts])
     atoms, values = torch.cat([part.col_indices() for part in parts]), torch.cat([part.values() for part in parts])
     return csr(F.pad(counts.cumsum(0), (1, 0)), atoms, values, (len(counts), parts[0].shape[1]))
 
 
 def row_range(codes: Tensor, start: int, stop: int) -> Tensor:
-    """Rows `start` to `stop` of codes (N, K) in compressed rows, likewise."""
+    """Return rows `start` to `stop` of codes (N, K) in compressed rows, in the same format."""
     starts = codes.crow_indices()[start : stop + 1]
     first, last = int(starts[0]), int(starts[-1])
     entries = codes.col_indices()[first:last], codes.values()[first:last]
@@ -49,7 +49,7 @@ def row_range(codes: Tensor, start: int, stop: int) -> Tensor:
 
 
 def chosen_rows(codes: Tensor, rows: Tensor) -> Tensor:
-    """Rows (n,) int64, in any order, of codes (N, K) in compressed rows, likewise (n, K)."""
+    """Return the rows with indices (n,), in any order, of codes (N, K) in compressed rows, in the same format."""
     first, counts = codes.crow_indices()[rows], codes.crow_indices().diff()[rows]
     starts = F.pad(counts.cumsum(0), (1, 0))
     place = torch.arange(int(starts[-1]), device=codes.device) + (first - starts[:-1]).repeat_interleave(counts)
@@ -57,7 +57,7 @@ def chosen_rows(codes: Tensor, rows: Tensor) -> Tensor:
 
 
 def dense_parts(codes: Tensor, size: int) -> Iterator[Tensor]:
-    """Codes (N, K), dense or sparse, as dense matrices of so many rows."""
+    """Yield codes (N, K), dense or sparse, as dense matrices of `size` rows each."""
     if codes.layout == torch.strided:
         yield from codes.split(size)
         return
@@ -67,7 +67,10 @@ def dense_parts(codes: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def rows_at_once(on_cpu: int, size: int, device: torch.device) -> int:
-    """How many rows to work on at a time, each of so many bytes: on CUDA half the free memory."""
+    """Return the number of rows to process at a time: `on_cpu`, and on CUDA at least as many as fill half the memory.
+
+    `size` is the number of bytes per row. Only free memory is counted.
+    """
     if device.type != "cuda":
         return on_cpu
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,29 +1,29 @@
-"""The lasso of many rows at once by proximal gradient steps of the length of Barzilai and Borwein, in batches."""
+"""The lasso of many rows at once by proximal gradient steps with Barzilai-Borwein step lengths, in batches."""
 
 import torch
 from torch import Tensor
 
-LOOK_EVERY = 2  # iterations between looks at how many rows are done, for which the device has to be waited for
-LEAVE = 0.1  # share of the batch that is done before it leaves, as leaving copies the rest
-MEMORY = 5  # objectives that a step must not exceed the largest of
-DECREASE = 1e-4  # of the objective that a step must bring, as a share of what its length promises
-LONGEST, SHORTEST = 1e-6, 1e8  # inverse step lengths, in units of the longest atom's square
+LOOK_EVERY = 2  # iterations between checks of how many rows are done, which wait for the device
+LEAVE = 0.1  # share of the batch that must be done before rows are removed, which copies the others
+MEMORY = 5  # number of last objectives; a step must not exceed their maximum
+DECREASE = 1e-4  # decrease of the objective that a step must reach, as a share of that predicted from its length
+LONGEST, SHORTEST = 1e-6, 1e8  # inverse step lengths, in units of the largest squared norm of an atom
 
 
 def solve(X: Tensor, D: Tensor, lam: Tensor, codes: Tensor, tolerance: float, positive: bool, max_rounds: int) -> None:
-    """Improve codes until every row's gap, as far as X's precision tells, is within the tolerance.
+    """Improve codes in place until the gap of every row, computed in X's precision, is within the tolerance.
 
-    SpaRSA (Wright, Nowak & Figueiredo 2009) with a step length of its own for every row. A row that is done stays as it
-    is, and leaves the batch once there are enough of them.
+    The method is SpaRSA (Wright, Nowak & Figueiredo 2009) with a separate step length for every row. A row that is done
+    does not change any more. Finished rows are removed from the batch when there are enough of them.
 
     Args:
         X: Rows, (N, d).
         D: Atoms, (K, d).
         lam: Penalty of every row, (N,), above 0.
-        codes: Where to start, (N, K), and the result.
-        tolerance: Largest gap as a share of the objective.
+        codes: Initial codes, (N, K). They are overwritten with the result.
+        tolerance: Largest gap, as a share of the objective.
         positive: Whether codes must not be negative.
-        max_rounds: Ten times as many steps are tried.
+        max_rounds: Limit of the effort; at most 10 * max_rounds steps are made.
     """
     rows = torch.arange(len(X), device=X.device)
     x, a, lam = X, codes.clone(), lam.to(X.dtype).unsqueeze(1)
@@ -70,7 +70,7 @@ def _shrink(z: Tensor, by: Tensor, positive: bool) -> Tensor:
 
 
 def _done(x: Tensor, r: Tensor, c: Tensor, objective: Tensor, lam: Tensor, tolerance: float, positive: bool) -> Tensor:
-    """Whether each row's gap, see `duality_gap`, is within the tolerance, (n,)."""
+    """Return whether the gap of each row, see `duality_gap`, is within the tolerance, (n,)."""
     largest = c.amax(1) if positive else torch.linalg.vector_norm(c, torch.inf, dim=1)
     t = lam.squeeze(1) / torch.maximum(lam.squeeze(1), largest)
     gap = objective - (t * torch.linalg.vecdot(r, x) - t.square() * r.square().sum(1) / 2)

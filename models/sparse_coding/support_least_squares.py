@@ -1,4 +1,4 @@
-"""Codes freed from the shrinkage of a penalty."""
+"""Least squares on the support of given codes, which removes the shrinkage that a penalty causes."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ from zoo.errors import ZooError
 from zoo.models.sparse_coding.problem import as_problem
 from zoo.models.sparse_coding.rows import csr
 
-NUMBERS_AT_ONCE = 1 << 24  # of the atoms gathered for a part of the rows
-RIDGE = 1e-12  # of an atom's square, so that atoms in use twice share the work
+NUMBERS_AT_ONCE = 1 << 24  # numbers in the atoms that are gathered for a part of the rows
+RIDGE = 1e-12  # share of an atom's squared norm; equal atoms then get equal codes
 
 
 @torch.no_grad()
 def least_squares_on_support(X: Tensor, D: Tensor, codes: Tensor) -> Tensor:
-    """Codes that minimise |x - aD|² on the support of others: debiased, as it is called after the lasso.
+    """Return codes that minimise |x - aD|² on the support of given codes (debiasing, if these are from the lasso).
 
     Args:
         X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
@@ -21,8 +21,8 @@ def least_squares_on_support(X: Tensor, D: Tensor, codes: Tensor) -> Tensor:
         codes: Codes whose support is kept, (N, K) in compressed rows.
 
     Returns:
-        Codes with the same support, (N, K) in compressed rows, computed in float64 and given in X's precision. They may
-        change signs.
+        Codes with the same support, (N, K) in compressed rows, computed in float64 and returned in X's precision. Their
+        signs may differ from those of the given codes.
 
     Raises:
         ZooError: If the arguments do not fit together.
@@ -47,13 +47,13 @@ def least_squares_on_support(X: Tensor, D: Tensor, codes: Tensor) -> Tensor:
 
 
 def _solve(chosen: Tensor, x: Tensor, used: Tensor) -> Tensor:
-    """Least squares of each x (n, d) on its own atoms (n, m, d), of which those not used are 0; (n, m)."""
+    """Return the least-squares codes (n, m) of each x (n, d) on its own atoms (n, m, d); unused atoms are 0."""
     gram = chosen @ chosen.mT
     diagonal = gram.diagonal(dim1=1, dim2=2)
     diagonal.mul_(1 + RIDGE).add_((diagonal == 0).double())
     factor = torch.linalg.cholesky_ex(gram).L
     a = torch.zeros_like(used, dtype=torch.float64)
-    for _ in range(2):  # the second time removes what rounding left of the first
+    for _ in range(2):  # the second pass removes the rounding error of the first
         r = x - (a.unsqueeze(1) @ chosen).squeeze(1)
         a = a + torch.cholesky_solve(chosen @ r.unsqueeze(2), factor).squeeze(2)
     return a

@@ -1,4 +1,4 @@
-"""Small networks with known right answers, for superposition and for computation in superposition."""
+"""Small networks with known correct outputs: superposition, and computation in superposition."""
 
 from typing import TYPE_CHECKING
 

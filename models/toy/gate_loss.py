@@ -1,4 +1,4 @@
-"""The loss of many gates, nearly all of which see 00."""
+"""Loss of many Boolean gates, computed fast because the inputs of nearly all gates are 00."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def gate_losses(y: Tensor, place: Tensor, target: Tensor, weight: Tensor, weight_of_00: Tensor, p: float) -> Tensor:
-    """Mean over gates of weight times |y - t|^p, for each seed, (S,).
+    """Return the mean over gates of weight times |y - t|^p, for each seed, (S,).
 
-    Only gates that do not see 00 are listed; all others have target 0. That makes one pass over the outputs instead of
-    a dozen.
+    The arguments list only the gates whose inputs are not 00; all other gates have target 0. This takes one pass over
+    the outputs instead of about twelve.
 
     Args:
         y: Outputs, (S, B, P).
-        place: Places of the listed gates in the flattened outputs, each at most once, (K,) int64.
-        target: Their targets, (K,).
-        weight: Their weights, (K,).
-        weight_of_00: Weight of all other gates, ().
+        place: Indices of the listed gates in the flattened outputs, each at most once, (K,) int64.
+        target: Targets of the listed gates, (K,).
+        weight: Weights of the listed gates, (K,).
+        weight_of_00: Weight of every other gate, ().
         p: Exponent, at least 1.
     """
     losses: Tensor = _GateLosses.apply(y, place, target, weight, weight_of_00, p)
@@ -48,7 +48,7 @@ class _GateLosses(torch.autograd.Function):
 
 
 def power(size: Tensor, p: float) -> Tensor:
-    """size ** p, by products where p is a small whole number, which is much faster."""
+    """Return size ** p. If p is a small whole number, products are used, which is much faster."""
     if p == 1:
         return size.clone()
     if p not in (2, 3, 4, 6):
@@ -60,7 +60,7 @@ def power(size: Tensor, p: float) -> Tensor:
 
 
 def slope(error: Tensor, p: float) -> Tensor:
-    """Derivative of |error| ** p / p: |error| ** (p - 1) with the error's sign."""
+    """Return the derivative of |error| ** p / p, which is |error| ** (p - 1) with the sign of the error."""
     if p == 2:
         return error.clone()
     return power(error, 3) if p == 4 else power(error.abs(), p - 1).mul_(error.sign())

@@ -1,4 +1,4 @@
-"""Networks that compute Boolean gates of many pairs at once, in superposition."""
+"""Networks that compute the Boolean gates of many pairs of features at once, in superposition."""
 
 from typing import Any
 
@@ -13,15 +13,16 @@ from zoo.network import Network
 
 
 class GateLayer(nn.Module):
-    """h = ReLU(x W_in + b_in), y = h W_out + b_out, for several networks at once.
+    """Two-layer networks h = ReLU(x W_in + b_in), y = h W_out + b_out, several of them at once.
 
-    The first layer starts as the theory has it, with standard normal weights and no bias; the readoff starts small.
+    The first layer is initialised as in the theory, with standard normal weights and no bias. The initial readoff is
+    small.
 
     Args:
-        d_in: Inputs.
-        d_mlp: Neurons d.
-        n_out: Outputs P.
-        n_nets: Networks n.
+        d_in: Number of inputs.
+        d_mlp: Number of neurons d.
+        n_out: Number of outputs P.
+        n_nets: Number of networks n.
     """
 
     def __init__(self, d_in: int, d_mlp: int, n_out: int, n_nets: int = 1) -> None:
@@ -32,15 +33,15 @@ class GateLayer(nn.Module):
         self.b_out = nn.Parameter(torch.zeros(n_nets, n_out))
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Neurons (n_nets, B, d_mlp) of inputs (n_nets, B, d_in)."""
+        """Return the neurons' activations (n_nets, B, d_mlp) on inputs (n_nets, B, d_in)."""
         return F.relu(torch.baddbmm(self.b_in.unsqueeze(1), x, self.W_in))
 
     def read(self, h: Tensor) -> Tensor:
-        """Outputs (n_nets, B, n_out) of neurons (n_nets, B, d_mlp)."""
+        """Return the outputs (n_nets, B, n_out) for activations of the neurons (n_nets, B, d_mlp)."""
         return torch.baddbmm(self.b_out.unsqueeze(1), h, self.W_out)
 
     def freeze_first_layer(self) -> None:
-        """Leave only the readoff to training."""
+        """Freeze the first layer, so that only the readoff is trained."""
         self.W_in.requires_grad_(False)
         self.b_in.requires_grad_(False)
 
@@ -48,22 +49,23 @@ class GateLayer(nn.Module):
 class GateNet(Network):
     """Gates of all pairs of Boolean features, and ORs of the gates, for several seeds at once.
 
-    At depth 1, `n_groups` narrow networks each compute the gate of all pairs of their share of the features (U-AND and
-    U-XOR: Hänni et al. 2024, "Mathematical Models of Computation in Superposition"). At every further depth one network
-    reads all outputs of the depth before, noise included, and computes ORs of two: output k is that of inputs k and
-    k + n // 2. Each depth is trained for its own gates alone: no gradient goes back to the depth before.
-    `error_correction` puts a layer of two neurons per value in between, ReLU(2z - 1/2) - ReLU(2z - 3/2), which removes
-    errors below 1/4.
+    At depth 1, the features are divided among `n_groups` narrow networks, each of which computes the gate of all pairs
+    of its features (U-AND and U-XOR: Hänni et al. 2024, "Mathematical Models of Computation in Superposition"). At
+    every further depth, one network reads all outputs of the previous depth, including their noise, and computes ORs of
+    two: output k is the OR of inputs k and k + n // 2. Each depth is trained only for its own gates; no gradient
+    reaches the previous depth. With `error_correction`, a layer of two neurons per value is inserted between depths,
+    ReLU(2z - 1/2) - ReLU(2z - 3/2), which removes errors below 1/4.
 
     Args:
-        n_features: Features m.
-        d_mlp: Neurons d of every network.
+        n_features: Number of features m.
+        d_mlp: Number of neurons d of every network.
         gate: `and`, `or` or `xor`.
-        n_seeds: Seeds.
-        d_in: What the network sees; 0 for the features themselves, else the dimension they are superposed in.
-        depth: 1 for the gates alone.
-        n_groups: Networks at depth 1.
-        error_correction: Whether outputs are cleaned before they are read again.
+        n_seeds: Number of seeds, each of which has its own networks.
+        d_in: Number of inputs: the dimension in which the features are superposed, or 0 if the inputs are the features
+            themselves.
+        depth: Number of depths; 1 means the gates alone, without ORs.
+        n_groups: Number of networks at depth 1.
+        error_correction: Whether errors of outputs are removed before the next depth reads them.
 
     Raises:
         ZooError: If the sizes do not fit together.
@@ -95,9 +97,9 @@ class GateNet(Network):
         self.config["error_correction"] = error_correction
         in_group, left = divmod(n_features, n_groups)
         if left or in_group < 2:
-            raise ZooError(f"{n_features} features do not make {n_groups} equal groups of at least 2")
+            raise ZooError(f"{n_features} features cannot be divided into {n_groups} equal groups of at least 2")
         if n_groups > 1 and self.config["d_in"] != n_features:
-            raise ZooError("features in superposition cannot be dealt out to groups; set n_groups to 1")
+            raise ZooError("features in superposition cannot be divided into groups; set n_groups to 1")
         self.n_groups, self.n_seeds, self.error_correction = n_groups, n_seeds, error_correction
         small = all_pairs(in_group)
         starts = torch.arange(n_groups).repeat_interleave(small.shape[1]) * in_group
@@ -108,7 +110,7 @@ class GateNet(Network):
         for deeper in range(2, depth + 1):
             n_in = pairs[-1].shape[1]
             if n_in < 2:
-                raise ZooError(f"depth is {depth}, and at depth {deeper} a single output is left; make it smaller")
+                raise ZooError(f"depth is {depth}, and depth {deeper} has only one input left; use a smaller depth")
             half = torch.arange(n_in // 2)
             pairs.append(torch.stack([half, half + n_in // 2]))
             tables.append(truth_table("or"))
@@ -121,11 +123,14 @@ class GateNet(Network):
                 self.register_buffer(f"{name}_{t}", members, persistent=False)
 
     def gates(self, t: int) -> tuple[Tensor, Tensor]:
-        """Pairs (2, P) of depth t + 1, as places among the values before it, and their truth table (4,)."""
+        """Return the pairs (2, P) of depth t + 1, as indices of its inputs, and their truth table (4,)."""
         return self.get_buffer(f"pairs_{t}"), self.get_buffer(f"table_{t}")
 
     def hidden_and_outputs(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Neurons (n_seeds, B, ·) and outputs (n_seeds, B, P) of every depth, for inputs (n_seeds, B, d_in)."""
+        """Return, for every depth, the activations (n_seeds, B, ·) and outputs (n_seeds, B, P).
+
+        Inputs are (n_seeds, B, d_in).
+        """
         found = []
         for t, stage in enumerate(self.stages):
             groups = self.n_groups if t == 0 else 1
@@ -137,19 +142,22 @@ class GateNet(Network):
         return found
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Outputs (n_seeds, B, P) of every depth, for inputs (n_seeds, B, d_in) or, for all seeds, (B, d_in)."""
+        """Return the outputs (n_seeds, B, P) of every depth.
+
+        Inputs are (n_seeds, B, d_in), or (B, d_in) if they are the same for all seeds.
+        """
         x = x.expand(self.n_seeds, *x.shape[-2:])
         return [y for _, y in self.hidden_and_outputs(x)]
 
     @torch.no_grad()
     def construct(self, *active: ActiveInputs) -> None:
-        """Replace every depth's readoff by the explicit one (`explicit_readoff`), and its biases by 0.
+        """Replace the readoff of every depth by the explicit readoff (`explicit_readoff`), and the biases by 0.
 
         Args:
-            active: For every depth, which of a network's inputs are on at once.
+            active: For every depth, the distribution of the inputs of a network that are on at once.
 
         Raises:
-            ZooError: If the features are superposed, for then the weights onto each are not known here.
+            ZooError: If the features are superposed, because the weights from each feature are then not known.
         """
         if self.config["d_in"] != self.config["n_features"]:
             raise ZooError("the features are superposed: use explicit_readoff and its weights() with phi W_in")
@@ -161,19 +169,19 @@ class GateNet(Network):
             stage.b_out.zero_()
 
     def active(self, f: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Gates that see anything but 00, for Boolean features (N, m).
+        """Return the gates whose inputs are not 00, for Boolean features (N, m).
 
         Returns:
-            For every depth the places of these gates in a flattened (N, P) matrix, and their cases: 1, 2 and 3 for 01,
-            10 and 11; (K,) int64 each.
+            For every depth, the indices of these gates in a flattened (N, P) matrix, and their cases: 1, 2 and 3 for
+            01, 10 and 11; (K,) int64 each.
         """
         values, found = f > 0, []
         for t in range(len(self.stages)):
             pairs, table = self.gates(t)
             gate, partner, is_first = (self.get_buffer(f"{name}_{t}") for name in ("gate", "partner", "is_first"))
             row, on = values.nonzero(as_tuple=True)
-            both = values[row.unsqueeze(1), partner[on]]  # (on, gates that an input has)
-            once = (gate[on] >= 0) & (is_first[on] | ~both)  # of a gate that sees 11, only its first input speaks
+            both = values[row.unsqueeze(1), partner[on]]  # (inputs that are on, gates of an input)
+            once = (gate[on] >= 0) & (is_first[on] | ~both)  # list a gate with inputs 11 only once
             place = (row.unsqueeze(1) * pairs.shape[1] + gate[on])[once]
             case = (1 + is_first[on].long() + (is_first[on] & both))[once]
             found.append((place, case))
@@ -183,17 +191,20 @@ class GateNet(Network):
 
 
 def corrected(z: Tensor) -> Tensor:
-    """Values without errors below 1/4: 0 below 1/4, 1 above 3/4, straight between."""
+    """Return values without errors below 1/4: 0 below 1/4, 1 above 3/4, and linear in between."""
     return F.relu(2 * z - 0.5) - F.relu(2 * z - 1.5)
 
 
 def _join(values: Tensor, groups: int) -> Tensor:
-    """(n_seeds * groups, B, n) to (n_seeds, B, groups * n)."""
+    """Reshape values from (n_seeds * groups, B, n) to (n_seeds, B, groups * n)."""
     return values.unflatten(0, (-1, groups)).movedim(1, 2).flatten(2)
 
 
 def _gates_of_inputs(pairs: Tensor, n_in: int) -> dict[str, Tensor]:
-    """For each input the gates it goes into (-1 for none), its partner there, and if it is the first: (n_in, most)."""
+    """Return, for each input, its gates (-1 for none), its partner in each, and whether it is the first input.
+
+    Each table is (n_in, largest number of gates of an input).
+    """
     inputs, gates = pairs.flatten(), torch.arange(pairs.shape[1]).repeat(2)
     partners, is_first = pairs.flip(0).flatten(), torch.arange(2 * pairs.shape[1]) < pairs.shape[1]
     order = inputs.argsort(stable=True)

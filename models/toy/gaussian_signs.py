@@ -1,4 +1,4 @@
-"""Expectations of Gaussian variables times signs of others, in closed form."""
+"""Closed-form expectations of products of a Gaussian variable and signs of other Gaussian variables."""
 
 import math
 
@@ -7,14 +7,15 @@ from torch import Tensor
 
 
 def mean_abs_times_signs(variance: Tensor, with_a: Tensor, with_b: Tensor, ab: Tensor) -> Tensor:
-    """E[|z| sgn(a) sgn(b)] of centred Gaussian variables, where a and b have variance 1.
+    """Return E[|z| sgn(a) sgn(b)] for centred Gaussian variables, where a and b have variance 1.
 
-    By Stein's lemma, E[z f] = sum over u of Cov(z, u) E[df/du] with f = sgn(z) sgn(a) sgn(b), where a sign's derivative
-    is twice a Dirac delta, and by E[sgn(u) sgn(v)] = (2/pi) asin(corr(u, v)) for what is left given u = 0:
+    Stein's lemma gives E[z f] = sum over u of Cov(z, u) E[df/du] for f = sgn(z) sgn(a) sgn(b), where the derivative of
+    a sign is twice a Dirac delta. The remaining two signs, given u = 0, have the expectation
+    E[sgn(u) sgn(v)] = (2/pi) asin(corr(u, v)). The result is
 
         (2/pi)^(3/2) [sd(z) asin(corr(a, b | z)) + Cov(z, a) asin(corr(z, b | a)) + Cov(z, b) asin(corr(z, a | b))]
 
-    It does not hold where all three are multiples of one variable.
+    It is not valid if all three variables are multiples of one variable.
 
     Args:
         variance: Variance of z, positive, any shape, float64.
@@ -28,17 +29,17 @@ def mean_abs_times_signs(variance: Tensor, with_a: Tensor, with_b: Tensor, ab: T
 
 
 def _partial(uv: Tensor, uw: Tensor, vw: Tensor) -> Tensor:
-    """Arcsine of the correlation of u and v given w, from the three correlations."""
+    """Return the arcsine of the correlation of u and v given w, from the three pairwise correlations."""
     spread = ((1 - uw**2) * (1 - vw**2)).clamp(min=0).sqrt()
     correlation = (uv - uw * vw) / spread.clamp(min=torch.finfo(spread.dtype).tiny)
     return correlation.clamp(-1, 1).asin()
 
 
 def kappa(n_active: Tensor | float) -> Tensor:
-    """1 / E[ReLU(z) sgn(a) sgn(b)], where z is the sum of `n_active` standard normal variables, a and b among them.
+    """Return 1 / E[ReLU(z) sgn(a) sgn(b)], where z is a sum of `n_active` standard normal variables including a and b.
 
-    It is 4.279 for 2 and 7.142 for 4 and tends to pi sqrt(pi/2) sqrt(n_active) = 3.937 sqrt(n_active): by symmetry
-    ReLU(z) counts half of |z|, and `mean_abs_times_signs` becomes
+    It is 4.279 for 2 variables, 7.142 for 4, and tends to pi sqrt(pi/2) sqrt(n_active) = 3.937 sqrt(n_active). By
+    symmetry, ReLU(z) may be replaced by |z| / 2, and `mean_abs_times_signs` becomes
 
         1 / kappa(l) = (1/pi) sqrt(2/pi) [2 asin(1 / sqrt(l - 1)) - sqrt(l) asin(1 / (l - 1))]
 

@@ -1,7 +1,7 @@
-"""Readoffs of Boolean gates that are computed, not trained.
+"""Readoffs of Boolean gates that are computed instead of trained.
 
 A gate is a truth table: its values at the four inputs 00, 01, 10 and 11 of a pair (i, j). Neurons are h = ReLU(x W_in)
-with standard normal weights and no bias; a readoff is a linear map of h, or of x itself.
+with standard normal weights and no bias. A readoff is a linear map of h, or of x itself.
 """
 
 import math
@@ -16,15 +16,15 @@ from zoo.errors import ZooError
 from zoo.models.toy.gaussian_signs import kappa
 
 TRUTH_TABLES = {"and": (0.0, 0.0, 0.0, 1.0), "or": (0.0, 1.0, 1.0, 1.0), "xor": (0.0, 1.0, 1.0, 0.0)}
-# Rows: s_i s_j, s_i, s_j and 1 at 00, 01, 10 and 11, as they project a table onto themselves.
+# Rows: s_i s_j, s_i, s_j and 1 at 00, 01, 10 and 11, divided by 4 to project a truth table onto them.
 SIGNS = torch.tensor([[1, -1, -1, 1], [-1, -1, 1, 1], [-1, 1, -1, 1], [1, 1, 1, 1]], dtype=torch.float64) / 4
 
 
 def truth_table(gate: str) -> Tensor:
-    """Values at 00, 01, 10 and 11, (4,) float64.
+    """Return the values of a gate at 00, 01, 10 and 11, (4,) float64.
 
     Raises:
-        ZooError: If the gate has no name here.
+        ZooError: If the gate is not in `TRUTH_TABLES`.
     """
     if gate not in TRUTH_TABLES:
         raise ZooError(f"gate is {gate!r}; it must be one of {', '.join(TRUTH_TABLES)}")
@@ -32,15 +32,16 @@ def truth_table(gate: str) -> Tensor:
 
 
 def all_pairs(n_features: int) -> Tensor:
-    """Pairs i < j of so many features, (2, m (m - 1) / 2) int64."""
+    """Return all pairs i < j of `n_features` features, (2, m (m - 1) / 2) int64."""
     return torch.triu_indices(n_features, n_features, offset=1)
 
 
 def affine_readoff(gate: str) -> tuple[float, float, float, float]:
-    """The best reading of a gate from its two inputs: a x_i + b x_j + c with the smallest largest error.
+    """Return the affine function a x_i + b x_j + c of a gate's two inputs whose largest error is smallest.
 
-    In s = 2x - 1 the table is D + B s_i + C s_j + A s_i s_j, and no affine map has any part of the last term, which is
-    as large in every case: the best one is the rest, and its error is |A| in each of the four cases.
+    In s = 2x - 1, the truth table is D + B s_i + C s_j + A s_i s_j. No affine function contributes to the last term,
+    which has the same size in every case. The best affine function consists of the other terms, and its error is |A| in
+    each of the four cases.
 
     Returns:
         a, b, c and the error: 1/2, 1/2, -1/4 and 1/4 for AND; 0, 0, 1/2 and 1/2 for XOR.
@@ -50,7 +51,7 @@ def affine_readoff(gate: str) -> tuple[float, float, float, float]:
 
 
 class ExplicitReadoff(NamedTuple):
-    """A readoff by the signs of the weights: neuron k counts, for the pair (i, j),
+    """A readoff that depends only on the signs of the weights: neuron k has, for the pair (i, j), the weight
 
     (alpha [W_ik > 0][W_jk > 0] + beta [W_ik > 0] + gamma [W_jk > 0] + delta) / d.
     """
@@ -61,7 +62,7 @@ class ExplicitReadoff(NamedTuple):
     delta: float
 
     def weights(self, W_in: Tensor, pairs: Tensor) -> Tensor:
-        """Readoff (..., d, P) of pairs (2, P), for weights (..., m, d) of the features onto neurons."""
+        """Return the readoff (..., d, P) of pairs (2, P), for weights (..., m, d) from features to neurons."""
         i, j = ((W_in > 0).mT[..., side].to(W_in.dtype) for side in pairs)
         return (
             i.mul(j)
@@ -73,35 +74,36 @@ class ExplicitReadoff(NamedTuple):
         )
 
     def in_signs(self) -> tuple[float, float, float, float]:
-        """The same in signs s = sgn W: A s_i s_j + B s_i + C s_j + D, as (A, B, C, D)."""
+        """Return the coefficients in terms of signs s = sgn W, A s_i s_j + B s_i + C s_j + D, as (A, B, C, D)."""
         a, b, c, d = self
         return a / 4, a / 4 + b / 2, a / 4 + c / 2, a / 4 + b / 2 + c / 2 + d
 
 
 def explicit_readoff(gate: str, active: ActiveInputs, n_features: int) -> ExplicitReadoff:
-    """The readoff by signs that is right on average over the weights in each of the four cases.
+    """Return the readoff by signs whose mean output over random weights is correct in each of the four cases.
 
-    The four constraints are that the mean output in case c, with the mean over weights and over how many inputs are on
-    given c, is the table's value. In signs they are triangular: with H_c = E[h] = sqrt(l / (2 pi)), q = E[h s_i | i is
-    on] = 1 / sqrt(2 pi) and r = E[h s_i s_j | both are on] = 1 / kappa(l), all other means being 0,
+    There are four constraints, one for each case c: the mean output equals the value in the truth table. The mean is
+    over the weights and over the number l of inputs that are on, given c. In terms of signs, the constraints are
+    triangular. Let H_c = E[h] = sqrt(l / (2 pi)), q = E[h s_i | i is on] = 1 / sqrt(2 pi) and
+    r = E[h s_i s_j | both are on] = 1 / kappa(l); all other means are 0. Then
 
         D H_00 = t_00,  C q + D H_01 = t_01,  B q + D H_10 = t_10,  A r + (B + C) q + D H_11 = t_11.
 
-    For AND this leaves a multiple of s_i s_j: beta = gamma = -alpha / 2 and delta = alpha / 4 (Hänni et al. 2024,
-    "Mathematical Models of Computation in Superposition", section 2, have such a readoff for random sparse weights).
+    For AND, the solution is a multiple of s_i s_j: beta = gamma = -alpha / 2 and delta = alpha / 4. Hänni et al. (2024,
+    "Mathematical Models of Computation in Superposition", section 2) use such a readoff for random sparse weights.
 
     Args:
         gate: `and`, `or` or `xor`.
-        active: Which inputs are on at once.
-        n_features: Inputs m.
+        active: Distribution of the inputs that are on at once.
+        n_features: Number of inputs m.
 
     Raises:
-        ZooError: If the gate has no name here, or two inputs are never on at once.
+        ZooError: If the gate is not in `TRUTH_TABLES`, or two inputs are never on at once.
     """
     t = truth_table(gate)
     if active.pair_probabilities(n_features)[3] == 0:
         raise ZooError(
-            "n_active leaves no two inputs on at once, and a gate of two has nothing to tell; make it larger"
+            "with this n_active, two inputs are never on at once, so that no gate of two inputs can be read; raise it"
         )
     h = [_mean(active, n_features, on, lambda n: (n / (2 * math.pi)).sqrt()) for on in (0, 1, 1, 2)]
     q = 1 / math.sqrt(2 * math.pi)
@@ -113,16 +115,16 @@ def explicit_readoff(gate: str, active: ActiveInputs, n_features: int) -> Explic
 
 
 def _mean(active: ActiveInputs, n_features: int, on: int, of: Callable[[Tensor], Tensor]) -> float:
-    """Mean of a function of how many inputs are on, given that `on` of a pair are."""
+    """Return the mean of a function of the number of inputs that are on, given that `on` inputs of a pair are on."""
     values, probabilities = active.counts(n_features, on)
     return float(probabilities @ of(values))
 
 
 def rms_error_of_00(readoff: ExplicitReadoff, n_active: int, d_mlp: int) -> float:
-    """Root mean square output for pairs that are both off, with so many inputs on, over random weights.
+    """Return the root mean square output, over random weights, for a pair whose inputs are both off.
 
-    E[h²] = l / 2, and the signs of the pair's weights do not depend on h. For AND every case whose value is 0 has this
-    error, and it is kappa(l) sqrt(l / 2) / sqrt(d).
+    With l = n_active inputs on, E[h²] = l / 2, and the signs of the pair's weights are independent of h. For AND, every
+    case with value 0 has this error, which is kappa(l) sqrt(l / 2) / sqrt(d).
     """
     signs = readoff.in_signs()
     mean = signs[3] * math.sqrt(n_active / (2 * math.pi))
@@ -133,29 +135,29 @@ def rms_error_of_00(readoff: ExplicitReadoff, n_active: int, d_mlp: int) -> floa
 def least_squares_readoff(
     h: Tensor, f: Tensor, pairs: Tensor, table: Tensor, case_weights: Tensor | None = None, unbiased: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The affine readoff of neurons that minimises the squared error over a sample, each case with its own weight.
+    """Return the affine readoff of neurons that minimises the squared error over a sample, with weights for the cases.
 
-    The loss of a pair is the sum over cases c of w_c times the mean squared error in c. For a gate its direction is
-    Fisher's linear discriminant between inputs where the gate is 1 and those where it is 0.
+    The loss of a pair is the sum over cases c of w_c times the mean squared error in c. The direction of the readoff is
+    Fisher's linear discriminant between the inputs where the gate is 1 and the inputs where it is 0.
 
     Args:
-        h: Neurons of one network, (N, d).
-        f: Boolean features behind them, (N, m).
-        pairs: Pairs, (2, P).
-        table: The gate's values at 00, 01, 10 and 11, (4,).
-        case_weights: Weights w_c (4,), or None for each case's share in the sample.
-        unbiased: Whether to stretch and shift every output so that its (weighted) mean is 1 where the gate is 1, and 0
-            where it is 0: the linear discriminant itself, without the shrinkage of least squares.
+        h: Activations of the neurons of one network, (N, d).
+        f: Boolean features from which they were computed, (N, m).
+        pairs: Pairs of features, (2, P).
+        table: Values of the gate at 00, 01, 10 and 11, (4,).
+        case_weights: Weights w_c (4,). By default the share of each case in the sample.
+        unbiased: Whether every output is scaled and shifted so that its weighted mean is 1 where the gate is 1, and 0
+            where it is 0. This gives the linear discriminant itself, without the shrinkage of least squares.
 
     Returns:
         W_out (d, P) and b_out (P,), float64.
 
     Raises:
-        ZooError: If some pair is never on together in the sample, or the weights leave out all ones or all zeros of an
-            unbiased readoff.
+        ZooError: If the features of some pair are never on together in the sample, or if all ones or all zeros of an
+            unbiased readoff have weight 0.
     """
     if unbiased and case_weights is not None and not all((case_weights * (table == value)).any() for value in (0, 1)):
-        raise ZooError("an unbiased readoff needs weight both where the gate is 1 and where it is 0")
+        raise ZooError("an unbiased readoff requires positive case_weights both where the gate is 1 and where it is 0")
     h, f, table = h.double(), f.double(), table.to(h.device, torch.float64)
     h = torch.cat([h, h.new_ones(len(h), 1)], 1)  # (N, d + 1)
     n, d, m = len(h), h.shape[1], f.shape[1]
@@ -164,7 +166,7 @@ def least_squares_readoff(
     single = torch.stack([h[r].T @ h[r] for r in rows])  # sums of h hᵀ over vectors with i on, (m, d, d)
     both = f.T @ f
     if not (both[pairs[0], pairs[1]] > 0).all():
-        raise ZooError("the sample has a pair that is never on together; take more vectors, or fewer features")
+        raise ZooError("the sample has a pair that is never on together; use more vectors, or fewer features")
     total = h.T @ h
     for i in range(m):
         members = (pairs[0] == i).nonzero().squeeze(1)
@@ -175,7 +177,7 @@ def least_squares_readoff(
         gram_ij = torch.stack([h_i[on].T @ h_i[on] for on in (f[rows[i]][:, j] > 0).T])
         grams = torch.stack(
             [total - single[i] - single[j] + gram_ij, single[j] - gram_ij, single[i] - gram_ij, gram_ij]
-        )  # (4, pairs, d, d), whose last row holds sums of h
+        )  # (4, pairs, d, d); the last row of each matrix holds the sum of h
         counts = grams[:, :, -1, -1]  # (4, pairs)
         weights = torch.full_like(counts, 1 / n)
         if case_weights is not None:

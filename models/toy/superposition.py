@@ -1,4 +1,4 @@
-"""Toy models of superposition."""
+"""Toy models of superposition (Elhage et al. 2022)."""
 
 from typing import Any, Literal
 
@@ -15,15 +15,15 @@ Task = Literal["identity", "absolute"]
 class SuperpositionNet(Network):
     """More features than dimensions (Elhage et al. 2022, "Toy Models of Superposition"), for several seeds at once.
 
-    With `task` identity, y = ReLU(Wᵀ W x + b), which should give back x >= 0 from few dimensions. With `absolute`, y =
-    ReLU(W_out ReLU(W_in x) + b), which should give |x| ("Computation in Superposition" there). Row i of `W_in` (the
-    paper's column i of W) is the direction, or the neurons, of feature i.
+    With `task` identity, y = ReLU(Wᵀ W x + b) should reconstruct x >= 0 from few dimensions. With `absolute`,
+    y = ReLU(W_out ReLU(W_in x) + b) should equal |x| (the paper's section "Computation in Superposition"). Row i of
+    `W_in` (column i of W in the paper) is the direction of feature i or, with `absolute`, its weights to the neurons.
 
     Args:
-        n_features: Features n.
-        d_hidden: Dimensions, or neurons, m.
-        n_seeds: Networks.
-        task: What the network should compute.
+        n_features: Number of features n.
+        d_hidden: Number of dimensions or neurons m.
+        n_seeds: Number of networks.
+        task: Function that the network should compute, `identity` or `absolute`.
 
     Raises:
         ZooError: If a size is not positive.
@@ -44,21 +44,22 @@ class SuperpositionNet(Network):
         self.b = nn.Parameter(torch.zeros(n_seeds, n_features))
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Hidden activations (n_seeds, B, d_hidden) of inputs (n_seeds, B, n_features) or (B, n_features)."""
+        """Return hidden activations (n_seeds, B, d_hidden) of inputs (n_seeds, B, n_features) or (B, n_features)."""
         h = x @ self.W_in
         return F.relu(h) if self.config["task"] == "absolute" else h
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (n_seeds, B, n_features) for inputs (n_seeds, B, n_features) or (B, n_features)."""
+        """Return the outputs (n_seeds, B, n_features) for inputs (n_seeds, B, n_features) or (B, n_features)."""
         W_out = self.W_out if self.config["task"] == "absolute" else self.W_in.mT
         return F.relu(self.hidden(x) @ W_out + self.b.unsqueeze(1))
 
 
 def one_sparse_loss(W_in: Tensor, b: Tensor, importance: Tensor) -> Tensor:
-    """Expected loss of y = ReLU(Wᵀ W x + b) when one feature is on, each as often, and uniform in [0, 1]: exact.
+    """Return the exact expected loss of y = ReLU(Wᵀ W x + b) for inputs with a single feature on.
 
-    This is the potential H of Chen et al. 2023 ("Dynamical versus Bayesian Phase Transitions in a Toy Model of
-    Superposition", arXiv 2310.06301, section 3) for inputs drawn from the axes, without its constants.
+    Every feature is on equally often, with a value that is uniform in [0, 1]. The loss is the potential H of Chen et
+    al. 2023 ("Dynamical versus Bayesian Phase Transitions in a Toy Model of Superposition", arXiv 2310.06301,
+    section 3), without its constants.
 
     Args:
         W_in: Directions, (S, n, m).
@@ -70,13 +71,13 @@ def one_sparse_loss(W_in: Tensor, b: Tensor, importance: Tensor) -> Tensor:
     """
     g = W_in @ W_in.mT  # (S, i, j): output j while i is on is ReLU(g x + b_j)
     b = b.unsqueeze(1).expand_as(g)
-    # Where g x + b > 0 within [0, 1]. The integrand is continuous there, so the ends need no gradient.
+    # The part of [0, 1] where g x + b > 0. The integrand is continuous at its ends, so the ends need no gradient.
     with torch.no_grad():
         root = (-b / g.masked_fill(g == 0, 1.0)).clamp(0, 1)
         start = torch.where(g > 0, root, 0.0)
         end = torch.where(g > 0, 1.0, torch.where(g < 0, root, (b > 0).to(g.dtype)))
     wanted = torch.eye(g.shape[1], dtype=g.dtype, device=g.device)
-    slope = g - wanted  # of the error g x + b - x; where the output is off, the error is x or 0
+    slope = g - wanted  # of the error g x + b - x; where the output is 0, the error is x or 0
     cubes, squares, lengths = ((end**k - start**k) / k for k in (3, 2, 1))
     error = slope**2 * cubes + 2 * slope * b * squares + b**2 * lengths + wanted * (1 / 3 - cubes)
     return (error * importance.unsqueeze(-2)).sum((1, 2)) / g.shape[1]

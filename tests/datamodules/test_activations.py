@@ -308,18 +308,18 @@ def test_a_lightning_checkpoint_is_read_with_its_own_tokenizer(make, tiny_data, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer": 4}, "layer is 4; .* has 3 layers: 0 to 2 is before each of them, 3 after the last"),
+        ({"layer": 4}, "layer is 4; .* has 3 layers: 0 to 2 means before that layer, 3 means after the last layer"),
         ({"layer": -1}, "layer is -1"),
         ({"sequence_length": 21}, "sequence_length is 21, more than the 20 positions"),
         ({"batch_size": 42}, "42 is not a multiple of positions_per_context 5"),
-        ({"skip_positions": 14}, "does not leave the 5 positions_per_context"),
-        ({"skip_positions": -1}, "skip_positions -1"),
+        ({"skip_positions": 14}, "at most sequence_length - positions_per_context, .* - 5"),
+        ({"skip_positions": -1}, "skip_positions is -1"),
         ({"val_contexts": 0}, "val_contexts is 0"),
         ({"positions_per_context": 0}, "positions_per_context is 0"),
         ({"val_fraction": 0.0}, "leave a split empty"),
         ({"seed": -1}, "data.seed is -1"),
         ({"model": "no-such-model"}, "no checkpoint 'no-such-model'"),
-        ({"tokenizer": TrainedBPE(303)}, "the tokenizer has 303 tokens, and .* knows 302"),
+        ({"tokenizer": TrainedBPE(303)}, "the tokenizer has 303 tokens, more than the 302 rows of W_E"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(make, refused, options, message):
@@ -332,13 +332,13 @@ def test_a_model_without_a_residual_stream_or_a_tokenizer_is_refused(make, tmp_p
     with refused("is a TopKSAE, which has no residual stream"):
         make(model=str(sae))
     bare = zoo.save(network(), tmp_path / "bare")
-    with refused("came without a tokenizer"):
+    with refused("has no tokenizer; set data.tokenizer"):
         make(model=str(bare))
     assert loader(make(model=str(bare), tokenizer=TrainedBPE(300))).batch(0)["x"].shape == (40, 8)
 
 
 def test_a_tokenizer_other_than_the_models_is_refused(make, refused):
-    with refused("the tokenizer is not the one that came with"):
+    with refused("data.tokenizer is not the tokenizer that is stored with"):
         make(tokenizer=TrainedBPE(290))
 
 
@@ -348,5 +348,5 @@ def test_a_corpus_smaller_than_one_refill_is_refused(make, refused):
 
 
 def test_contexts_that_do_not_divide_by_the_devices_are_refused(make, refused):
-    with refused("makes 8 contexts, which do not divide by 3 devices"):
+    with refused("makes 8 contexts, which is not a multiple of the number of devices, 3"):
         loader(make(), 0, 3)

@@ -92,7 +92,7 @@ def test_a_named_file_with_another_ending_is_plain_text_unless_it_is_none(tmp_pa
     (tmp_path / "novel.tex").write_text("\ufefftext", "utf-8")
     assert documents(tmp_path / "novel.tex") == documents(tmp_path / "*.tex") == ["text"]
     (tmp_path / "data.bin").write_bytes(b"abc\0")
-    with refused(r"data\.bin is no text: byte 3 is NUL; read are \.txt, \.md, \.jsonl.*compressed: \.gz"):
+    with refused(r"data\.bin is not text: byte 3 is NUL; supported are \.txt, \.md, \.jsonl.*compressed: \.gz"):
         documents(tmp_path / "data.bin")
 
 
@@ -141,7 +141,7 @@ def test_files_and_rows_that_are_left_out_are_told_when_text_is_tokenized_and_wh
     for _ in range(2):
         caplog.clear()
         TokenCache(tmp_path / "cache", LocalFiles([str(folder)]), TrainedBPE(257), 0.2, 0.2).prepare()
-        assert f"1 of the corpus's files are not read: {folder / 'b.png'}" in caplog.text
+        assert f"1 files or folders of the corpus are not read: {folder / 'b.png'}" in caplog.text
         assert f"has 1 null text (first: {folder / 'a.jsonl'}, row 61) and 1 empty document" in caplog.text
         assert "2 of 63 documents are copies of others" in caplog.text
 
@@ -150,7 +150,7 @@ def test_a_data_set_whose_columns_change_says_what_reads_it(tmp_path, refused):
     folder = tmp_path / "set"
     folder.mkdir()
     changing_columns(folder)
-    with refused("cannot be read: .*; LocalFiles reads the text alone"):
+    with refused("cannot be read: .*; LocalFiles can read text files in a folder"):
         list(HubDataset(str(folder), streaming=True).documents())
 
 
@@ -177,7 +177,7 @@ def test_patterns_pick_matching_files_in_order(tmp_path):
 @pytest.mark.parametrize("path", ["nothing.txt", "no/such/folder", "*.nope", "empty"])
 def test_paths_that_find_nothing_are_refused(tmp_path, refused, path):
     (tmp_path / "empty").mkdir()
-    with refused("no such file, and no folder or pattern"):
+    with refused("is no file, and no folder or pattern"):
         documents(tmp_path / path)
 
 
@@ -188,7 +188,7 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path, refused):
 
 
 def test_a_missing_field_is_refused_naming_those_there_are(tmp_path, refused):
-    with refused(r"no text in field 'body'; its fields are \['id', 'text'\]"):
+    with refused(r"no field 'body'; its fields are \['id', 'text'\]"):
         documents(write_jsonl(tmp_path / "a.jsonl"), text_field="body")
 
 

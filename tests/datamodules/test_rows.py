@@ -345,7 +345,7 @@ def test_a_batch_that_does_not_divide_by_the_devices_is_refused(matrix, make_tra
     made = data(matrix, batch_size=13)
     made.trainer = make_trainer(devices=2)
     for loader in (made.train_dataloader, made.val_dataloader):
-        with refused("batch_size 13 .* does not divide by 2 devices"):
+        with refused("batch_size 13 .* is not a multiple of the number of devices, 2"):
             loader()
 
 
@@ -359,7 +359,7 @@ def test_a_batch_that_does_not_divide_by_the_devices_is_refused(matrix, make_tra
         ({"frequency_power": float("inf")}, "frequency_power is inf"),
         ({"frequency_power": 0.5}, "give token_counts, a .npy file"),
         ({"seed": -1}, "data.seed is -1"),
-        ({"d_in": 5}, "n_rows and d_in are the source's"),
+        ({"d_in": 5}, "n_rows and d_in are given by the source"),
         ({"token_counts": "none.npy"}, "none.npy cannot be read"),
         ({"step": 3}, "holds one step only"),
     ],
@@ -375,8 +375,8 @@ def test_arguments_out_of_range_are_refused(matrix, refused, options, message):
         ({}, "give a null_model and positive n_rows and d_in"),
         ({"null_model": IsotropicRows()}, "give a null_model and positive n_rows and d_in"),
         ({"null_model": IsotropicRows(), "n_rows": 9, "d_in": 0}, "positive n_rows and d_in"),
-        ({"null_model": CovarianceMatchedRows(), "n_rows": 9, "d_in": 4}, "CovarianceMatchedRows changes the rows of"),
-        ({"null_model": IsotropicRows(), "n_rows": 9, "d_in": 4, "tensor": "a"}, "choose within a source"),
+        ({"null_model": CovarianceMatchedRows(), "n_rows": 9, "d_in": 4}, "CovarianceMatchedRows requires the rows of"),
+        ({"null_model": IsotropicRows(), "n_rows": 9, "d_in": 4, "tensor": "a"}, "step and tensor require a source"),
         ({"null_model": IsotropicRows(), "n_rows": 1, "d_in": 4}, "IsotropicRows has 1 rows; at least 2"),
     ],
 )
@@ -398,8 +398,8 @@ BAD_COUNTS = [
     (np.ones(60), "expected 60 counts, one per row"),
     (np.ones(59, int), "expected 60 counts, one per row"),
     (np.ones((60, 1), int), "expected 60 counts, one per row"),
-    (-np.ones(60, int), "from -1 to -1; counts are 0 or more"),
-    (np.full(60, 2**63, np.uint64), "to 9223372036854775808; counts are"),
+    (-np.ones(60, int), "from -1 to -1; counts must be at least 0"),
+    (np.full(60, 2**63, np.uint64), "to 9223372036854775808; counts must be"),
 ]
 
 
@@ -412,7 +412,7 @@ def test_counts_that_do_not_fit_the_rows_are_refused(matrix, tmp_path, refused, 
 
 def test_counts_of_nothing_but_zeros_are_refused(matrix, tmp_path, refused):
     np.save(tmp_path / "counts.npy", np.zeros(60, int))
-    with refused("no training row has a token that occurs"):
+    with refused("the tokens of all training rows have count 0"):
         EmbeddingRowsDataModule(matrix, token_counts=str(tmp_path / "counts.npy"), frequency_power=1)
 
 

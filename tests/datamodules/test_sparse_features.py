@@ -130,7 +130,7 @@ def test_a_size_that_is_not_positive_is_refused_in_one_line(name, refused):
 def test_a_negative_seed_or_too_many_active_features_are_refused_in_one_line(refused):
     with refused("data.seed is -1; it must not be negative"):
         sampled(seed=-1)
-    with refused("n_active is 7, and there are 6 features"):
+    with refused("n_active is 7; it must be at most the number of features in a group, 6"):
         sampled(active=FixedActive(7))
-    with refused("n_active has 2 numbers, and there are 3 seeds"):
+    with refused("n_active has 2 numbers; it must have one per seed, 3"):
         sampled(active=BernoulliActive([1.0, 2.0]))

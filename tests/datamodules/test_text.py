@@ -173,7 +173,7 @@ def test_a_prompt_of_no_tokens_is_refused_and_one_that_loses_letters_is_pointed_
     tiny_data.predict_dataloader()
     assert "loses 2 of the 8 bytes of prompt 'the cät'" in caplog.text
     tiny_data.prompts = ["the cat", "漢字"]
-    with refused("makes no token of prompt '漢字'"):
+    with refused("has no token for any part of prompt '漢字'"):
         tiny_data.predict_dataloader()
 
 

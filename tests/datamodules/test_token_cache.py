@@ -120,7 +120,7 @@ def test_a_tokenizer_that_loses_text_is_refused_and_said_to_when_allowed(make_ca
     letters(None)(["the cat sees a"]).save(str(tmp_path / "few.json"))
     cache = make_cache(TokenizerFile(str(tmp_path / "few.json")))
     for _ in range(2):
-        with refused(r"loses \d\d % of the text: of [\d,]+ bytes .*larger share than data\.max_lost 0\.01"):
+        with refused(r"loses \d\d % of the text: of [\d,]+ bytes .*a larger data\.max_lost than 0\.01"):
             cache.prepare()
     cache.max_lost = 1.0
     caplog.clear()

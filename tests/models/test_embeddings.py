@@ -58,7 +58,7 @@ def test_derived_rows_are_the_null_model_of_the_source(source, cls, null):
 
 @pytest.mark.parametrize("cls", [CopiedEmbedding, NormMatchedEmbedding, CovarianceMatchedEmbedding, PermutedEmbedding])
 def test_a_source_of_another_shape_is_refused(source, refused, cls):
-    with refused(r"is 40 x 6, and the model's is 50 x 6 \(vocab_size x d_model\)"):
+    with refused(r"is 40 x 6; the model requires 50 x 6 \(vocab_size x d_model\)"):
         cls(source).rows(50, 6)
 
 
@@ -113,5 +113,5 @@ def test_row_descriptions_that_make_no_sense_are_refused(refused, rows):
 
 @pytest.mark.parametrize("rows", ["10", "0-10", "6-2", "12-", [3, 10]])
 def test_rows_outside_the_vocabulary_are_refused(refused, rows):
-    with refused("is not within the vocabulary's 0-9"):
+    with refused("is not within the vocabulary, 0-9"):
         row_mask(rows, 10)

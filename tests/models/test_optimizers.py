@@ -133,7 +133,7 @@ def test_the_first_step_of_adam_moves_by_the_learning_rate_and_nothing_decays(ne
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": -1.0}, "optimizer.learning_rate is -1.0; it must be a number and not negative"),
+        ({"learning_rate": -1.0}, "optimizer.learning_rate is -1.0; it must be finite and not negative"),
         ({"warmup_steps": -1}, "optimizer.warmup_steps is -1"),
         ({"beta1": 1.0}, "optimizer.beta1 is 1.0; it must be at least 0 and below 1"),
         ({"beta2": -0.1}, "optimizer.beta2 is -0.1"),

@@ -264,7 +264,7 @@ def test_inputs_in_other_groups_than_the_networks_are_refused_in_one_line(make_t
         ({"p": float("inf")}, "p is inf; it must be a number of at least 1"),
         ({"weight_on_ones": -1.0}, "weight_on_ones is -1.0; it must be a number of at least 0"),
         ({"n_seeds": 0}, "n_seeds is 0; it must be at least 1"),
-        ({"n_groups": 4}, "6 features do not make 4 equal groups"),
+        ({"n_groups": 4}, "6 features cannot be divided into 4 equal groups"),
     ],
 )
 def test_numbers_out_of_range_are_refused_in_one_line(refused, options, message):

@@ -128,7 +128,7 @@ CASES = [
     ),
     Case(
         "UTF-16 without a mark", plain("a.txt", "text", "utf-16-le"),
-        "refuses it, naming the byte", r"a\.txt is no text: byte 1 is NUL",
+        "refuses it, naming the byte", r"a\.txt is not text: byte 1 is NUL",
     ),
     Case(".jsonl", rows("a.jsonl", LINES), "reads one field"),
     Case(".JSONL", rows("a.JSONL", LINES), "reads it as .jsonl"),
@@ -149,11 +149,11 @@ CASES = [
     Case("null and blank texts", rows("a.jsonl", NULLS, ["first", "4"]), "excludes and counts them, names the first"),
     Case(
         "a row without the field", rows("a.jsonl", LINES + '{"id": 9}\n'),
-        "refuses it, naming row and fields", r"a\.jsonl, row 5: no text in field 'text'; its fields are \['id'\]",
+        "refuses it, naming row and fields", r"a\.jsonl, row 5: no field 'text'; its fields are \['id'\]",
     ),
     Case(
         "a row whose text is a number", rows("a.jsonl", LINES + '{"text": 9}\n'),
-        "refuses it, naming the row", r"a\.jsonl, row 5: field 'text' holds 9, which is no text",
+        "refuses it, naming the row", r"a\.jsonl, row 5: field 'text' holds 9, which is not text",
     ),
     Case(
         "half a surrogate pair", rows("a.jsonl", LINES + '{"text": "a\\ud800"}\n'),
@@ -161,7 +161,7 @@ CASES = [
     ),
     Case(
         "a damaged line of JSON", rows("a.jsonl", LINES + '{"text": \n'),
-        "refuses it, naming the line", r"a\.jsonl cannot be read: line 5 is no JSON",
+        "refuses it, naming the line", r"a\.jsonl cannot be read: line 5 is not JSON",
     ),
     Case(".parquet", parquet, "reads one column"),
     Case(".csv", rows("a.csv", table(",")), "reads one column"),
@@ -173,7 +173,7 @@ CASES = [
     ),
     Case(
         "a row of .csv with too many fields", rows("a.csv", table(",") + "5,five,more\r\n"),
-        "refuses it, naming the row", r"a\.csv, row 5 has 3 fields, and the first line 2",
+        "refuses it, naming the row", r"a\.csv, row 5 has 3 fields; the first line has 2",
     ),
     Case("a file with another ending", beside("picture.png"), "excludes it and names it"),
     Case(".zip next to text", beside("b.zip"), "excludes it and names it"),

@@ -1,4 +1,4 @@
-"""Metrics: torchmetrics that add up over batches and processes, and functions of weights or codes."""
+"""Metrics of reconstruction, sparsity, dictionaries, language-model loss, Boolean gates and the geometry of rows."""
 
 from zoo.metrics.case_errors import CASES, CaseErrors
 from zoo.metrics.dictionaries import (

@@ -1,4 +1,4 @@
-"""Errors of Boolean gates, apart for each of the four cases of their two inputs."""
+"""Errors of Boolean gates, separately for each of the four cases of their two inputs."""
 
 import torch
 from torch import Tensor
@@ -7,15 +7,15 @@ from zoo.metrics.sums import Sums
 from zoo.precision import at_least_float32, float64_device
 
 CASES = ("00", "01", "10", "11")
-EDGES = torch.linspace(-2, 2, 161)  # of the histogram
+EDGES = torch.linspace(-2, 2, 161)  # bin edges of the histogram of errors
 
 
 class CaseErrors(Sums):
-    """Errors y - t of gates by seed and by case.
+    """Statistics of the errors y - t of gates, by seed and by case.
 
     Args:
-        n_seeds: Networks S.
-        within: Error that counts as right.
+        n_seeds: Number of networks S.
+        within: An output counts as correct if |y - t| is below this.
     """
 
     n: Tensor
@@ -34,7 +34,7 @@ class CaseErrors(Sums):
         self.add_state("largest", torch.zeros(n_seeds, 4, dtype=torch.float64), dist_reduce_fx="max")
 
     def update(self, error: Tensor, case: Tensor) -> None:
-        """Add errors (S, B, P) of gates whose inputs are as `case` (S, B, P) says, 0 to 3."""
+        """Add errors (S, B, P) of gates, and the cases of their inputs, (S, B, P), as indices into `CASES`."""
         device = float64_device(error.device)
         error, case = at_least_float32(error).to(device), case.to(device)
         seeds = torch.arange(self.n_seeds, device=device, dtype=torch.int32).view(-1, 1, 1)
@@ -53,9 +53,12 @@ class CaseErrors(Sums):
         self.largest = torch.maximum(self.largest, most.double().view(-1, 4))
 
     def compute(self) -> dict[str, Tensor]:
-        """By seed and case, (S, 4) float64, NaN for a case that did not occur: `mean` and `rms` of |y - t|, `max`,
-        `bias` (mean of y - t), `right` (share with |y - t| below `within`) and `n`; and `bins` (4, 160), how many
-        errors of all seeds fell between `EDGES`, those beyond in the outermost.
+        """Return the statistics by name.
+
+        Returns:
+            By seed and case, (S, 4) float64, NaN for a case that did not occur: `mean`, `rms` and `max` of |y - t|,
+            `bias` (mean of y - t), `right` (share with |y - t| below `within`) and the number `n`. And `bins` (4, 160),
+            the numbers of errors between `EDGES`, over all seeds; errors outside are counted in the outermost bins.
         """
         return {
             "n": self.n,

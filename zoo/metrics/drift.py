@@ -1,4 +1,4 @@
-"""How far rows moved."""
+"""Distance that rows moved during training."""
 
 import torch
 import torch.nn.functional as F
@@ -6,19 +6,19 @@ from torch import Tensor
 
 from zoo.precision import at_least_float32
 
-ROWS_AT_A_TIME = 8192  # the differences of these are in memory, not those of all rows
+ROWS_AT_A_TIME = 8192  # number of rows whose differences are in memory at a time
 
 
 def row_drift(rows: Tensor, reference: Tensor) -> dict[str, Tensor]:
-    """How far each row moved from a reference, (R,) each: float32, or float64 for rows in float64.
+    """Return how far each row moved from a reference, (R,) each: float32, or float64 for rows in float64.
 
     Args:
-        rows: The rows now, (R, D).
-        reference: The same rows earlier, (R, D).
+        rows: The rows w now, (R, D).
+        reference: The same rows w0 at an earlier time, (R, D).
 
     Returns:
-        `distance` |w - w0|, `relative_distance` |w - w0| / |w0| (infinite for a zero row that moved, 0 for one that did
-        not), and `cosine` between w and w0. A row that did not move has distance exactly 0.
+        `distance` |w - w0|, `relative_distance` |w - w0| / |w0|, and `cosine` between w and w0. The relative distance
+        of a zero row is infinite if it moved and 0 if not. A row that did not move has distance exactly 0.
     """
     pairs = zip(rows.split(ROWS_AT_A_TIME), reference.split(ROWS_AT_A_TIME), strict=True)
     parts = [_row_drift(at_least_float32(now), at_least_float32(before)) for now, before in pairs]

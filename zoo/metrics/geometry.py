@@ -1,14 +1,14 @@
-"""How features share the dimensions of a space."""
+"""Geometry of features in superposition: how they share the dimensions of a space."""
 
 from torch import Tensor
 
 
 def feature_dimensionality(W: Tensor) -> Tensor:
-    """Share of a dimension that each feature has to itself (Elhage et al. 2022, "Toy Models of Superposition").
+    """Return the dimensionality of every feature (Elhage et al. 2022, "Toy Models of Superposition").
 
-    D_i = |W_i|² / sum_j (W_i · W_j / |W_i|)². It is 1 for a direction that is orthogonal to all others, 1/2 for each of
-    an antipodal pair and 2/5 in a pentagon. The sum over features is at most the rank of W, as each D_i is at most the
-    leverage of row i.
+    It is the share of a dimension that a feature has to itself, D_i = |W_i|² / sum_j (W_i · W_j / |W_i|)²: 1 for a
+    direction that is orthogonal to all others, 1/2 in an antipodal pair and 2/5 in a pentagon. The sum over features is
+    at most the rank of W, because each D_i is at most the leverage of row i.
 
     Args:
         W: Directions of the features, (..., n, m).

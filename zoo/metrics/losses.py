@@ -1,4 +1,4 @@
-"""Cross-entropy over a data set."""
+"""Cross-entropy of a language model over a data set."""
 
 import math
 
@@ -9,10 +9,10 @@ from zoo.metrics.sums import Sums
 
 
 class TokenLoss(Sums):
-    """Cross-entropy of a language model over all batches and ranks, each token weighing the same.
+    """Cross-entropy of a language model over all batches and ranks. Every token has the same weight.
 
-    The sums are in float64, whatever precision the model computes in: at 65,536 tokens a float16 sum is infinite, and
-    a bfloat16 sum stops growing far below.
+    The sums are in float64 for any precision of the model. At 65,536 tokens a float16 sum would be infinite, and a
+    bfloat16 sum would stop growing far below.
     """
 
     nats: Tensor
@@ -26,17 +26,17 @@ class TokenLoss(Sums):
         """Add a batch.
 
         Args:
-            nats: Sum of the tokens' losses, ().
-            n_tokens: How many tokens these are, ().
-            n_bytes: Bytes of the text that the tokens stand for, (), if known.
+            nats: Sum of the losses of the tokens, in nats, ().
+            n_tokens: Number of tokens, ().
+            n_bytes: Number of bytes of the text that the tokens stand for, (), if known.
         """
         self.add({"nats": nats, "tokens": n_tokens, "n_bytes": torch.zeros(()) if n_bytes is None else n_bytes})
 
     def compute(self) -> dict[str, Tensor]:
-        """Float64 scalars by name, NaN without any token or if a token's loss is.
+        """Return float64 scalars by name, NaN if there is no token or if the loss of a token is NaN.
 
         Returns:
-            `loss`, nats per token; `perplexity`; and `bits_per_byte`, infinite if the bytes are not known.
+            `loss`, in nats per token; `perplexity`; and `bits_per_byte`, infinite if the number of bytes is not known.
         """
         loss = self.nats / self.tokens
         return {"loss": loss, "perplexity": loss.exp(), "bits_per_byte": self.nats / (math.log(2) * self.n_bytes)}

@@ -1,4 +1,4 @@
-"""Means that are kept apart for each of several networks trained side by side."""
+"""Separate means for each of several networks that are trained in parallel."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from zoo.precision import float64
 
 
 class SeedMeans(Sums):
-    """Mean of a number per seed over all vectors, those of all ranks; NaN without any.
+    """Mean of a number per seed over all vectors on all ranks; NaN if there are no vectors.
 
     Args:
-        n_seeds: Networks.
+        n_seeds: Number of networks.
     """
 
     total: Tensor
@@ -21,9 +21,9 @@ class SeedMeans(Sums):
         super().__init__({"total": (n_seeds,), "n": ()})
 
     def update(self, means: Tensor, n: int) -> None:
-        """Add a batch's means (n_seeds,) over `n` vectors of each seed."""
+        """Add the means of a batch, (n_seeds,), over `n` vectors of each seed."""
         self.add({"total": float64(means) * n, "n": torch.tensor(float(n), dtype=torch.float64)})
 
     def compute(self) -> Tensor:
-        """Means (n_seeds,) float64."""
+        """Return the means, (n_seeds,) float64."""
         return self.total / self.n

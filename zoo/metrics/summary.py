@@ -1,4 +1,4 @@
-"""What a validation pass reports of a sparse autoencoder."""
+"""Metrics of a sparse autoencoder that are reported after a validation pass."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,9 @@ from zoo.metrics.sums import Sums, weights_of
 
 
 class ReconstructionMetrics(Sums):
-    """Reconstruction and sparsity of one model on one data set, in a single pass over each batch.
+    """Reconstruction and sparsity of one model on one data set, computed in a single pass over each batch.
 
-    One metric with the sums of them all, `[0]` under the weights given and `[1]` with every row counting the same.
+    It holds the sums of all metrics: index 0 of a sum is under the given weights, index 1 under equal weights.
 
     Args:
         d_sae: Number of latents.
@@ -45,13 +45,13 @@ class ReconstructionMetrics(Sums):
         self.add({**row_sums(x_hat, x, weights), "active": weights @ active, "fired": fired})
 
     def compute(self) -> dict[str, Tensor]:
-        """Float64 scalars by name.
+        """Return float64 scalars by name.
 
         Returns:
-            With every row counting the same, `fvu` (see `FVU`, also `NMSEVariance`), `nmse_mean_square`
-            (`NMSEMeanSquare`), `cosine` (`CosineSimilarity`), `reconstruction_bias` (`RelativeReconstructionBias`),
-            `l0` (`L0`), and `dead_latents` and `dense_latents`, the shares of latents that fire in no row and in more
-            than a tenth of the rows. Under the weights, `fvu_weighted` and `l0_weighted`. And `rows`, their number.
+            Under equal weights: `fvu` (see `FVU`, also `NMSEVariance`), `nmse_mean_square` (`NMSEMeanSquare`),
+            `cosine` (`CosineSimilarity`), `reconstruction_bias` (`RelativeReconstructionBias`), `l0` (`L0`), and
+            `dead_latents` and `dense_latents`, the shares of latents that fire in no row and in more than a tenth of
+            the rows. Under the given weights: `fvu_weighted` and `l0_weighted`. And `rows`, the number of rows.
         """
         fvu_weighted, fvu = unexplained(self.error, self.weight, self.x, self.square)
         frequency = self.fired / self.weight[1]

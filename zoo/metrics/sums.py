@@ -1,4 +1,4 @@
-"""The torchmetrics.Metric below all others here: plain float64 sums, so that batches and ranks of any size add up."""
+"""Base class of the metrics: a torchmetrics.Metric of float64 sums, for batches and ranks of any size."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,13 +13,13 @@ from zoo.precision import float64, float64_device
 
 
 class Sums(Metric):
-    """A metric made of float64 sums over examples, added up over updates and over ranks.
+    """A metric made of float64 sums over examples, which are added over updates and over ranks.
 
-    The sums stay float64 when the module that the metric belongs to is cast to another type, and are kept on the CPU
-    where the module's device has no float64.
+    The sums stay float64 when the module that owns the metric is cast to another type. They are kept on the CPU if the
+    device of the module has no float64.
 
     Args:
-        shapes: Name and shape of each sum; a last dimension of 1 grows to that of the sums added.
+        shapes: Name and shape of each sum. A last dimension of 1 is broadcast to that of the sums that are added.
     """
 
     full_state_update = False
@@ -31,7 +31,7 @@ class Sums(Metric):
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def add(self, sums: Mapping[str, Tensor]) -> None:
-        """Add a batch's sums to those that this metric keeps; others are left out."""
+        """Add the sums of a batch. Sums whose names this metric does not have are ignored."""
         for name in self.names:
             setattr(self, name, getattr(self, name) + float64(sums[name]))
 
@@ -41,14 +41,14 @@ class Sums(Metric):
 
 
 def weights_of(x: Tensor, weight: Tensor | None) -> Tensor:
-    """A weight for every row of x, (B,) float64: ones if none are given."""
+    """Return a weight for every row of x, (B,) float64: ones if no weights are given."""
     if weight is not None:
         return float64(weight)
     return torch.ones(len(x), dtype=torch.float64, device=float64_device(x.device))
 
 
 def _gather(state: Tensor, group: Any = None) -> list[Tensor]:
-    """A state of every rank, all of one shape: a rank that saw no batch has the zeros it began with, of width 1."""
+    """Return a state of every rank, padded to the same shape: a rank without batches has initial zeros of width 1."""
     states = gather_all_tensors(state, group)
     if state.ndim == 0:
         return states

@@ -213,9 +213,9 @@ def test_the_lasso_tends_to_it_as_the_penalty_falls():
 def test_bad_arguments_are_refused(refused):
     X, D = matrix(4, 12), matrix(60, 12, 1)
     for match, bad in {
-        "rows of X have 11 dimensions, and atoms 12": (X[:, 1:], D),
+        "rows of X have 11 dimensions, and those of D have 12": (X[:, 1:], D),
         "D is torch.int64": (X, D.long()),
-        "they must be alike": (X.float(), D),
+        "they must be the same": (X.float(), D),
         "row 0 of X has entries that are NaN": (X * math.nan, D),
         "row 0 of D has entries that are NaN": (X, D / 0),
         "tolerance is 0;": (X, D, 0),

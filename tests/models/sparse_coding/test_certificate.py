@@ -177,8 +177,8 @@ def test_bad_arguments_are_refused(refused):
         r"codes has shape \[16, 47\]; expected \[16, 48\]": (X, D, codes[:, 1:], 1.0),
         r"codes has shape \[15, 48\]; expected \[16, 48\]": (X, D, csr_of(codes[1:]), 1.0),
         "row 0 of X has entries that are NaN": (X * math.nan, D, codes, 1.0),
-        "they must be alike": (X, D.float(), codes, 1.0),
-        "rows of X have 16 dimensions, and atoms 15": (X, D[:, 1:], codes, 1.0),
+        "they must be the same": (X, D.float(), codes, 1.0),
+        "rows of X have 16 dimensions, and those of D have 15": (X, D[:, 1:], codes, 1.0),
         "a penalty is -2": (X, D, codes, -2.0),
         "penalty is .*expected a number": (X, D, codes, torch.ones(3)),
     }.items():

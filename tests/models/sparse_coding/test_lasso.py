@@ -442,11 +442,11 @@ def test_bad_arguments_are_refused(refused):
     nan[3, 2], inf[5, 0] = math.nan, math.inf
     n, k = len(X), len(D)
     for match, bad in {
-        "rows of X have 15 dimensions, and atoms 16": (X[:, 1:], D, 1.0),
+        "rows of X have 15 dimensions, and those of D have 16": (X[:, 1:], D, 1.0),
         "X is torch.int64 .*expected a float": (X.long(), D, 1.0),
         "D is torch.float16 .*expected a float": (X, D.half(), 1.0),
         r"X is .*\[16\]; expected a float32 or float64 matrix": (X[0], D, 1.0),
-        "they must be alike": (X.float(), D, 1.0),
+        "they must be the same": (X.float(), D, 1.0),
         "row 3 of X has entries that are NaN or infinite": (nan, D, 1.0),
         "row 5 of D has entries that are NaN or infinite": (X, inf, 1.0),
         "at least one atom": (X, D[:0], 1.0),

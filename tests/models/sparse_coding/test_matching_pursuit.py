@@ -152,9 +152,9 @@ def test_fewer_atoms_than_dimensions(k):
 def test_bad_arguments_are_refused(refused):
     X, D = problem()
     for match, bad in {
-        "rows of X have 15 dimensions, and atoms 16": (X[:, 1:], D, 2),
+        "rows of X have 15 dimensions, and those of D have 16": (X[:, 1:], D, 2),
         "X is torch.float16": (X.half(), D, 2),
-        "they must be alike": (X, D.float(), 2),
+        "they must be the same": (X, D.float(), 2),
         "row 0 of X has entries that are NaN": (X * math.nan, D, 2),
         "row 0 of D has entries that are NaN": (X, D * math.inf, 2),
         "l0 is 0; it must be at least 1 and at most 16": (X, D, 0),

@@ -56,7 +56,7 @@ def test_penalties_may_be_an_array_or_a_list():
     [
         (X.numpy().tolist()[0], r"X is torch\.float64 \[6\]; expected a float32 or float64 matrix"),
         ([[1, 2, 3, 4, 5, 6]] * 8, r"X is torch\.int64 \[8, 6\]; expected a float32 or float64 matrix"),
-        (X.double().numpy(), r"X is torch\.float64 on cpu, and D torch\.float32 on cpu; they must be alike"),
+        (X.double().numpy(), r"X is torch\.float64 on cpu, and D is torch\.float32 on cpu; they must be the same"),
         ([[1.0], [1.0, 2.0]], "X is a list; expected a tensor, or a NumPy array of float32 or float64"),
         (X.numpy().astype(np.longdouble), "X is a ndarray of .*; expected a tensor"),
         ("rows.npy", "X is a str; expected a tensor"),

@@ -113,9 +113,9 @@ def test_bad_arguments_are_refused(refused):
     X, D = problem()
     codes = codes_of_every_size(X, D)
     for match, bad in {
-        "rows of X have 15 dimensions, and atoms 16": (X[:, 1:], D, codes),
+        "rows of X have 15 dimensions, and those of D have 16": (X[:, 1:], D, codes),
         "D is torch.int64": (X, D.long(), codes),
-        "they must be alike": (X.float(), D, codes),
+        "they must be the same": (X.float(), D, codes),
         "row 0 of X has entries that are NaN": (X * math.nan, D, codes),
         "codes are torch.strided .*expected .*compressed rows": (X, D, codes.to_dense()),
         r"codes are torch.sparse_csr \[23, 48\]; expected \[24, 48\]": (X, D, csr_of(codes.to_dense()[1:])),

@@ -61,9 +61,9 @@ def test_near_neighbours_tell_as_much_as_farther_ones():
 @pytest.mark.parametrize(
     ("n_tokens", "dtype", "message"),
     [
-        (GPT2_VOCABULARY, torch.float32, "float32 is sure to tell apart 6,433 .* of 50,257, .* 7.8e-09: use float64"),
-        (10**9, torch.float64, "float64 is sure to tell apart 149,078,413 .* float64 is not enough either"),
-        (10**9, torch.float32, "float64 is not enough either, beyond 149,078,413"),
+        (GPT2_VOCABULARY, torch.float32, "float32 can distinguish at most 6,433 .* with 50,257 .*7.8e-09: use f"),
+        (10**9, torch.float64, "float64 can distinguish at most 149,078,413 .* float64 is not enough either"),
+        (10**9, torch.float32, "float64 is not enough either, its limit is 149,078,413"),
         (1, torch.float32, "n_tokens is 1; a circle of tokens needs at least 2"),
         (10, torch.int64, "dtype is int64; points on a circle need a floating-point type"),
     ],
@@ -217,7 +217,10 @@ def test_the_gaussian_formula_is_near_the_share_that_exceeds_one_and_the_partner
 
 @pytest.mark.parametrize(
     ("level", "message"),
-    [(0.0, "level is 0.0; it must be a probability"), (0.99, "level 0.99 is that of chance with 2 competitors")],
+    [
+        (0.0, "level is 0.0; it must be a probability"),
+        (0.99, "level is 0.99; with 2 competitors, confusion is below it"),
+    ],
 )
 def test_a_level_that_says_nothing_is_refused(level, message, refused):
     with refused(message):

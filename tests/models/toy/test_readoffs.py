@@ -221,20 +221,20 @@ def test_the_direction_is_that_of_the_linear_discriminant(gate, unbiased):
 def test_a_pair_never_on_together_is_refused_in_one_line(refused):
     h, f = sample()
     f[:, 3] *= 1 - f[:, 1]
-    with refused("the sample has a pair that is never on together; take more vectors, or fewer features"):
+    with refused("the sample has a pair that is never on together; use more vectors, or fewer features"):
         least_squares_readoff(h, f, all_pairs(6), truth_table("and"))
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 def test_an_unbiased_readoff_without_weight_on_ones_or_on_zeros_is_refused_in_one_line(refused, weights):
     h, f = sample()
-    with refused("needs weight both where the gate is 1 and where it is 0"):
+    with refused("requires positive case_weights both where the gate is 1 and where it is 0"):
         least_squares_readoff(h, f, all_pairs(6), truth_table("and"), torch.tensor(weights), unbiased=True)
 
 
 @pytest.mark.parametrize("active", [FixedActive(1), BernoulliActive(0.0)])
 def test_inputs_of_which_no_two_are_on_at_once_are_refused_in_one_line(refused, active):
-    with refused("n_active leaves no two inputs on at once"):
+    with refused("with this n_active, two inputs are never on at once"):
         explicit_readoff("and", active, 10)
 
 
