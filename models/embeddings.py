@@ -116,8 +116,8 @@ class NormMatchedEmbedding(_DerivedEmbedding):
     """Rows in isotropic random directions. Every token's row has the norm of its row in another checkpoint.
 
     Args:
-        source: Where the trained embedding is: name of a pretrained checkpoint, folder, Lightning .ckpt, .safetensors or
-            .npy file, or hf:org/repo[/folder][@revision].
+        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
+            or .npy file, or hf:org/repo[/folder][@revision].
         step: Training step, for a source that holds several; the last by default.
         seed: Seed of the random rows. By default they depend on the run's own seed.
     """
@@ -131,8 +131,8 @@ class CovarianceMatchedEmbedding(_DerivedEmbedding):
     """Gaussian rows with the mean and covariance of another checkpoint's embedding.
 
     Args:
-        source: Where the trained embedding is: name of a pretrained checkpoint, folder, Lightning .ckpt, .safetensors or
-            .npy file, or hf:org/repo[/folder][@revision].
+        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
+            or .npy file, or hf:org/repo[/folder][@revision].
         step: Training step, for a source that holds several; the last by default.
         seed: Seed of the random rows. By default they depend on the run's own seed.
     """
@@ -146,8 +146,8 @@ class PermutedEmbedding(_DerivedEmbedding):
     """Rows of another checkpoint's embedding, assigned to the tokens at random.
 
     Args:
-        source: Where the trained embedding is: name of a pretrained checkpoint, folder, Lightning .ckpt, .safetensors or
-            .npy file, or hf:org/repo[/folder][@revision].
+        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
+            or .npy file, or hf:org/repo[/folder][@revision].
         step: Training step, for a source that holds several; the last by default.
         seed: Seed of the random rows. By default they depend on the run's own seed.
     """
