@@ -5,12 +5,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 
-from zoo import checkpoint_config, cli
-from zoo.checkpoints import read_lightning, read_tensors
+from zoo import cli
+from zoo.checkpoints import read_lightning
 from zoo.errors import ZooError
 from zoo.paths import expanded
 from zoo.source import Source
@@ -26,7 +27,8 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
     for bit the same; elsewhere rounding differs, and training amplifies it.
 
     Args:
-        name: Zoo name or folder of a checkpoint; of one with several steps the last is compared.
+        name: Name of a pretrained checkpoint, folder of a checkpoint or of a run, or Lightning .ckpt; of several steps
+            the last is compared.
         out: Folder of the new run; an interrupted one goes on.
         tolerance: Largest difference of a validation metric, as a share of it; shares of dead or dense latents may
             differ by 0.02 in any case.
@@ -37,8 +39,8 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
     Raises:
         ZooError: If there is no such checkpoint, it does not say how it was made, or `out` holds another run.
     """
-    folder, out = Source.open(name).folder(), expanded(out)
-    part = checkpoint_config.read(folder)
+    source, out = Source.open(name), expanded(out)
+    part = source.zoo_part() or {"provenance": {}}
     settings = part["provenance"].get("config")
     if not settings:
         raise ZooError(f"{name} does not say how it was made: it was not trained by `python -m zoo fit`")
@@ -63,8 +65,9 @@ def rebuild(name: str, out: str | Path, tolerance: float = 0.05) -> bool:
         print(f"{key} is beyond the tolerance of {tolerance:.0%}")
     if part["provenance"].get("corpus_fingerprint") != anew["provenance"].get("corpus_fingerprint"):
         print("note: the corpus is another one, such as the standard library of another version of Python")
-    stored = read_tensors(folder / checkpoint_config.WEIGHTS)
-    equal = all((state[key].to(tensor.dtype) == tensor).all() for key, tensor in stored.items())
+    dtype = getattr(torch, part.get("dtype") or "float32")  # what the weights were rounded to
+    stored = source.load().state_dict()
+    equal = all((state[key].to(dtype).to(tensor.dtype) == tensor).all() for key, tensor in stored.items())
     print(f"the weights are {'bit for bit the same' if equal else 'others in their last bits, or more'}")
     return not beyond if compared else bool(equal)
 

@@ -322,8 +322,11 @@ class Source:
         if step is not None:
             return ZooError(f"the run {self.name} has no step {step}: only LogSpacedCheckpoints keeps single steps")
         files = [file.name for file in self._lightning_files()]
-        holds = f"has several checkpoints: {', '.join(files)}; name the file" if files else "has no checkpoint yet"
-        return ZooError(f"the run {self.name} {holds}")
+        if not files:
+            return ZooError(f"the run {self.name} has no checkpoint yet")
+        if len(files) == 1 or "last.ckpt" in files:
+            return ZooError(f"{self.name} is a run, not a checkpoint's folder; `python -m zoo export` makes one of it")
+        return ZooError(f"the run {self.name} has several checkpoints: {', '.join(files)}; name the file")
 
     def _open(self, step: int | None) -> Opened:
         if "{step}" in self.name:
