@@ -193,6 +193,7 @@ def _plain(value: Any) -> Any:
         return value
     cls = type(value)
     if isinstance(value, nn.Module):
+        check_loadable(value)
         return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": _plain(value.config)}
     arguments = {k: _plain(v) for k, v in vars(value).items() if k in cls.__init__.__code__.co_varnames}
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
