@@ -27,9 +27,12 @@ def shipped_name(name: str) -> str:
 
 
 def closest(name: str) -> str:
-    """Hint at the shipped config whose name, or a part of whose name, is most similar to `name`."""
-    names = {part: known for known in reversed(shipped()) for part in (*known.split("/"), known)}
-    close = difflib.get_close_matches(shipped_name(name), names, 1)
+    """Hint at the shipped config with the most similar name or last part of a name, or at those in a folder `name`."""
+    key, known = shipped_name(name), shipped()
+    if any(one.startswith(f"{key}/") for one in known):
+        return f"`python -m zoo configs {key}` lists the shipped ones"
+    names = {part: one for one in known for part in (one.rpartition("/")[2], one)}
+    close = difflib.get_close_matches(key, names, 1)
     return f"did you mean {names[close[0]]!r}?" if close else "`python -m zoo configs` lists the shipped ones"
 
 
