@@ -14,7 +14,7 @@ TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 
 
 def script() -> int:
-    """Run a command as `python -m zoo` does, which can also import modules of the current folder."""
+    """Run a command as `python -m zoo` does: modules in the current folder can be imported, also by child processes."""
     sys.path.insert(0, os.getcwd())
     return main()
 

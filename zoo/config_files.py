@@ -1,4 +1,4 @@
-"""Config files: those that ship with the zoo, those of the user, and how one builds on another."""
+"""Config files: they are found by path or by shipped name, and one builds on another by its `base`."""
 
 import difflib
 import re
@@ -16,7 +16,7 @@ SHIPPED = Path(__file__).parent / "cli_configs"
 
 
 def shipped() -> dict[str, Path]:
-    """Files of the shipped configs by name, such as gpt2/learned, sorted by name."""
+    """Return the files of the shipped configs by name, such as gpt2/learned, sorted by name."""
     files = {file.relative_to(SHIPPED).with_suffix("").as_posix(): file for file in SHIPPED.rglob("*.yaml")}
     return dict(sorted(files.items()))
 
@@ -27,7 +27,7 @@ def shipped_name(name: str) -> str:
 
 
 def closest(name: str) -> str:
-    """Hint at the shipped config with the most similar name or last part of a name, or at those in a folder `name`."""
+    """Return a hint: the shipped config with the most similar name, or the command that lists the shipped configs."""
     key, known = shipped_name(name), shipped()
     if any(one.startswith(f"{key}/") for one in known):
         return f"`python -m zoo configs {key}` lists the shipped ones"
@@ -84,13 +84,15 @@ def with_base(text: str, base: str) -> str:
 
 
 def expand_configs(argv: list[str]) -> list[str]:
-    """Put a config's `base` before it; a run's own config stands in where none is given.
+    """Return the arguments with the file of every config, and the files that it builds on before it.
+
+    If the arguments have `--ckpt_path` and no config, the config of the checkpoint's run is added.
 
     Args:
         argv: Command-line arguments after `python -m zoo`.
 
     Raises:
-        ZooError: If a config is missing, is no YAML mapping or is its own base.
+        ZooError: If a config or its base is missing, is no YAML mapping or is its own base.
     """
     arguments: list[str] = []
     words = iter(argv)
