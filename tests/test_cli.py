@@ -54,7 +54,7 @@ MISTAKES = {
     "seed_everything=-4": "-4",
     "run_dir=/proc/nowhere": "run_dir /proc/nowhere cannot be written",
     "data.prompts=[]": "give at least one text",
-    "config=cli_configs/quikstart.yaml": "config 'cli_configs/quikstart.yaml' cannot be read",
+    "config=cli_configs/quikstart.yaml": "config 'cli_configs/quikstart.yaml' cannot be read: it is neither a file nor",
     "ckpt_path=nowhere.ckpt": "ckpt_path 'nowhere.ckpt' does not exist",
 }
 
@@ -143,7 +143,7 @@ def test_what_a_study_does_not_take_is_refused(command, tmp_path):
 def test_no_model_points_to_the_quickstart(command):
     code, _, [error] = command("fit")
     assert code == 2
-    assert "cli_configs/quickstart.yaml" in error
+    assert "--config quickstart" in error
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "model: [", "", "base: self.yaml"])
@@ -336,7 +336,27 @@ def test_list_names_what_load_loads(command):
         assert type(zoo.load(row["name"])).__name__ == row["class"]
 
 
-@pytest.mark.parametrize("args", [["lst"], ["info", "gpt3"], ["export", "nowhere.ckpt", "x"], ["study", "x"], []])
+def test_configs_lists_describes_filters_and_prints_shipped_configs(command):
+    code, out, _ = command("configs", "--json")
+    rows = {row["name"]: row["about"] for row in json.loads(out)}
+    assert code == 0
+    assert rows["gpt2/learned"].startswith("The embedding is trained")
+    assert "quickstart" in rows
+    toys = [name for name in rows if name.startswith("toy/")]
+    for words in ("toy", "toy/", "toy/*", "cli_configs/toy"):
+        assert [row["name"] for row in json.loads(command("configs", words, "--json")[1])] == toys
+    table = command("configs", "toy")[1]
+    assert all(name in table for name in toys)
+    assert "quickstart" not in table
+    for words in ("gpt2/learned", "gpt2/learned.yaml", "cli_configs/gpt2/learned.yaml"):
+        printed = command("configs", words)[1]
+        assert printed == (ROOT / "cli_configs/gpt2/learned.yaml").read_text().replace("base.yaml", "gpt2/base")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["lst"], ["info", "gpt3"], ["export", "nowhere.ckpt", "x"], ["study", "x"], ["configs", "nothing"], []],
+)
 def test_mistakes_of_the_light_commands_get_one_line(command, args):
     code, _, errors = command(*args) if args else (main([]), "", ["-"])
     assert code == 2

@@ -1,3 +1,4 @@
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -8,8 +9,13 @@ import torch
 import yaml
 
 import zoo
+from zoo.__main__ import main
 from zoo.cli import run
+from zoo.config_files import SHIPPED, about, expand_configs, portable_text, read_config, shipped
 from zoo.models import GPT2
+from zoo.running.study_files import load
+from zoo.study_command import _parse
+from zoo.training_process import config_texts
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(p for p in (ROOT / "cli_configs").rglob("*.yaml") if p.parent.name != "study")
@@ -120,10 +126,107 @@ def test_every_config_is_short_and_explains_every_value(config):
     assert not plain, f"no word on {plain}"
 
 
-def test_a_base_is_found_beside_the_config_that_names_it(tmp_path, monkeypatch):
-    from zoo.config_files import expand_configs
-
+def test_a_base_is_found_beside_the_config_that_names_it(tmp_path):
     folder = tmp_path / "deep"
     shutil.copytree(ROOT / "cli_configs" / "gpt2", folder)
     expanded = expand_configs(["fit", "--config", str(folder / "learned.yaml"), "--trainer.max_steps", "1"])
     assert expanded[1:5] == ["--config", str(folder / "base.yaml"), "--config", str(folder / "learned.yaml")]
+
+
+LEARNED = ["--config", str(SHIPPED / "gpt2" / "base.yaml"), "--config", str(SHIPPED / "gpt2" / "learned.yaml")]
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_names_of_the_shipped_configs_are_their_paths():
+    assert list(shipped()) == sorted(
+        str(p.relative_to(ROOT / "cli_configs").with_suffix("")) for p in (ROOT / "cli_configs").rglob("*.yaml")
+    )
+
+
+@pytest.mark.parametrize("folder", ["elsewhere", "checkout"])
+@pytest.mark.parametrize("name", ["gpt2/learned", "gpt2/learned.yaml", "cli_configs/gpt2/learned.yaml"])
+def test_a_shipped_config_is_found_by_its_name_in_any_folder(elsewhere, monkeypatch, folder, name):
+    if folder == "checkout":
+        monkeypatch.chdir(ROOT)
+    for words in (["--config", name], [f"--config={name}"], ["-c", name]):
+        files = expand_configs(words)
+        assert [Path(file).resolve() for file in files[1::2]] == [Path(file).resolve() for file in LEARNED[1::2]]
+
+
+def test_a_file_takes_precedence_over_a_shipped_config_of_its_name_and_a_folder_does_not(elsewhere):
+    (elsewhere / "quickstart.yaml").write_text("seed_everything: 3")
+    (elsewhere / "gpt2" / "learned").mkdir(parents=True)
+    assert expand_configs(["--config", "quickstart.yaml"]) == ["--config", "quickstart.yaml"]
+    assert expand_configs(["--config", "quickstart"]) == ["--config", str(SHIPPED / "quickstart.yaml")]
+    assert expand_configs(["--config", "gpt2/learned"]) == LEARNED
+
+
+def test_the_base_of_a_users_config_is_a_file_beside_it_or_a_shipped_config(elsewhere):
+    (elsewhere / "deep").mkdir()
+    (elsewhere / "deep" / "first.yaml").write_text("base: gpt2/learned")
+    (elsewhere / "deep" / "second.yaml").write_text("base: first.yaml")
+    own = ["--config", "deep/first.yaml", "--config", "deep/second.yaml"]
+    assert expand_configs(["--config", "deep/second.yaml"]) == [*LEARNED, *own]
+    (elsewhere / "deep" / "gpt2").mkdir()
+    (elsewhere / "deep" / "gpt2" / "learned").write_text("seed_everything: 1")
+    assert expand_configs(["--config", "deep/second.yaml"]) == ["--config", "deep/gpt2/learned", *own]
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_printed_config_means_the_same_in_any_folder(name, elsewhere, capsys):
+    assert main(["configs", name]) == 0
+    (elsewhere / "base.yaml").write_text("seed_everything: 9")
+    (elsewhere / "my.yaml").write_text(capsys.readouterr().out)
+    *bases, mine = expand_configs(["--config", "my.yaml"])[1::2]
+    *known_bases, known = expand_configs(["--config", name])[1::2]
+    assert bases == known_bases
+    assert {**read_config(Path(mine)), "base": None} == {**read_config(Path(known)), "base": None}
+    comments = [line for line in Path(known).read_text().splitlines() if line.startswith("#")]
+    assert [line for line in portable_text(name).splitlines() if line.startswith("#")] == comments
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_config_is_described_by_one_sentence(name):
+    assert re.fullmatch(r"[A-Z][^\n]{10,160}[.?]", about(shipped()[name]))
+
+
+def test_a_study_takes_a_shipped_config_by_name(elsewhere):
+    embedding, frozen = (load(name)[0] for name in ("embedding", "frozen-embedding"))
+    _, study = _parse(embedding, "embedding", ["--config", "study/embedding_quick", "--out", "x"], None)
+    assert (study.seeds, study.training_steps) == (2, 32)
+    _, study = _parse(frozen, "frozen-embedding", ["--config", "gpt2/learned", "--out", "x"], None)
+    assert study.fit_config == "gpt2/learned"
+    assert [yaml.safe_load(text).get("base") for text in study.tasks()[0].configs] == [None, None]
+    assert config_texts("cli_configs/gpt2/learned.yaml") == study.tasks()[0].configs
+
+
+WRONG = {
+    "nothing": "config 'nothing' cannot be read: it is neither a file nor a shipped config; `python -m zoo configs`",
+    "quikstart.yaml": "did you mean 'quickstart'?",
+    "learned": "did you mean 'gpt2/learned'?",
+    "gpt2": "'gpt2' cannot be read: it is neither a file nor a shipped config; `python -m zoo configs gpt2` lists",
+    "cli_configs/toy": "`python -m zoo configs toy` lists the shipped ones",
+    "folder": "config 'folder' cannot be read: it is a folder",
+    "lost.yaml": "config lost.yaml: base 'gpt2/lerned' cannot be read: it is neither a file nor a shipped config",
+    "latin.yaml": "config 'latin.yaml' cannot be read: it is not UTF-8 text",
+    "/proc/self/mem": "config '/proc/self/mem' cannot be read: Input/output error",
+    "": "config '' cannot be read: it is neither a file nor a shipped config",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_config_that_is_not_there_gets_one_line(elsewhere, capsys, name):
+    (elsewhere / "folder").mkdir()
+    (elsewhere / "lost.yaml").write_text("base: gpt2/lerned")
+    (elsewhere / "latin.yaml").write_bytes("# Größe\n".encode("latin-1"))
+    for command in (["fit"], ["study", "planted-atoms", "--out", "x"]):
+        assert main([*command, "--config", name]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: config ")
+        assert WRONG[name] in line

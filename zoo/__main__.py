@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import fnmatch
 import json
 import os
 import sys
@@ -10,6 +11,12 @@ from zoo import end_with_parent
 from zoo.errors import ZooError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def script() -> int:
+    """Run a command as `python -m zoo` does: modules in the current folder can be imported, also by child processes."""
+    sys.path.insert(0, os.getcwd())
+    return main()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     fit = {
-        "fit": "train: fit --config cli_configs/quickstart.yaml",
+        "fit": "train: fit --config quickstart",
         "validate": "loss on the validation split: validate --ckpt_path runs/quickstart/checkpoints/last.ckpt",
         "test": "loss on the test split",
         "predict": "continue prompts",
@@ -57,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="pretrained checkpoints")
     listing.add_argument("pattern", nargs="?", default="*", help="shell pattern, such as 'gpt2*'")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    configs = commands.add_parser("configs", help="shipped configs; configs gpt2/learned > my.yaml copies one")
+    configs.add_argument("pattern", nargs="?", default="*", help="name, folder, or shell pattern such as 'sae/*'")
+    configs.add_argument("--json", action="store_true", help="print names and descriptions as JSON")
     card = commands.add_parser("info", help="a checkpoint's model card")
     card.add_argument("name", help="zoo name, or folder of a zoo checkpoint")
     export = commands.add_parser("export", help="turn a checkpoint into a zoo checkpoint or a SAELens folder")
@@ -92,6 +102,8 @@ def _run_light(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
         _list(arguments.pattern, arguments.json)
+    elif arguments.command == "configs":
+        _configs(arguments.pattern, arguments.json)
     elif arguments.command == "info":
         from zoo.source import info
 
@@ -140,6 +152,29 @@ def _list(pattern: str, as_json: bool) -> None:
         shown = ("val/fvu", "val/l0") if "val/l0" in metrics else ("val/loss",)
         judged = [f"{key.removeprefix('val/')} {metrics[key]:.3g}" for key in shown if key in metrics]
         table.add_row(row["name"], span, ", ".join(judged))
+    Console().print(table)
+
+
+def _configs(pattern: str, as_json: bool) -> None:
+    from zoo import config_files
+
+    files, name = config_files.shipped(), config_files.shipped_name(pattern)
+    if name in files and not as_json:
+        print(config_files.portable_text(name), end="")
+        return
+    names = fnmatch.filter(files, name) or fnmatch.filter(files, f"{name.rstrip('/')}/*")
+    if not names:
+        raise ZooError(f"no shipped config has the name {pattern!r}; {config_files.closest(pattern)}")
+    rows = {name: config_files.about(files[name]) for name in names}
+    if as_json:
+        print(json.dumps([{"name": name, "about": text} for name, text in rows.items()], indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "about")
+    for row in rows.items():
+        table.add_row(*row)
     Console().print(table)
 
 

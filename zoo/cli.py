@@ -234,10 +234,11 @@ class ZooCLI(LightningCLI):
 def _help(command: str, text: str) -> dict[str, str]:
     """Usage and description of a command's --help."""
     return {
-        "usage": f"python -m zoo {command} --config FILE [--KEY VALUE ...]",
-        "description": f"{text} FILE is one of cli_configs/, or your own; every KEY below can stand in it or on the "
-        "command line, which wins. What a class takes: --model.help FrozenEmbeddingGPT2, --data.help TextDataModule, "
-        "--trainer.callbacks.help EmbeddingDrift.",
+        "usage": f"python -m zoo {command} --config NAME [--KEY VALUE ...]",
+        "description": f"{text} NAME is a shipped config, such as quickstart (`python -m zoo configs` lists them), or "
+        "the path of your own; every KEY below can stand in it or on the command line, which takes precedence. What a "
+        "class takes: --model.help FrozenEmbeddingGPT2, --data.help TextDataModule, --trainer.callbacks.help "
+        "EmbeddingDrift.",
     }
 
 

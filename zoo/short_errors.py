@@ -44,7 +44,7 @@ def explain_parse_error(message: str) -> str:
         return f"{key}: there is no class {match[1]!r}{_suggest(match[1], _class_names())}"
     if match := re.search(r"arguments are required: (.*)", leaf):
         if "fit.model" in match[1] or match[1].endswith(".model"):
-            return "no model is given; name a config, such as --config cli_configs/quickstart.yaml"
+            return "no model is given; name a config, such as --config quickstart"
         return f"{where} needs a value for {match[1]}"
     if match := re.match(r"Expected a (?:<class '(\w+)'>|typing\.(.*))", leaf):
         wanted = [match[1] or match[2]]

@@ -94,7 +94,7 @@ def _parse(cls: type, name: str, words: list[str], rest: list[str] | None) -> tu
             raise ZooError(f"study {name} takes nothing after --, and {' '.join(rest)} stands there")
         words = [*words, "--fit_arguments", *rest] if rest else words
     parser = Parser(prog=f"python -m zoo study {name}", description=sys.modules[cls.__module__].__doc__)
-    parser.add_argument("--config", action="config", help="YAML file with settings; `base:` in it names another")
+    parser.add_argument("--config", action="config", help="YAML file with settings, or the name of a shipped config")
     parser.add_argument("--base", type=str | None, help="In a config: another config that this one builds on.")
     parser.add_class_arguments(cls, None)
     parser.add_class_arguments(HowToRun, None)
@@ -137,12 +137,14 @@ def _normal(words: list[str], cls: type) -> list[str]:
 
 
 def _holds_settings(file: str, hints: Mapping[str, Any]) -> bool:
-    """Whether a YAML file, with those it builds on, holds settings of the study and not of what it runs."""
+    """Whether a config, with those it builds on, holds settings of the study and not of what the study runs."""
     from zoo.config_files import expand_configs, read_config
 
-    if not expanded(file).is_file():
+    try:
+        files = expand_configs(["--config", file])[1::2]
+    except ZooError:  # the file may be a checkpoint
         return False
-    keys = {key for path in expand_configs(["--config", file])[1::2] for key in read_config(Path(path))}
+    keys = {key for path in files for key in read_config(Path(path))}
     return keys <= {*hints, "base"}
 
 

@@ -17,7 +17,8 @@ def config_texts(config: str) -> tuple[str, ...]:
     """Texts of a config and of those it builds on, these first.
 
     Args:
-        config: A file, or the name or folder of a checkpoint: then the config it was trained by.
+        config: A file or the name of a shipped config; or the name or folder of a checkpoint, which stands for the
+            config that it was trained with.
 
     Raises:
         ZooError: If there is no such config, or the checkpoint does not say how it was made.
@@ -25,12 +26,12 @@ def config_texts(config: str) -> tuple[str, ...]:
     import yaml
 
     from zoo import catalog
-    from zoo.config_files import expand_configs
+    from zoo.config_files import expand_configs, with_base
     from zoo.paths import expanded
 
     if config not in catalog.list_models() and not expanded(config).is_dir():
         files = expand_configs(["--config", config])[1::2]
-        return tuple(_without_base(Path(file).read_text("utf-8")) for file in files)
+        return tuple(with_base(Path(file).read_text("utf-8"), "null") for file in files)
     from zoo.rebuild import portable
     from zoo.source import Source
 
@@ -71,17 +72,6 @@ def fit(configs: Sequence[str], arguments: Sequence[str], folder: Path, device: 
         printed = log.read_bytes()[start:].decode("utf-8", "replace")
         raise ZooError(f"{_what_is_wrong(printed, code)}; see {log}")
     return folder / "run"
-
-
-def _without_base(text: str) -> str:
-    """A config's text that names no other file, as the one it builds on is passed before it."""
-    import yaml
-
-    node = yaml.compose(text)
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        if key.value == "base":
-            return f"{text[: value.start_mark.index]}null{text[value.end_mark.index :]}"
-    return text
 
 
 def _what_is_wrong(printed: str, code: int) -> str:

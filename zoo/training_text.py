@@ -19,7 +19,8 @@ def training_text(source: str, config: str | None, vocab_size: int) -> tuple[Tex
 
     Args:
         source: The model: what `zoo.load` takes.
-        config: A config file with a `data` part; by default the one the model says it was trained by.
+        config: Path or shipped name of a config with a `data` part; by default the config that the model was trained
+            with, as the model's checkpoint records it.
         vocab_size: Tokens V that the model knows.
 
     Returns:
