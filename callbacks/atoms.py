@@ -14,7 +14,6 @@ from zoo.callbacks.atom_picture import draw_atoms
 from zoo.callbacks.tables_and_pictures import markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
 from zoo.metrics import fires, matched_cosine
-from zoo.models.vector_batches import as_vectors
 from zoo.precision import float64, float64_device
 from zoo.protocols import EmbeddingData, HasAtoms, batch_rows, datamodule, offered, require
 
@@ -93,7 +92,7 @@ class AtomReport(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add up this batch."""
-        codes, rows = outputs["codes"].float(), batch_rows(self, as_vectors(batch))
+        codes, rows = outputs["codes"].float(), batch_rows(self, batch)
         if not len(codes):
             return
         self._n += len(codes)

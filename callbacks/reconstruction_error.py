@@ -13,7 +13,6 @@ from zoo.callbacks.error_picture import draw_errors
 from zoo.callbacks.tables_and_pictures import frequency_groups, logged_step, markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
 from zoo.metrics import fires
-from zoo.models.vector_batches import as_evaluated
 from zoo.precision import float64, float64_device
 from zoo.protocols import LabelledRows, Reconstructs, batch_rows, datamodule, offered, require
 
@@ -75,17 +74,18 @@ class ReconstructionError(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add up this batch."""
-        x, x_hat, batch = float64(outputs["x"]), float64(outputs["x_hat"]), as_evaluated(batch)
+        x, x_hat, rows = float64(outputs["x"]), float64(outputs["x_hat"]), batch_rows(self, batch)
+        every = torch.ones(len(x), device=x.device)
         columns = {
-            "n": torch.ones(len(x), device=x.device),
+            "n": every,
             "squared_error": (x - x_hat).square().sum(1),
             "squared_norm": x.square().sum(1),
             "cosine": F.cosine_similarity(x, x_hat, dim=1),
             "l0": fires(outputs["codes"]).sum(1),
-            "held_out": batch["held_out"],
+            "held_out": batch.get("held_out", every),
         }
         sums = torch.stack([float64(columns[name]) for name in SUMS], 1)
-        self._sums.index_add_(0, batch_rows(self, batch).to(sums.device), sums)
+        self._sums.index_add_(0, rows.to(sums.device), sums)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the errors; the sanity check's are no point of the curves."""

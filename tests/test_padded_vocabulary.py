@@ -122,7 +122,7 @@ def test_counts_of_the_tokenizers_tokens_are_0_for_the_rows_after_them(counted, 
     data = EmbeddingRowsDataModule(counted(N_TOKENS), frequency_power=1.0)
     assert data.row_counts.tolist() == [*tiny_data.row_counts.tolist(), *[0] * 20]
     assert data.row_labels[N_TOKENS:] == [f"row {i}" for i in range(N_TOKENS, N_ROWS)]
-    assert data.untrained[N_TOKENS:].all()
+    assert data.never_occurring[N_TOKENS:].all()
 
 
 @pytest.mark.parametrize("read", ["rows", "study"])

@@ -54,7 +54,7 @@ def page():
         parts += [f"\n## `{name}`\n\n{what}\n\n| | |\n|---|---|\n"]
         for member in public(package):
             thing = getattr(package, member)
-            text = sentence(thing) if callable(thing) else ""
+            text = sentence(thing) if inspect.isclass(thing) or inspect.isfunction(thing) else ""
             parts.append(f"| `{member}` | {text} |\n")
     return "".join(parts)
 

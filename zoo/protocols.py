@@ -206,15 +206,16 @@ def offered(owner: object, name: str) -> Any:
     return getattr(owner, name, None)
 
 
-def batch_rows(asker: L.Callback, batch: dict[str, Tensor]) -> Tensor:
+def batch_rows(asker: L.Callback, batch: Any) -> Tensor:
     """The index in `row_labels` of every vector of a batch, (B,) int64.
 
     Raises:
         ZooError: If the batch does not say.
     """
-    if "row" not in batch:
+    if not isinstance(batch, dict) or "row" not in batch:
         raise ZooError(f"{type(asker).__name__} needs batches with `row`, the index of each vector in row_labels")
-    return batch["row"]
+    rows: Tensor = batch["row"]
+    return rows
 
 
 def datamodule(trainer: Any) -> Any:

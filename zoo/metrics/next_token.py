@@ -1,6 +1,5 @@
 """Losses and divergences of next-token distributions, per token."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.precision import at_least_float32
@@ -20,8 +19,8 @@ def token_nats(log_p: Tensor, targets: Tensor) -> Tensor:
         log_p: What `log_probabilities` gives, (..., V).
         targets: The token that each position predicts, (...) int64.
     """
-    nats = F.nll_loss(log_p.flatten(0, -2), targets.flatten(), reduction="none", ignore_index=IGNORED)
-    return nats.view(targets.shape)
+    nats = -log_p.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return nats.masked_fill(targets == IGNORED, 0.0)
 
 
 def token_kl(clean: Tensor, edited: Tensor) -> Tensor:
