@@ -1,8 +1,9 @@
-"""`python -m zoo`: commands without a trainer answer before Lightning is imported."""
+"""The command line, `python -m zoo`. Commands without a trainer do not import Lightning."""
 
 import argparse
 import errno
 import fnmatch
+import importlib
 import json
 import os
 import sys
@@ -68,23 +69,31 @@ def _parser() -> argparse.ArgumentParser:
     configs.add_argument("pattern", nargs="?", default="*", help="name, folder, or shell pattern such as 'sae/*'")
     configs.add_argument("--json", action="store_true", help="print names and descriptions as JSON")
     card = commands.add_parser("info", help="a checkpoint's model card")
-    card.add_argument("name", help="zoo name, or folder of a zoo checkpoint")
-    export = commands.add_parser("export", help="turn a checkpoint into a zoo checkpoint or a SAELens folder")
+    card.add_argument("name", help="name of a pretrained checkpoint, or folder of a zoo checkpoint")
+    export = commands.add_parser("export", help="write a checkpoint as a zoo checkpoint or as a SAELens folder")
     export.add_argument("ckpt", help="what zoo.load takes: a Lightning .ckpt, a run's folder, hf:org/repo, ...")
     export.add_argument("folder", help="where to write")
     export.add_argument("--format", choices=["zoo", "saelens"], default="zoo", help="what to write, default zoo")
-    export.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="what weights are stored as")
+    export.add_argument("--dtype", choices=["float32", "float16"], default="float32", help="type of the stored weights")
     export.add_argument("--steps", type=_steps, help="steps of a run with log-spaced checkpoints, as 0,512,4096")
     push = commands.add_parser("push", help="upload a checkpoint to the Hugging Face hub")
-    push.add_argument("source", help="zoo name, folder of a checkpoint or run, or .ckpt")
-    push.add_argument("target", help="hf:org/repo[/folder][@branch]; the repository is created if absent")
-    push.add_argument("--private", action="store_true", help="create it so that only those may see it who are allowed")
-    again = commands.add_parser(
-        "rebuild", help="train a pretrained checkpoint anew and compare: rebuild NAME --out DIR"
-    )
-    again.add_argument("name", help="zoo name, or folder of a checkpoint")
+    push.add_argument("source", help="name of a pretrained checkpoint, folder of a checkpoint or run, or .ckpt")
+    push.add_argument("target", help="hf:org/repo[/folder][@branch]; the repository is created if it does not exist")
+    push.add_argument("--private", action="store_true", help="create the repository as a private one")
+    for command in (export, push):
+        command.add_argument(
+            "--import",
+            dest="modules",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="module that defines the network of the checkpoint, if the network is your own",
+        )
+    again = commands.add_parser("rebuild", help="train a checkpoint's network again and compare metrics and weights")
+    again.add_argument("name", help="name of a pretrained checkpoint, folder of a checkpoint or run, or .ckpt")
     again.add_argument("--out", required=True, help="folder of the new run")
-    again.add_argument("--tolerance", type=float, default=0.05, help="of validation metrics, as a share; default 0.05")
+    tolerance = "largest relative difference of validation metrics, default 0.05"
+    again.add_argument("--tolerance", type=float, default=0.05, help=tolerance)
     commands.add_parser("study", help="answer a question: study lists them, study NAME --out DIR runs one")
     return parser
 
@@ -100,6 +109,8 @@ def _run_light(argv: list[str]) -> int:
     parser = _parser()
     _answer_in_one_line(parser)
     arguments = parser.parse_args(argv)
+    for module in getattr(arguments, "modules", ()):
+        _import(module)
     if arguments.command == "list":
         _list(arguments.pattern, arguments.json)
     elif arguments.command == "configs":
@@ -114,7 +125,7 @@ def _run_light(argv: list[str]) -> int:
         if arguments.format == "zoo":
             folder = export(arguments.ckpt, arguments.folder, arguments.dtype, arguments.steps)
         elif arguments.steps or arguments.dtype != "float32":
-            raise ZooError("--steps and --dtype are of the format zoo; SAELens has one step, in float32")
+            raise ZooError("--steps and --dtype apply to --format zoo; a SAELens folder has one step, in float32")
         else:
             folder = export_saelens(arguments.ckpt, arguments.folder)
         print(f"wrote {folder}")
@@ -127,6 +138,18 @@ def _run_light(argv: list[str]) -> int:
 
         return 0 if rebuild(arguments.name, arguments.out, arguments.tolerance) else 1
     return 0
+
+
+def _import(module: str) -> None:
+    """Import a user's module.
+
+    Raises:
+        ZooError: If it cannot be imported.
+    """
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ZooError(f"--import {module}: {error}") from None
 
 
 def _list(pattern: str, as_json: bool) -> None:

@@ -30,6 +30,7 @@ from zoo.config_files import expand_configs
 from zoo.errors import ZooError
 from zoo.models.zoo_module import RESTORED
 from zoo.paths import expanded
+from zoo.protocols import offered
 from zoo.short_errors import explain_parse_error, short_errors
 
 ALWAYS = (  # callbacks of every fit, in addition to those a config names
@@ -42,7 +43,7 @@ ALWAYS = (  # callbacks of every fit, in addition to those a config names
     callbacks.LastCheckpoint,
     callbacks.RunSummary,
 )
-EXPECTED_WARNINGS = (  # of Lightning, about what is meant to be so
+EXPECTED_WARNINGS = (  # Lightning's warnings about things that are intended here
     "Checkpoint directory .* exists and is not empty",  # resuming
     "Be aware that when using `ckpt_path`",  # validating without the training's callbacks
     ".*LeafSpec.* is deprecated",
@@ -51,12 +52,12 @@ EXPECTED_WARNINGS = (  # of Lightning, about what is meant to be so
     "It is recommended to use `self.log",  # metrics that are global already
 )
 COMMANDS = {
-    "fit": "Train a model, or go on with a run: --ckpt_path runs/NAME/checkpoints/last.ckpt.",
-    "validate": "Judge a model on the validation split.",
-    "test": "Judge a model on the test split.",
-    "predict": "Let a model continue prompts: --data.prompts '[\"class \"]'.",
+    "fit": "Train a model, or continue a run: --ckpt_path runs/NAME/checkpoints/last.ckpt.",
+    "validate": "Evaluate a model on the validation split.",
+    "test": "Evaluate a model on the test split.",
+    "predict": "Continue prompts with a model: --data.prompts '[\"class \"]'.",
 }
-LINKED = (  # what the data know and the model follows: attribute of the datamodule, setting of the model
+LINKED = (  # attribute of the datamodule, and the setting of the model that follows it
     ("vocab_size", "vocab_size"),
     ("context_length", "context_length"),
     ("d_in", "sae.init_args.d_in"),
@@ -69,10 +70,10 @@ LINKED = (  # what the data know and the model follows: attribute of the datamod
 class ZooParser(LightningArgumentParser):
     """A parser whose errors are one line."""
 
-    keeps_links = False  # whether settings that follow the data are those that the user wrote, and belong in a dump
+    keeps_links = False  # whether a dump includes the settings of the model that follow the data
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the error as a ZooError; parsers within parsers leave that to the outermost."""
+        """Raise the error as a ZooError; a parser inside another one leaves this to the outer one."""
         if not self.exit_on_error:
             super().error(message, ex)
         raise ZooError(explain_parse_error(message)) from ex
@@ -82,13 +83,13 @@ class ZooParser(LightningArgumentParser):
         return super().dump(*args, **{"skip_link_targets": not self.keeps_links} | kwargs)
 
     def instantiate_classes(self, *args: Any, **kwargs: Any) -> Namespace:
-        """Make the configured objects; whatever their `__init__` objects to is the user's to mend."""
+        """Make the configured objects; an error in their `__init__` is reported in one line as a user's mistake."""
         with short_errors():
             return super().instantiate_classes(*args, **kwargs)
 
 
 class _SaveFitConfig(SaveConfigCallback):
-    """Writes config.yaml into the folder of a run that trains; other commands leave it alone."""
+    """Writes config.yaml into the run's folder in `fit`, and not in other commands."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -99,8 +100,8 @@ class ZooCLI(LightningCLI):
     """`fit`, `validate`, `test` and `predict` for every model and datamodule of the zoo.
 
     Args:
-        typed: What the user wrote after `python -m zoo`.
-        held: What is held until the command ends.
+        typed: The user's arguments after `python -m zoo`.
+        held: Locks and files that stay open until the command ends.
     """
 
     def __init__(self, typed: list[str], held: ExitStack, **kwargs: Any) -> None:
@@ -116,17 +117,17 @@ class ZooCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{setting}", made, apply_on="instantiate")
 
     def _rows(self, n_tokens: int) -> int:
-        """Rows of the embedding: one per token, or as many more as the user asked for."""
+        """Number of rows of the embedding: one per token, or more if the user asked for more."""
         return max(n_tokens, self.asked.get("vocab_size") or 0)
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning would put the checkpoint's hyper-parameters over the command line's, silently."""
+        """Do nothing: Lightning would replace settings of the command line by those of the checkpoint, silently."""
 
     def _add_instantiators(self) -> None:
-        """Lightning would record every link's value; the zoo's modules say themselves what they were made of."""
+        """Do nothing: Lightning would record every linked value, and the zoo's modules record their own arguments."""
 
     def before_instantiate_classes(self) -> None:
-        """Settle the run's folder, its logger and its checkpoint; refuse to overwrite or to contradict a run."""
+        """Choose the run's folder and checkpoint; refuse to overwrite a run or to change settings of a resumed one."""
         config = self.config[self.subcommand]
         for name in ("model", "data", "trainer"):
             if not isinstance(config.get(name), Namespace):
@@ -167,8 +168,8 @@ class ZooCLI(LightningCLI):
             print("note: without --ckpt_path these weights are untrained", file=sys.stderr)
 
     def _forget_defaults(self, config: Namespace) -> None:
-        """Leave of the settings that follow the data only those that the user wrote, and keep them in `asked`."""
-        given = self.parser.parse_args(sys.argv[1:], defaults=False)  # what the command line and its configs say
+        """Drop the settings that follow the data, except those that the user wrote; these are kept in `asked`."""
+        given = self.parser.parse_args(sys.argv[1:], defaults=False)  # the command line and its configs only
         written = given.get(f"{self.subcommand}.model.init_args") or {}
         self.asked = {setting: written[setting] for _, setting in LINKED if written.get(setting) is not None}
         for _, setting in LINKED:
@@ -178,17 +179,17 @@ class ZooCLI(LightningCLI):
         parser.keeps_links = True
 
     def instantiate_classes(self) -> None:
-        """Make everything; a link must not quietly override what the user wrote for its target."""
+        """Make all objects; refuse a setting of the model that contradicts the data it follows."""
         super().instantiate_classes()
         for name, setting in LINKED:
-            value, actual = self.asked.get(setting), getattr(self.datamodule, name, None)
+            value, actual = self.asked.get(setting), offered(self.datamodule, name)
             made = self.model.net.config["vocab_size"] if name == "vocab_size" and value else actual
-            if value not in (None, actual, made):
-                mend = "leave it out, or change that of the data"
-                raise ZooError(f"model.{name} is {value}, and the data's {name} is {actual}; {mend}")
+            if actual is not None and value not in (None, actual, made):
+                remedy = "leave it out, or change that of the data"
+                raise ZooError(f"model.{name} is {value}, and the data's {name} is {actual}; {remedy}")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Add the callbacks and the logger every run has, unless the config names its own."""
+        """Add the callbacks and the logger of every run, except those that the config names itself."""
         trainer_config = self._get(self.config_init, "trainer")
         given = trainer_config.get("callbacks") or []
         given = list(given) if isinstance(given, list) else [given]
@@ -215,7 +216,7 @@ class ZooCLI(LightningCLI):
             super()._set_seed()
 
     def before_fit(self) -> None:
-        """Tell the module where it comes from."""
+        """Record in the module how the run was started."""
         self.model.provenance = {
             "command": "python -m zoo " + shlex.join(self.typed),
             "seed": self.plain_config["seed_everything"],
@@ -224,7 +225,7 @@ class ZooCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Print the continued prompts."""
-        tokenizer = getattr(self.datamodule, "tokenizer", None)
+        tokenizer = offered(self.datamodule, "tokenizer")
         for batch in self.trainer.predict_loop.predictions if self.trainer.is_global_zero else []:
             for row in batch:
                 print(tokenizer.decode(row.tolist()) if tokenizer else row)
@@ -296,14 +297,14 @@ def run(argv: list[str]) -> int:
 
 
 def _unless_reported(thread_exception: Any) -> None:
-    """Print what ended a thread; TensorBoard's raises again in the main one whatever the disk objects to."""
+    """Print the error that ended a thread. Errors of the disk in TensorBoard's thread are raised again elsewhere."""
     from_tensorboard = type(thread_exception.thread).__module__.startswith("tensorboard")
     if not (from_tensorboard and isinstance(thread_exception.exc_value, OSError)):
         threading.__excepthook__(thread_exception)
 
 
 def _check_pair(command: str | None, model: str | None, data: str | None) -> None:
-    """Refuse data that the model cannot train on, and a command that the model has no answer to."""
+    """Refuse data that the model cannot train on, and a command that the model does not support."""
     if model is None or data is None:
         return
     model_class, data_class = _class_at(model), _class_at(data)
@@ -328,7 +329,7 @@ def _batches_of(name: str) -> str | None:
 
 
 def _check_trainer(trainer: Namespace) -> None:
-    """Refuse what Lightning would fail over later, or silently ignore."""
+    """Refuse settings of the trainer that would fail later or have no effect."""
     for name in ("val_check_interval", "accumulate_grad_batches"):
         value = trainer.get(name)
         if isinstance(value, int | float) and value <= 0:
