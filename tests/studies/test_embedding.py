@@ -115,7 +115,7 @@ def test_planted_circles_and_binding_are_found_with_their_families_and_rank(smal
     assert found(written, "binding")["-s"]["rank"] == RANK
     assert "a matrix relates the rows of -s; weekdays and months on a circle" in written.verdict.headline
     sections = {section.id: section for section in written.sections}
-    assert sections["circles"].finding.startswith("Circles: weekdays, months.")
+    assert sections["circles"].finding.startswith("On a circle: weekdays, months.")
     assert "-s (rank 2)" in sections["binding"].finding
     assert sections["circles"].numbers["families"]["weekdays"]["share"] > 0.7
 
