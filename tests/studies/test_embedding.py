@@ -91,14 +91,14 @@ def test_superposition_is_explained_untrained_rows_aside_and_holds_nothing_else(
     rows = superposition()
     rows[-40:] = rows[-40] * 0.5 + 0.01 * gaussian()[-40:]  # untrained
     written = small_study(rows)
-    assert "40 rows look untrained; they were set aside" in written.subject
+    assert "40 rows look untrained; they were excluded" in written.subject
     assert written.verdict.headline.startswith("The embedding is explained by superposition")
     numbers = written.verdict.numbers
     assert (numbers["case"], numbers["needed"]) == ("explained by superposition", "not tested")
     assert numbers["error"].high < 0.05 < numbers["null_error"].low
     assert numbers["controls"].startswith("Planted rows that are sums of up to 2 atoms without noise would have been")
     assert numbers["findings"] == []
-    assert "What changes if rows that look untrained are kept? | held-out FVU" in written.verdict.evidence
+    assert "What changes if rows that look untrained are kept? | the held-out FVU" in written.verdict.evidence
     sections = {section.id: section for section in written.sections}
     ratio = sections["description-length"].numbers["ratio"][36]
     assert ratio["embedding"].high < 0.8 * ratio["covariance-matched"].low  # bits
