@@ -273,7 +273,7 @@ CASES = [
         "GPT-2 in several files, two of which hold one tensor",
         shards(damage=a_tensor_twice),
         "refused: names the file and the tensor",
-        r"holds tensor transformer\.wte\.weight, and its index does not say so",
+        r"holds tensor transformer\.wte\.weight, which its index does not list there",
     ),
     Case("GPT-2 as a pickle (`pytorch_model.bin`)", pickle_only, "refused: asks to convert it", "a pickle, which"),
     Case("model of another type", other_type, "refused: names the type (`zoo.embedding` reads it)", "type 'gpt_neox'"),

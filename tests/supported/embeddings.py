@@ -150,7 +150,7 @@ CASES = [
         "`.safetensors` without a known name",
         source_of(safetensors("my_rows")),
         "refused: asks for `tensor`",
-        "no tensor with a known embedding name; say which with tensor=",
+        "no tensor with a known embedding name; choose one with tensor=",
     ),
     Case("`.safetensors` with two embeddings", several, "refused: names both", "has several token embeddings, decoder"),
     *[Case(f"{name} of transformers", family(name, head=False)) for name in FAMILIES],
