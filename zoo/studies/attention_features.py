@@ -129,7 +129,7 @@ class MeasureNoise(Task):
 
 @dataclass(frozen=True)
 class FindUsablePairs(Task):
-    """Find how many skip bigrams a head holds before another feature scores above the right one too often."""
+    """Find the largest number of skip bigrams in a head at which another feature rarely exceeds the right score."""
 
     d_model: int
     d_head: int
@@ -161,7 +161,7 @@ class FindUsablePairs(Task):
 
 @dataclass(frozen=True)
 class BreakTies(Task):
-    """Put partners at several positions, which theory scores equally, and measure how far noise breaks the tie."""
+    """Put partners with equal ideal scores at several positions, and measure how much noise breaks the tie."""
 
     beta: float
     n_tied: int

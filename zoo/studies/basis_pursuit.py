@@ -77,7 +77,9 @@ class BasisPursuit(Study):
         """Refuse steps and penalties out of order."""
         for name, values in (("steps", self.steps or ()), ("penalties", [-p for p in self.penalties])):
             if any(a >= b for a, b in pairwise(values)):
-                raise ZooError(f"{name} must be {'ascending' if name == 'steps' else 'descending'}, each given once")
+                raise ZooError(
+                    f"{name} must be {'ascending' if name == 'steps' else 'descending'}, without repeated values"
+                )
 
     @cached_property
     def _steps(self) -> tuple[int | None, ...]:
@@ -187,7 +189,7 @@ class BasisPursuit(Study):
             f"{errors['embedding']} of the variance of held-out rows unexplained. For Gaussian rows with the same "
             f"covariance this is {errors['null']}; the difference is {errors['difference']}. The L1-penalised optima "
             f"with which the atoms were learned leave {certified[MATRICES[0]]} and {certified[MATRICES[1]]} "
-            f"unexplained, with {self.at_l0} atoms per row on average; of all {n_codes:,} such codes "
+            f"unexplained after debiasing, with {self.at_l0} atoms per row on average; of all {n_codes:,} such codes "
             f"{uncertified or 'none'} lack a certificate of optimality. Codes by matching pursuit have no "
             "certificate: other codes may have a smaller error. The mean best |cosine| between the atoms of two seeds "
             f"is {stable[MATRICES[0]]:.2f} ({stable[MATRICES[1]]:.2f} for Gaussian rows).",
@@ -237,7 +239,7 @@ class BasisPursuit(Study):
         return told
 
     def _pretraining(self, found: "Lines", results: Results) -> Section:
-        title, steps = "Does that error go to zero over pretraining?", self._steps
+        title, steps = "Does the error of sparse codes go to zero over pretraining?", self._steps
         if len(steps) < 2:
             why = "Only one step of pretraining was given; set several with --steps."
             return Section("pretraining", title, why, tested=False)
@@ -486,8 +488,11 @@ class Lines:
             row("held-out FVU, debiased", lambda m: self.at(step, m, "fvu_debiased")),
             row("held-out FVU, shrunk", lambda m: self.at(step, m, "fvu")),
             row("FVU of rows trained on, debiased", lambda m: self.at(step, m, "train_fvu_debiased", x="train_l0")),
-            row("learned atoms, matching pursuit", lambda m: self.pursued(step, m)),
-            *(row(f"{n}, matching pursuit", lambda m, n=n: self.at(step, m, "fvu_debiased", n)) for n in UNLEARNED),  # type: ignore[misc]
+            row("held-out FVU, learned atoms, matching pursuit", lambda m: self.pursued(step, m)),
+            *(
+                row(f"held-out FVU, {n}, matching pursuit", lambda m, n=n: self.at(step, m, "fvu_debiased", n))
+                for n in UNLEARNED
+            ),  # type: ignore[misc]
             row("FVU of principal components at the same bits", lambda m: self.at(step, m, "pca_fvu")),
             row("bits per row, 8 bits per number", lambda m: self.at(step, m, "bits_per_row")),
             row("FVU of all rows at these bits", lambda m: self.at(step, m, "fvu_at_bits")),
@@ -602,7 +607,7 @@ class Lines:
 
     def _trained(self, matrix: str, step: Any) -> Series:
         x, y = self._common(step, matrix, "train_l0", "train_fvu_debiased").mean(0).T.tolist()
-        return Series(matrix, x, y, "dotted", labels=["trained on"] * len(x))
+        return Series(matrix, x, y, "dotted", labels=["rows trained on"] * len(x))
 
     def _common(self, step: Any, matrix: str, x: str, y: str) -> np.ndarray:
         """Return the points (runs, penalties, 2) of all sources and seeds, at the penalties that all of them have."""

@@ -112,7 +112,16 @@ def _table(searched: dict[str, Any], told: dict[str, str]) -> Table:
             row += [c["share"], c["arc_share"], c["expected"]]
             row += [f"{p:.2g}" for p in (c["p_value"], adjusted, c["p_if_open"], c["p_if_closed"])]
         rows.append([*row, told[name]])
-    columns = ["family", "order", "members", "forms", "share: first harmonic", "open path", "isotropic", "p of order"]
+    columns = [
+        "family",
+        "order",
+        "members",
+        "forms",
+        "share: circle",
+        "share: open path",
+        "share: isotropic rows",
+        "p of order",
+    ]
     return Table([*columns, "p of order, adjusted", "p if open", "p if closed", "result"], rows)
 
 
@@ -177,7 +186,7 @@ def _shares(tested: dict[str, Any]) -> Chart:
         return [c[key] for c in tested.values()]
 
     series = [
-        Series("first harmonic", names, shares("share"), "bars"),
+        Series("circle (first harmonic)", names, shares("share"), "bars"),
         Series("open path", names, shares("arc_share"), "points"),
         Series("isotropic rows", names, shares("expected"), "points"),
     ]

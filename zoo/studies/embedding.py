@@ -113,7 +113,7 @@ class Embedding(Study):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ZooError(f"{name} is {value}; it must be at least {least}")
         if self.steps and list(self.steps) != sorted(set(self.steps)):
-            raise ZooError("steps must be ascending, each given once")
+            raise ZooError("steps must be ascending, without repeated values")
 
     @cached_property
     def _steps(self) -> tuple[int, ...] | None:

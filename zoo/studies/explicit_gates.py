@@ -433,7 +433,7 @@ def _superposed_section(runs: Found) -> Section:
     shares = [mean([(r["floor"] / r["rms"]["00"]) ** 2 for r in runs[n, most]]) for n in ends]
     finding = (
         f"The rms error has a floor that no number of neurons removes: {floors[ends[0]]:.3f} in {ends[0]:,} "
-        f"dimensions and {floors[ends[1]]:.3f} in {ends[1]:,}. With d = {most:,} neurons the floor is "
+        f"dimensions and {floors[ends[1]]:.3f} in {ends[1]:,}. With d = {most:,} neurons the floor is a share of "
         f"{shares[0]:.2f} and {shares[1]:.2f} of the squared error. Simulation and theory {HOW[fit.answer]}: {fit}."
     )
     theory = {setting: float(np.mean([r["theory"] for r in each])) for setting, each in runs.items()}

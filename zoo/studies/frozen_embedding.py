@@ -253,8 +253,8 @@ class FrozenEmbedding(Study):
         columns = ["unembedding", "embedding", "validation loss, nats", "difference, nats", "compared with"]
         note = (
             f"{self.seeds} seeds, {found[0]['steps']} steps. Brackets are 95 % Student t intervals. Differences are "
-            "paired by seed. The last column is the part of its training after which the arm compared with reaches "
-            "the row's final loss."
+            "paired by seed. The last column is the share of its training steps after which the arm compared with has "
+            "reached this loss."
         )
         return Table([*columns, "reaches this loss after"], rows, note=note)
 
@@ -313,7 +313,7 @@ def _sentences(found: Sequence[dict[str, Any]], cheapest: dict[str, Any] | None,
     arms = {arm["rows"]: arm for arm in found if arm["tied"] == kind}
     if cheapest is None:
         told = "; ".join(f"{arm['rows']}: {arm['loss']} nats" for arm in arms.values())
-        sentences = [f"After {steps:,} steps the validation losses with an {kind} unembedding are {told}."]
+        sentences = [f"After {steps:,} steps the validation losses ({kind} unembedding) are: {told}."]
     else:
         gap: Estimate = cheapest["gap"]
         is_much = "more than" if gap.low > margin else "no more than" if gap.high <= margin else "not clearly more than"

@@ -236,11 +236,11 @@ class RowReset(Study):
         )
         unembedding = "tied" if network["tied"] else "untied"
         subject = (
-            f"{self.source} (GPT-2, V {network['vocab_size']:,}, width {network['d_model']}, {network['n_layers']} "
-            f"layers, {unembedding})"
+            f"{self.source} (GPT-2, {network['vocab_size']:,} tokens, width {network['d_model']}, "
+            f"{network['n_layers']} layers, {unembedding})"
         )
         certainty = (
-            f"Intervals are 95 % intervals over {self.rows} tokens, with {self.seeds} random rows each. One model was "
+            f"Brackets are 95 % intervals over {self.rows} tokens, with {self.seeds} random rows each. One model was "
             "studied."
         )
         return Report(subject, Verdict(_headline(groups[0]), certainty, numbers=groups[0]), [section])

@@ -21,7 +21,7 @@ COLORS = ("first", "second", "third")  # of the phases
 
 @dataclass(frozen=True)
 class TrainAllPoints(Task):
-    """Train one network for every density and importance, and those that search the flip, in one module."""
+    """Train one network for every density and importance, and those for the flip density, in one module."""
 
     points: int
     steps: int
@@ -145,8 +145,8 @@ class SuperpositionPhases(Study):
         same, n, below = int(found.agree.sum()), len(found.agree), max(0.0, -float(found.excess.min()))
         finding = (
             f"The best of {self.seeds} networks is in the phase that theory predicts at {same} of {n} points; a single "
-            f"network is at a share of {found.seed_agrees} of the points. At equal importance, superposition ends at a "
-            f"density of {found.flip}, in theory at {found.theory_flip:.3f}."
+            f"network is in this phase at a share of {found.seed_agrees} of the points. At equal importance, "
+            f"superposition ends at a density of {found.flip}, in theory at {found.theory_flip:.3f}."
         )
         section = Section(
             "phases",

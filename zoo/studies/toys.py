@@ -40,8 +40,8 @@ class Toys(Study):
         """Return a report with the answers of all parts."""
         told = {name: part.verdict for name, part in parts.items() if isinstance(part, Report)}
         subject = (
-            "Small networks whose correct outputs are known: features in fewer dimensions than features, logic gates "
-            "of pairs of sparse inputs, and attention heads"
+            "Small networks whose correct outputs are known: they represent features in few dimensions, compute logic "
+            "gates of pairs of sparse inputs, or are single attention heads."
         )
         return Report(subject, _verdict(told, [name for name in parts if name not in told]), self.sections(parts))
 

@@ -63,7 +63,7 @@ class ComputeReadoff(Task):
     n_seeds: int
 
     def do(self, work: Work) -> Result:
-        """Errors by seed and case over all vectors with two inputs on."""
+        """Return the errors by seed and case, over all vectors with two inputs on."""
         from zoo.analysis.gate_simulations import computed_readoff, errors_on_all_vectors
 
         net = _module(Arm(self.gate, self.d_mlp, self.method), self.n_features, self.n_seeds).net
@@ -90,7 +90,7 @@ class TrainGates(Task):
     n_seeds: int
 
     def do(self, work: Work) -> Result:
-        """Errors by seed and case over all vectors with two inputs on."""
+        """Return the errors by seed and case, over all vectors with two inputs on."""
         from zoo.active_inputs import FixedActive
         from zoo.analysis.gate_simulations import errors_on_all_vectors
         from zoo.datamodules import SparseFeaturesDataModule

@@ -66,7 +66,7 @@ class UntrainedRowsStudy(StudyOfDictionaries):
             tables.append(f"If rows that look untrained are kept: {changes['told']}.")
         section = Section(
             self.name,
-            "Which rows look untrained and were excluded?",
+            "Which rows look untrained?",
             finding,
             tables=tables,
             not_shown=(
@@ -116,7 +116,11 @@ class UntrainedRowsStudy(StudyOfDictionaries):
         kept = "they were kept" if self.keep_untrained else f"they were excluded, and {n_rows:,} rows are studied"
         reasons = [f"{reason} {len(tokens):,} ({_some(tokens)})" for reason, tokens in rows["aside"].items()]
         told = [f"{name} ({n:,}; area under the ROC curve {auc:.3f})" for name, (auc, n) in rows["auc"].items()]
-        tells = f" Distance to the cluster's centre separates from other rows: {' and '.join(told)}." if told else ""
+        tells = (
+            f" The distance to the cluster's centre separates these rows from all others: {' and '.join(told)}."
+            if told
+            else ""
+        )
         return (
             f"{text}. {rows['untrained']:,} rows look untrained; {kept}. Reasons: "
             f"{'; '.join(reasons)}.{undecided}{tells}"
