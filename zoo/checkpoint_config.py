@@ -1,7 +1,7 @@
 """The names of the files of a zoo checkpoint, and functions that write and read its `config.json`.
 
-The config holds the class and arguments of the model, its provenance, and hashes of all files. It also holds a SHA-256
-hash of itself, so that damage to the config is detected. Fast to import.
+The config holds the class and arguments of the model, its provenance, and hashes of tensors and files. It also holds a
+SHA-256 hash of itself, so that damage to the config is detected. Fast to import.
 """
 
 import hashlib

@@ -14,13 +14,13 @@ from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 from zoo.wording import listed
 
-VOCABULARY = 50257  # of GPT-2
+VOCABULARY = 50257  # number of tokens of GPT-2
 PRECISIONS = ("float32", "float64")
-POSITIONS = (2, 16)  # of two features each
-NOISE_PAIRS, NOISE_SHAPES = (4, 16, 64, 256, 1024), ((256, 16), (512, 64), (1024, 16))  # and D, d_head
-USABLE = ((256, 16, 100), (512, 32, 100))  # D, d_head and competitors
-TIES = tuple((beta, 4, 16, 0.1) for beta in (1.0, 3.0, 10.0, 30.0, 100.0))  # and tied positions, positions, noise
-D_MODEL, D_HEAD = 16, 8  # of trained heads
+POSITIONS = (2, 16)  # numbers of positions, each with two features
+NOISE_PAIRS, NOISE_SHAPES = (4, 16, 64, 256, 1024), ((256, 16), (512, 64), (1024, 16))  # numbers of pairs; (D, d_head)
+USABLE = ((256, 16, 100), (512, 32, 100))  # (D, d_head, competitors)
+TIES = tuple((beta, 4, 16, 0.1) for beta in (1.0, 3.0, 10.0, 30.0, 100.0))  # (beta, tied, positions, noise)
+D_MODEL, D_HEAD = 16, 8  # sizes of the trained heads
 RARE = 0.01  # share of failures below which attention on a circle counts as hardly failing
 ENOUGH = 0.95  # share of right answers from which a number of dimensions counts as enough
 COLORS = ("first", "second", "third", "fourth")
@@ -55,7 +55,7 @@ class PlaceOnCircle(Task):
         return {"certain": attention.largest_circle(dtype), "misled": misled}
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 0.1
 
 
@@ -73,7 +73,7 @@ class MixOnCircle(Task):
         return {"failure": attention.simulated_two_feature_failure(5000, self.n_positions, 50_000, self.seed)}
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 0.02
 
 
@@ -155,7 +155,7 @@ class FindUsablePairs(Task):
         return most
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 0.3
 
 
@@ -176,7 +176,7 @@ class BreakTies(Task):
         return dict(tied_attention(self.beta, self.n_tied, self.n_positions, self.noise, seed=self.seed))
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 0.01
 
 

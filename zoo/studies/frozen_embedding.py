@@ -165,7 +165,7 @@ class FrozenEmbedding(Study):
 
     @cached_property
     def _configs(self) -> tuple[str, ...]:
-        return config_texts(self.fit_config)  # read once
+        return config_texts(self.fit_config)  # files are read only once
 
     def _arms(self) -> list[Arm]:
         return [

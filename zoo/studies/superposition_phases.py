@@ -16,7 +16,7 @@ from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 
 FLIP_DENSITIES = np.linspace(0.4, 0.95, 12)  # densities at which the flip at importance 1 is searched
 TRIES = 8  # networks at each of these densities, of which the best is used; a single one is often stuck
-COLORS = ("first", "second", "third")  # of the phases
+COLORS = ("first", "second", "third")  # colours of the phases
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class FindLeastLoss(Task):
         return {"theta": minimum(*grid(self.points))[0], "flip": flip, "coarse_flip": coarse}
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 1 + 0.008 * self.points**2
 
 

@@ -126,7 +126,7 @@ def _module(arm: Arm, n_features: int, n_seeds: int) -> Any:
         trained_first_layer=arm.method == "trained",
         p=arm.p,
         case_weights="natural" if ones else arm.weights,  # type: ignore[arg-type]
-        weight_on_ones=n_features * (n_features - 1) / 2 - 1 if ones else 1.0,  # zeros for every 1 of AND
+        weight_on_ones=n_features * (n_features - 1) / 2 - 1 if ones else 1.0,  # number of zeros per 1 of AND
         optimizer=AdamLinear(0.01, warmup_steps=0, decay_fraction=0.5),
     )
 
