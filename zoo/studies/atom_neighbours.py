@@ -1,4 +1,9 @@
-"""Are the atoms that basis pursuit finds for one kind of token near each other?"""
+"""Are the atoms that basis pursuit finds for one kind of token near each other?
+
+A dictionary is learned from the rows of the embedding. Each atom is labelled by the kind of token (word, number, ...)
+that uses it most. Two atoms are neighbours if their absolute cosine is large. The study measures how often neighbouring
+atoms have the same label, and compares this with dictionaries of Gaussian rows.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,10 +53,7 @@ class KindsOfAtoms(Task):
 
 @dataclass(frozen=True)
 class AtomNeighbours(StudyOfDictionaries, StudyOfStructure):
-    """Atoms are labelled by the kind of token that uses them most; neighbouring atoms are compared with a null model.
-
-    Two atoms are neighbours if their absolute cosine is large. The same is computed for dictionaries of Gaussian rows.
-    """
+    """The labels of neighbouring atoms are compared, in the embedding and in a null model."""
 
     @cached_property
     def _atoms(self) -> dict[str, list[KindsOfAtoms]]:

@@ -1,4 +1,9 @@
-"""How many features can one attention head distinguish, with constructed and with trained weights?"""
+"""How many features can one attention head distinguish, with constructed and with trained weights?
+
+Tokens lie on a circle or have random vectors in few dimensions, and each token has to attend to itself. Heads also hold
+skip bigrams: a query feature has to attend to the position of its partner feature. Skip bigrams are written into the
+weights by a construction, or trained.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -237,10 +242,6 @@ Samples = Mapping[Any, np.ndarray]  # by sizes: one number of all draws
 @dataclass(frozen=True)
 class AttentionFeatures(Study):
     """Measure how well one attention head finds the right token or feature, and compare it with theory.
-
-    Tokens lie on a circle or have random vectors in few dimensions; each token has to attend to itself. Heads also
-    hold skip bigrams: a query feature has to attend to the position of its partner feature. Skip bigrams are written
-    into the weights by a construction, or trained.
 
     Args:
         vocabularies: Numbers of tokens V whose vectors are drawn at random.

@@ -1,4 +1,9 @@
-"""In pairs of related tokens, such as singular and plural, is one row a matrix times the other row?"""
+"""In pairs of related tokens, such as singular and plural, is one row a matrix times the other row?
+
+One row of each pair is predicted from the other by a matrix and by simpler models: an offset, a scale and an offset,
+one scale per direction, and a rotation. All models are cross-validated. The same search is made in draws of a null
+model.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +27,7 @@ CLEAR_GAIN = 0.05  # gain in R² of a matrix over scale and offset above which i
 
 @dataclass(frozen=True)
 class Binding(StudyOfStructure):
-    """One row of each pair is predicted from the other by a matrix and by simpler models, and compared.
-
-    The simpler models are an offset, a scale and offset, one scale per direction, and a rotation. The same search is
-    made in draws of a null model.
-    """
+    """One row of each pair is predicted from the other by a matrix and by simpler models, and compared."""
 
     def tasks(self) -> Sequence[Task]:
         """Return the tasks that search the rows and draws of the null model."""

@@ -1,4 +1,8 @@
-"""Do tokens with a known order, such as months, lie on circles or on lines?"""
+"""Do tokens with a known order, such as months, lie on circles or on lines?
+
+Families of tokens with a known order are tested: are their rows in this order, and do they lie on a circle or on an
+open line or arc? The same search is made in draws of a null model.
+"""
 
 import re
 from collections.abc import Sequence
@@ -18,10 +22,7 @@ ALL_WRITTEN, SOME_WRITTEN = 24, 12  # members labelled in a chart: all if there 
 
 @dataclass(frozen=True)
 class Circles(StudyOfStructure):
-    """Families of tokens with a known order are tested: do their rows lie on a circle, or on an open line or arc?
-
-    The same search is made in draws of a null model.
-    """
+    """Families of tokens with a known order are tested for circles, and for open lines or arcs."""
 
     def tasks(self) -> Sequence[Task]:
         """Return the tasks that search the rows and draws of the null model."""

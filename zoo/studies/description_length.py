@@ -1,4 +1,8 @@
-"""How many bits does coding an embedding's rows with a dictionary save?"""
+"""How many bits does coding an embedding's rows with a dictionary save?
+
+The rows are coded with dictionaries of three sizes: `n_atoms`, a half and a quarter of it. The bits of dictionary and
+codes are compared with those that a Gaussian source needs at the same error.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +28,7 @@ TOLD = {
 
 @dataclass(frozen=True)
 class DescriptionLength(StudyOfDictionaries):
-    """The bits of dictionary and codes are compared with those that a Gaussian source needs at the same error.
-
-    Dictionaries have three sizes: `n_atoms`, a half and a quarter of it.
-    """
+    """The bits of dictionary and codes are compared with those that a Gaussian source needs at the same error."""
 
     @cached_property
     def _learned(self) -> dict[int, dict[str, list[LearnDictionaries]]]:

@@ -1,4 +1,9 @@
-"""How accurately do random neurons compute logic gates with an explicit readoff, and does theory predict the errors?"""
+"""How accurately do random neurons compute logic gates with an explicit readoff, and does theory predict the errors?
+
+A readoff is the output layer of a network with one hidden layer. Here the hidden layer is random, and the weights of
+the readoff are given by a formula; nothing is trained. Case 00 means that both inputs of a pair are off, case 11 that
+both are on.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -151,9 +156,6 @@ def _seconds(n_features: int, d_mlp: int, n_vectors: int) -> float:
 @dataclass(frozen=True)
 class ExplicitGates(Study):
     """Random neurons compute AND and XOR of all pairs of sparse inputs; their errors are compared with theory.
-
-    Case 00 means that both inputs of a pair are off, case 11 that both are on. A readoff is the output layer; here it
-    has explicit weights, which are not trained.
 
     Args:
         n_features: Number of inputs m.

@@ -1,4 +1,8 @@
-"""Do networks that represent five or six features in two dimensions find the regular pentagon and hexagon?"""
+"""Do networks that represent five or six features in two dimensions find the regular pentagon and hexagon?
+
+One feature is active at a time. The regular polygon of all features is the best known arrangement. Networks that miss
+it often set one feature to zero and arrange the others as the next smaller polygon.
+"""
 
 import math
 from collections.abc import Sequence
@@ -142,9 +146,6 @@ class Polygon:
 @dataclass(frozen=True)
 class Polygons(Study):
     """Networks are trained to represent five or six features in two dimensions, and their shapes are compared.
-
-    One feature is active at a time. The regular polygon of all features is the best known arrangement. Networks that
-    miss it often set one feature to zero and arrange the others as the next smaller polygon.
 
     Args:
         networks: Number of networks for each number of features.

@@ -1,4 +1,10 @@
-"""At which densities and importances are two features superposed in one dimension, and does theory predict this?"""
+"""At which densities and importances are two features superposed in one dimension, and does theory predict this?
+
+This is the phase diagram of Elhage et al. 2022, "Toy Models of Superposition". The output y = ReLU(w (w·x) + b) has to
+equal x, for two features x and a single hidden dimension. Theory predicts the network with the least expected loss.
+Densities, which are the probabilities that a feature is active, range from 0.01 to 1. Importances of the second feature
+relative to the first range from 0.1 to 10.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,11 +114,6 @@ class Phases:
 @dataclass(frozen=True)
 class SuperpositionPhases(Study):
     """Networks represent two features in one dimension; which features they keep is compared with theory.
-
-    This is the phase diagram of Elhage et al. 2022, "Toy Models of Superposition": the output y = ReLU(w (w·x) + b)
-    has to equal x, for two features x and a single hidden dimension. Theory is the network with the least expected
-    loss. Densities, which are the probabilities that a feature is active, range from 0.01 to 1. Importances of the
-    second feature relative to the first range from 0.1 to 10.
 
     Args:
         points: Number of densities, and of importances; it must be odd, so that importance 1 is included.

@@ -1,4 +1,9 @@
-"""Do trained narrow networks compute logic gates in superposition with smaller errors than random neurons?"""
+"""Do trained narrow networks compute logic gates in superposition with smaller errors than random neurons?
+
+Networks have one hidden layer. Two inputs are on at once, so every network is evaluated on all possible vectors. At the
+first width, networks are trained with all exponents p of the loss and all weights of the cases. At the other widths, p
+is 2 or 4 and the four cases weigh equally. Case 00 means that both inputs of a pair are off, case 11 that both are on.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,10 +139,6 @@ def _module(arm: Arm, n_features: int, n_seeds: int) -> Any:
 @dataclass(frozen=True)
 class UniversalGates(Study):
     """Networks with one hidden layer are trained to compute AND and XOR of all pairs of sparse inputs.
-
-    Two inputs are on at once, so every network is evaluated on all possible vectors. At the first width, networks are
-    trained with all exponents p of the loss and all weights of the cases. At the other widths, p is 2 or 4 and the four
-    cases weigh equally. Case 00 means that both inputs of a pair are off, case 11 that both are on.
 
     Args:
         n_features: Number of inputs m.

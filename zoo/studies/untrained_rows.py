@@ -1,4 +1,8 @@
-"""Which rows of an embedding look untrained, and how do results change if these rows are kept?"""
+"""Which rows of an embedding look untrained, and how do results change if these rows are kept?
+
+A row looks untrained if its token never occurs, cannot occur in a text or has a reserved name, or if the row lies in a
+common cluster near the mean row or is still at its random start. Such rows are excluded from other studies by default.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +22,7 @@ SHOWN, LISTED = 8, 200  # largest number of excluded tokens per reason that are 
 
 @dataclass(frozen=True)
 class UntrainedRowsStudy(StudyOfDictionaries):
-    """Untrained rows are detected by their tokens' names and counts, a common cluster, and the norm of a random start.
+    """Rows that look untrained are listed, and results with and without these rows are compared.
 
     Args:
         families: YAML or JSON file with families of tokens in a known order, in addition to the built-in ones.
