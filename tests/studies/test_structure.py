@@ -53,7 +53,7 @@ def test_circle_line_and_disorder_are_told_apart(study):
     assert [line["name"] for line in found] == ["weekdays"]
     assert "0 of 1 null models had a finding; the 95 % upper limit of the rate is 0.95" in written.verdict.certainty
     assert (
-        "Not tested, because not all members are tokens in one and the same form: weekdays, short, months, short"
+        "Not tested, because not all members are tokens in one and the same form: weekdays, short; months, short"
         in "".join(map(str, circles.tables))
     )
     assert [chart.name for chart in circles.charts][:3] == ["circles-shares", "circles-weekdays", "circles-digits"]

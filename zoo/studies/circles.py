@@ -45,7 +45,7 @@ class Circles(StudyOfStructure):
             tables=[
                 *([_table(searched, told)] if found else []),
                 *(
-                    [f"Not tested, because not all members are tokens in one and the same form: {', '.join(absent)}."]
+                    [f"Not tested, because not all members are tokens in one and the same form: {'; '.join(absent)}."]
                     if absent
                     else []
                 ),
@@ -60,8 +60,12 @@ class Circles(StudyOfStructure):
                 "The test of order compares with random orders of the same members, or with random rotations if there "
                 "are fewer than 9 members. The test of shape distinguishes circles from open lines and arcs over at "
                 "most three quarters of a turn; it mistakes at most 5 % of either for the other, for each family "
-                "separately. Isotropic rows have a share of 2 / (n - 1). The roundest groups of neighbouring rows are "
-                "compared with the roundest groups of Gaussian rows and of superposed rows. " + told_of_tests(searched)
+                "separately. In the table, shares are of the family's variance: in the first harmonic of its order "
+                "(circle), in the two slowest waves of an open path, and in any two waves of isotropic rows, "
+                "2 / (n - 1). p if open is the probability that an open line or arc looks at least as closed as the "
+                "family; p if closed is the probability that a circle looks at least as open. The roundest groups of "
+                "neighbouring rows are compared with the roundest groups of Gaussian rows and of superposed rows. "
+                + told_of_tests(searched)
             ),
             not_shown=(
                 "Circles of families that are not in the list are not tested: the roundest groups of neighbours are "

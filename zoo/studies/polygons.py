@@ -253,7 +253,7 @@ def _directions(p: Polygon) -> Chart:
             Series("features", x, y, "points", labels=labels, written=True, color=COLORS[0]),
         ],
         map=True,
-        caption=f"Feature directions of the network with the smallest loss of {len(p.loss)}.",
+        caption=f"Feature directions of the network with the smallest loss among {len(p.loss)}.",
     )
 
 
