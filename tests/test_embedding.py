@@ -97,7 +97,7 @@ def test_a_tensor_is_chosen_by_name(tmp_path, refused):
 
 def test_an_embedding_without_a_known_name_has_to_be_named(tmp_path, refused):
     write(tmp_path, {"my_rows": W})
-    with refused(r"say which with tensor=, it has \['my_rows'\]"):
+    with refused(r"choose one with tensor=, it has \['my_rows'\]"):
         zoo.embedding(tmp_path)
 
 

@@ -190,7 +190,7 @@ def test_of_two_runs_started_in_one_folder_one_is_refused(folder):
     assert sorted(codes) == [0, 2]
     text = (folder / f"shared-{codes.index(2)}.txt").read_text()
     assert text.splitlines()[-1] == (
-        f"error: a run is going on in {folder / 'shared'}; wait for its end, or add --run_dir OTHER"
+        f"error: another run uses the folder {folder / 'shared'}; wait until it ends, or add --run_dir OTHER"
     )
 
 

@@ -297,7 +297,7 @@ def test_a_model_of_another_kind_is_not_written_over(folder, remote, refused):
     push(folder, "hf:org/repo")
     theirs = dict(remote.branches["org/repo", "main"]) | {"config.json": remote.keep(b'{"model_type": "gpt2"}')}
     remote.branches["org/repo", "main"] = theirs
-    with refused("config.json of hf:org/repo is that of another model"):
+    with refused("config.json of hf:org/repo belongs to another model"):
         push(folder, "hf:org/repo")
     assert remote.branches["org/repo", "main"] == theirs
 
@@ -342,7 +342,7 @@ def test_a_repository_is_private_if_asked_and_a_public_one_is_refused_then(folde
     push(folder, "hf:org/secret", private=True)
     push(folder, "hf:org/open")
     assert remote.private == {"org/secret": True, "org/open": False}
-    with refused("hf:org/open is there already and public"):
+    with refused("hf:org/open exists already and is public"):
         push(folder, "hf:org/open@new", private=True)
     assert ("org/open", "new") not in remote.heads
 
@@ -367,14 +367,14 @@ def test_of_a_missing_source_nothing_is_sent(remote, refused, source):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("hf:repo", "write hf:org/repo, with org"),
+        ("hf:repo", "write hf:OWNER/repo, with the name of an org"),
         ("org/repo", "is no place on the hub"),
         ("hf:", "is no place on the hub"),
         ("hf:org/../repo", "is no place on the hub"),
         ("hf:org/re\npo", "is no place on the hub"),
-        ("hf:org/repo@-x", "is no name of a branch"),
-        ("hf:org/repo@a..b", "is no name of a branch"),
-        ("hf:org/repo@" + "0" * 40, "is no name of a branch"),
+        ("hf:org/repo@-x", "is not a valid branch name"),
+        ("hf:org/repo@a..b", "is not a valid branch name"),
+        ("hf:org/repo@" + "0" * 40, "is not a valid branch name"),
         ("hf:org/a--b", "Cannot have -- or .."),
         ("hf:org/repo/.git", "cannot update files under"),
     ],
@@ -397,12 +397,12 @@ def test_without_a_token_one_line_says_how_to_log_in(folder, remote, refused, mo
     [
         ("create", 401, "does not accept your token; run `hf auth login`"),
         ("create", 403, "no permission for it .*because.*`hf auth login`"),
-        ("create", 404, "knows no such owner"),
-        ("branch", 400, "as asked: because"),
+        ("create", 404, "its owner does not exist"),
+        ("branch", 400, "the request is not valid: because"),
         ("branch", 403, "no permission for it"),
         ("batch", 403, "no permission for it"),
         ("commit", 403, "no permission for it"),
-        ("commit", 412, "changed by somebody else meanwhile"),
+        ("commit", 412, "changed by another commit meanwhile"),
         ("commit", 500, "could not be written: because"),
         ("validate-yaml", 400, "Invalid metadata in README.md"),
     ],
@@ -427,7 +427,7 @@ def test_a_commit_of_somebody_else_in_between_is_not_overwritten(folder, remote,
         return answer
 
     monkeypatch.setattr(remote, "tree", race)
-    with refused("changed by somebody else meanwhile, and nothing was written; push again"):
+    with refused("changed by another commit meanwhile, and nothing was written; push again"):
         push(folder, "hf:org/repo")
     assert remote.names() == ["theirs.txt"]
 

@@ -80,7 +80,7 @@ def test_folders_that_are_written_are_those_that_are_checked(place, tmp_path, re
     assert main(["export", f"{place}/model", f"{place}/model"]) == 2
     (home / "taken").mkdir()
     (home / "taken" / "letter.txt").touch()
-    with refused("holds other things"):
+    with refused("holds other files"):
         zoo.save(net, f"{place}/taken")
     with refused("does not say how it was made"):
         rebuild(f"{place}/copy", f"{place}/again")

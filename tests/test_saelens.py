@@ -264,7 +264,7 @@ def test_what_is_no_autoencoder_is_not_written_and_other_folders_are_left_alone(
         saelens.write(models.GPT2(vocab_size=9, context_length=4, d_model=4, n_layers=1, n_heads=1), tmp_path / "out")
     source = zoo.save(autoencoder("TopKSAE"), tmp_path / "saved")
     before = {file: file.read_bytes() for file in source.iterdir()}
-    with refused("holds other things"):
+    with refused("holds other files"):
         saelens.write(autoencoder("TopKSAE"), source)
     assert {file: file.read_bytes() for file in source.iterdir()} == before
 

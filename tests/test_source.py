@@ -331,7 +331,7 @@ def test_damage_is_told_alike_however_often_one_asks(folder, refused):
     (folder / "config.json").write_text((folder / "config.json").read_text().replace('"seed": 4', '"seed": 5'))
     source = Source.open(folder)
     for _ in range(2):
-        with refused("config.json is damaged: it is not the config that was saved"):
+        with refused("config.json is damaged: its hash differs"):
             source.load()
 
 

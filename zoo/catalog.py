@@ -1,7 +1,7 @@
-"""Which checkpoints there are: the shipped ones by name, others by folder. Imports nothing heavy.
+"""Functions that list the shipped checkpoints and find checkpoints by name or folder. Fast to import.
 
-A checkpoint with several training steps is a folder of folders, `step-000000`, `step-000512`, ..., each one a complete
-checkpoint.
+A checkpoint with several training steps is a folder with one subfolder per step, such as `step-000000` and
+`step-000512`. Each subfolder is a complete checkpoint.
 """
 
 import fnmatch
@@ -16,29 +16,29 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the shipped checkpoints that match a shell pattern, sorted."""
+    """Return the names of the shipped checkpoints that match a shell pattern, sorted."""
     names = sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir()) if PRETRAINED.is_dir() else []
     return fnmatch.filter(names, pattern)
 
 
 def place(source: str | Path) -> Path:
-    """Where a name or path points to; a text that is a zoo name means that, a Path never does."""
+    """Return the path of a source; a `str` may also be the name of a shipped checkpoint, a `Path` may not."""
     return PRETRAINED / source if source in list_models() else expanded(source)
 
 
 def step_folder(step: int) -> str:
-    """Name of the folder that holds a training step."""
+    """Return the name of the subfolder of a training step."""
     return f"step-{step:06d}"
 
 
 def steps(path: Path) -> list[int]:
-    """Training steps of a checkpoint with several, ascending; empty for a plain one."""
+    """Return the training steps of a checkpoint with several steps, ascending; empty for a single checkpoint."""
     matches = (re.fullmatch(r"step-(\d+)", p.name) for p in path.iterdir() if p.is_dir())
     return sorted(int(m[1]) for m in matches if m)
 
 
 def entries(pattern: str = "*") -> list[dict[str, Any]]:
-    """What `python -m zoo list` shows: name, class, size of the weights of a step, steps and metrics."""
+    """Return what `python -m zoo list` shows: name, class, size of one step's weights, steps and metrics."""
     rows = []
     for name in list_models(pattern):
         kept = steps(PRETRAINED / name)

@@ -1,7 +1,7 @@
-"""The files of a zoo checkpoint, and its `config.json`: what rebuilds the model, where it came from, and hashes.
+"""The names of the files of a zoo checkpoint, and functions that write and read its `config.json`.
 
-The config carries its own SHA-256: a damaged digit is noticed before it becomes another network or another account of
-a run. Imports nothing heavy.
+The config holds the class and arguments of the model, its provenance, and hashes of tensors and files. It also holds a
+SHA-256 hash of itself, so that damage to the config is detected. Fast to import.
 """
 
 import hashlib
@@ -26,30 +26,30 @@ def write(folder: Path, part: dict[str, Any], hugging_face: dict[str, Any]) -> N
     """Write a checkpoint's config.
 
     Args:
-        folder: Where to.
-        part: What has `KEYS`.
-        hugging_face: Keys of a Hugging Face config beside it, if any.
+        folder: Folder of the checkpoint.
+        part: The zoo's part of the config, a dict with `KEYS`.
+        hugging_face: Keys of a Hugging Face config, which the same file contains; may be empty.
     """
     content = {**hugging_face, "zoo": {"format_version": FORMAT_VERSION, **part}}
-    content = json.loads(json.dumps(content))  # numbers that are keys become text
+    content = json.loads(json.dumps(content))  # converts keys that are numbers to text
     content["zoo"]["sha256"] = _digest(content)
     (folder / NAME).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a config.json, damaged or not, is that of a zoo checkpoint."""
+    """Return whether a config.json, damaged or not, belongs to a zoo checkpoint."""
     return re.search(r'"zoo"\s*:\s*\{', path.read_text("utf-8", errors="replace")) is not None
 
 
 def read(folder: Path, content: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The "zoo" part of a checkpoint's config, without its hash.
+    """Return the "zoo" part of a checkpoint's config, without the hash.
 
     Args:
-        folder: The checkpoint.
-        content: What its config holds, if that was read before.
+        folder: Folder of the checkpoint.
+        content: Content of its config, if it was read before.
 
     Raises:
-        ZooError: If it cannot be read, is of a newer format, or is not the one that was saved.
+        ZooError: If the config cannot be read, has another format version, or is damaged.
     """
     path = folder / NAME
     try:
@@ -62,15 +62,17 @@ def read(folder: Path, content: dict[str, Any] | None = None) -> dict[str, Any]:
         raise ZooError(f"{path} has format version {version}; this version of the zoo reads {FORMAT_VERSION}")
     for key, kind in KEYS.items():
         if not isinstance(part.get(key), kind):
-            raise ZooError(f"{path} is not the config of a zoo checkpoint ({key!r} is no {kind.__name__})")
+            raise ZooError(
+                f"{path} is not the config of a zoo checkpoint (key {key!r} must be of type {kind.__name__})"
+            )
     if (own := part.get("sha256")) is None:
-        raise ZooError(f"{path} is damaged, or was written by an older version of the zoo: it has no hash of itself")
+        raise ZooError(f"{path} has no hash of itself: it is damaged, or an older version of the zoo wrote it")
     part = {key: value for key, value in part.items() if key != "sha256"}
     if own != _digest({**content, "zoo": part}):
-        raise ZooError(f"{path} is damaged: it is not the config that was saved")
+        raise ZooError(f"{path} is damaged: its hash differs from that of the config that was saved")
     return part
 
 
 def _digest(content: dict[str, Any]) -> str:
-    """SHA-256 of everything but the digest itself, whatever its layout."""
+    """Return the SHA-256 of a config without its hash; white space and the order of keys in the file do not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,13 +1,13 @@
-"""Autoencoders that the package `dictionary_learning` writes: `config.json` and `ae.pt`, a dict of plain tensors.
+"""Reader of autoencoders of the package `dictionary_learning`: `config.json`, and `ae.pt` with a dict of tensors.
 
 ==========================================  ===========================================================================
-its class                                   the zoo's
+class of `dictionary_learning`              class of the zoo
 ==========================================  ===========================================================================
 `AutoEncoder`, `AutoEncoderNew`             `ReLUSAE`
 `AutoEncoderTopK`                           `TopKSAE`
 `GatedAutoEncoder`                          `GatedSAE`
 `JumpReluAutoEncoder`                       `JumpReLUSAE`
-`BatchTopKSAE`, `MatryoshkaBatchTopKSAE`    `JumpReLUSAE`, which does the same at inference, above their threshold
+`BatchTopKSAE`, `MatryoshkaBatchTopKSAE`    `JumpReLUSAE` with their threshold, which computes the same at inference
 ==========================================  ===========================================================================
 """
 
@@ -23,10 +23,10 @@ from zoo.saelens import undo_subtraction
 from zoo.source_files import Folder
 
 WEIGHTS = "ae.pt"
-LINEAR = {"encoder.weight": "W_enc", "decoder.weight": "W_dec"}  # stored transposed
+LINEAR = {"encoder.weight": "W_enc", "decoder.weight": "W_dec"}  # these tensors are stored transposed
 BIASED = LINEAR | {"encoder.bias": "b_enc"}
 PLAIN = {name: name for name in ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")}
-CLASSES = {  # its class -> the zoo's, and the names of its tensors -> the zoo's
+CLASSES = {  # class of dictionary_learning -> class of the zoo, and names of tensors in both
     "AutoEncoder": ("ReLUSAE", BIASED | {"bias": "b_dec"}),
     "AutoEncoderNew": ("ReLUSAE", BIASED | {"decoder.bias": "b_dec"}),
     "AutoEncoderTopK": ("TopKSAE", BIASED | {"b_dec": "b_dec"}),
@@ -38,13 +38,13 @@ CLASSES = {  # its class -> the zoo's, and the names of its tensors -> the zoo's
     "BatchTopKSAE": ("JumpReLUSAE", BIASED | {"b_dec": "b_dec", "threshold": "threshold"}),
     "MatryoshkaBatchTopKSAE": ("JumpReLUSAE", PLAIN),
 }
-KEEP_B_DEC = ("AutoEncoderNew", "JumpReluAutoEncoder")  # do not subtract b_dec from their input
+KEEP_B_DEC = ("AutoEncoderNew", "JumpReluAutoEncoder")  # classes that do not subtract b_dec from the input
 OF_TRAINING = {"AutoEncoderTopK": ("k", "threshold"), "BatchTopKSAE": ("k",)}
 OF_TRAINING["MatryoshkaBatchTopKSAE"] = ("k", "group_sizes")
 
 
 def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """What `checkpoints.build` makes a network from: its class, init arguments and tensors.
+    """Return the class, init arguments and tensors from which `checkpoints.build` makes a network.
 
     Raises:
         ZooError: If a file is missing or damaged, or the zoo has no network that computes the same.
@@ -56,21 +56,23 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     stored = read_pickle(files.require(WEIGHTS))
     aside = OF_TRAINING.get(theirs, ())
     if not isinstance(stored, dict) or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
-        raise ZooError(f"{name}: {WEIGHTS} holds no dict of tensors")
+        raise ZooError(f"{name}: {WEIGHTS} must hold a dict of tensors")
     if odd := sorted(stored.keys() ^ {*names, *aside}):
-        raise ZooError(f"{name}: only one of {WEIGHTS} and a {theirs} has tensor {odd[0]}")
+        raise ZooError(f"{name}: the tensors in {WEIGHTS} are not those of a {theirs}; they differ in {odd[0]}")
     tensors = {new: as_weights(stored[old], torch.float32, old, name) for old, new in names.items()}
     tensors |= {new: tensors[new].mT for old, new in LINEAR.items() if old in names and tensors[new].ndim == 2}
     if tensors["W_enc"].ndim != 2:
-        raise ZooError(f"{name}: the encoder's weights are {list(tensors['W_enc'].shape)}, no matrix")
+        raise ZooError(f"{name}: the encoder's weights have shape {list(tensors['W_enc'].shape)}; expected a matrix")
     d_in, d_sae = tensors["W_enc"].shape
-    if "threshold" in tensors:  # codes are rectified anyway
+    if "threshold" in tensors:  # codes are rectified, so thresholds below 0 have the effect of 0
         threshold = tensors["threshold"].clamp(min=0)
         tensors["threshold"] = threshold if threshold.ndim else threshold.expand(d_sae)
     shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     for key, tensor in tensors.items():
         if (shape := tuple(tensor.shape)) != (expected := shapes.get(key, (d_sae,))):
-            raise ZooError(f"{name}: {key} has shape {list(shape)}; the encoder's weights say {list(expected)}")
+            raise ZooError(
+                f"{name}: {key} has shape {list(shape)}; expected {list(expected)} from the encoder's weights"
+            )
     if theirs in KEEP_B_DEC:
         undo_subtraction(tensors)
     tensors["scale"] = torch.ones(())

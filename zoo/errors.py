@@ -1,8 +1,9 @@
-"""The one exception that users of the zoo are meant to read."""
+"""`ZooError`, the exception for all mistakes that a user can correct."""
 
 
 class ZooError(ValueError):
-    """A mistake that the message explains in one line; the command line prints it without a traceback."""
+    """An error that the message explains in one line. The command line prints it without a traceback."""
 
     def __init__(self, message: object) -> None:
-        super().__init__(" ".join(str(message).split()))  # names in files and foreign messages may have line breaks
+        # File names and messages of other libraries may have line breaks.
+        super().__init__(" ".join(str(message).split()))

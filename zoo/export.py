@@ -1,4 +1,4 @@
-"""From a checkpoint to a folder that other programs read."""
+"""Functions that write a network as a zoo checkpoint or as a SAELens folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,29 +17,29 @@ DTYPES = {"float32": None, "float16": torch.float16}
 def export(
     source: str | Path | Source, folder: str | Path, dtype: str = "float32", steps: Sequence[int] | None = None
 ) -> Path:
-    """Write a network as a zoo checkpoint, which `transformers` reads too if it is a GPT-2.
+    """Write a network as a zoo checkpoint. `transformers` can read the checkpoint of a GPT-2 too.
 
     Args:
-        source: What `zoo.load` takes: a .ckpt file written by a module of the zoo, a run's folder, a zoo name, ...
-        folder: Where to write.
-        dtype: float16 rounds the weights to half the size; loading gives float32 in either case.
-        steps: Of a source that holds several training steps, those to write, each into a folder `step-000512`. By
-            default only the last step is written, into `folder` itself.
+        source: Anything that `zoo.load` takes, such as a .ckpt file of a zoo module, a run's folder or a zoo name.
+        folder: Folder to write to.
+        dtype: "float32" or "float16". float16 halves the size of the file; loading returns float32 in both cases.
+        steps: Training steps to write, for a source that holds several. Each is written into a subfolder such as
+            `step-000512`. By default only the last step is written, into `folder` itself.
 
     Returns:
         The folder.
 
     Raises:
-        ZooError: If the source is damaged, cannot be read or lacks a step, or something else is in the folder.
+        ZooError: If the source cannot be read, is damaged or has no such step, or the folder has other files.
     """
     opened, folder = Source.open(source), expanded(folder)
     if dtype not in DTYPES:
-        raise ZooError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
+        raise ZooError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     _check_apart(opened, folder)
     if steps is None:
         return _save(opened, None, folder, folder.name, dtype)
     if not steps:
-        raise ZooError("there are no steps to write")
+        raise ZooError("steps is empty; at least one step is needed")
     checkpoints.check_kind(folder)
     with replacing(folder, checkpoint_config.FILES) as new:
         for step in sorted(set(steps)):
@@ -52,26 +52,26 @@ def export_saelens(source: str | Path | Source, folder: str | Path) -> Path:
     """Write a sparse autoencoder as a SAELens folder.
 
     Args:
-        source: What `export` takes.
-        folder: Where to write.
+        source: Anything that `export` takes.
+        folder: Folder to write to.
 
     Returns:
         The folder.
 
     Raises:
-        ZooError: If the source is damaged or no sparse autoencoder, or something else is in the folder.
+        ZooError: If the source is damaged or is not a sparse autoencoder, or the folder has other files.
     """
     opened = Source.open(source)
     return saelens.write(opened.load(), folder, saelens.training_data(opened.provenance()))
 
 
 def _check_apart(source: Source, folder: Path) -> None:
-    """Refuse to write over what is read, or over the steps of a run."""
+    """Refuse to overwrite the source, a folder that contains it, or the steps of a run."""
     if source.path is None:
         return
     place, target = source.path.resolve(), folder.resolve()
     if target in (place, place / "steps") or target in place.parents:
-        raise ZooError(f"{folder} is where {source.name} lies; choose another folder")
+        raise ZooError(f"writing to {folder} would overwrite the source {source.name}; choose another folder")
 
 
 def _save(source: Source, step: int | None, folder: Path, title: str, dtype: str) -> Path:

@@ -1,6 +1,6 @@
-"""From a checkpoint to a repository of the Hugging Face hub, from where `zoo.load` reads it back.
+"""Upload of a checkpoint to a repository of the Hugging Face hub, from which `zoo.load` can read it.
 
-Only the files in `checkpoint_config.FILES` are ever sent: numbers and text, no pickle. Imports nothing heavy.
+Only the files in `checkpoint_config.FILES` are uploaded. They hold numbers and text, no pickles. Fast to import.
 """
 
 import re
@@ -20,23 +20,24 @@ LOG_IN = "run `hf auth login`, or set HF_TOKEN, with a token that has write perm
 
 
 def push(source: str | Path | Source, target: str, private: bool = False, message: str | None = None) -> str:
-    """Upload a checkpoint to the Hugging Face hub, verified and in one commit; the repository is created if absent.
+    """Verify a checkpoint and upload it to the Hugging Face hub in one commit.
 
-    An older checkpoint there is replaced, but for its card where the new one has none; other files are left alone.
-    Pushing what is there already makes no commit.
+    The repository is created if it does not exist. An older checkpoint in the target is replaced; its model card is
+    kept if the new checkpoint has none. Other files are not changed. There is no commit if the target already holds the
+    same files.
 
     Args:
         source: A zoo name, a zoo checkpoint's folder, a folder of steps, a run's folder, or a Lightning .ckpt.
-        target: hf:org/repo[/folder][@branch]; the branch is created if absent.
-        private: Whether only those may see the repository who are allowed to; one that is public is refused then.
+        target: hf:org/repo[/folder][@branch]; the branch is created if it does not exist.
+        private: Whether the repository has to be private; an existing public repository is then refused.
         message: Message of the commit; by default the class and its training step.
 
     Returns:
         The address of the commit.
 
     Raises:
-        ZooError: If the source is missing, damaged or not the zoo's, the target is no such place, holds
-            another model or is not yours to write to, or the hub cannot be reached.
+        ZooError: If the source is missing, damaged or not a checkpoint of the zoo, if the target is not valid, holds
+            another model or cannot be written with your token, or if the hub cannot be reached.
     """
     repo, folder, branch = _place(target)
     with tempfile.TemporaryDirectory() as scratch:
@@ -54,22 +55,27 @@ def push(source: str | Path | Source, target: str, private: bool = False, messag
 
 
 def _place(target: str) -> tuple[str, str, str]:
-    """Repository, folder in it ("" or ending in a slash) and branch that a target names."""
+    """Return the repository, the folder in it ("" or ending in a slash), and the branch that a target names."""
     repo, folder, branch = hub_place(target)
     if "/" not in repo:
-        raise ZooError(f"{target} does not say whose repository it is; write hf:org/{repo}, with org or user name")
+        raise ZooError(f"{target} has no owner; write hf:OWNER/{repo}, with the name of an organisation or user")
     is_branch = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", branch or "main") and ".." not in (branch or "")
     if not is_branch or re.fullmatch(r"[0-9a-f]{40}", branch or ""):
-        raise ZooError(f"{target} cannot be written: {branch} is no name of a branch; write hf:{repo}@branch")
+        raise ZooError(f"{target} cannot be written: {branch} is not a valid branch name; write hf:{repo}@branch")
     return repo, folder, branch or "main"
 
 
 def _files(source: Source, scratch: Path) -> tuple[dict[str, Path], dict[str, Any]]:
-    """The verified files of a source by their names below the target, and its (last) config; may write to scratch."""
+    """Return the verified files of a source by their names in the target, and the config of its last step.
+
+    Args:
+        source: The source.
+        scratch: Folder into which a Lightning checkpoint is exported.
+    """
     from zoo.export import export
 
     if source.path is None:
-        source.folder()  # which is refused
+        source.folder()  # raises ZooError
     if isinstance(source.at(), LightningFile):
         source = Source.open(export(source, scratch))
     if source.kind == "run" or not source.steps:
@@ -83,7 +89,7 @@ def _files(source: Source, scratch: Path) -> tuple[dict[str, Path], dict[str, An
 
 
 def _verified(source: Source, step: int | None = None) -> tuple[dict[str, Path], dict[str, Any]]:
-    """The files and the config of a zoo checkpoint, every hash checked."""
+    """Return the files and the config of a zoo checkpoint, after checking all hashes."""
     source.load(step)
     folder = source.folder(step)
     config = source.zoo_part(step) or checkpoint_config.read(folder)
@@ -92,7 +98,7 @@ def _verified(source: Source, step: int | None = None) -> tuple[dict[str, Path],
 
 
 def _card(path: Path, class_name: str) -> bytes:
-    """A model card with the front matter by which the hub finds it."""
+    """Return a model card with front matter, which the hub uses for its search."""
     try:
         text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -105,7 +111,7 @@ def _card(path: Path, class_name: str) -> bytes:
 
 
 def _commit(content: dict[str, Path | bytes], repo: str, folder: str, branch: str, private: bool, message: str) -> str:
-    """Make the checkpoint in a folder of a branch exactly this; returns the address of the commit."""
+    """Replace the checkpoint in a folder of a branch by these files, and return the address of the commit."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 
     if constants.HF_HUB_OFFLINE:
@@ -116,7 +122,7 @@ def _commit(content: dict[str, Path | bytes], repo: str, folder: str, branch: st
     additions = [CommitOperationAdd(name, file) for name, file in content.items()]
     api.create_repo(repo, private=private or None, exist_ok=True)
     if private and not api.model_info(repo).private:
-        raise ZooError(f"hf:{repo} is there already and public; make it private on the hub, or push without private")
+        raise ZooError(f"hf:{repo} exists already and is public; make it private on the hub, or push without private")
     if branch != "main":
         api.create_branch(repo, branch=branch, exist_ok=True)
     head = api.model_info(repo, revision=branch).sha
@@ -124,7 +130,7 @@ def _commit(content: dict[str, Path | bytes], repo: str, folder: str, branch: st
     there = api.list_repo_files(repo, revision=head)
     for config in {f"{name.rpartition('/')[0]}/{checkpoint_config.NAME}".lstrip("/") for name in content} & {*there}:
         if not checkpoint_config.is_ours(Path(api.hf_hub_download(repo, config, revision=head))):
-            raise ZooError(f"{config} of hf:{repo} is that of another model; push to another repository or folder")
+            raise ZooError(f"{config} of hf:{repo} belongs to another model; push to another repository or folder")
     stale = [name for name in there if old.fullmatch(name) and name not in (*content, folder + CARD)]
     operations: list[Any] = [*map(CommitOperationDelete, stale), *additions]
     commit = api.create_commit(repo, operations, commit_message=message, revision=branch, parent_commit=head)
@@ -132,7 +138,7 @@ def _commit(content: dict[str, Path | bytes], repo: str, folder: str, branch: st
 
 
 def _explanation(error: Exception, repo: str) -> str:
-    """One line that says what went wrong on the hub and what to do."""
+    """Return one line that says which error occurred on the hub, and what to do."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     reason = textwrap.shorten(getattr(error, "server_message", None) or str(error) or type(error).__name__, 300)
     if status == 401:
@@ -140,9 +146,9 @@ def _explanation(error: Exception, repo: str) -> str:
     if status == 403:
         return f"hf:{repo} cannot be written: your account or token has no permission for it ({reason}); {LOG_IN}"
     if status == 404:
-        return f"hf:{repo} cannot be written: the hub knows no such owner, or hides it from you; check the name"
+        return f"hf:{repo} cannot be written: its owner does not exist or is not visible to you; check the name"
     if status in (409, 412):
-        return f"hf:{repo} was changed by somebody else meanwhile, and nothing was written; push again"
+        return f"hf:{repo} was changed by another commit meanwhile, and nothing was written; push again"
     if status == 400 or isinstance(error, ValueError):
-        return f"hf:{repo} cannot be written as asked: {reason}"
+        return f"hf:{repo} cannot be written: the request is not valid: {reason}"
     return f"hf:{repo} could not be written: {reason}; check that the hub can be reached, and push again"

@@ -1,4 +1,4 @@
-"""Folders of `transformers`: a GPT-2 as a whole, and under which name any model keeps its token embedding."""
+"""Readers of `transformers` folders: they read a whole GPT-2, or the token embedding of any model with a known name."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,17 +12,17 @@ from zoo.checkpoints import open_tensors, read_tensors
 from zoo.errors import ZooError
 from zoo.source_files import Folder
 
-W_E_NAMES = (  # ends of the name of the token embedding, the first that is there
-    "wte.weight",  # GPT-2 and its kin
+W_E_NAMES = (  # endings of the token embedding's name, in the order in which they are tried
+    "wte.weight",  # GPT-2 and similar models
     "embed_in.weight",  # GPT-NeoX, Pythia
-    "shared.weight",  # T5, BART: of encoder and decoder
-    "embed_tokens.weight",  # Llama and its kin, OPT
-    "word_embeddings.weight",  # BERT, RoBERTa, DistilBERT and their kin, BLOOM
+    "shared.weight",  # T5, BART: shared by encoder and decoder
+    "embed_tokens.weight",  # Llama and similar models, OPT
+    "word_embeddings.weight",  # BERT, RoBERTa, DistilBERT and similar models, BLOOM
     "tok_embeddings.weight",  # ModernBERT
     "W_E",  # TransformerLens
 )
 GPT2_EMBEDDING, GPT2_HEAD = "transformer.wte.weight", "lm_head.weight"
-GPT2_SIZES = {  # argument of GPT2 -> its names in a config, and what a config without it means
+GPT2_SIZES = {  # argument of GPT2 -> its names in a config, and its value if the config does not contain it
     "vocab_size": (("vocab_size",), 50257),
     "context_length": (("n_positions", "max_position_embeddings"), 1024),
     "d_model": (("n_embd", "hidden_size"), 768),
@@ -31,18 +31,25 @@ GPT2_SIZES = {  # argument of GPT2 -> its names in a config, and what a config w
     "dropout": (("resid_pdrop",), 0.1),
     "tied": (("tie_word_embeddings",), True),
 }
-TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")  # one function
+TANH_GELUS = (
+    "gelu_new",
+    "gelu_pytorch_tanh",
+    "gelu_python_tanh",
+    "gelu_fast",
+    "gelu_accurate",
+)  # names of the same function
 
 
 def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """What `checkpoints.build` makes a GPT2 from: its class, init arguments and tensors.
+    """Return the class, init arguments and tensors from which `checkpoints.build` makes a GPT2.
 
-    Names with and without the `transformer.` prefix are understood; the attention masks that old files carry are left
-    out. A head that differs from the embedding makes the model untied, whatever its config says; of a tied model the
-    file may hold either of the two.
+    Names of tensors may have the prefix `transformer.` or not. Attention masks in old files are left out. If the head
+    differs from the embedding, the model is untied, even if its config says that it is tied. The file of a tied model
+    may hold only the head or only the embedding.
 
     Raises:
-        ZooError: If a file is missing or damaged, or the model is no GPT-2 or a variant that GPT-2 itself is not.
+        ZooError: If a file is missing or damaged, or the model is not a GPT-2, or has settings that `GPT2` does not
+            support.
     """
     config, name = files.json(checkpoint_config.NAME), files.name
     if config.get("model_type") != "gpt2":
@@ -63,10 +70,16 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
 
 
 def read_tensor(file: Path, wanted: str | None, config: Mapping[str, Any], name: str) -> tuple[str, Tensor]:
-    """One tensor of a safetensors file, by default the token embedding, with its name; arguments as below.
+    """Read one tensor of a safetensors file, by default the token embedding, and return its name and the tensor.
+
+    Args:
+        file: The safetensors file.
+        wanted: Name of the tensor; None for the token embedding.
+        config: The `config.json` next to the file; empty if there is none.
+        name: Name of the source, for messages.
 
     Raises:
-        ZooError: If the file is missing or damaged, or as `tensor_name`.
+        ZooError: If the file is missing or damaged, or `tensor_name` finds no tensor.
     """
     with open_tensors(file) as tensors:
         shared = shared_tensors(tensors.keys(), tensors.metadata(), config)
@@ -75,16 +88,16 @@ def read_tensor(file: Path, wanted: str | None, config: Mapping[str, Any], name:
 
 
 def tensor_name(names: Iterable[str], wanted: str | None, shared: Mapping[str, str], source: str) -> str:
-    """Which of a model's tensors to read.
+    """Return the name of the tensor to read from a model's file.
 
     Args:
-        names: The tensors that are there.
-        wanted: The name asked for; None for that of the token embedding.
-        shared: Tensors that are not, because they are the same as one that is -> the name of that.
-        source: Where they are, for messages.
+        names: Names of the tensors in the file.
+        wanted: Name of the tensor; None for the token embedding.
+        shared: Names of tensors that the file leaves out, each with the name of an equal tensor in the file.
+        source: Name of the source, for messages.
 
     Raises:
-        ZooError: If there is no such tensor, or none or several have a known name of an embedding.
+        ZooError: If there is no such tensor, or if no tensor or several have a known name of a token embedding.
     """
     names = list(names)
     if wanted is not None and wanted in (*names, *shared):
@@ -95,21 +108,23 @@ def tensor_name(names: Iterable[str], wanted: str | None, shared: Mapping[str, s
     for end in W_E_NAMES:
         found = {shared.get(n, n) for n in (*names, *shared) if n == end or n.endswith(f".{end}")}
         if len(found) > 1:
-            raise ZooError(f"{source} has several token embeddings, {', '.join(sorted(found))}; say which with tensor=")
+            raise ZooError(
+                f"{source} has several token embeddings, {', '.join(sorted(found))}; choose one with tensor="
+            )
         if found:
             return found.pop()
-    raise ZooError(f"{source} has no tensor with a known embedding name; say which with tensor=, it has {names[:5]}")
+    raise ZooError(f"{source} has no tensor with a known embedding name; choose one with tensor=, it has {names[:5]}")
 
 
 def shared_tensors(
     names: Iterable[str], metadata: Mapping[str, str] | None, config: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Tensors that are left out because they are the same as another -> the name of that.
+    """Return the names of tensors that a file leaves out, each with the name of an equal tensor in the file.
 
     Args:
-        names: The tensors that are there.
-        metadata: What the file says beside its tensors; `safetensors.torch.save_model` names there what it left out.
-        config: The `config.json` beside it, empty if there is none.
+        names: Names of the tensors in the file.
+        metadata: Metadata of the file, in which `safetensors.torch.save_model` lists the tensors that it left out.
+        config: The `config.json` next to the file; empty if there is none.
     """
     there = set(names)
     shared = {left_out: kept for left_out, kept in (metadata or {}).items() if kept in there - {left_out}}
@@ -124,7 +139,7 @@ def _setting(config: Mapping[str, Any], keys: Iterable[str], otherwise: Any) -> 
 
 
 def _check_function(config: Mapping[str, Any], d_model: Any, name: str) -> None:
-    """Refuse settings that make another function of the same weights."""
+    """Refuse settings with which the same weights compute another function than in `GPT2`."""
     expected: dict[str, tuple[Any, ...]] = {
         "activation_function": TANH_GELUS,
         "layer_norm_epsilon": (1e-5,),
@@ -135,19 +150,21 @@ def _check_function(config: Mapping[str, Any], d_model: Any, name: str) -> None:
     }
     for key, allowed in expected.items():
         if config.get(key, allowed[0]) not in allowed:
-            raise ZooError(f"{name} cannot be read as a GPT-2: {key} is {config[key]!r}, not {allowed[0]!r}")
+            raise ZooError(f"{name} cannot be read as a GPT-2: {key} is {config[key]!r}; expected {allowed[0]!r}")
 
 
 def _all_tensors(files: Folder) -> dict[str, Tensor]:
-    """Every tensor of a folder's safetensors files."""
+    """Return all tensors of a folder's safetensors files."""
     places = files.weight_files()
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(places.values())):
         for key, tensor in read_tensors(files.require(file)).items():
             if places.get(key, places.get("*")) != file:
-                raise ZooError(f"{files.name} is damaged: {file} holds tensor {key}, and its index does not say so")
+                raise ZooError(
+                    f"{files.name} is damaged: {file} holds tensor {key}, which its index does not list there"
+                )
             tensors[key] = tensor
     if missing := sorted(places.keys() - tensors.keys() - {"*"}):
-        where = f"tensor {missing[0]} is not in {places[missing[0]]}, as its index says"
+        where = f"its index says that tensor {missing[0]} is in {places[missing[0]]}, but it is not"
         raise ZooError(f"{files.name} is damaged: {where}")
     return tensors

@@ -1,4 +1,4 @@
-"""Paths that a user writes: what `~` and `$VARIABLE` in them stand for, and folders that cannot be made."""
+"""Functions for paths given by users: they expand `~` and `$VARIABLE`, and make folders."""
 
 import os
 from pathlib import Path
@@ -7,22 +7,22 @@ from zoo.errors import ZooError
 
 
 def expanded(path: str | Path) -> Path:
-    """A path as the shell would read it; a variable that is not set stays as it is written."""
+    """Return a path with `~` and `$VARIABLE` expanded as in a shell; a variable that is not set is left unchanged."""
     return Path(os.path.expanduser(os.path.expandvars(path)))
 
 
 def make_folder(folder: Path, setting: str) -> None:
-    """Make a folder, and those above it, unless it is there.
+    """Make a folder and its parent folders, unless they exist.
 
     Args:
         folder: The folder.
-        setting: What the user may set to name another one.
+        setting: Name of the setting with which the user can choose another folder, for the error message.
 
     Raises:
-        ZooError: If that is not allowed or not possible.
+        ZooError: If the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise ZooError(f"the folder {folder} cannot be made: {reason}; name another one by {setting}") from None
+        raise ZooError(f"the folder {folder} cannot be made: {reason}; choose another one with {setting}") from None

@@ -1,4 +1,4 @@
-"""Folders that are written as a whole, in the place of an older one or not at all."""
+"""A context manager that writes a folder completely or not at all, and replaces an older folder."""
 
 import os
 import re
@@ -15,14 +15,14 @@ STEP = re.compile(r"step-\d+")
 
 @contextmanager
 def replacing(folder: Path, files: Collection[str]) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when the block ends well, and vanishes otherwise.
+    """Yield a new folder, which replaces `folder` if the block ends without an error, and is deleted otherwise.
 
     Args:
-        folder: What is replaced, if it is there; a link stays one.
-        files: Names of the files that an older one may hold, itself or in folders of steps.
+        folder: Folder to replace; it need not exist. If it is a link, the folder that it points to is replaced.
+        files: Names of the files that the older folder may hold, directly or in the subfolders of steps.
 
     Raises:
-        ZooError: If anything else is in `folder`.
+        ZooError: If `folder` holds anything else.
     """
     folder = folder.resolve()
     _check(folder, files)
@@ -52,8 +52,8 @@ def _check(folder: Path, files: Collection[str]) -> None:
     if not folder.is_dir():
         raise ZooError(f"{folder} is a file; choose another folder")
     if folder == Path.cwd():
-        raise ZooError(f"{folder} is the current folder, which cannot be replaced; name one in it")
+        raise ZooError(f"{folder} is the current folder, which cannot be replaced; choose a folder in it")
     for path in folder.iterdir():
         inside = list(path.iterdir()) if path.is_dir() and STEP.fullmatch(path.name) else [path]
         if strange := [p for p in inside if p.name not in files or p.is_dir()]:
-            raise ZooError(f"{folder} holds other things ({strange[0].relative_to(folder)}); choose another folder")
+            raise ZooError(f"{folder} holds other files ({strange[0].relative_to(folder)}); choose another folder")

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, what may be resumed from it, and what must not be overwritten."""
+"""Functions for the folder of a run: they lock it, find its checkpoint, and check whether a run may start or resume."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from jsonargparse import ArgumentParser, Namespace
 from zoo.errors import ZooError
 from zoo.paths import expanded
 
-# Settings that may change when a run is resumed, because its result does not depend on them, or says so itself.
+# Settings that may change when a run is resumed: the result does not depend on them, or records their values itself.
 FREE_ON_RESUME = (
     *("model.init_args.compile", "model.init_args.max_new_tokens", "model.init_args.temperature"),
     *("data.init_args.prompts", "data.init_args.cache_dir"),
 )
-ENDS = ("trainer.max_steps", "trainer.max_epochs")  # when the run ends
+ENDS = ("trainer.max_steps", "trainer.max_epochs")  # settings that determine the end of the run
 COMPARED_TRAINER_KEYS = (
     "max_steps",
     "max_epochs",
@@ -31,17 +31,21 @@ COMPARED_TRAINER_KEYS = (
 
 
 def plain_config(parser: ArgumentParser, config: Namespace) -> dict[str, Any]:
-    """The whole configuration as plain values, without the paths of the files it came from."""
+    """Return the whole configuration as plain values, without the paths of its config files."""
     plain = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     plain.pop("config", None)
     return plain
 
 
 def find_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
-    """The checkpoint file that `--ckpt_path` names; "last" is the run's own, "auto" the same if there is one.
+    """Return the checkpoint file that `--ckpt_path` names, or None to start without one.
+
+    Args:
+        ckpt_path: Path of a file; "last" for the run's own last checkpoint; "auto" for the same, if it exists.
+        run_dir: Folder of the run.
 
     Raises:
-        ZooError: If there is no such file.
+        ZooError: If the file does not exist.
     """
     last = run_dir / "checkpoints" / "last.ckpt"
     if ckpt_path is None or (ckpt_path == "auto" and not last.is_file()):
@@ -54,17 +58,17 @@ def find_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
 
 @contextmanager
 def occupied(run_dir: Path) -> Iterator[None]:
-    """Make a run's folder and keep other runs out of it.
+    """Make a run's folder and lock it, so that no other run uses it.
 
     Raises:
-        ZooError: If the folder cannot be written, or a run is going on in it.
+        ZooError: If the folder cannot be written, or another run uses it.
     """
     lock = FileLock(run_dir / ".lock", timeout=0)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise ZooError(f"a run is going on in {run_dir}; wait for its end, or add --run_dir OTHER") from None
+        raise ZooError(f"another run uses the folder {run_dir}; wait until it ends, or add --run_dir OTHER") from None
     except OSError as error:
         raise ZooError(f"run_dir {run_dir} cannot be written: {error.strerror}") from None
     try:
@@ -74,39 +78,39 @@ def occupied(run_dir: Path) -> Iterator[None]:
 
 
 def check_new(run_dir: Path, again: bool = False) -> None:
-    """Refuse to start over in the folder of an earlier run.
+    """Refuse to start a new run in the folder of an earlier run.
 
     Args:
         run_dir: The folder.
-        again: Whether a run that died before it was saved may be started over, without the steps that it has left.
+        again: Whether a run that died before its first checkpoint may be started again; its steps are deleted.
 
     Raises:
         ZooError: If the folder holds a run.
     """
     if (run_dir / "checkpoints" / "last.ckpt").exists():
         raise ZooError(
-            f"{run_dir} holds a run already; add --ckpt_path last to resume it or --run_dir OTHER for a new one"
+            f"{run_dir} holds a run already; add --ckpt_path last to resume it, or --run_dir OTHER for a new run"
         )
     if (left := run_dir / "steps").exists():
         if not again:
             raise ZooError(
-                f"{run_dir} holds steps of a run that was never saved; add --ckpt_path auto to start it over without "
-                "them or --run_dir OTHER for a new one"
+                f"{run_dir} holds steps of a run that was never saved; add --ckpt_path auto to delete them and start "
+                "again, or --run_dir OTHER for a new run"
             )
         shutil.rmtree(left)
 
 
 def check_resumed(run_dir: Path, ckpt_path: Path, part: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuse to resume a run under other settings, or into the folder of another run.
+    """Refuse to resume a run with other settings, or in the folder of another run.
 
     Args:
-        run_dir: Where the resumed run will write.
+        run_dir: Folder to which the resumed run will write.
         ckpt_path: The checkpoint.
-        part: What the checkpoint says of itself.
-        config: The settings now, as plain values.
+        part: The zoo's part of the checkpoint, with its provenance.
+        config: The present settings, as plain values.
 
     Raises:
-        ZooError: If a setting contradicts the checkpoint, or the folder holds a run that is not the checkpoint's.
+        ZooError: If a setting differs from the checkpoint's, or the folder holds another run than the checkpoint's.
     """
     if run_dir.resolve() not in ckpt_path.resolve().parents:
         check_new(run_dir)
@@ -115,29 +119,29 @@ def check_resumed(run_dir: Path, ckpt_path: Path, part: dict[str, Any], config: 
         return
     for key, (old, new) in differences(_compared(saved), _compared(config)).items():
         if key in ENDS:
-            print(f"note: {key} was {old} and is {new}; a learning rate that decays to the end of the run changes")
+            print(f"note: {key} was {old} and is {new}; this changes a learning rate that decays to the end of the run")
         elif key not in FREE_ON_RESUME:
             raise ZooError(
-                f"{key} is {new!r}, and the checkpoint {ckpt_path} was made with {old!r}; "
+                f"{key} is {new!r}, but the checkpoint {ckpt_path} was made with {old!r}; "
                 "resume with the old value, or start a new run with init_from"
             )
 
 
 class RunIsComplete(Exception):
-    """The run that is resumed has come to its end already; the message shows its results."""
+    """Raised if the run to resume has already reached its end; the message shows its results."""
 
 
 def check_unfinished(run_dir: Path, ckpt_path: Path, part: dict[str, Any], config: dict[str, Any]) -> None:
-    """Do nothing more for a run that has come to its end, in its own folder and under the same settings.
+    """Check whether a run that is resumed in its own folder has already reached its end.
 
     Args:
         run_dir: The run's folder.
         ckpt_path: The checkpoint.
-        part: What the checkpoint says of itself.
-        config: The settings now, as plain values.
+        part: The zoo's part of the checkpoint, with its provenance.
+        config: The present settings, as plain values.
 
     Raises:
-        RunIsComplete: If the run ended with this checkpoint.
+        RunIsComplete: If the run ended with this checkpoint, and `ENDS` have the same values as before.
     """
     provenance, ends = part.get("provenance") or {}, [config["trainer"][key.rpartition(".")[2]] for key in ENDS]
     before = (provenance.get("config") or {}).get("trainer") or {}
@@ -147,12 +151,12 @@ def check_unfinished(run_dir: Path, ckpt_path: Path, part: dict[str, Any], confi
     if not torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True).get("complete"):
         return
     found = {k: v for k, v in provenance.get("metrics", {}).items() if k.startswith(("val/", "val_train/"))}
-    lines = [f"the run in {run_dir} is complete, with {part['step']:,} steps; prolong it with --trainer.max_steps"]
+    lines = [f"the run in {run_dir} is complete, with {part['step']:,} steps; --trainer.max_steps continues it"]
     raise RunIsComplete("\n".join([*lines, *(f"  {name}  {value:.4g}" for name, value in sorted(found.items()))]))
 
 
 def differences(old: Any, new: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ between two plain configurations, with both values."""
+    """Return the dotted keys whose values differ between two plain configurations, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         found: dict[str, tuple[Any, Any]] = {}
         for name in sorted(old.keys() | new.keys()):

@@ -1,4 +1,4 @@
-"""Autoencoders that EleutherAI's sparsify (`eai-sparsify`) writes: `cfg.json` and `sae.safetensors`, as `TopKSAE`."""
+"""Reader of EleutherAI's sparsify (`eai-sparsify`) autoencoders, `cfg.json` and `sae.safetensors`, as `TopKSAE`."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ EXPECTED = {"activation": "topk", "transcode": False, "skip_connection": False, 
 
 
 def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """What `checkpoints.build` makes a network from: its class, init arguments and tensors.
+    """Return the class, init arguments and tensors from which `checkpoints.build` makes a network.
 
     Raises:
         ZooError: If a file is missing or damaged, or the zoo has no network that computes the same.
@@ -23,11 +23,13 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     cfg, name = files.json(CONFIG), files.name
     for key, expected in EXPECTED.items():
         if cfg.get(key, expected) != expected:
-            raise ZooError(f"{name}: {key} is {cfg[key]!r}, which the zoo's networks do not do; expected {expected!r}")
+            raise ZooError(
+                f"{name}: {key} is {cfg[key]!r}, which the zoo's networks do not support; expected {expected!r}"
+            )
     sizes = {key: cfg.get(key, 0 if key == "num_latents" else None) for key in ("d_in", "k", "num_latents")}
     for key, size in (sizes | {"expansion_factor": cfg["expansion_factor"]}).items():
         if type(size) is not int:
-            raise ZooError(f"{name}: {key} in {CONFIG} is {size!r}, not a whole number")
+            raise ZooError(f"{name}: {key} in {CONFIG} is {size!r}; expected a whole number")
     d_sae = sizes["num_latents"] or sizes["d_in"] * cfg["expansion_factor"]
     tensors: dict[str, Tensor] = {"scale": torch.ones(())}
     for key, tensor in read_tensors(files.require(WEIGHTS)).items():

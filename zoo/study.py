@@ -1,9 +1,10 @@
-"""What a study is: a question, the tasks whose results answer it, and a report of what they show.
+"""Base classes of studies and their tasks.
 
-A study is one file. Its module's docstring is the question, and its first line is what `python -m zoo study` lists. Its
-class is a frozen dataclass of settings; `tasks` names what has to be computed, and `report` says what the results show.
-Everything else (arguments, folders, processes, progress, costs, pages) is the same for all studies and stands in
-`zoo.study_command` and `zoo.running`.
+A study answers one question: it has tasks that compute results, and a report that shows what follows from them. Each
+study is one file. The first line of the module's docstring is the question, which `python -m zoo study` lists. The
+class of the study is a frozen dataclass whose fields are the settings. Its `tasks` returns what has to be computed, and
+its `report` makes a report from the results. Everything else (arguments, folders, processes, progress, costs, pages) is
+the same for all studies, and is in `zoo.study_command` and `zoo.running`.
 """
 
 import hashlib
@@ -27,31 +28,31 @@ if TYPE_CHECKING:
 else:
     AtLeastTwo = restricted_number_type("AtLeastTwo", int, (">=", 2))
 
-SHORT = 60  # characters of a field's value in a task's name
+SHORT = 60  # largest number of characters of a field's value in a task's text
 
-Result = dict[str, Any]  # numbers, texts, lists and dicts of them; values that are NumPy arrays are stored as such
+Result = dict[str, Any]  # numbers, texts, lists and dicts of these, and NumPy arrays as values of the outermost dict
 
 
 class Results(Protocol):
     """Results of finished tasks."""
 
     def __getitem__(self, task: "Task") -> Result:
-        """The result of a task.
+        """Return the result of a task.
 
         Raises:
-            NotFinished: If there is none.
+            NotFinished: If the task has no result.
         """
 
     def __contains__(self, task: object) -> bool:
-        """Whether a task is finished."""
+        """Return whether a task has a result."""
 
 
 class NotFinished(Exception):
-    """A task has no result: it is not done yet, or it failed.
+    """Raised if a task has no result, because it is not done yet or has failed.
 
     Args:
         task: The task.
-        why: What happened to it, if something did.
+        why: Why it failed; "" if it is not done yet.
     """
 
     def __init__(self, task: "Task", why: str = "") -> None:
@@ -61,12 +62,12 @@ class NotFinished(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What a task is given when it is done.
+    """The results, folder and device that a task gets when it is done.
 
     Args:
-        results: Of the tasks that it needs.
+        results: Results of the tasks that the task needs.
         place: Path of `folder`.
-        device: Where to compute: "cpu" or "cuda".
+        device: Device to compute on, "cpu" or "cuda".
     """
 
     results: Results
@@ -78,9 +79,9 @@ class Work:
 
     @property
     def folder(self) -> Path:
-        """A folder of the task's own, in which it may keep what it needs to go on after it was interrupted.
+        """The task's own folder, for files from which the task can resume after an interruption.
 
-        It is there again if the task is done again, unless it is then done on a machine that does not share the disk.
+        If the task is done again, the folder has the same files, except on a machine that does not share the disk.
         """
         self.place.mkdir(parents=True, exist_ok=True)
         return self.place
@@ -88,35 +89,38 @@ class Work:
 
 @dataclass(frozen=True)
 class Task:
-    """Something that is computed once. Subclasses are frozen dataclasses whose fields decide the result.
+    """A computation that is done once. Subclasses are frozen dataclasses whose fields determine the result.
 
-    A task is named by its content: its class, `version` and fields. So a result is used again by every study that needs
-    the same task, and what a changed setting does not touch is not computed again.
+    The result is stored under a name made from the task's class, `version` and fields. Studies with the same task
+    therefore share its result, and a changed setting causes only those tasks to be computed that depend on it.
     """
 
-    version: ClassVar[int] = 1  # to be raised when `do` computes something else from the same fields
-    here: ClassVar[bool] = False  # whether it reads files that only the machine has on which the study is started
-    on_gpu: ClassVar[bool] = False  # whether it computes on the device that the study is given
+    version: ClassVar[int] = 1  # raise it if `do` computes another result from the same fields
+    here: ClassVar[bool] = False  # whether the task reads files of the machine on which the study is started
+    on_gpu: ClassVar[bool] = False  # whether the task computes on the device that the study is given
 
     def needs(self) -> Sequence["Task"]:
-        """Tasks whose results it reads."""
+        """Return the tasks whose results this task reads."""
         return ()
 
     @abstractmethod
     def do(self, work: Work) -> Result:
-        """Compute the result. What is slow to import is imported here, not at the top of the file."""
+        """Compute the result. Modules that are slow to import are imported here, not at the top of the file."""
 
     def named_by(self) -> dict[str, Any]:
-        """What decides the result: the fields. A task that reads a source returns what the source holds, a hash."""
+        """Return what determines the result: the fields.
+
+        A task that reads a source returns a hash of the source's content instead of its name.
+        """
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def seconds(self) -> float | None:
-        """About how long it takes on one core of a laptop, None if that is not known."""
+        """Return about how many seconds the task takes on one core of a laptop, or None if this is not known."""
         return None
 
     @cached_property
     def key(self) -> str:
-        """The name of its result: its class and a hash of its content."""
+        """Name under which the result is stored: the task's class and a hash of its content."""
         text = json.dumps(_content(self), sort_keys=True, allow_nan=False)
         return f"{type(self).__name__}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
@@ -127,10 +131,10 @@ class Task:
 
 @dataclass(frozen=True)
 class NotTested:
-    """A part of a study that cannot be done.
+    """A part of a study that cannot be done, or has no result.
 
     Args:
-        why: In a sentence.
+        why: The reason, in a sentence.
     """
 
     why: str
@@ -138,20 +142,20 @@ class NotTested:
 
 @dataclass(frozen=True)
 class Study:
-    """A question, with its settings as the fields of a frozen dataclass.
+    """Base class of studies. A study is a frozen dataclass whose fields are its settings.
 
-    Fields may have the restricted numbers of `jsonargparse.typing` as types, such as `PositiveInt`; they hold in Python
-    as well as on the command line.
+    Fields may have restricted numbers of `jsonargparse.typing` as types, such as `PositiveInt`. The restrictions are
+    checked in Python as well as on the command line.
 
     Raises:
         ZooError: If a setting is out of range.
     """
 
-    title: ClassVar[str] = ""  # of the page; by default the question
+    title: ClassVar[str] = ""  # title of the page; by default the question
     aliases: ClassVar[Mapping[str, str]] = {}  # other names of settings on the command line
 
     def __init_subclass__(cls) -> None:
-        """Explain the settings of base classes in the class's own docstring, which is its help."""
+        """Add the settings of base classes to the class's docstring, which becomes its help text."""
         super().__init_subclass__()
         told: dict[str, str] = {}
         for one in reversed(cls.__mro__):
@@ -173,42 +177,45 @@ class Study:
         self.check()
 
     def check(self) -> None:
-        """Refuse settings that contradict each other; only what can be told without reading or computing anything.
+        """Check the settings; this must not read or compute anything.
 
         Raises:
-            ZooError: In one line, what is wrong and what would be right.
+            ZooError: If a setting is wrong or contradicts another; the message says in one line what would be right.
         """
 
     def parts(self) -> Mapping[str, "Study | NotTested"]:
-        """Studies that this one is made of, by name; empty for a study that has tasks of its own."""
+        """Return the studies that this study consists of, by name; empty for a study that has its own tasks."""
         return {}
 
     def tasks(self) -> Sequence[Task]:
-        """What has to be computed, without those of `parts`. It computes nothing itself."""
+        """Return the study's own tasks, without those of its `parts`. It does not compute anything."""
         return ()
 
     def notes(self) -> Sequence[str]:
-        """What the user should know before anything is computed."""
+        """Return notes that are printed before anything is computed."""
         return ()
 
     def report(self, results: Results) -> Report:
-        """What the results of its `tasks` show. The runner adds title, command, settings and costs.
+        """Return the report of the results of `tasks`. The runner adds title, command, settings and costs.
+
+        Args:
+            results: The results of the finished tasks.
 
         Raises:
-            NotFinished: By reading a result that is not there.
+            NotFinished: If the report reads a result that does not exist.
         """
         raise NotImplementedError
 
     def report_of_parts(self, parts: Mapping[str, "Report | NotTested"]) -> Report:
-        """What the reports of its `parts` show together, for a study that has parts.
+        """Return the report of a study that has parts, from the reports of its `parts`.
 
         Args:
-            parts: By name. Those that are not finished, failed or were left out say why.
+            parts: Report of each part, by name; for a part that is not finished, failed or was left out, the reason.
         """
         raise NotImplementedError
 
     def sections(self, parts: Mapping[str, "Report | NotTested"]) -> list[Section]:
-        """The sections of all parts; a part without a report has one that says why."""
+        """Return the sections of all parts; a part without a report gets a section that gives the reason."""
         found: list[Section] = []
         for name, part in self.parts().items():
             told = parts[name]
@@ -221,24 +228,24 @@ class Study:
 
     @property
     def name(self) -> str:
-        """As on the command line: the name of the study's file."""
+        """Name of the study on the command line, which is that of its file."""
         return type(self).__module__.rpartition(".")[2].replace("_", "-")
 
     @property
     def question(self) -> str:
-        """The first line of its module's docstring."""
+        """The question that the study answers: the first line of its module's docstring."""
         return (sys.modules[type(self).__module__].__doc__ or "").strip().partition("\n")[0]
 
 
 def _explained(docstring: str) -> dict[str, str]:
-    """What the Args of a docstring say, by name."""
+    """Return the texts of a docstring's Args, by name."""
     _, found, args = docstring.partition("Args:\n")
     entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12,}.*)*)", args.partition("\n\n")[0], re.M) if found else []
     return dict(entries)
 
 
 def closure(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks, each once, and all that they need, each after what it needs itself."""
+    """Return the tasks and all tasks that they need, each once and after the tasks that it needs itself."""
     found: dict[str, Task] = {}
 
     def add(task: Task) -> None:
@@ -253,7 +260,7 @@ def closure(tasks: Sequence[Task]) -> list[Task]:
 
 
 def all_tasks(study: Study) -> list[Task]:
-    """All tasks of a study and of its parts, see `closure`."""
+    """Return all tasks of a study and of its parts, see `closure`."""
     own = list(study.tasks())
     for part in study.parts().values():
         own += all_tasks(part) if isinstance(part, Study) else []
@@ -261,7 +268,7 @@ def all_tasks(study: Study) -> list[Task]:
 
 
 def _content(value: Any) -> Any:
-    """A field's value as JSON, by which a task is named."""
+    """Return a field's value as plain JSON, from which the task's name is made."""
     if isinstance(value, Task):
         own = {name: _content(item) for name, item in value.named_by().items()}
         return {"task": type(value).__name__, "version": value.version} | own
@@ -277,7 +284,7 @@ def _content(value: Any) -> Any:
 
 
 def _check_number(name: str, value: Any, hint: Any) -> None:
-    """Refuse a number outside of what its type allows."""
+    """Refuse a number outside the range of its type."""
     options = get_args(hint) or (hint,)
     restricted = [t for t in options if hasattr(t, "_restrictions")]
     if not restricted or value is None or isinstance(value, str):
@@ -291,13 +298,13 @@ def _check_number(name: str, value: Any, hint: Any) -> None:
 
 
 def rule_of(expression: str) -> str:
-    """What jsonargparse says of a number's range, such as v>=2, in words."""
+    """Return jsonargparse's expression of a number's range, such as v>=2, in words."""
     words = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
     return re.sub(r"v ?(>=|<=|>|<) ?", lambda sign: f"{words[sign[1]]} ", expression)
 
 
 def _plain_number(value: Any) -> Any:
-    """Numbers as Python's own; jsonargparse makes restricted ones of its own classes."""
+    """Return numbers as plain `int` and `float`; jsonargparse returns restricted numbers as instances of subclasses."""
     if isinstance(value, tuple | list):
         return tuple(_plain_number(item) for item in value)
     if isinstance(value, bool) or not isinstance(value, int | float):

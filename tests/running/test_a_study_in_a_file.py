@@ -106,7 +106,7 @@ def test_what_a_changed_setting_does_not_touch_is_not_done_again_nor_what_was_mo
 @pytest.mark.parametrize(
     ("trouble", "why", "tries"),
     [
-        ("dies", "its process ended 4 times before it did", 4),
+        ("dies", "its process died 4 times before the task was done", 4),
         ("breaks", "RuntimeError: two lines", 1),
         ("told", "there is no such thing", 1),
         ("exits", "SystemExit: 3", 1),
@@ -134,7 +134,7 @@ def test_a_page_that_fails_keeps_the_results(folder, run):
     text = (folder / "mine.py").read_text().replace("finding = ", "finding = 1 / 0 or ")
     (folder / "mine.py").write_text(text)
     printed, _ = run("mine.py", "--out", "out", "--sizes", "10", code=1)
-    assert "The results are there, but the report of them failed: ZeroDivisionError: division by zero." in printed
+    assert "All results exist, but making the report failed: ZeroDivisionError: division by zero." in printed
     assert len(times(folder / "out")) == 6
     (file,) = (folder / "out" / "failures").iterdir()
     assert "Traceback" in file.read_text("utf-8")
@@ -148,11 +148,11 @@ def test_a_damaged_result_is_named_in_one_line(ending, content, folder, run):
     file.write_text(content) if content is not None else file.unlink()
     if ending == "json":
         _, err = run("mine.py", "--out", "out", "--sizes", "10", "--seeds", 2, code=2)
-        assert err == f"error: out/results/{file.name} is damaged; delete it to have it computed again\n"
+        assert err == f"error: out/results/{file.name} is damaged; delete it, and the task is done again\n"
     else:
         [path.unlink() for path in (folder / "out" / "results").glob("Sum*")]
         printed, _ = run("mine.py", "--out", "out", "--sizes", "10", "--seeds", 2, code=1)
-        assert f"{file.name} is damaged; delete it and {file.stem}.json to have it computed again" in printed
+        assert f"{file.name} is damaged; delete it and {file.stem}.json, and the task is done again" in printed
 
 
 def test_a_plan_says_what_is_to_be_done_and_makes_nothing(folder, undisturbed, run):
@@ -171,7 +171,7 @@ def test_one_study_at_a_time_in_a_folder(folder, run):
     process = start(folder, "mine.py", "--out", "out", MINE_PAUSE="20")
     wait_for(lambda: begun(folder))
     _, err = run("mine.py", "--out", "out", code=2)
-    assert err == "error: a study is going on in out; wait for its end, or choose another --out\n"
+    assert err == "error: a study is running in out; wait until it ends, or choose another --out\n"
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -199,7 +199,8 @@ def test_a_folder_of_an_older_zoo_is_refused_by_name(folder, run):
     for more in ((), ("--plan",)):
         _, err = run("mine.py", "--out", "old", *more, code=2)
         assert err == (
-            "error: old holds a study or a run of another kind, which cannot be gone on with; choose another --out\n"
+            "error: old holds a study of an older version of the zoo, or other runs, and cannot be continued; "
+            "choose another --out\n"
         )
     assert sorted(path.name for path in (folder / "old").iterdir()) == ["runs", "settings.json"]
 

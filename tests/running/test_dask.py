@@ -94,7 +94,10 @@ def test_a_worker_is_killed_and_the_results_are_those_of_one_process(dask, folde
 
 
 def test_tasks_that_fail_or_end_their_worker_are_named(dask, folder):
-    for trouble, why in [("breaks", "RuntimeError: two lines"), ("dies", "its worker ended 4 times before it did")]:
+    for trouble, why in [
+        ("breaks", "RuntimeError: two lines"),
+        ("dies", "its worker died 4 times before the task was done"),
+    ]:
         (dask.folder / "begun.txt").unlink(missing_ok=True)
         study(folder, "mine.py", "--out", "out", "--scheduler", dask.address, "--trouble", trouble, code=1)
         (section,) = read(folder / "out")["sections"]

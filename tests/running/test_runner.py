@@ -134,7 +134,7 @@ def test_a_page_says_what_is_missing_when_a_run_is_interrupted(tmp_path):
         run_here(tmp_path, Chains(), stop_after=6)
     findings = {section["id"]: section["finding"] for section in read(tmp_path)["sections"]}
     assert findings["a"] == "3 links."
-    assert findings["b"] == "Not finished: 2 of 4 tasks are done. The same command goes on."
+    assert findings["b"] == "Not finished: 2 of 4 tasks are done. Run the same command again to continue."
 
 
 def test_parts_that_do_not_exist_are_refused(tmp_path, refused):
@@ -151,8 +151,8 @@ def test_a_line_with_the_time_to_go_where_there_is_no_terminal(tmp_path, monkeyp
     monkeypatch.setattr(progress, "EVERY", 0.0)
     run_here(tmp_path, Chains())
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "0 of 8 tasks are done; about 12 minutes to go"
-    assert re.fullmatch(r"4 of 8 tasks are done; about 0 seconds to go", lines[4])
+    assert lines[0] == "0 of 8 tasks are done; about 12 minutes left"
+    assert re.fullmatch(r"4 of 8 tasks are done; about 0 seconds left", lines[4])
     monkeypatch.setattr(progress, "EVERY", 60.0)
     run_here(tmp_path / "other", Chains())
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -200,13 +200,13 @@ def test_every_process_has_a_gpu_of_its_own(tmp_path, monkeypatch, refused):
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_told(tmp_path, refused):
-    with refused("--device cuda: torch finds no GPU on this machine"):
+    with refused("device is 'cuda', but torch finds no GPU on this machine"):
         processes.Processes(1, ResultsFolder(tmp_path), "cuda", None)
 
 
 def test_a_report_that_reads_what_no_task_makes_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(Chain, "report", lambda self, results: results[Link("other", 0)])
     run, _, findings = run_here(tmp_path, Chains())
-    assert "is none of the study's tasks" in findings["a"]
+    assert "is not one of the study's tasks" in findings["a"]
     assert run.failures
     assert runner.TIMES_AGAIN == 3

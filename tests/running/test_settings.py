@@ -58,9 +58,9 @@ def test_yaml_files_build_on_one_another_and_the_command_line_has_the_last_word(
         (["--plan=maybe"], "plan is 'maybe'; true or false is needed"),
         (["--n_rows", "4000", "5"], "'5' follows no setting"),
         (["--sparsities"], "sparsities is empty; at least one value is needed"),
-        (["--noises", "0", "1.5"], "noises is 1.5; a share of the variance is at least 0 and below 1"),
+        (["--noises", "0", "1.5"], "noises is 1.5; it must be at least 0 and below 1"),
         (["--seeds", "1"], "seeds is 1; it must be at least 2"),
-        (["--d_in", "4"], "d_in is 4 and n_rows 10000; there must be at least 16 dimensions"),
+        (["--d_in", "4"], "d_in is 4 and n_rows 10000; d_in must be at least 16"),
         (["--jobs", "0"], "jobs is 0; it must be at least 1"),
         (["--device", "tpu"], "device is 'tpu'; it is cpu or cuda"),
         (["--parts", "circles"], "study planted-atoms has no parts; leave --parts out"),
@@ -127,8 +127,8 @@ def test_the_list_and_what_is_wrong_need_no_torch_and_help_explains_every_settin
     for name, question in questions().items():
         assert f"{name} {question}" in words
     for told in (
-        "Rows, of which a tenth is held out.",
-        "Draws of atoms and rows.",
+        "Number of rows, a tenth of which is held out.",
+        "Number of draws of atoms and rows.",
         "Folder of the study.",
         "[--n_rows",
     ):

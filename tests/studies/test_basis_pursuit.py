@@ -103,4 +103,4 @@ def test_the_limit_of_a_falling_error_and_of_a_growing_distance_are_told():
                     lines.append(line | {"l0": l0, "fvu_debiased": fvu})
     error, distance = Lines(lines, BasisPursuit(("a",), steps, seeds=2, at_l0=16)).limits()
     assert re.search(r"embedding's error under limit \+ b step\^-c, .*: 0\.(19|20|21)\d \[", error)
-    assert re.search(r"distance from the null model's under .*: -0\.(29|30|31)\d \[", distance)
+    assert re.search(r"difference from the null model's error under .*: -0\.(29|30|31)\d \[", distance)

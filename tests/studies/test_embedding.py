@@ -91,14 +91,14 @@ def test_superposition_is_explained_untrained_rows_aside_and_holds_nothing_else(
     rows = superposition()
     rows[-40:] = rows[-40] * 0.5 + 0.01 * gaussian()[-40:]  # untrained
     written = small_study(rows)
-    assert "40 rows look untrained; they were set aside" in written.subject
-    assert written.verdict.headline.startswith("Explained by superposition")
+    assert "40 rows look untrained; they were excluded" in written.subject
+    assert written.verdict.headline.startswith("The embedding is explained by superposition")
     numbers = written.verdict.numbers
     assert (numbers["case"], numbers["needed"]) == ("explained by superposition", "not tested")
     assert numbers["error"].high < 0.05 < numbers["null_error"].low
-    assert numbers["controls"].startswith("Rows that are sums of up to 2 atoms without noise would have been called")
+    assert numbers["controls"].startswith("Planted rows that are sums of up to 2 atoms without noise would have been")
     assert numbers["findings"] == []
-    assert "What changes if untrained rows are kept? | held-out FVU" in written.verdict.evidence
+    assert "What changes if rows that look untrained are kept? | the held-out FVU" in written.verdict.evidence
     sections = {section.id: section for section in written.sections}
     ratio = sections["description-length"].numbers["ratio"][36]
     assert ratio["embedding"].high < 0.8 * ratio["covariance-matched"].low  # bits
@@ -113,9 +113,9 @@ def test_planted_circles_and_binding_are_found_with_their_families_and_rank(smal
     assert set(found(written, "circles")) == {"weekdays", "months"}
     assert set(found(written, "binding")) == {"-s"}
     assert found(written, "binding")["-s"]["rank"] == RANK
-    assert "a matrix relates the rows of -s; weekdays and months on a circle" in written.verdict.headline
+    assert "tokens related by a matrix (-s); tokens on a circle (weekdays and months)" in written.verdict.headline
     sections = {section.id: section for section in written.sections}
-    assert sections["circles"].finding.startswith("Circles: weekdays, months.")
+    assert sections["circles"].finding.startswith("On a circle: weekdays, months.")
     assert "-s (rank 2)" in sections["binding"].finding
     assert sections["circles"].numbers["families"]["weekdays"]["share"] > 0.7
 
@@ -327,7 +327,7 @@ def test_the_four_cases_and_what_is_left_undecided(gap, error, limit, case):
     assert numbers["case"] == case
     assert (needed(gap, 0.1), explained(error, null, limit, 0.05)) == (numbers["needed"], numbers["explained"])
     assert ("not tested" in sentence) == (gap is None)
-    assert ("more seeds would tell" in sentence) == ("undecided" in (numbers["needed"], numbers["explained"])) or limit
+    assert ("more seeds are needed" in sentence) == ("undecided" in (numbers["needed"], numbers["explained"])) or limit
 
 
 def test_an_error_that_gaussian_rows_have_too_explains_nothing():

@@ -57,10 +57,10 @@ def test_all_names_that_are_set_aside_are_kept_by_reason_and_the_page_says_how_m
         "reserved name": ["[unused3]"],
     }
     told = subject(found)
-    assert f"{UNTRAINED + 2} rows look untrained; they were set aside, and {N - UNTRAINED - 2} rows are studied" in told
+    assert f"{UNTRAINED + 2} rows look untrained; they were excluded, and {N - UNTRAINED - 2} rows are studied" in told
     assert f"common cluster {UNTRAINED} (`` rare0 ``, `` rare8 ``" in told
     assert "and 52 more)" in told
-    assert "No random start stands out, so rows were kept where nothing else decides." in told
+    assert "No random start was detected, so rows were kept unless another criterion applies." in told
 
 
 def test_rows_tokens_and_counts_stay_together_when_some_are_set_aside(tmp_path):
@@ -85,7 +85,7 @@ def test_where_nothing_is_set_aside_the_rows_are_the_same_and_what_is_kept_is_to
     assert np.array_equal(aside["W_E"], every["W_E"])
     assert (found["untrained"], found["aside"]) == (0, {})
     expected = (
-        "No row looks untrained. No common cluster of untrained rows and no random start stands out, so rows were"
+        "No row looks untrained. No common cluster of untrained rows and no random start was detected, so rows were"
     )
     assert expected in subject(found)
 

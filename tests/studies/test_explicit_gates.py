@@ -100,12 +100,12 @@ def test_there_is_a_task_for_every_setting_and_seed_and_more_seeds_are_added_to_
     ("wrong", "message"),
     [
         ({"seeds": 1}, "seeds is 1; it must be"),
-        ({"n_features": 9}, "n_features is 9, at least 10 are needed"),
+        ({"n_features": 9}, "n_features is 9; it must be at least 10"),
         ({"n_vectors": 0}, "n_vectors is 0"),
         ({"widths": (0, 64)}, "widths is 0"),
-        ({"widths": (64,)}, "at least 2 widths"),
+        ({"widths": (64,)}, "at least 2 different widths"),
         ({"superposed_in": ()}, "superposed_in is empty"),
-        ({"active": (1,)}, "needs at least 2 in active"),
+        ({"active": (1,)}, "active and used_at must be at least 2"),
     ],
 )
 def test_numbers_out_of_range_are_refused_in_one_line(refused, wrong, message):

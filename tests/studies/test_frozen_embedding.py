@@ -97,19 +97,24 @@ def test_gaps_are_paired_by_seed_and_against_the_learned_arm_that_starts_as_long
 
 
 @pytest.mark.parametrize(
-    ("cost", "words"), [(0.5, "more than 0.125"), (0.125, "no more than 0.125"), (0.0, "no more than 0.125")]
+    ("cost", "words"),
+    [
+        (0.5, "more than the margin of 0.125"),
+        (0.125, "no more than the margin of 0.125"),
+        (0.0, "no more than the margin of 0.125"),
+    ],
 )
 def test_the_headline_names_the_cheapest_random_rows_and_whether_they_cost_much(study, cost, words):
     arms = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-matched", "frozen copied")
     tried = study(arms=arms, unembedding=("untied",), margin=0.125)
     ends = {"frozen Gaussian": 4.0, "frozen norm-matched": 3 + cost, "frozen covariance-matched": 3.25}
     report = tried.report(finished(tried, ends))
-    told = f"costs least (frozen norm-matched) costs {cost:.3f} [{cost:.3f}, {cost:.3f}] nats, {words}"
-    assert told in report.verdict.headline
+    told = f"(frozen norm-matched) is {cost:.3f} [{cost:.3f}, {cost:.3f}] nats above that with a learned embedding, which is "
+    assert f"{told}{words}." in report.verdict.headline
     [section] = report.sections
     assert section.id == "frozen-embedding"
     assert section.finding.startswith(report.verdict.headline)
-    assert "is worth 0.250 [0.250, 0.250] nats" in section.finding
+    assert "is therefore worth 0.250 [0.250, 0.250] nats" in section.finding
     assert [chart.name for chart in section.charts] == ["frozen-embedding-loss-untied", "frozen-embedding-gap-untied"]
     assert report.verdict.numbers["gap"].mean == pytest.approx(cost)
 
@@ -118,7 +123,7 @@ def test_a_loss_that_the_learned_run_never_had_is_not_reached_and_one_from_befor
     tried = study(arms=("learned", "frozen Gaussian"))
     report = tried.report(finished(tried, {("frozen Gaussian", "untied"): 2.0, ("frozen Gaussian", "tied"): 7.0}))
     reached = {(row[0], row[1]): row[-1] for row in report.sections[0].tables[0].rows}
-    assert reached["untied", "frozen Gaussian"] == "not within the run"
+    assert reached["untied", "frozen Gaussian"] == "not reached"
     assert reached["tied", "frozen Gaussian"] == "less than 0.33 of the steps"
     assert reached["tied", "learned"] == "-"
 
@@ -155,11 +160,14 @@ def test_the_training_of_a_shipped_checkpoint_is_a_config_without_its_folders():
     ("settings", "words"),
     [
         ({"seeds": 1}, "seeds is 1; it must be"),
-        ({"arms": ("learned", "frozen gaussian")}, "arms has no 'frozen gaussian'; did you mean 'frozen Gaussian'"),
-        ({"arms": ("frozen Gaussian",)}, "arms needs 'learned'"),
-        ({"arms": ("learned", "learned")}, "each may stand there once"),
+        (
+            {"arms": ("learned", "frozen gaussian")},
+            "arms cannot contain 'frozen gaussian'; did you mean 'frozen Gaussian'",
+        ),
+        ({"arms": ("frozen Gaussian",)}, "arms must contain 'learned'"),
+        ({"arms": ("learned", "learned")}, "each value may be given only once"),
         ({"unembedding": ()}, "unembedding is empty"),
-        ({"unembedding": ("both",)}, "unembedding has no 'both'; there are 'untied', 'tied'"),
+        ({"unembedding": ("both",)}, "unembedding cannot contain 'both'; possible values: 'untied', 'tied'"),
         ({"margin": -1.0}, "margin is -1.0"),
     ],
 )

@@ -46,7 +46,7 @@ def told(tmp_path, monkeypatch):
 
 def test_a_superposition_takes_fewer_bits_and_leaves_less_than_gaussian_rows(told):
     rows, _, _ = planted(600, D, 48, 3, generator=torch.Generator().manual_seed(0))
-    assert told(rows) == ("fewer bits than theirs", "otherwise")
+    assert told(rows) == ("fewer bits than for Gaussian rows", "otherwise")
 
 
 @pytest.mark.parametrize("power", POWERS)

@@ -43,6 +43,6 @@ def with_losses(results, pentagon, hexagon):
 
 def test_polygons_that_nobody_finds_are_not_found(results):
     headline = SMALL.report(with_losses(results, 1.1, 1.1)).verdict.headline
-    assert headline == "No network with features in two dimensions finds the pentagon or the hexagon."
+    assert headline == "No network with two dimensions finds the regular pentagon or hexagon."
     headline = SMALL.report(with_losses(results, 1.001, 1.1)).verdict.headline
-    assert headline == "Features in two dimensions find the pentagon, but not the hexagon."
+    assert headline == "Networks with two dimensions find the regular pentagon, but not the hexagon."

@@ -147,8 +147,8 @@ def test_page_tables_and_pictures_are_written(done, tmp_path):
     assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == sorted(charts)
     text = (tmp_path / "table.md").read_text()
     assert report.sections[0].finding in text
-    assert "everything but that row is trained | rows | on validation text" in text
-    assert "first place in a context of 8;" in text
+    assert "everything but the reset row is trained | rows | on validation text" in text
+    assert "first occurrence in a context of 8 tokens on." in text
 
 
 def test_results_that_were_kept_make_the_same_report_without_text_or_network_in_the_tasks_that_tune(
@@ -175,11 +175,11 @@ def test_the_finding_follows_the_numbers(done, numbers):
         return study._finding({**everything, "row": {**everything["row"], **changed}}, 300)
 
     half = Estimate(0.5, 0.4, 0.6)
-    assert "make good 50 % [40, 60]" in told(recovered=half, drift=Estimate(0.3, 0.2, 0.4))
+    assert "recover 50 % [40, 60]" in told(recovered=half, drift=Estimate(0.3, 0.2, 0.4))
     assert "turns towards its original" in told(recovered=half, drift=Estimate(0.3, 0.2, 0.4))
     assert "turns away from its original" in told(recovered=half, drift=Estimate(-0.3, -0.4, -0.2))
     assert "does not turn towards its original" in told(recovered=half, drift=Estimate(0.0, -0.1, 0.1))
-    assert "no clear damage" in told(recovered=UNKNOWN)
+    assert "does not clearly increase the loss" in told(recovered=UNKNOWN)
     assert math.isnan(UNKNOWN.mean)
 
 

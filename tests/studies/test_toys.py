@@ -71,7 +71,7 @@ def test_parts_without_an_answer_say_why_and_leave_the_others_theirs(parts):
     [missing] = [section for section in report.sections if not section.tested]
     assert missing.title == UniversalGates().question
     assert missing.finding == "Not finished: 3 of 50 tasks are done."
-    assert "Without an answer: universal-gates." in report.verdict.certainty
+    assert "Parts without an answer: universal-gates." in report.verdict.certainty
     assert "Training the first layer too" not in report.verdict.headline
     assert parts["polygons"].verdict.headline in report.verdict.headline
     for name in parts:

@@ -59,7 +59,7 @@ def test_findings_tell_the_numbers_of_the_results(results, runs):
     found = sections(results)
     for gate in ("and", "xor"):
         mean = overall(runs, gate, 6, "trained").mean()
-        assert f"over the four {mean:.3f} [" in found["cases"].finding
+        assert f"over the four cases it is {mean:.3f} [" in found["cases"].finding
     assert f"AND {overall(runs, 'and', 6, 'trained').mean():.3f} [" in found["random-layers"].finding
     assert len(found["losses"].tables[0].rows) == 2 * (3 * 4 + 4 + 1)
 
@@ -73,11 +73,11 @@ def with_trained(results, error):
 
 def test_the_headline_says_whether_training_wins(results, runs):
     wins, loses = (SMALL.report(with_trained(results, error)) for error in (0.0, 100.0))
-    assert "beats the best readoff of random neurons at every width" in wins.verdict.headline
+    assert "gives smaller errors than the best readoff of random neurons at every width" in wins.verdict.headline
     better = "training is better for AND at d = 6 and 8 and XOR at d = 6 and 8."
     assert better in sections(with_trained(results, 0.0))["random-layers"].finding
-    assert "does not come up to the best readoff of random neurons at any width" in loses.verdict.headline
-    assert "compute neither gate with less error" in sections(with_trained(results, 100.0))["cases"].finding
+    assert "gives larger errors than the best readoff of random neurons at every width" in loses.verdict.headline
+    assert "compute neither gate with a smaller mean error" in sections(with_trained(results, 100.0))["cases"].finding
     mixed = [r | {"answer": answer} for r, answer in zip(comparisons(runs), ("better", "worse") * 2, strict=True)]
     assert places(mixed, "better") == "AND at d = 6 and XOR at d = 6"
     assert places(mixed, "undecided") == ""

@@ -278,7 +278,7 @@ CASES = [
         "GPT-2 in several files, with one tensor in two files",
         shards(damage=a_tensor_twice),
         "refused: names the file and the tensor",
-        r"holds tensor transformer\.wte\.weight, and its index does not say so",
+        r"holds tensor transformer\.wte\.weight, which its index does not list there",
     ),
     Case(
         "GPT-2 as a pickle (`pytorch_model.bin`)",

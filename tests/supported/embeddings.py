@@ -154,7 +154,7 @@ CASES = [
         "`.safetensors` without a known tensor name",
         source_of(safetensors("my_rows")),
         "refused: says to set `tensor`",
-        "no tensor with a known embedding name; say which with tensor=",
+        "no tensor with a known embedding name; choose one with tensor=",
     ),
     Case(
         "`.safetensors` with two embeddings",

@@ -1,1 +1,1 @@
-"""Running studies: folders of results, processes or a cluster that do the tasks, progress, and pages."""
+"""Execution of studies: folders of results, processes or a Dask cluster that do the tasks, progress, and pages."""

@@ -1,4 +1,4 @@
-"""Tasks on a Dask cluster."""
+"""Execution of tasks on a Dask cluster."""
 
 import logging
 import os
@@ -20,29 +20,29 @@ from zoo.running.processes import Processes
 from zoo.study import Result, Task
 
 CONNECT_WITHIN = 30  # seconds
-AHEAD = 1000  # tasks that the scheduler is given beyond those that its workers do
-SENT_WITH_TASK = 100_000  # bytes of results up to which they travel with every task that reads them
-STARTS = "zoo-task-started"  # a topic of Dask's events
+AHEAD = 1000  # tasks that are submitted to the scheduler in addition to those that its workers do
+SENT_WITH_TASK = 100_000  # bytes up to which a result is sent with every task that reads it
+STARTS = "zoo-task-started"  # topic of Dask events
 
-_one_task = threading.Lock()  # random generators and numbers of threads belong to the whole process
+_one_task = threading.Lock()  # random generators and the number of threads are shared by the whole process
 
 
 class Cluster:
-    """The workers of a Dask scheduler. They need no disk in common with this machine, nor the study's file.
+    """The workers of a Dask scheduler. They need neither a shared disk with this machine nor the study's file.
 
-    A worker that dies takes the tasks down that wait in it, too; Dask does all of them again, and gives up on those
-    that this has happened to four times. Of these, one that had begun so often is at fault. The others are done
-    once more, one of them at a time, so that none of them can be taken down by another.
+    If a worker dies, the tasks that wait in it fail too. Dask does all of them again, and gives up on a task after four
+    such failures. A task that had started each time counts as the cause, and fails. The other tasks are done again, one
+    at a time, so that no other task can make them fail.
 
     Args:
-        address: Of the scheduler, such as tcp://host:8786.
-        results: Where results are read and written.
-        device: "cpu" or "cuda"; for "cuda" workers are started with `--resources GPU=1`.
-        file: The study's own file, if it is not one of the zoo's.
-        tasks: All that is to be done.
+        address: Address of the scheduler, such as tcp://host:8786.
+        results: Folder in which results are read and written.
+        device: "cpu" or "cuda"; for "cuda" workers have to be started with `--resources GPU=1`.
+        file: The study's file, if it is a user's own; None for a study of the zoo.
+        tasks: All tasks to do.
 
     Raises:
-        ZooError: If Dask is not installed, the scheduler cannot be reached, or it cannot import the file.
+        ZooError: If Dask is not installed, the scheduler cannot be reached, or the cluster cannot import the file.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class Cluster:
         try:
             self.client = Client(address, timeout=CONNECT_WITHIN, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
-            raise ZooError(f"no Dask scheduler answers at {address}: {error or 'time is up'}") from None
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # the run itself tells what matters
+            raise ZooError(f"no Dask scheduler answers at {address}: {error or 'timed out'}") from None
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # this class raises the errors that matter
         self.address, self.results, self.device = address, results, device
         self.home = Processes(1, results, "cpu", file)  # for tasks that read files of this machine
         self.running: dict[Any, Task] = {}  # by future
         self.ended: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures
         self.readers = Counter(needed.key for task in tasks for needed in task.needs())
-        self.sent: dict[str, Any] = {}  # results that are on the cluster, by key of their task, as futures
+        self.sent: dict[str, Any] = {}  # by key of a task: its result, pickled or as a future on the cluster
         self.begun: Counter[str] = Counter()
         self.suspects: deque[Task] = deque()
-        self.suspect: Any = None  # the future of the one that is being done
+        self.suspect: Any = None  # the future of the suspect that is being done
         self.token = uuid.uuid4().hex
         (results.folder / ".token").write_text(self.token, "utf-8")
         self.client.subscribe_topic(STARTS, self._count_start)
@@ -79,11 +79,11 @@ class Cluster:
 
     @property
     def at_once(self) -> int:
-        """Workers that there are."""
+        """Number of workers."""
         return len(self.client.nthreads())
 
     def start(self, tasks: Iterable[Task]) -> list[Task]:
-        """Start as many of the tasks as there is room for, and return these."""
+        """Start as many of the tasks as can be accepted now, and return the started ones."""
         self._check_connection()
         started: list[Task] = []
         room = AHEAD + self.at_once - len(self.running)
@@ -96,7 +96,10 @@ class Cluster:
         return started
 
     def finished(self, timeout: float) -> list[tuple[Task, Outcome]]:
-        """Tasks that have ended since, after at most so many seconds; their results are in the folder."""
+        """Wait at most `timeout` seconds for a task to end, and return the tasks that have ended since the last call.
+
+        Their results are in the folder.
+        """
         ended = self.home.finished(0 if self.running else timeout) if self.home.running else []
         wait_for = 0.0 if ended else min(timeout, 0.2) if self.home.running else timeout
         while self.running:
@@ -122,7 +125,7 @@ class Cluster:
         return ended
 
     def stop(self) -> None:
-        """Take back what is not done, and leave the cluster as it was."""
+        """Cancel the tasks that are not done, and disconnect from the cluster."""
         self.home.stop()
         self.client.cancel(list(self.running))
         self.client.close(timeout=5)
@@ -134,7 +137,7 @@ class Cluster:
         if not workers:
             told.append("it has no workers yet")
         elif (many := max(worker["nthreads"] for worker in workers)) > 1:
-            told.append(f"a worker has {many} threads, and does one task at a time; start workers with --nthreads 1")
+            told.append(f"a worker has {many} threads but does one task at a time; start workers with --nthreads 1")
         on_gpu = self.device == "cuda" and any(task.on_gpu for task in tasks)
         if workers and on_gpu and not any(worker["resources"].get("GPU") for worker in workers):
             told.append("no worker has a GPU yet; start one with --resources GPU=1")
@@ -143,10 +146,13 @@ class Cluster:
 
     def _check_connection(self) -> None:
         if self.client.status != "running":
-            raise ZooError(f"the Dask scheduler at {self.address} has gone; finished tasks are kept for the next run")
+            raise ZooError(
+                f"the connection to the Dask scheduler at {self.address} is lost; finished tasks are kept for the next "
+                "run"
+            )
 
     def _submit(self, task: Task) -> bool:
-        """Give a task to the scheduler, unless it has no worker that could take what the task needs."""
+        """Submit a task to the scheduler; return False if no worker can receive the results that the task needs."""
         needed: dict[str, Any] = {}
         for one in task.needs():
             found = self._for_workers(one)
@@ -164,7 +170,7 @@ class Cluster:
         return True
 
     def _for_workers(self, task: Task) -> Any:
-        """A result as workers read it: pickled, or the future of that; None if no worker can take it now."""
+        """Return a result for workers, pickled or as a future of it; None if no worker can receive it now."""
         if task.key not in self.sent or getattr(self.sent[task.key], "status", "") in ("lost", "cancelled", "error"):
             content = pickle.dumps(self.results[task])
             if len(content) <= SENT_WITH_TASK:
@@ -177,7 +183,7 @@ class Cluster:
         return self.sent[task.key]
 
     def _outcome(self, future: Any, task: Task) -> Outcome | None:
-        """What became of a task, None if it is done once more."""
+        """Return the outcome of a task, or None if the task will be done again."""
         from distributed import CancelledError
         from distributed.scheduler import KilledWorker
 
@@ -188,10 +194,10 @@ class Cluster:
             outcome = future.result()
         except KilledWorker as error:
             if was_suspect or self.begun[task.key] > error.allowed_failures:
-                return Failed(f"its worker ended {error.allowed_failures + 1} times before it did")
+                return Failed(f"its worker died {error.allowed_failures + 1} times before the task was done")
             self.suspects.append(task)
             return None
-        except CancelledError:  # what it needs was lost with a worker
+        except CancelledError:  # a result that the task needs was lost with a worker
             return Lost()
         except Exception as error:
             return Failed.by(error)
@@ -204,7 +210,7 @@ class Cluster:
         return outcome[1]
 
     def _forget(self, task: Task) -> None:
-        """Take results off the cluster that no other task will read."""
+        """Remove results from the cluster that no other task will read."""
         for needed in task.needs():
             self.readers[needed.key] -= 1
             if self.readers[needed.key] == 0:
@@ -217,7 +223,7 @@ class Cluster:
 
 
 class _Sent:
-    """Results that came with a task."""
+    """Results that were sent to a worker with a task."""
 
     def __init__(self, found: dict[str, bytes]) -> None:
         self.found = found
@@ -238,7 +244,7 @@ def _do_there(
     task: Task = pickle.loads(pickled)
     os.environ.update(ONE_THREAD)
     with _one_task:
-        get_client().log_event(STARTS, task.key)  # the scheduler knows when this returns
+        get_client().log_event(STARTS, task.key)  # when this returns, the scheduler has recorded the start
         results, out = _Sent(needed), Path(place[0])
         try:
             shared = (out / "results" / ".token").read_text("utf-8") == place[1]

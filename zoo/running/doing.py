@@ -1,4 +1,4 @@
-"""Doing one task, in whatever process and on whatever machine."""
+"""Execution of one task in the current process, with its cost or its error."""
 
 import os
 import platform
@@ -23,8 +23,8 @@ class Failed:
     """A task that raised an exception.
 
     Args:
-        why: In one line.
-        trace: The traceback, for those who mend it.
+        why: The error in one line.
+        trace: The traceback.
     """
 
     why: str
@@ -32,30 +32,33 @@ class Failed:
 
     @classmethod
     def by(cls, error: BaseException) -> "Failed":
-        """What an exception says. It is to be called where the exception is handled."""
+        """Return a `Failed` made from an exception; call it in the handler of the exception."""
         one_line = " ".join(str(error).split())
         why = one_line if isinstance(error, ZooError) else f"{type(error).__name__}: {one_line}".removesuffix(": ")
         return cls(why, traceback.format_exc())
 
 
 class Lost:
-    """A task whose process or machine ended before it did."""
+    """A task whose process or machine ended before the task was done."""
 
 
 Outcome = Cost | Failed | Lost
 
 
 def do(task: Task, results: Results, folder: Path, device: str) -> tuple[Result, Cost] | Failed:
-    """Do a task on one thread, and take its time.
+    """Do a task on one thread, and measure its cost.
 
     Args:
         task: The task.
-        results: Of the tasks that it needs.
-        folder: Its own.
-        device: "cpu" or "cuda", for tasks that compute on the study's device.
+        results: Results of the tasks that it needs.
+        folder: The task's own folder.
+        device: Device of the study, "cpu" or "cuda", used if the task is `on_gpu`.
+
+    Returns:
+        The result and its cost, or the error.
     """
     own = device if task.on_gpu else "cpu"
-    if "torch" in sys.modules:  # otherwise the environment says so when the task imports it
+    if "torch" in sys.modules:  # otherwise environment variables set it when the task imports torch
         sys.modules["torch"].set_num_threads(1)
     start = time.perf_counter()
     try:
@@ -69,7 +72,7 @@ def do(task: Task, results: Results, folder: Path, device: str) -> tuple[Result,
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Have processes that are started meanwhile compute on one thread."""
+    """Make processes that are started within the block compute on one thread."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
     try:
@@ -84,7 +87,7 @@ def one_thread_each() -> Iterator[None]:
 
 @cache
 def machine() -> str:
-    """This machine in a few words."""
+    """Return the operating system, number of cores and processor of this machine."""
     try:
         told = Path("/proc/cpuinfo").read_text("utf-8")
         model = next(line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name"))

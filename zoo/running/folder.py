@@ -1,4 +1,4 @@
-"""A study's folder: results of finished tasks, named by what the tasks are."""
+"""The results in a study's folder: one file per finished task, under the task's key."""
 
 import json
 import zipfile
@@ -22,13 +22,13 @@ OF_AN_OLDER_ZOO = ("settings.json", "costs.json", "rows", "runs")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a task took.
+    """The time and memory that a task took, and where it was computed.
 
     Args:
-        seconds: From its start to its end.
-        megabytes: The most memory that its process had by then.
-        device: What it was computed on.
-        machine: Where.
+        seconds: Time from the task's start to its end.
+        megabytes: Peak memory of the process up to the task's end.
+        device: Device on which the task was computed.
+        machine: Machine on which the task was computed.
     """
 
     seconds: float
@@ -38,7 +38,7 @@ class Cost:
 
 
 class ResultsFolder:
-    """Results in `OUT/results/`: numbers in KEY.json, arrays in KEY.npz. A task is finished when its JSON is there.
+    """Results in `OUT/results/`: numbers in KEY.json, arrays in KEY.npz. A task is finished if its JSON file exists.
 
     Args:
         out: The study's folder.
@@ -46,14 +46,14 @@ class ResultsFolder:
 
     def __init__(self, out: Path) -> None:
         self.out, self.folder = out, out / "results"
-        self.failures: dict[str, str] = {}  # by key of a task: why it has no result
+        self.failures: dict[str, str] = {}  # by key of a task: the reason why it has no result
         self._read: dict[str, dict[str, Any]] = {}
 
     def make(self) -> None:
         """Make the folder.
 
         Raises:
-            ZooError: If it cannot be made, or `refuse_older` does.
+            ZooError: If the folder cannot be made, or an older version of the zoo made it.
         """
         self.refuse_older()
         make_folder(self.folder, "--out")
@@ -62,25 +62,26 @@ class ResultsFolder:
         """Refuse a folder that an older version of the zoo made.
 
         Raises:
-            ZooError: If it did.
+            ZooError: If the folder has files of an older version and no results of this one.
         """
         if not self.folder.exists() and any((self.out / name).exists() for name in OF_AN_OLDER_ZOO):
             raise ZooError(
-                f"{self.out} holds a study or a run of another kind, which cannot be gone on with; choose another --out"
+                f"{self.out} holds a study of an older version of the zoo, or other runs, and cannot be continued; "
+                "choose another --out"
             )
 
     @contextmanager
     def occupied(self) -> Iterator[None]:
-        """Keep other processes from running a study in the folder.
+        """Lock the folder, so that no other process runs a study in it.
 
         Raises:
-            ZooError: If one does.
+            ZooError: If another process runs a study in it.
         """
         lock = FileLock(self.folder / ".lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:
-            raise ZooError(f"a study is going on in {self.out}; wait for its end, or choose another --out") from None
+            raise ZooError(f"a study is running in {self.out}; wait until it ends, or choose another --out") from None
         try:
             yield
         finally:
@@ -99,18 +100,18 @@ class ResultsFolder:
                     result |= {name: arrays[f"arr_{i}"] for i, name in enumerate(content["arrays"])}
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
                 json_file = self._json(task).name
-                raise ZooError(f"{file} is damaged; delete it and {json_file} to have it computed again") from None
+                raise ZooError(f"{file} is damaged; delete it and {json_file}, and the task is done again") from None
         return result
 
     def cost(self, task: Task) -> Cost:
-        """What a finished task took."""
+        """Return the cost of a finished task."""
         return Cost(**self._content(task)["cost"])
 
     def put(self, task: Task, result: Result, cost: Cost) -> None:
-        """Keep a result, whole or not at all.
+        """Store a result completely, or not at all if the process is interrupted.
 
         Raises:
-            TypeError: If it holds something that is no number, text, list, dict or array.
+            TypeError: If the result holds anything but numbers, texts, lists, dicts and arrays.
         """
         arrays = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
         if wrong := [name for name, value in arrays.items() if value.dtype.hasobject]:
@@ -132,7 +133,7 @@ class ResultsFolder:
         partial.replace(self._json(task))
 
     def work_folder(self, task: Task) -> Path:
-        """Where a task's own folder is."""
+        """Return the path of a task's own folder."""
         return self.out / "work" / task.key
 
     def _json(self, task: Task) -> Path:
@@ -149,13 +150,13 @@ class ResultsFolder:
             except FileNotFoundError:
                 raise NotFinished(task, self.failures.get(task.key, "")) from None
             except (ValueError, TypeError, KeyError, RecursionError):
-                raise ZooError(f"{file} is damaged; delete it to have it computed again") from None
+                raise ZooError(f"{file} is damaged; delete it, and the task is done again") from None
             self._read[task.key] = content
         return self._read[task.key]
 
 
 def _exact(value: Any) -> Any:
-    """Numbers of any library as Python's own, NaN and infinities kept: a result is read back as it was."""
+    """Return a value with all numbers as Python's own; NaN and infinities are kept, so JSON stores them exactly."""
     if isinstance(value, dict):
         return {str(key): _exact(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

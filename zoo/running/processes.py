@@ -1,4 +1,4 @@
-"""Tasks in processes of this machine, one thread each."""
+"""Execution of tasks in processes of this machine, each on one thread."""
 
 import importlib
 import logging
@@ -20,16 +20,16 @@ from zoo.study import Task
 
 
 class Processes:
-    """So many processes, each with an executor of its own, so that one that dies takes no other task with it.
+    """Processes that do tasks. Each has its own executor, so that a process that dies does not end other tasks.
 
     Args:
-        jobs: Processes.
-        results: Where results are read and written.
-        device: "cpu" or "cuda". Every GPU belongs to one of the processes, which does one task at a time.
-        file: The study's own file, if it is not one of the zoo's.
+        jobs: Number of processes.
+        results: Folder in which results are read and written.
+        device: "cpu" or "cuda". Each GPU is used by one process, which does one task at a time.
+        file: The study's file, if it is a user's own; None for a study of the zoo.
 
     Raises:
-        ZooError: If there is no GPU, and the device is "cuda".
+        ZooError: If the device is "cuda" and there is no GPU.
     """
 
     def __init__(self, jobs: int, results: ResultsFolder, device: str, file: Path | None) -> None:
@@ -38,11 +38,11 @@ class Processes:
         self.gpus = dict(enumerate(_gpus()[:jobs])) if device == "cuda" else {}  # by process
         self.idle = list(range(jobs))
         self.workers: dict[int, ProcessPoolExecutor] = {}
-        self.born: dict[int, Future[int]] = {}  # whether a process has come as far as to do tasks
+        self.born: dict[int, Future[int]] = {}  # by process: a first job, which succeeds if the process has started
         self.running: dict[Future[Cost | Failed], tuple[Task, int]] = {}
 
     def start(self, tasks: Iterable[Task]) -> list[Task]:
-        """Start as many of the tasks as there is room for, and return these."""
+        """Start as many of the tasks as there are free processes, and return the started ones."""
         started: list[Task] = []
         for task in tasks:
             if not self.idle:
@@ -66,7 +66,9 @@ class Processes:
         return started
 
     def finished(self, timeout: float) -> list[tuple[Task, Outcome]]:
-        """Tasks that have ended since, after at most so many seconds; their results are in the folder.
+        """Wait at most `timeout` seconds for a task to end, and return the tasks that have ended since the last call.
+
+        Their results are in the folder.
 
         Raises:
             ZooError: If processes cannot be started.
@@ -80,15 +82,15 @@ class Processes:
                 ended.append((task, job.result()))
             except BrokenProcessPool:
                 if self.born[n].exception() is not None:
-                    raise ZooError("a process for tasks ended as it began; what it said stands above") from None
+                    raise ZooError("a process for tasks ended while it started; its error is printed above") from None
                 self.workers.pop(n).shutdown(wait=False)
                 ended.append((task, Lost()))
-            except Exception as error:  # that could not be sent to the process
+            except Exception as error:  # the task could not be sent to the process
                 ended.append((task, Failed.by(error)))
         return ended
 
     def stop(self) -> None:
-        """End all processes, whatever they do."""
+        """End all processes, and kill those that are doing a task."""
         busy = {n for _, n in self.running.values()}
         for n, executor in self.workers.items():
             for process in list((executor._processes or {}).values()) if n in busy else []:
@@ -99,11 +101,11 @@ class Processes:
 def _start_worker(file: Path | None, gpu: str) -> None:
     if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
         end_with(parent.pid)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one ends them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the main one ends them
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)  # what Lightning and others say of themselves
+    logging.disable(logging.WARNING)  # messages of Lightning and other libraries
     if file is not None:
         load_file(file)
 
@@ -123,6 +125,6 @@ def _do_here(task: Task, out: Path, device: str) -> Cost | Failed:
 def _gpus() -> list[str]:
     torch = importlib.import_module("torch")
     if not torch.cuda.is_available():
-        raise ZooError("--device cuda: torch finds no GPU on this machine")
+        raise ZooError("device is 'cuda', but torch finds no GPU on this machine")
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     return seen.split(",") if seen else [str(i) for i in range(torch.cuda.device_count())]

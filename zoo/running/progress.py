@@ -1,4 +1,4 @@
-"""How far a study is, and how long it will take: a bar in a terminal, a line a minute elsewhere."""
+"""Progress of a study and estimate of the remaining time: a bar in a terminal, otherwise one line per minute."""
 
 import time
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from zoo.running.doing import Failed, Outcome
 from zoo.running.folder import Cost, ResultsFolder
 from zoo.study import Task
 
-EVERY = 60.0  # seconds between lines where there is no terminal
+EVERY = 60.0  # seconds between lines if there is no terminal
 
 
 class Progress:
-    """Tells on standard error how far a study is."""
+    """Prints the progress of a study on standard error."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -27,7 +27,14 @@ class Progress:
         self.shown = float("-inf")
 
     def begin(self, tasks: Sequence[Task], missing: Sequence[Task], results: ResultsFolder, at_once: int) -> None:
-        """Start with what is done already."""
+        """Start, counting the tasks that are done already.
+
+        Args:
+            tasks: All tasks of the study.
+            missing: The tasks without a result.
+            results: Folder with the results of the other tasks.
+            at_once: Number of tasks that are done at a time.
+        """
         self.missing, self.total = {task.key: task for task in missing}, len(tasks)
         for task in tasks:
             if task.key not in self.missing:
@@ -38,7 +45,7 @@ class Progress:
         self.show(at_once)
 
     def ended(self, task: Task, outcome: Outcome) -> None:
-        """Count a task."""
+        """Count a task that has ended; print the error if it failed."""
         self.missing.pop(task.key, None)
         if isinstance(outcome, Cost):
             self.took.setdefault(type(task).__name__, []).append(outcome.seconds)
@@ -46,10 +53,10 @@ class Progress:
             self.console.print(f"failed: {task}: {outcome.why}", markup=False, highlight=False, soft_wrap=True)
 
     def show(self, at_once: int) -> None:
-        """Draw the bar anew, or print a line if a minute has passed.
+        """Update the bar, or print a line if a minute has passed.
 
         Args:
-            at_once: Tasks that are done at a time, by which the time to go is divided.
+            at_once: Number of tasks that are done at a time, by which the remaining time is divided.
         """
         if time.monotonic() - self.shown < (0.5 if self.console.is_terminal else EVERY):
             return
@@ -62,18 +69,18 @@ class Progress:
             self.console.print(f"{done} of {self.total} tasks are done; {rest}", highlight=False, soft_wrap=True)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Stop the bar."""
         if self.console.is_terminal and self.total:
             self.bars.update(self.bar, completed=self.total - len(self.missing), rest="")
             self.bars.stop()
 
 
 def seconds_to_go(missing: Sequence[Task], took: dict[str, list[float]]) -> float | None:
-    """What the missing tasks will take on one process, None if that cannot be told of any of them.
+    """Return the estimated time of the missing tasks on one process, or None if it is unknown for one of them.
 
     Args:
-        missing: Tasks.
-        took: Seconds of finished tasks, by class.
+        missing: Tasks without a result.
+        took: Seconds that each finished task took, by class.
     """
     total = 0.0
     for task in missing:
@@ -86,9 +93,9 @@ def seconds_to_go(missing: Sequence[Task], took: dict[str, list[float]]) -> floa
 
 
 def time_to_go(missing: Sequence[Task], took: dict[str, list[float]], at_once: int) -> str:
-    """The same in words, with so many at a time."""
+    """Return the estimated time of the missing tasks in words, if `at_once` of them are done at a time."""
     seconds = seconds_to_go(missing, took)
     if seconds is None:
-        return "time to go not known yet"
+        return "remaining time not known yet"
     minutes = seconds / max(1, at_once) / 60
-    return f"about {minutes:.0f} minutes to go" if minutes >= 1.5 else f"about {60 * minutes:.0f} seconds to go"
+    return f"about {minutes:.0f} minutes left" if minutes >= 1.5 else f"about {60 * minutes:.0f} seconds left"

@@ -1,4 +1,4 @@
-"""Doing a study's tasks and writing its page, whatever does the tasks."""
+"""A run of a study: it does the missing tasks with an engine, and writes the report."""
 
 import math
 import shlex
@@ -20,34 +20,37 @@ from zoo.running.folder import Cost, ResultsFolder
 from zoo.running.progress import Progress
 from zoo.study import NotFinished, NotTested, Study, Task, closure
 
-TIMES_AGAIN = 3  # a task is done again whose process or machine ended, as on a Dask cluster
-PAGE_SHARE = 0.05  # of the time that may go into pages on the way
+TIMES_AGAIN = 3  # how often a task is done again after its process or machine ended
+PAGE_SHARE = 0.05  # largest share of the time that is spent on writing reports before the end
 
 
 class Engine(Protocol):
-    """What does tasks."""
+    """Interface of the classes that do tasks: processes of this machine, or a cluster."""
 
     @property
     def at_once(self) -> int:
-        """How many tasks it does at a time."""
+        """Number of tasks that are done at a time."""
 
     def start(self, tasks: Iterable[Task]) -> list[Task]:
-        """Start as many of the tasks as there is room for, and return these."""
+        """Start as many of the tasks as can be accepted now, and return the started ones."""
 
     def finished(self, timeout: float) -> list[tuple[Task, Outcome]]:
-        """Tasks that have ended since, after at most so many seconds. What they found is in the folder."""
+        """Wait at most `timeout` seconds for a task to end, and return the tasks that have ended since the last call.
+
+        Their results are in the folder.
+        """
 
     def stop(self) -> None:
-        """End all that is going on."""
+        """End all running tasks."""
 
 
 class Run:
-    """A study in a folder.
+    """A run of a study in a folder.
 
     Args:
         study: The study.
-        out: Its folder. Results that are there already are used.
-        chosen: Names of the parts to do, of a study that has parts; all by default.
+        out: Folder of the study. Results that it already holds are used.
+        chosen: Names of the parts to do, for a study that has parts; all by default.
 
     Raises:
         ZooError: If a chosen part does not exist.
@@ -61,24 +64,24 @@ class Run:
         } or {study.name: closure(study.tasks())}
         self.tasks = closure([task for tasks in self.by_part.values() for task in tasks])
         self.written: Report | None = None
-        self._no_reports: dict[str, str] = {}  # why a study has none although its tasks are done
-        self._page_time = (float("-inf"), 0.0)  # when the last page was written, and how long that took
+        self._no_reports: dict[str, str] = {}  # by study: why it has no report although its tasks are done
+        self._page_time = (float("-inf"), 0.0)  # time at which the last page was written, and how long it took
 
     @property
     def failures(self) -> dict[str, str]:
-        """What failed, and why: tasks, and reports of results."""
+        """Reasons of all failures, by key of a failed task or name of a study whose report failed."""
         return self.results.failures | self._no_reports
 
     def missing(self) -> list[Task]:
-        """Tasks without a result."""
+        """Return the tasks without a result."""
         return [task for task in self.tasks if task not in self.results]
 
     def do(self, engine: Engine, progress: Progress) -> None:
-        """Do what is missing; a page is written whenever a part is complete, and at the end, however that comes.
+        """Do the missing tasks. The report is written when a part is complete, and at the end or after an interruption.
 
         Args:
-            engine: What does tasks.
-            progress: What tells the user of it.
+            engine: Does the tasks.
+            progress: Shows the progress to the user.
         """
         shutil.rmtree(self.out / "failures", ignore_errors=True)
         try:
@@ -115,7 +118,7 @@ class Run:
                 on_page = set(complete)
 
     def write(self) -> Report:
-        """Write the page of what is there, and return its report."""
+        """Write the report of the results that exist, and return it."""
         start = time.monotonic()
         self._no_reports = {}
         self.written = self._finish(self._report(self.study))
@@ -128,12 +131,12 @@ class Run:
         return time.monotonic() - last > took / PAGE_SHARE
 
     def _ended(self, queue: "_Queue", task: Task, outcome: Outcome) -> list[tuple[Task, Outcome]]:
-        """Note the end of a task, and that of the tasks which need it if it failed."""
+        """Record the end of a task; if it failed, also that of the tasks that need it. Return all tasks that ended."""
         if isinstance(outcome, Cost):
             queue.finished(task)
             return [(task, outcome)]
         if isinstance(outcome, Lost):
-            outcome = Failed(f"its process ended {TIMES_AGAIN + 1} times before it did")
+            outcome = Failed(f"its process died {TIMES_AGAIN + 1} times before the task was done")
         self.results.failures[task.key] = outcome.why
         self._keep_trace(task.key, str(task), outcome)
         hopeless = queue.failed(task)
@@ -148,7 +151,7 @@ class Run:
             file.write_text(f"{what}\n\n{failed.trace}", "utf-8")
 
     def _report(self, study: Study) -> Report:
-        """The report of the whole study, or one that says why there is none."""
+        """Return the report of the whole study, or a report that says why there is no answer."""
         told = self._answer(study, self.parts, self.tasks)
         if isinstance(told, Report):
             return told
@@ -158,7 +161,7 @@ class Run:
     def _answer(
         self, study: Study, parts: Mapping[str, "Study | NotTested"], tasks: Sequence[Task]
     ) -> "Report | NotTested":
-        """The report of a study, or why there is none."""
+        """Return the report of a study, or the reason why there is none."""
         try:
             if parts:
                 return study.report_of_parts({name: self._part(name, part) for name, part in parts.items()})
@@ -170,7 +173,7 @@ class Run:
         except Exception as error:
             failed = Failed.by(error)
             self._keep_trace(f"report of {study.name}", str(study), failed)
-            self._no_reports[study.name] = f"The results are there, but the report of them failed: {failed.why}."
+            self._no_reports[study.name] = f"All results exist, but making the report failed: {failed.why}."
             return NotTested(self._no_reports[study.name])
         command = self._command(study)
         sections = [s if s.command or not s.tested else replace(s, command=command) for s in made.sections]
@@ -190,12 +193,12 @@ class Run:
         if failed:
             return f"{len(failed)} of {len(tasks)} tasks failed, {done} are done. {'; '.join(told)}{more}."
         if done == len(tasks):
-            self._no_reports[study.name] = f"The report reads {missing.task}, which is none of the study's tasks."
+            self._no_reports[study.name] = f"The report reads {missing.task}, which is not one of the study's tasks."
             return self._no_reports[study.name]
-        return f"Not finished: {done} of {len(tasks)} tasks are done. The same command goes on."
+        return f"Not finished: {done} of {len(tasks)} tasks are done. Run the same command again to continue."
 
     def _finish(self, made: Report) -> Report:
-        """The report with all that does not depend on what was found."""
+        """Return the report with title, command, settings and costs added."""
         settings = {f.name: getattr(self.study, f.name) for f in fields(self.study)}
         return replace(
             made,
@@ -207,7 +210,7 @@ class Run:
         )
 
     def _command(self, study: Study) -> str:
-        """What makes a study again: its settings, as far as they are not the defaults."""
+        """Return the command that runs the study with the same settings; settings with default values are left out."""
         words = ["python", "-m", "zoo", "study", _named(study)]
         for f in fields(study):
             value = getattr(study, f.name)
@@ -219,7 +222,11 @@ class Run:
 
 
 class _Queue:
-    """Tasks that are not finished. Those that can be started are in their order, so that parts are soon complete."""
+    """The tasks that are not finished. Tasks are started in their order, so that parts are complete early.
+
+    Args:
+        missing: The tasks, in order.
+    """
 
     def __init__(self, missing: Sequence[Task]) -> None:
         self.all, self.places = missing, {task.key: place for place, task in enumerate(missing)}
@@ -253,7 +260,7 @@ class _Queue:
                 insort(self.can_start, self.places[other.key])
 
     def failed(self, task: Task) -> list[Task]:
-        """Take out a task, and all that need it, which are returned."""
+        """Remove a failed task and all tasks that need it; return the latter."""
         del self.running[task.key]
         hopeless, at = [task], 0
         while at < len(hopeless):
@@ -265,7 +272,7 @@ class _Queue:
 
 
 def costs(tasks: Sequence[Task], results: ResultsFolder) -> Table | None:
-    """What finished tasks took, by kind; None if there are none."""
+    """Return a table of the costs of finished tasks by class, or None if no task is finished."""
     kinds: dict[str, list[Task]] = {}
     for task in tasks:
         if task in results:
@@ -280,7 +287,7 @@ def costs(tasks: Sequence[Task], results: ResultsFolder) -> Table | None:
         most = round(memory) if math.isfinite(memory) else None
         rows.append([name, len(own), sum(c.seconds for c in paid) / 60, most, "; ".join(where)])
     rows.append(["all", sum(row[1] for row in rows), sum(row[2] for row in rows), None, ""])
-    return Table(["tasks", "number", "minutes of one process", "largest process, MB", "device"], rows, digits=1)
+    return Table(["tasks", "number", "minutes of one process", "peak memory, MB", "device"], rows, digits=1)
 
 
 def _choose(study: Study, chosen: Sequence[str] | None) -> Mapping[str, "Study | NotTested"]:
@@ -295,7 +302,7 @@ def _choose(study: Study, chosen: Sequence[str] | None) -> Mapping[str, "Study |
 
 
 def _tasks(study: Study, parts: Mapping[str, Any]) -> list[Task]:
-    """All tasks of a study, without those of parts that are left out."""
+    """Return all tasks of a study, without those of parts that are left out."""
     own = list(study.tasks())
     for part in parts.values():
         own += _tasks(part, part.parts()) if isinstance(part, Study) else []
@@ -303,7 +310,7 @@ def _tasks(study: Study, parts: Mapping[str, Any]) -> list[Task]:
 
 
 def _named(study: Study) -> str:
-    """A study as on the command line: by its name, or by the path of a user's file."""
+    """Return a study's name on the command line: its own name, or the path of a user's file."""
     module = type(study).__module__
     file = getattr(sys.modules[module], "__file__", None)
     if module.startswith("zoo.") or file is None:

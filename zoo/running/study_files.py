@@ -1,4 +1,4 @@
-"""Finding studies: the zoo's own, and a user's file. Nothing is imported to list them."""
+"""Functions that find studies, the zoo's own and those in a user's file. Listing them imports nothing."""
 
 import ast
 import difflib
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent.parent / "studies"
 
 
 def questions() -> dict[str, str]:
-    """The names of the zoo's studies, sorted, each with its question."""
+    """Return the questions of the zoo's studies by name, sorted by name."""
     found = {}
     for path in sorted(FOLDER.iterdir()):
         file = path / "__init__.py" if path.is_dir() else path
@@ -27,13 +27,13 @@ def questions() -> dict[str, str]:
 
 
 def load(name: str) -> tuple[type, Path | None]:
-    """The class of a study, and its file if it is not one of the zoo's.
+    """Return the class of a study and its file, which is None for a study of the zoo.
 
     Args:
-        name: Of a study of the zoo, or the path of a file that defines one.
+        name: Name of a study of the zoo, or path of a file that defines a study.
 
     Raises:
-        ZooError: If there is no such study, or the file does not define just one.
+        ZooError: If there is no such study, or the file does not define exactly one study.
     """
     if name.endswith(".py") or "/" in name:
         path = expanded(name).resolve()
@@ -41,17 +41,17 @@ def load(name: str) -> tuple[type, Path | None]:
     known = questions()
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]}?" if close else "`python -m zoo study` lists all"
-        raise ZooError(f"there is no study {name!r}; {hint} A file of your own is named by its path, such as ./mine.py")
+        hint = f"did you mean {close[0]}?" if close else "`python -m zoo study` lists all."
+        raise ZooError(f"there is no study {name!r}; {hint} A study in a file is named by its path, such as ./mine.py")
     module = importlib.import_module(f"zoo.studies.{name.replace('-', '_')}")
     return _only_study(module, name), None
 
 
 def load_file(path: Path) -> ModuleType:
-    """Import a user's file as a module of the file's name.
+    """Import a user's file as a module with the file's name.
 
     Raises:
-        ZooError: If it is not there, cannot be imported, or has the name of a module that is.
+        ZooError: If the file does not exist or cannot be imported, or another module has its name.
     """
     if not path.is_file():
         raise ZooError(f"there is no file {path}")
@@ -60,7 +60,7 @@ def load_file(path: Path) -> ModuleType:
         return sys.modules[name]
     other = importlib.util.find_spec(name) if name.isidentifier() else None
     if not name.isidentifier() or name in sys.modules or (other and Path(other.origin or "").resolve() != path):
-        raise ZooError(f"{path} needs another name: a Python module {name!r} cannot be made of it, or exists already")
+        raise ZooError(f"{path} needs another name: {name!r} is not a valid module name, or a module has it already")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -82,5 +82,5 @@ def _only_study(module: ModuleType, name: str) -> type:
         if isinstance(value, type) and issubclass(value, Study) and value.__module__ == module.__name__
     ]
     if len(own) != 1:
-        raise ZooError(f"{name} defines {len(own)} studies; a file has just one class that is a zoo.study.Study")
+        raise ZooError(f"{name} defines {len(own)} studies; it must define exactly one subclass of zoo.study.Study")
     return own[0]

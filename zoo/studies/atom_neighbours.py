@@ -1,4 +1,9 @@
-"""Are the atoms that basis pursuit finds for one kind of token near each other?"""
+"""Are the atoms that basis pursuit finds for one kind of token near each other?
+
+A dictionary is learned from the rows of the embedding. Each atom is labelled by the kind of token (word, number, ...)
+that uses it most. Two atoms are neighbours if their absolute cosine is large. The study measures how often neighbouring
+atoms have the same label, and compares this with dictionaries of Gaussian rows.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,27 +25,27 @@ MATRICES = {"embedding": "embedding", "covariance-matched": "null model"}
 
 @dataclass(frozen=True)
 class KindsOfAtoms(Task):
-    """How the atoms of one matrix and seed are organised by the kind of token, at the middle one of the penalties."""
+    """Agreement between an atom's kind of token and that of its neighbours, at the middle one of the penalties."""
 
     learned: LearnDictionaries
 
     def needs(self) -> Sequence[Task]:
-        """The atoms and the rows."""
+        """Return the tasks that learn the atoms and read the rows."""
         return [self.learned, self.learned.rows]
 
     def seconds(self) -> float:
-        """A guess; most of it is what UMAP takes to be compiled."""
+        """Return a guess. For seed 0 most of the time is the compilation of UMAP."""
         return 20.0 if self.learned.seed == 0 else 2.0
 
     def do(self, work: Work) -> Result:
-        """Agreement of neighbouring atoms and purity of labels; of seed 0 also a map."""
+        """Return the agreement of neighbouring atoms, the purity of their labels and, for seed 0, a map."""
         import torch
 
         from zoo.analysis.atom_kinds import atom_kinds
 
         rows, task = work[self.learned.rows], self.learned
         if rows["tokens"] is None:
-            raise ZooError("the tokens of the rows are not known; give --tokens")
+            raise ZooError("the tokens of the rows are not known; add --tokens FILE")
         at, data = len(task.penalties) // 2, task.data(rows)
         atoms = torch.from_numpy(work[task]["atoms"][at])
         return atom_kinds(data.W_E, data.held_out, atoms, task.penalties[at], rows["tokens"], task.seed == 0)
@@ -48,18 +53,18 @@ class KindsOfAtoms(Task):
 
 @dataclass(frozen=True)
 class AtomNeighbours(StudyOfDictionaries, StudyOfStructure):
-    """Dictionaries' atoms are labelled by the kind of token that uses them, and compared with those of a null model."""
+    """The labels of neighbouring atoms are compared, in the embedding and in a null model."""
 
     @cached_property
     def _atoms(self) -> dict[str, list[KindsOfAtoms]]:
         return {matrix: [KindsOfAtoms(task) for task in self.learn(matrix)] for matrix in MATRICES}
 
     def tasks(self) -> Sequence[Task]:
-        """The atoms of the embedding and of its null model, and the search in the rows."""
+        """Return the tasks for the atoms of the embedding and of its null model, and the search in the rows."""
         return [*(task for tasks in self._atoms.values() for task in tasks), *self.search()]
 
     def report(self, results: Results) -> Report:
-        """Agreement of neighbours in the embedding and in its null model."""
+        """Return a report on the agreement of neighbours in the embedding and in its null model."""
         from zoo.analysis.neighbour_agreement import beyond_null
 
         found = {matrix: [results[task] for task in tasks] for matrix, tasks in self._atoms.items()}
@@ -72,13 +77,13 @@ class AtomNeighbours(StudyOfDictionaries, StudyOfStructure):
         rows = searched["found"]["agreement"]
         in_null = [model["agreement"]["kappa"] for model in searched["null"] if model["agreement"]]
         lines: list[list[Any]] = [
-            ["agreement of an atom's 5 nearest atoms beyond chance (kappa)", *told["kappa"].values(), f"{p:.2g}"],
-            ["purity of the 10 tokens that use an atom most", *told["purity"].values(), f"{of_purity:.2g}"],
+            ["agreement of an atom with its 5 nearest atoms (kappa)", *told["kappa"].values(), f"{p:.2g}"],
+            ["purity: share of the 10 tokens that use an atom most", *told["purity"].values(), f"{of_purity:.2g}"],
         ]
         if rows:
-            middle = f"{np.mean(in_null):.3f} (most of {len(in_null)} draws: {max(in_null):.3f})"
+            middle = f"{np.mean(in_null):.3f} (maximum of {len(in_null)} draws: {max(in_null):.3f})"
             p_value = f"{rows['p_value']:.2g} (labels permuted)"
-            lines.append(["the same agreement of rows", rows["kappa"], middle, p_value])
+            lines.append(["agreement of a row with its 5 nearest rows (kappa)", rows["kappa"], middle, p_value])
         bars = [
             Series.of(name, list(told), [of[matrix] for of in told.values()], "bars")
             for matrix, name in MATRICES.items()
@@ -87,30 +92,36 @@ class AtomNeighbours(StudyOfDictionaries, StudyOfStructure):
         kappa = told["kappa"]
         section = Section(
             self.name,
-            "Are atoms of one kind of token near each other?",
-            f"In all dimensions, neighbouring atoms carry the same kind of token {more} often than on Gaussian rows: "
-            f"beyond chance {kappa['embedding']} against {kappa['covariance-matched']} (p {p:.2g}, uncorrected).",
-            tables=[Table(["", "embedding", "covariance-matched", "p, one draw of the null model as high"], lines)],
+            "Are the atoms of one kind of token near each other?",
+            f"Neighbouring atoms have the same kind of token {more} often than on Gaussian rows: kappa is "
+            f"{kappa['embedding']} against {kappa['covariance-matched']} (p = {p:.2g}, not corrected for the number of "
+            "tests). Kappa is 0 by chance and 1 if all neighbours agree.",
+            tables=[
+                Table(["", "embedding", "covariance-matched", "p: one more draw of the null model is as high"], lines)
+            ],
             charts=[
                 *(_map(matrix, found[matrix][0]) for matrix in MATRICES),
                 Chart(
                     f"{self.name}-agreement",
-                    "Agreement in all dimensions",
+                    "Agreement of neighbouring atoms, and purity of their labels",
                     bars,
                     "",
-                    "kappa; share",
-                    caption="Whiskers: 95 %.",
+                    "kappa, or share of tokens",
+                    caption="Whiskers: 95 % intervals.",
                 ),
             ],
-            null_models="Atoms learned on covariance-matched Gaussian rows whose tokens keep their names. "
+            null_models="Atoms learned on Gaussian rows with the embedding's covariance and labelled with its tokens. "
             + told_of_tests(searched),
             not_shown=(
-                "That kinds of token are clusters. Kinds are read off the spelling (word, continuation, number, ...), "
-                "and the embedding may be organised by something else. Nothing is judged on the maps."
+                "It does not show that kinds of token form clusters. Kinds are taken from the spelling (word, "
+                "continuation, number, ...), and the embedding may be organised by something else. All numbers are "
+                "computed in all dimensions of the embedding; nothing is concluded from the maps."
             ),
             numbers={**told, "p_value": p, "rows": rows, "rows_of_null_models": in_null},
         )
-        certainty = f"Brackets are 95 % intervals over {self.seeds} dictionaries; the p-value is of one comparison."
+        certainty = (
+            f"Brackets are 95 % intervals over {self.seeds} dictionaries. The p-value is that of a single comparison."
+        )
         return Report(self.source, Verdict(section.finding, certainty, numbers={"p_value": p, **told}), [section])
 
 
@@ -123,9 +134,9 @@ def _map(matrix: str, line: Result) -> Chart:
         series.append(Series(label, x, y, "points", labels=[line["tokens"][i] for i in chosen]))
     return Chart(
         f"atom-neighbours-{matrix.split('-')[0]}",
-        f"Atoms of the {MATRICES[matrix]}, by {method}",
+        f"Map of the atoms of the {MATRICES[matrix]}, by {method}",
         series,
         map=True,
-        caption="Every point is an atom, coloured by the kind of most of the tokens that use it most; point at it to "
-        "read them. Islands on such a map are no evidence: a Gaussian's has them too.",
+        caption="Each point is an atom, coloured by the most frequent kind among the tokens that use it most. Hover "
+        "over a point to read these tokens. Islands on such a map are no evidence: Gaussian rows give them too.",
     )

@@ -1,4 +1,9 @@
-"""How many features can one attention head tell apart, by construction and learned?"""
+"""How many features can one attention head distinguish, with constructed and with trained weights?
+
+Tokens lie on a circle or have random vectors in few dimensions, and each token has to attend to itself. Heads also hold
+skip bigrams: a query feature has to attend to the position of its partner feature. Skip bigrams are written into the
+weights by a construction, or trained.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,34 +19,38 @@ from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 from zoo.wording import listed
 
-VOCABULARY = 50257  # of GPT-2
+VOCABULARY = 50257  # number of tokens of GPT-2
 PRECISIONS = ("float32", "float64")
-POSITIONS = (2, 16)  # of two features each
-NOISE_PAIRS, NOISE_SHAPES = (4, 16, 64, 256, 1024), ((256, 16), (512, 64), (1024, 16))  # and D, d_head
-USABLE = ((256, 16, 100), (512, 32, 100))  # D, d_head and competitors
-TIES = tuple((beta, 4, 16, 0.1) for beta in (1.0, 3.0, 10.0, 30.0, 100.0))  # and tied positions, positions, noise
-D_MODEL, D_HEAD = 16, 8  # of trained heads
-RARE = 0.01  # share of failures below which something hardly breaks
-ENOUGH = 0.95  # share of right answers at which few dimensions count as enough
+POSITIONS = (2, 16)  # numbers of positions, each with two features
+NOISE_PAIRS, NOISE_SHAPES = (4, 16, 64, 256, 1024), ((256, 16), (512, 64), (1024, 16))  # numbers of pairs; (D, d_head)
+USABLE = ((256, 16, 100), (512, 32, 100))  # (D, d_head, competitors)
+TIES = tuple((beta, 4, 16, 0.1) for beta in (1.0, 3.0, 10.0, 30.0, 100.0))  # (beta, tied, positions, noise)
+D_MODEL, D_HEAD = 16, 8  # sizes of the trained heads
+RARE = 0.01  # share of failures below which attention on a circle counts as hardly failing
+ENOUGH = 0.95  # share of right answers from which a number of dimensions counts as enough
 COLORS = ("first", "second", "third", "fourth")
-HEADS = {"learned": "learned", "constructed": "constructed", "chance": "a random position"}
+HEADS = {"learned": "trained", "constructed": "constructed", "chance": "random position"}
 OVERLAPS = {"overlap": "learned vectors", "permuted": "learned vectors, groups permuted", "random": "random vectors"}
 NOISE = {
-    "yes": "Noise of a score and theory agree",
-    "no": "Noise of a score and theory do not agree",
-    "undecided": "Whether noise of a score and theory agree is undecided",
+    "yes": "The noise of scores agrees with theory",
+    "no": "The noise of scores does not agree with theory",
+    "undecided": "It is undecided whether the noise of scores agrees with theory",
 }
 
 
 @dataclass(frozen=True)
 class PlaceOnCircle(Task):
-    """Tokens at equal distances on a circle, in one precision."""
+    """Place tokens at equal distances on a circle, and count which ones a floating-point precision distinguishes."""
 
     dtype: str
     n_tokens: int
 
     def do(self, work: Work) -> Result:
-        """How many tokens it is `certain` to tell apart, and how many of the vocabulary are `misled`."""
+        """Return two counts.
+
+        `certain` is the largest number of tokens that the precision is guaranteed to distinguish. `misled` is the
+        number of tokens of the vocabulary that attend to another token.
+        """
         import torch
 
         from zoo.models.toy import attention
@@ -51,38 +60,41 @@ class PlaceOnCircle(Task):
         return {"certain": attention.largest_circle(dtype), "misled": misled}
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 0.1
 
 
 @dataclass(frozen=True)
 class MixOnCircle(Task):
-    """Two features at once at every position, each on the circle."""
+    """Put two features at every position, each a point on the circle, and count wrong answers."""
 
     n_positions: int
     seed: int
 
     def do(self, work: Work) -> Result:
-        """`failure`: the share of queries that attend to a wrong position."""
+        """Return `failure`, the share of queries that attend to a wrong position."""
         from zoo.models.toy import attention
 
         return {"failure": attention.simulated_two_feature_failure(5000, self.n_positions, 50_000, self.seed)}
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 0.02
 
 
 @dataclass(frozen=True)
 class FindOwnToken(Task):
-    """Tokens with random vectors in few dimensions, which attend to the highest score."""
+    """Give tokens random vectors in few dimensions, and count the tokens whose highest score is their own."""
 
     n_tokens: int
     k: int
     seed: int
 
     def do(self, work: Work) -> Result:
-        """Share of tokens that attend to themselves, `raw` and, in float64, `normalised` to equal length."""
+        """Return the share of tokens that attend to themselves.
+
+        `raw` is for the vectors as drawn, `normalised` for the same vectors scaled to equal length, in float64.
+        """
         import torch.nn.functional as F
 
         from zoo.models.toy import attention
@@ -92,13 +104,13 @@ class FindOwnToken(Task):
         return {"raw": attention.own_token_attention(tokens, n_queries=500), "normalised": normalised}
 
     def seconds(self) -> float:
-        """Mostly scores."""
+        """Return an estimate of the time to compute all scores, which is most of the time."""
         return 0.01 + 5e-6 * self.n_tokens
 
 
 @dataclass(frozen=True)
 class MeasureNoise(Task):
-    """Skip bigrams written into a head."""
+    """Write skip bigrams into the weights of a head, and measure the noise of its scores."""
 
     n_pairs: int
     d_model: int
@@ -106,7 +118,7 @@ class MeasureNoise(Task):
     seed: int
 
     def do(self, work: Work) -> Result:
-        """`noise`: root mean square of scores that should be 0."""
+        """Return `noise`, the root mean square of the scores that should be 0."""
         import torch
 
         from zoo.models.toy.skip_bigram_head import simulated_scores
@@ -116,13 +128,13 @@ class MeasureNoise(Task):
         return {"noise": torch.stack(draws).square().mean().sqrt().item()}
 
     def seconds(self) -> float:
-        """Mostly the draw of the pairs."""
+        """Return an estimate of the time to draw the pairs, which is most of the time."""
         return 0.01 + 1.3e-7 * self.n_pairs * self.d_model
 
 
 @dataclass(frozen=True)
 class FindUsablePairs(Task):
-    """Skip bigrams written into a head, until a competitor of the partner wins too often."""
+    """Find the largest number of skip bigrams in a head at which another feature rarely exceeds the right score."""
 
     d_model: int
     d_head: int
@@ -131,7 +143,10 @@ class FindUsablePairs(Task):
     level: float = 0.05
 
     def do(self, work: Work) -> Result:
-        """The most pairs at which a competitor rarely wins, against a score of `one` and the `partner`'s own."""
+        """Return the largest number of pairs at which a competitor rarely has the highest score.
+
+        For `one` the competitors have to exceed a score of 1, for `partner` the partner's own noisy score.
+        """
         from zoo.models.toy.skip_bigram_head import simulated_confusion, usable_pairs
 
         sizes, most = (self.d_model, self.d_head, self.n_competitors), {}
@@ -145,13 +160,13 @@ class FindUsablePairs(Task):
         return most
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 0.3
 
 
 @dataclass(frozen=True)
 class BreakTies(Task):
-    """Partners at several positions, whose scores noise makes unequal."""
+    """Put partners with equal ideal scores at several positions, and measure how much noise breaks the tie."""
 
     beta: float
     n_tied: int
@@ -160,19 +175,19 @@ class BreakTies(Task):
     seed: int
 
     def do(self, work: Work) -> Result:
-        """`entropy` of attention over tied positions, at an inverse temperature."""
+        """Return `entropy`, that of attention over the tied positions, at the inverse temperature `beta`."""
         from zoo.models.toy.skip_bigram_head import tied_attention
 
         return dict(tied_attention(self.beta, self.n_tied, self.n_positions, self.noise, seed=self.seed))
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 0.01
 
 
 @dataclass(frozen=True)
 class TrainHeads(Task):
-    """Heads of all seeds, trained on skip bigrams side by side in one module."""
+    """Train one head per seed on skip bigrams, all of them side by side in one module."""
 
     n_pairs: int
     d_model: int
@@ -182,7 +197,11 @@ class TrainHeads(Task):
     seed: int = 0
 
     def do(self, work: Work) -> Result:
-        """By head: how often it, the construction and chance are right, and the overlap of its groups' vectors."""
+        """Return lists with one number per head.
+
+        They hold how often the head, the construction and a random position are right, and the overlap of the vectors
+        of the head's groups of features.
+        """
         import lightning as L
         import torch
 
@@ -212,7 +231,7 @@ class TrainHeads(Task):
         return found
 
     def seconds(self) -> float:
-        """Mostly training."""
+        """Return an estimate of the time to train, which is most of the time."""
         return 0.6 + 0.004 * self.steps
 
 
@@ -222,14 +241,14 @@ Samples = Mapping[Any, np.ndarray]  # by sizes: one number of all draws
 
 @dataclass(frozen=True)
 class AttentionFeatures(Study):
-    """Attention that finds tokens on a circle and in few dimensions, and that holds skip bigrams between features.
+    """Measure how well one attention head finds the right token or feature, and compare it with theory.
 
     Args:
-        vocabularies: Tokens V whose vectors are drawn at random.
-        dimensions: Dimensions k of these vectors.
-        n_pairs: Skip bigrams that heads are trained on.
-        steps: Optimizer steps of the heads.
-        seeds: Draws of everything random, and heads trained for each number of pairs.
+        vocabularies: Numbers of tokens V whose vectors are drawn at random.
+        dimensions: Numbers of dimensions k of these vectors.
+        n_pairs: Numbers of skip bigrams that heads are trained on.
+        steps: Optimizer steps of every training.
+        seeds: Number of random draws of every measurement, and of heads trained for each number of pairs.
     """
 
     vocabularies: tuple[PositiveInt, ...] = (1000, 8192, 50257)
@@ -239,7 +258,7 @@ class AttentionFeatures(Study):
     seeds: AtLeastTwo = 5
 
     def tasks(self) -> Sequence[Task]:
-        """One for every measurement and draw; heads of all seeds are trained together."""
+        """Return one task for every measurement and draw; the heads of all seeds are trained in one task."""
         kinds = (self._mixed(), self._projected(), self._noise(), self._usable(), self._ties())
         found: list[Task] = [PlaceOnCircle(dtype, VOCABULARY) for dtype in PRECISIONS]
         return [*found, *(task for kind in kinds for tasks in kind.values() for task in tasks), *self._heads().values()]
@@ -265,7 +284,7 @@ class AttentionFeatures(Study):
         return {pairs: TrainHeads(pairs, D_MODEL, D_HEAD, self.seeds, self.steps) for pairs in self.n_pairs}
 
     def report(self, results: Results) -> Report:
-        """What heads tell apart, beside theory and beside what is written down."""
+        """Return a report that compares simulated attention with theory, and trained heads with constructed ones."""
         from zoo.models.toy.skip_bigram_head import score_noise
 
         def read(kind: Mapping[Any, Sequence[Task]]) -> Found:
@@ -285,17 +304,17 @@ class AttentionFeatures(Study):
         measured = f"{last['learned']} against {last['constructed']} with {last['pairs']} pairs"
         answer = f"at {better} of {len(heads)} numbers of pairs"
         evidence = [
-            ["Is the noise of constructed skip bigrams that of theory?", fit.brief, fit.answer],
-            ["Do learned heads beat the construction?", measured, answer],
+            ["Does the noise of constructed skip bigrams agree with theory?", fit.brief, fit.answer],
+            ["Do trained heads find skip bigrams more often than constructed ones?", measured, answer],
         ]
         headline = f"Trained attention heads find skip bigrams more often than constructed ones {answer}."
         certainty = (
-            f"Brackets are 95 % Student t intervals over {self.seeds} draws, or heads. Intervals are not corrected for "
-            "their number."
+            f"Brackets are 95 % Student t intervals over {self.seeds} draws or heads. The intervals are not corrected "
+            "for their number."
         )
         table = Table(["question", "measured", "answer"], evidence).markdown()
         numbers = {"evidence": evidence, "seeds": self.seeds, "agreement": fit, "heads": heads}
-        subject = "Tokens and features whose vectors are known, and one attention head"
+        subject = "One attention head that reads tokens or features with known vectors"
         return Report(subject, Verdict(headline, certainty, table, numbers), sections)
 
 
@@ -304,10 +323,10 @@ def _of(found: Found, key: str) -> Samples:
 
 
 def _judged(runs: Mapping[int, Result]) -> list[dict[str, Any]]:
-    """Trained heads, by number of pairs.
+    """Return the results of trained heads, one dict for each number of pairs.
 
-    Seeds are paired in `against_constructed`, the share of right answers minus that of the construction, and in
-    `against_permuted`, the overlap of the groups' vectors minus that of permuted groups.
+    `against_constructed` is the share of right answers minus that of the construction. `against_permuted` is the
+    overlap of the groups' vectors minus that of permuted groups. Both differences are paired by seed.
     """
     keys = [*HEADS, *(f"{name}_{key}" for name in ("raw", "centred") for key in OVERLAPS)]
     return [
@@ -324,7 +343,7 @@ def _judged(runs: Mapping[int, Result]) -> list[dict[str, Any]]:
 
 
 def _with_sizes(found: Mapping[Any, Any]) -> list[dict[str, Any]]:
-    """Numbers by sizes as plain JSON."""
+    """Return a mapping from sizes to numbers as plain JSON: a list of dicts."""
     return [{"sizes": list(sizes), "value": value} for sizes, value in found.items()]
 
 
@@ -337,31 +356,31 @@ def _circle(limits: Mapping[str, Result]) -> Section:
 
     parts = []
     for name, limit in limits.items():
-        fits = "enough" if limit["misled"] == 0 else f"not enough: {limit['misled']:,} of them attend to another"
-        parts.append(f"{name} is {fits} (it is sure to tell {limit['certain']:,} apart)")
+        fits = "enough" if limit["misled"] == 0 else f"not enough: {limit['misled']:,} tokens attend to another token"
+        parts.append(f"{name} is {fits} (guaranteed for up to {limit['certain']:,} tokens)")
     finding = (
-        "Yes, in exact arithmetic, for the own score exceeds a neighbour's by 1 - cos(2 pi / V). For the V = "
+        "Yes, in exact arithmetic: a token's own score exceeds its neighbour's by 1 - cos(2 pi / V). For the V = "
         f"{VOCABULARY:,} tokens of GPT-2 {listed(parts)}."
     )
     v = np.geomspace(10, 1e9, 33).round().astype(int).tolist()
     gaps = [attention.circle_gap(n) for n in v]
-    lines = [Series("own score minus a neighbour's", v, gaps, "line", color=COLORS[0])]
+    lines = [Series("own score minus the neighbour's", v, gaps, "line", color=COLORS[0])]
     for (name, limit), color in zip(limits.items(), COLORS[1:], strict=False):
         level = attention.circle_gap(limit["certain"])
-        lines.append(Series(f"rounding of {name}", [v[0], v[-1]], [level] * 2, "dashed", color=color))
-    labels, caption = ("tokens V", "difference of scores"), "Scores below a dashed line may be rounded into each other."
+        lines.append(Series(f"rounding error of {name}", [v[0], v[-1]], [level] * 2, "dashed", color=color))
+    labels, caption = ("tokens V", "difference of scores"), "Below a dashed line, rounding may make scores equal."
     rows = [[name, limit["certain"], limit["misled"]] for name, limit in limits.items()]
     beta = attention.circle_beta(VOCABULARY, 0.9)
-    note = f"Attention 0.9 to the own token of {VOCABULARY:,} takes beta = {beta:.2e}, in float64."
-    columns = ["precision", "tokens it is sure to tell apart", f"of {VOCABULARY:,}, attend to another"]
+    note = f"An attention of 0.9 to the own token among {VOCABULARY:,} requires beta = {beta:.2e}, in float64."
+    columns = ["precision", "guaranteed up to V =", f"tokens that attend to another, V = {VOCABULARY:,}"]
     return Section(
         "circle",
-        "Do 2 dimensions suffice to find the own token among all?",
+        "Do 2 dimensions suffice for each token to attend to itself among all tokens?",
         finding,
         tables=[Table(columns, rows, note=note)],
-        charts=[Chart("circle", "What precision a circle takes", lines, *labels, True, True, caption=caption)],
-        null_models="Exact arithmetic, where the answer is known.",
-        not_shown="Anything that is learned, and features that are not mutually exclusive.",
+        charts=[Chart("circle", "Precision that a circle requires", lines, *labels, True, True, caption=caption)],
+        null_models="Exact arithmetic, for which the answer is known.",
+        not_shown="Nothing is trained here. Features that are not mutually exclusive are not tested.",
         numbers={"limits": limits, "vocabulary": VOCABULARY},
     )
 
@@ -372,7 +391,7 @@ def _two_features(found: Samples) -> Section:
     expected = {n: attention.two_feature_failure(n) for n in found}
     spans = {n: mean(values) for n, values in found.items()}
     fit = Agreement.of(np.array([values / expected[n] for n, values in found.items()]))
-    shares = [f"{span} of queries fail among {n:,} positions" for n, span in spans.items()]
+    shares = [f"{span} of queries attend to a wrong one of {n:,} positions" for n, span in spans.items()]
     theories = listed([f"{value:.3f}" for value in expected.values()])
     names = [f"{n:,} positions" for n in found]
     lines = [
@@ -380,16 +399,24 @@ def _two_features(found: Samples) -> Section:
         Series("theory", names, [*expected.values()], "points", color=COLORS[1]),
         Series("a random position", names, [1 - 1 / n for n in found], "points", color=COLORS[2]),
     ]
-    breaks = "It breaks" if all(span.low > RARE for span in spans.values()) else "It hardly breaks"
-    agree = {"yes": "as theory says", "no": "unlike theory", "undecided": "which is not clearly what theory says"}
+    breaks = "No" if all(span.low > RARE for span in spans.values()) else "Nearly always"
+    agree = {"yes": "as in theory", "no": "unlike in theory", "undecided": "which may or may not agree with theory"}
     return Section(
         "two-features",
-        "Does a circle still tell tokens apart when two features are present at once?",
+        "Does a circle still distinguish tokens when every position has two features?",
         f"{breaks}: {listed(shares)}, {agree[fit.answer]} ({theories}).",
-        tables=[Table(["positions of 2 features", "fail", "theory"], [[n, spans[n], expected[n]] for n in found], 4)],
+        tables=[
+            Table(
+                ["positions, 2 features each", "share that fails", "theory"],
+                [[n, spans[n], expected[n]] for n in found],
+                4,
+            )
+        ],
         charts=[Chart("two-features", "Queries that attend to a wrong position", lines, "", "share that fails")],
-        null_models="Theory of uniform angles; a random position, which fails in all but one of so many cases.",
-        not_shown="Features that are placed better than at random on the circle, and more than two dimensions.",
+        null_models="Theory for uniformly distributed angles; a random position, which is right once in as many cases "
+        "as there are positions.",
+        not_shown="Arrangements of features on the circle better than a random one, and more than two dimensions, are "
+        "not tested.",
         numbers={"simulated": found, "theory": expected, "agreement": fit},
     )
 
@@ -405,14 +432,14 @@ def _dimensions(found: Found) -> Section:
     wide = {size: span for size, span in spans.items() if span.low < span.high}  # not all seeds at 0 or 1
     held = sum(expected[size] in span for size, span in wide.items())
     enough = {v: min((k for (n, k), x in raw.items() if n == v and x.mean() >= ENOUGH), default=None) for v in sizes}
-    took = listed([f"k = {k} for V = {v:,}" if k else f"no k for V = {v:,}" for v, k in enough.items()])
+    took = listed([f"k = {k} for V = {v:,}" if k else f"no tested k for V = {v:,}" for v, k in enough.items()])
     least = min(float(values.mean()) for values in normalised.values())
     finding = (
-        f"Of the dimensions tried, {100 * ENOUGH:.0f} % attend to their own token from {took} on. Shares differ from "
-        f"theory by {off:.3f} at most, and {held} of the {len(wide)} intervals that have a width hold it. "
-        "Vectors of equal length do so "
-        + ("always, up to precision" if least > 0.999 else "less often than theory says")
-        + f": {least:.4f} at least."
+        f"At least {100 * ENOUGH:.0f} % of tokens attend to themselves from {took} on. The shares differ from theory "
+        f"by {off:.3f} at most. Of the {len(wide)} intervals with a width above 0, {held} contain the value of theory. "
+        "Tokens with vectors of equal length attend to themselves "
+        + ("always, up to rounding" if least > 0.999 else "less often than theory predicts")
+        + f": the smallest share is {least:.4f}."
     )
     lines = []
     for v, color in zip(sizes, cycle(COLORS[:3])):
@@ -421,19 +448,20 @@ def _dimensions(found: Found) -> Section:
         lines.append(Series.of(f"V = {v:,}", k, [spans[v, d] for d in k], "points", color=color))
     k = sorted({d for _, d in normalised})
     lowest = [min(float(x.mean()) for (_, n), x in normalised.items() if n == d) for d in k]
-    lines.append(Series("of equal length, the worst V", k, lowest, "dotted", color=COLORS[3]))
-    title, caption = "Queries that attend to their own token", "Dashed: theory. Whiskers: 95 % over draws of vectors."
+    lines.append(Series("vectors of equal length, worst V", k, lowest, "dotted", color=COLORS[3]))
+    title, caption = "Tokens that attend to themselves", "Dashed: theory. Whiskers: 95 % intervals over draws."
     rows = [[*size, spans[size], expected[size], mean(normalised[size])] for size in raw]
-    columns = ["V", "k", "attend to their own token", "theory", "the same, of equal length"]
+    columns = ["V", "k", "share that attends to itself", "theory", "share, vectors of equal length"]
     return Section(
         "dimensions",
-        "How many random dimensions tell a vocabulary apart?",
+        "How many dimensions do random vectors need to distinguish the tokens of a vocabulary?",
         finding,
         tables=[Table(columns, rows, 4)],
         charts=[Chart("dimensions", title, lines, "dimensions k", "share", caption=caption)],
-        null_models="E[Phi(r)^(V - 1)] with r ~ chi(k), which has nothing to fit; the same vectors at equal length.",
-        not_shown="Learned vectors, which are not independent; positive temperatures; other tokens of the vocabulary "
-        "than those that asked.",
+        null_models="Theory, E[Phi(r)^(V - 1)] with r ~ chi(k), without fitted parameters; the same vectors scaled to "
+        "equal length.",
+        not_shown="Learned vectors, which are not independent, and temperatures above 0 are not tested. At most 500 "
+        "tokens of a vocabulary are used as queries.",
         numbers={
             "raw": _with_sizes(raw),
             "normalised": _with_sizes(normalised),
@@ -453,11 +481,11 @@ def _constructed(noise: Samples, fit: Agreement, pairs: Found, ties: Samples) ->
     hard = max(ties)
     beta, tied, _, spread = hard
     finding = (
-        f"{NOISE[fit.answer]}: {fit}. The most pairs at which one of {rivals} competitors wins in 5 % of cases, at D = "
-        f"{d_model} and d_head = {d_head}: {mean(partner[first]):.0f} against the partner's own score and "
-        f"{mean(one[first]):.0f} against a score of 1 (formula {formula[first]}). Of {tied} tied partners noise of "
-        f"{spread} leaves an entropy of {mean(ties[hard]):.2f} at beta = {beta:g}, where log {tied} = "
-        f"{np.log(tied):.2f} is all of it."
+        f"{NOISE[fit.answer]}: {fit}. A head with D = {d_model} and d_head = {d_head} holds {mean(partner[first]):.0f} "
+        f"pairs before any of {rivals} competitors exceeds the partner's own score in 5 % of cases, and "
+        f"{mean(one[first]):.0f} before one exceeds a score of 1 (formula: {formula[first]}). Attention over {tied} "
+        f"tied partners has an entropy of {mean(ties[hard]):.2f} at a noise of {spread} and beta = {beta:g}; uniform "
+        f"attention would have log {tied} = {np.log(tied):.2f}."
     )
     expected = {size: bigrams.score_noise(*size) for size in noise}
     spans = {size: mean(values) for size, values in noise.items()}
@@ -475,18 +503,21 @@ def _constructed(noise: Samples, fit: Agreement, pairs: Found, ties: Samples) ->
     ]
     names = [f"{size[0]} x {size[1]}" for size in pairs]
     held = [
-        Series.of("against a score of 1", names, [*map(mean, one.values())], "bars", color=COLORS[0]),
+        Series.of("competitors against a score of 1", names, [*map(mean, one.values())], "bars", color=COLORS[0]),
         Series.of("against the partner's own score", names, [*map(mean, partner.values())], "bars", color=COLORS[1]),
         Series("formula", names, [*formula.values()], "points", color=COLORS[2]),
     ]
-    title, labels = "Noise of a score that should be 0", ("pairs B", "rms score")
+    title, labels = "Noise of scores that should be 0", ("pairs B", "rms score")
     charts = [Chart("skip-bigrams-noise", title, lines, *labels, True, True, caption="Dashed: theory.")]
     title, labels = f"Entropy of attention over {tied} tied partners", ("beta, inverse temperature", "nats")
     charts.append(Chart("skip-bigrams-ties", title, entropies, *labels, log_x=True))
     charts.append(Chart("skip-bigrams-usable", "Pairs that a head can hold", held, "D x d_head", "usable pairs B"))
     usable = [[*size, mean(one[size]), mean(partner[size]), formula[size]] for size in pairs]
-    columns = ["D", "d_head", "competitors", "usable B against a score of 1", "against the partner's own", "formula"]
-    note = "Usable B: the most pairs at which any of the competitors wins with probability 0.05 at most."
+    columns = ["D", "d_head", "competitors", "usable B, score of 1", "usable B, partner's own score", "formula"]
+    note = (
+        "Usable B is the largest number of pairs at which the probability that any competitor exceeds a score of 1, or "
+        "the partner's own score, is at most 0.05."
+    )
     return Section(
         "skip-bigrams",
         "How many skip bigrams can one head hold by construction?",
@@ -500,10 +531,10 @@ def _constructed(noise: Samples, fit: Agreement, pairs: Found, ties: Samples) ->
             ),
         ],
         charts=charts,
-        null_models="Theory of the noise, sqrt(B / (D d_head)) up to a factor that tends to 1, the Gaussian formula "
-        "of the usable pairs, and ties without noise.",
-        not_shown="Other constructions than a sum of outer products through a random projection; more than one "
-        "feature per position; values and outputs of the head.",
+        null_models="Theory of the noise, sqrt(B / (D d_head)) up to a factor that tends to 1; the Gaussian formula "
+        "for the number of usable pairs; ties without noise.",
+        not_shown="Constructions other than a sum of outer products through a random projection, several features per "
+        "position, and the values and outputs of the head are not tested.",
         numbers={
             "noise": _with_sizes(noise),
             "agreement": fit,
@@ -520,13 +551,14 @@ def _learned(heads: Sequence[Mapping[str, Any]]) -> Section:
     significant, centred, count = (
         sum(one[k] for one in heads) for k in ("significant", "significant_centred", "heads")
     )
-    orthogonal = "but are not" if first["raw_overlap"].low > 0.01 else "and with the fewest pairs are"
+    orthogonal = "but they are not" if first["raw_overlap"].low > 0.01 else "and with the fewest pairs they are"
     finding = (
-        f"Learned heads attend to a partner more often than constructed ones at {better} of {len(heads)} numbers of "
-        f"pairs: {first['learned']} against {first['constructed']} with {first['pairs']}, {last['learned']} against "
-        f"{last['constructed']} with {last['pairs']}. Vectors of exclusive groups overlap less than permuted groups at "
-        f"{apart} of {len(heads)} ({significant} of {count} heads at p < 0.05), {orthogonal} orthogonal: "
-        f"{first['raw_overlap']} with {first['pairs']} pairs, {last['raw_overlap']} with {last['pairs']} (random "
+        f"Trained heads attend to a partner more often than constructed ones at {better} of {len(heads)} numbers of "
+        f"pairs: in {first['learned']} of cases against {first['constructed']} with {first['pairs']} pairs, and "
+        f"{last['learned']} against {last['constructed']} with {last['pairs']}. The vectors of mutually exclusive "
+        f"groups of features overlap less than those of permuted groups at {apart} of {len(heads)} numbers of pairs "
+        f"({significant} of {count} heads at p < 0.05), {orthogonal} orthogonal: the overlap is "
+        f"{first['raw_overlap']} with {first['pairs']} pairs and {last['raw_overlap']} with {last['pairs']} (random "
         f"vectors {last['raw_random'].mean:.3f}, orthogonal groups 0)."
     )
     x = [str(one["pairs"]) for one in heads]
@@ -542,22 +574,23 @@ def _learned(heads: Sequence[Mapping[str, Any]]) -> Section:
     columns = ["pairs", *HEADS.values(), *OVERLAPS.values(), *(f"{text}, centred" for text in OVERLAPS.values())]
     keys = [*HEADS, *(f"{name}_{key}" for name in ("raw", "centred") for key in OVERLAPS)]
     note = (
-        "Shares of queries that attend to a partner, then overlaps of the groups' vectors. The groups of "
-        f"{significant} of {count} heads overlap less than permuted ones at p < 0.05, once centred {centred}."
+        "The first columns are shares of queries that attend to a partner, the others are overlaps of the groups' "
+        f"vectors. {significant} of {count} heads have groups that overlap less than permuted ones at p < 0.05, and "
+        f"{centred} if the vectors of each group are centred."
     )
     return Section(
         "learned-heads",
-        "Does a trained head hold more skip bigrams, and give exclusive groups subspaces of their own?",
+        "Does a trained head hold more skip bigrams, and does it give mutually exclusive groups separate subspaces?",
         finding,
         tables=[Table(columns, [[one["pairs"], *(one[key] for key in keys)] for one in heads], note=note)],
         charts=[
-            chart("right", "Attends to a partner", HEADS, "", "share of queries"),
-            chart("overlap", "Overlap of exclusive groups' vectors", OVERLAPS, "raw_", label),
-            chart("overlap-centred", "Overlap of exclusive groups' centred vectors", OVERLAPS, "centred_", label),
+            chart("right", "Queries that attend to a partner", HEADS, "", "share of queries"),
+            chart("overlap", "Overlap of mutually exclusive groups' vectors", OVERLAPS, "raw_", label),
+            chart("overlap-centred", "The same overlap, vectors centred in each group", OVERLAPS, "centred_", label),
         ],
         null_models="The construction with the same pairs; a random position; the learned vectors with permuted "
         "groups; random vectors.",
-        not_shown="Other sizes of the head, a frozen embedding, values and outputs (only where it looks). The "
-        "p-values of heads trained on the same pairs are not corrected for their number.",
+        not_shown="Other sizes of the head, a frozen embedding, and the head's values and outputs are not tested. The "
+        "p-values of heads are not corrected for their number.",
         numbers={"heads": heads},
     )

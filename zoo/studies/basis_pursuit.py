@@ -1,14 +1,15 @@
 """How small does the error of sparse coding an embedding get, and does it go to zero over pretraining?
 
-Dictionaries are learned with certified codes on the embedding at several steps of pretraining and on null models made
-of it, along a falling penalty, each dictionary started from that of the penalty before. A seed names the held-out rows,
-the null models' draws and the first atoms, so differences between matrices are paired by seed; several sources are
-several runs of pretraining, over which seeds are then averaged.
+Dictionaries are learned on the embedding at several steps of pretraining, and on null models made from it. Codes
+minimise the squared error plus an L1 penalty, and a duality gap certifies that each code is optimal. Penalties are used
+in descending order, and each dictionary starts from that of the penalty before. A seed determines the held-out rows,
+the draws of the null models and the initial atoms. Several sources are several runs of pretraining: seeds are then
+averaged within each run, and intervals are over runs.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -33,29 +34,30 @@ from zoo.study import AtLeastTwo, Results, Study, Task
 
 AT_EVERY_STEP = MATRICES[:2]
 UNLEARNED = ("random directions", "random tokens", "most frequent tokens")
-LEAST_STEPS = 5  # to which a limit is fitted
+LEAST_STEPS = 5  # least number of steps to which a limit is fitted
 
 
 @dataclass(frozen=True)
 class BasisPursuit(Study):
-    """Dictionaries with certified codes, of the embedding and of null models.
+    """Dictionaries with certified codes are learned on the embedding and on null models, and their errors compared.
 
     Args:
-        source: The embeddings of one or several runs of pretraining: what `zoo.embedding` takes, or a name with {step}
-            in it where every step has a name of its own, as in hf:EleutherAI/pythia-160m@step{step}.
-        steps: Steps of pretraining, ascending; by default the last. Null models other than the covariance-matched are
-            made of the last.
-        n_atoms: Atoms of every dictionary.
-        penalties: Weights of the codes' absolute values, relative to the rows' rms length, descending. Others are added
-            on either side of them until codes have `at_l0` atoms a row on average.
-        dictionary_steps: Codings of all rows at every penalty.
-        frequency_power: Rows have weight p^power of their token's frequency p.
-        seeds: Dictionaries per matrix.
-        at_l0: Atoms per row at which matrices are compared.
-        gauged: Held-out rows whose gauge norm is found, the costliest number of all where dimensions are many.
-        tolerance: FVU below which sparse coding leaves nothing much unexplained.
-        keep_untrained: Whether rows that look untrained stay.
-        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
+        source: The embeddings of one or several runs of pretraining. Each is what `zoo.embedding` takes, or a name that
+            contains {step} if every step has its own name, such as hf:EleutherAI/pythia-160m@step{step}.
+        steps: Steps of pretraining, ascending; by default only the last. Null models other than the covariance-matched
+            one are made from the last step only.
+        n_atoms: Number of atoms of every dictionary.
+        penalties: Weights of the L1 penalty on codes, relative to the rows' rms length, descending. Larger and smaller
+            penalties are added until codes have `at_l0` atoms per row on average.
+        dictionary_steps: Number of times that all rows are coded at every penalty.
+        frequency_power: Each row is weighted by p^power, where p is the frequency of its token.
+        seeds: Number of dictionaries for each matrix.
+        at_l0: Number of atoms per row at which matrices are compared.
+        gauged: Number of held-out rows whose gauge norm is computed, which takes most of the time if there are many
+            dimensions.
+        tolerance: FVU (fraction of variance unexplained) up to which sparse coding counts as explaining the rows.
+        keep_untrained: Whether to keep rows that look untrained.
+        tokens: File with the rows' tokens, for a source without tokens: .txt with one token per line, or .json.
     """
 
     source: tuple[str, ...] = ("gpt2-stdlib.learned",)
@@ -75,7 +77,9 @@ class BasisPursuit(Study):
         """Refuse steps and penalties out of order."""
         for name, values in (("steps", self.steps or ()), ("penalties", [-p for p in self.penalties])):
             if any(a >= b for a, b in pairwise(values)):
-                raise ZooError(f"{name} must be {'ascending' if name == 'steps' else 'descending'}, each given once")
+                raise ZooError(
+                    f"{name} must be {'ascending' if name == 'steps' else 'descending'}, without repeated values"
+                )
 
     @cached_property
     def _steps(self) -> tuple[int | None, ...]:
@@ -83,7 +87,7 @@ class BasisPursuit(Study):
 
     @cached_property
     def _rows(self) -> dict[tuple[str, int | None], Rows]:
-        """The rows of every run and step."""
+        """Tasks that read the rows, by source and step."""
         sources = tuple(opened(name) for name in self.source)
         for source in sources:
             refuse_trivial("n_atoms", self.n_atoms, source.shape(self._steps[-1])[0])
@@ -103,7 +107,7 @@ class BasisPursuit(Study):
 
     @cached_property
     def _learned(self) -> dict[tuple[str, int | None, str, int], LearnDictionaries]:
-        """By source, step, matrix and seed."""
+        """Tasks that learn dictionaries, by source, step, matrix and seed."""
         shared = (self.n_atoms, self.penalties, self.dictionary_steps, self.frequency_power, self.at_l0, self.gauged)
         return {
             (source, step, matrix, seed): LearnDictionaries(rows, matrix, seed, seed, *shared)
@@ -122,7 +126,7 @@ class BasisPursuit(Study):
 
     @cached_property
     def _again(self) -> dict[tuple[str, int | None, str], tuple[LearnDictionaries, LearnDictionaries]]:
-        """Two seeds' dictionaries of the same rows; of a null model, of its first draw."""
+        """Pairs of tasks that learn dictionaries of the same rows, or of a null model's first draw, with two seeds."""
         pairs = {}
         for (source, step, matrix, seed), task in self._learned.items():
             if seed == 0 and step == self._steps[-1]:
@@ -130,12 +134,12 @@ class BasisPursuit(Study):
         return pairs
 
     def tasks(self) -> Sequence[Task]:
-        """One for every matrix, step and seed, and those that tell how alike two seeds' dictionaries are."""
+        """Return one task for every matrix, step and seed, and those that compare the dictionaries of two seeds."""
         again = [other for _, other in self._again.values()]
         return [*self._learned.values(), *self._unlearned.values(), *again]
 
     def report(self, results: Results) -> Report:
-        """Errors at one L0, over matrices and over steps."""
+        """Return a report on the errors at one L0, by matrix and by step."""
         found = Lines(self._lines(results), self)
         sections = [self._dictionaries(found, results), self._pretraining(found, results)]
         errors = found.errors()
@@ -149,7 +153,7 @@ class BasisPursuit(Study):
             "at_l0": self.at_l0,
             "n_atoms": self.n_atoms,
         }
-        subject = f"{', '.join(self.source)}, in {self.d_model} dimensions"
+        subject = f"{', '.join(self.source)}: rows in {self.d_model} dimensions"
         return Report(
             subject, Verdict(headline, f"Brackets are 95 % intervals over {found.units}.", numbers=numbers), sections
         )
@@ -182,58 +186,62 @@ class BasisPursuit(Study):
             self.name,
             "How small is the error of certified sparse codes?",
             f"Sums of {self.at_l0} of {self.n_atoms} learned atoms, found by matching pursuit, leave "
-            f"{errors['embedding']} of the variance of held-out rows unexplained, and {errors['null']} of that of "
-            f"Gaussian rows with the same covariance; difference {errors['difference']}. The optima that the atoms "
-            f"were learned with leave {certified[MATRICES[0]]} and {certified[MATRICES[1]]} with {self.at_l0} atoms a "
-            f"row on average; of {n_codes:,} such codes {uncertified or 'none'} lack a certificate. Codes by matching "
-            f"pursuit have no certificate: other codes may leave less. Two seeds' atoms have a mean best |cosine| of "
-            f"{stable[MATRICES[0]]:.2f} ({stable[MATRICES[1]]:.2f} for Gaussian rows).",
+            f"{errors['embedding']} of the variance of held-out rows unexplained. For Gaussian rows with the same "
+            f"covariance this is {errors['null']}; the difference is {errors['difference']}. The L1-penalised optima "
+            f"with which the atoms were learned leave {certified[MATRICES[0]]} and {certified[MATRICES[1]]} "
+            f"unexplained after debiasing, with {self.at_l0} atoms per row on average; of all {n_codes:,} such codes "
+            f"{uncertified or 'none'} lack a certificate of optimality. Codes by matching pursuit have no "
+            "certificate: other codes may have a smaller error. The mean best |cosine| between the atoms of two seeds "
+            f"is {stable[MATRICES[0]]:.2f} ({stable[MATRICES[1]]:.2f} for Gaussian rows).",
             tables=[
                 found.by_matrix(
-                    f"{found.units}; brackets are {found.told}. Codes are the certified optima at penalties "
-                    f"{', '.join(f'{p:g}' for p in self.penalties)}, and at others beyond these where that takes to "
-                    f"reach L0 {self.at_l0}; their errors are interpolated in log L0. Where fewer atoms leave less "
-                    f"than {NOTHING_LEFT:g} of the variance over, the error is that of these. Codes by matching "
-                    f"pursuit have {self.at_l0} atoms in every row and no certificate; for learned atoms the best "
-                    f"dictionary along the penalties counts. {self.n_atoms} atoms, {self.dictionary_steps} codings of "
-                    f"all rows at each penalty, weights p^{self.frequency_power:g} (n_eff {round(n_eff):,}). Largest "
-                    f"gap of a certificate: {largest:.1e} of the objective. The mean alone has FVU 1."
+                    f"Data: {found.units}. Brackets are {found.told}. FVU is the fraction of variance unexplained; the "
+                    "mean row alone has FVU 1. Shrunk: error of the L1-penalised optimum itself. Debiased: error after "
+                    "least squares on the atoms that the optimum uses. The optima are computed at penalties "
+                    f"{', '.join(f'{p:g}' for p in self.penalties)}, and at further ones if these do not reach L0 "
+                    f"{self.at_l0}; their errors are interpolated in log L0. If fewer atoms leave less than "
+                    f"{NOTHING_LEFT:g} of the variance unexplained, the error at these fewer atoms is used. Codes by "
+                    f"matching pursuit have {self.at_l0} atoms in every row and no certificate; for learned atoms, the "
+                    "penalty whose dictionary has the smallest error is used. Each dictionary has "
+                    f"{self.n_atoms} atoms and is learned with {self.dictionary_steps} codings of all rows at each "
+                    f"penalty. Rows have weights p^{self.frequency_power:g} of token frequencies p (effective number "
+                    f"of rows: {round(n_eff):,}). The largest duality gap of a code is {largest:.1e} of its objective."
                 ),
                 *self._without_control(found),
             ],
             charts=found.charts(),
-            null_models=EXPLAINED + " Atoms that were not learned (random directions, random tokens) are in the table.",
+            null_models=EXPLAINED + " The table also has atoms that were not learned (random directions, tokens).",
             not_shown=(
-                "That a small error would mean superposition by itself: where atoms span all dimensions the error is 0 "
-                "for any rows at L0 = D, so only its size at a small L0, beside null models, tells anything."
+                "A small error by itself does not show superposition. If the atoms span all dimensions, the error of "
+                "any rows is 0 at L0 = D. Only the error at a small L0, compared with null models, is informative."
             ),
             numbers={"at_l0": self.at_l0, **errors, "uncertified": uncertified, "lines": found.lines},
         )
 
     def _without_control(self, found: "Lines") -> list[str]:
-        """What the sizes do not allow, and how well planted atoms were found."""
+        """Return sentences on controls that the sizes do not allow, and on how well planted atoms were found."""
         told = []
         if self.n_atoms < self.d_model:
             told.append(
                 f"{self.n_atoms} atoms do not span {self.d_model} dimensions: the gauge norm at error 0 does not "
-                "exist, and no rows can be planted that would be superpositions of more atoms than dimensions and "
-                "still be found."
+                "exist. There is no positive control either: planted rows would have more atoms than the dictionary."
             )
         elif "planted" not in self.present:
             told.append(
                 f"With {self.n_atoms} atoms in {self.d_model} dimensions there is no positive control: planted rows "
-                "need more atoms than dimensions, and a dictionary more than these."
+                "need more atoms than dimensions, and the dictionary needs more atoms than the planted rows."
             )
         if planted := found.all(self._steps[-1], "planted", "matched_cosine"):
             told.append(
-                f"Largest mean cosine of the planted atoms, each matched with an atom of its own: {max(planted):.3f}."
+                "Mean cosine between planted and learned atoms, matched one to one, at the penalty and seed where it "
+                f"is largest: {max(planted):.3f}."
             )
         return told
 
     def _pretraining(self, found: "Lines", results: Results) -> Section:
-        title, steps = "Does that error go to zero over pretraining?", self._steps
+        title, steps = "Does the error of sparse codes go to zero over pretraining?", self._steps
         if len(steps) < 2:
-            why = "Only one step of pretraining was given; give several with --steps."
+            why = "Only one step of pretraining was given; set several with --steps."
             return Section("pretraining", title, why, tested=False)
         values = {m: [found.pursued(step, m) for step in steps] for m in AT_EVERY_STEP}
         real, null = values.values()
@@ -249,18 +257,18 @@ class BasisPursuit(Study):
             else ""
         )
         going = (
-            f"A fitted power law goes to {limit} (from step {found.turn()[0]} on)"
+            f"A power law fitted from step {found.turn()[0]} on has the limit {limit}"
             if limit
-            else f"No limit can be fitted: fewer than {LEAST_STEPS} steps lie after its last turn"
+            else f"No limit can be fitted: there are fewer than {LEAST_STEPS} steps after the error's last turn"
         )
-        label, x = "step of pretraining (the first at 1 if it is 0)", [float(max(step or 0, 1)) for step in steps]
+        label, x = "step of pretraining (step 0 is drawn at 1)", [float(max(step or 0, 1)) for step in steps]
         shares = {m: [estimates.share(v) for v in values[m]] for m in values}
         paired = [estimates.mean(a - b) for a, b in zip(real, null, strict=True)]
-        bands = "Bands: 95 %. The null model is made anew of every step; an untrained matrix is a Gaussian itself."
+        bands = "Bands: 95 % intervals. Each step has its own null model. An untrained matrix is Gaussian itself."
         charts = [
             Chart(
                 "pretraining-error",
-                f"Held-out error with {self.at_l0} atoms a row",
+                f"Held-out error with {self.at_l0} atoms per row",
                 [Series.of(m, x, [estimates.mean(v) for v in values[m]]) for m in values],
                 label,
                 "FVU",
@@ -269,8 +277,8 @@ class BasisPursuit(Study):
             ),
             Chart(
                 "pretraining-difference",
-                "What the covariance does not explain",
-                [Series.of("embedding less null model", x, paired)],
+                "Error of the embedding minus error of its null model",
+                [Series.of("embedding minus null model", x, paired)],
                 label,
                 "difference in FVU",
                 log_x=True,
@@ -281,22 +289,22 @@ class BasisPursuit(Study):
         by_step = Table(
             ["step", "embedding", "covariance-matched", "difference"],
             [[s, a, b, gap] for s, a, b, gap in zip(steps, *shares.values(), gaps, strict=True)],
-            note=f"By matching pursuit. Brackets are 95 % Student t intervals over {found.units}; those of differences "
-            "from one embedding ask whether one more draw of the null model could be as far away.",
+            note="Held-out FVU of learned atoms with codes by matching pursuit. Brackets are 95 % Student t intervals "
+            f"over {found.units}. With one run, the interval of a difference contains 0 if one more draw of the null "
+            "model could have the embedding's error.",
         )
         return Section(
             "pretraining",
             title,
             f"From step {steps[0]:,} to {steps[-1]:,} the error changes by {change}, to {shares[MATRICES[0]][-1]}. "
-            f"{going}{f', {side} the tolerance of {self.tolerance:g}' if side else ''}. Its distance from the null "
-            "model "
-            f"goes from {gaps[0]} to {gaps[-1]}.",
+            f"{going}{f', {side} the tolerance of {self.tolerance:g}' if side else ''}. The error minus that of the "
+            f"null model changes from {gaps[0]} to {gaps[-1]}.",
             tables=[by_step, found.by_step(), *found.limits()],
             charts=charts,
             null_models="Gaussian rows with the mean and covariance of each step's own matrix.",
             not_shown=(
-                "What comes after the last step: the limit rests on a power law, and its interval on errors being "
-                "independent over steps."
+                "The errors after the last step are not measured. The limit assumes a power law, and its interval "
+                "assumes that errors are independent between steps."
             ),
             numbers={
                 "steps": steps,
@@ -307,7 +315,10 @@ class BasisPursuit(Study):
         )
 
     def _drift(self, results: Results, x: list[float], label: str) -> Chart:
-        """How far rows have moved since the first step, in units of their rms distance from the mean at the last."""
+        """Return a chart of how far rows have moved since the first step.
+
+        The unit is the rms distance of rows from their mean at the last step.
+        """
         import torch
 
         rows = [torch.from_numpy(results[self._rows[self.source[0], step]]["W_E"]) for step in self._steps]
@@ -316,21 +327,21 @@ class BasisPursuit(Study):
         middle, low, high = ([float(np.quantile(m, q)) for m in moved] for q in (0.5, 0.1, 0.9))
         return Chart(
             "pretraining-drift",
-            "How far rows move",
+            "Distance of rows from where they were at the first step",
             [Series("median row", x, middle, "line", low, high)],
             label,
-            "distance from the first step, in rms row lengths",
+            "distance / rms row length",
             log_x=True,
             caption="Band: from the 10th to the 90th percentile of rows.",
         )
 
 
 class Lines:
-    """What was measured, a line for every dictionary and penalty, by what it belongs to.
+    """The measurements of a study, one dict for every dictionary and penalty, and tables and charts of them.
 
     Args:
-        lines: Each has its source, step, matrix, seed and coder.
-        study: How they were made.
+        lines: Measurements; each has its source, step, matrix, seed and coder.
+        study: The study with whose settings they were made.
     """
 
     def __init__(self, lines: list[dict[str, Any]], study: BasisPursuit) -> None:
@@ -343,35 +354,35 @@ class Lines:
 
     @property
     def units(self) -> str:
-        """What intervals are over."""
+        """The samples over which intervals are computed, in words."""
         if len(self.sources) > 1:
             return f"{len(self.sources)} runs of pretraining, of {len(self.seeds)} seeds each"
         return f"{len(self.seeds)} seeds"
 
     @property
     def told(self) -> str:
-        """What the intervals of a table say."""
+        """The kind of a table's intervals, in words."""
         if len(self.sources) > 1:
-            return "95 % Student t intervals over runs, differences paired"
+            return "95 % Student t intervals over runs, and differences are paired by run"
         return (
-            "95 % Student t intervals over seeds; those of differences ask whether one more draw of the null model "
-            "could be as far from the others"
+            "95 % Student t intervals over seeds; the interval of a difference contains 0 if one more draw of the null "
+            "model could have the embedding's value"
         )
 
     def curve(self, step: Any, matrix: str, coder: str, x: str, y: str, source: str, seed: int) -> np.ndarray:
-        """One dictionary's points (n, 2) along the penalties, ascending in x."""
+        """Return the points (n, 2) of the dictionaries of one seed along the penalties, ascending in x."""
         chosen = [line for line in self.by.get((step, matrix, coder, source, seed), []) if y in line]
         return np.array(sorted((line[x], line[y]) for line in chosen)).reshape(-1, 2)
 
     def values(self, read: Callable[[str, int], float]) -> np.ndarray:
-        """A number for every independent unit: for every source, its seeds averaged, or for every seed of the one."""
+        """Return one number per independent sample: a source, averaged over seeds, or a seed if there is one source."""
         table = np.array([[read(source, seed) for seed in self.seeds] for source in self.sources])
         return table.mean(1) if len(self.sources) > 1 else table[0]
 
     def at(self, step: Any, matrix: str, y: str, coder: str = "basis pursuit", x: str = "l0") -> np.ndarray:
-        """A measure at one L0, interpolated along each curve, for every unit.
+        """Return a measure at one L0, interpolated along each curve, for every independent sample.
 
-        Where codes of fewer atoms leave next to nothing over, it is that of these codes.
+        If codes with fewer atoms leave next to no error, the measure of these codes is returned.
         """
 
         def read(source: str, seed: int) -> float:
@@ -384,12 +395,12 @@ class Lines:
         return self.values(read)
 
     def pursued(self, step: Any, matrix: str) -> np.ndarray:
-        """Held-out FVU of learned atoms with codes by matching pursuit, of the best penalty, for every unit."""
+        """Return the held-out FVU of matching pursuit at the best penalty, for every independent sample."""
         coder = "basis pursuit"
         return self.values(lambda source, seed: pursued_error({"lines": self.by[step, matrix, coder, source, seed]}))
 
     def errors(self) -> dict[str, Estimate]:
-        """The held-out error at the last step, its null model's, and their difference."""
+        """Return the held-out error at the last step, that of the null model, and the difference of the two."""
         real, null = (self.pursued(self.steps[-1], m) for m in AT_EVERY_STEP)
         return {
             "embedding": estimates.share(real),
@@ -398,15 +409,18 @@ class Lines:
         }
 
     def against_null(self, real: np.ndarray, null: np.ndarray) -> Estimate:
-        """A difference from the null model, over runs or from draws of it, see `estimates.difference`."""
+        """Return the difference from the null model, with the interval of `estimates.difference`."""
         return estimates.difference(real, null, len(self.sources))
 
     def all(self, step: Any, matrix: str, key: str) -> list[float]:
-        """All numbers under a key."""
+        """Return all numbers under a key, for one step and matrix."""
         return [line[key] for line in self.lines if (line["step"], line["matrix"]) == (step, matrix) and key in line]
 
     def turn(self) -> tuple[int, np.ndarray] | tuple[None, None]:
-        """The step of the error's last turn, and the error from there on; None with too few steps since."""
+        """Return the step from which the error only falls or only rises, and the errors from there on.
+
+        Both are None if there are fewer than `LEAST_STEPS` steps from there on.
+        """
         steps = [step for step in self.steps if step]
         if len(steps) < LEAST_STEPS:
             return None, None
@@ -416,9 +430,9 @@ class Lines:
         return (steps[start], curve[start:]) if len(steps) - start >= LEAST_STEPS else (None, None)
 
     def limit(self) -> Estimate | None:
-        """Where the error is going over pretraining, under limit + b step^-c, from its last turn on.
+        """Return the limit of the error over pretraining under limit + b step^-c, fitted from the error's last turn on.
 
-        None with too few steps since, or if what fits is no fraction of a variance.
+        It is None if there are too few steps after the turn, or if all fitting limits lie outside [0, 1].
         """
         from zoo.analysis.limits import limit
 
@@ -432,17 +446,21 @@ class Lines:
         return Estimate(value, low, high, len(curve))
 
     def limits(self) -> list[str]:
-        """Sentences on where the certified codes' error and its distance from the null model are going."""
+        """Return sentences on the limits of the error of certified codes and of its difference from the null model."""
         from zoo.analysis.limits import limit
 
         steps = [s for s in self.steps if s]
         real, null = (np.array([self.at(s, m, "fvu_debiased") for s in steps]) for m in AT_EVERY_STEP)
         told = []
-        for name, curves in (("the embedding's error", real), ("its distance from the null model's", real - null)):
-            after = int(np.abs(curves.mean(1) - curves[-1].mean()).argmax())  # where the way to the last value begins
+        for name, curves in (
+            ("the embedding's error", real),
+            ("its difference from the null model's error", real - null),
+        ):
+            after = int(np.abs(curves.mean(1) - curves[-1].mean()).argmax())  # the step farthest from the last value
             if len(steps) - after < LEAST_STEPS or not np.isfinite(curves).all():
                 told.append(
-                    f"Limit of {name}: not fitted, as fewer than {LEAST_STEPS} steps lie on one way to the last value."
+                    f"Limit of {name}: not fitted. A fit starts at the step whose value is farthest from the last one, "
+                    f"and requires {LEAST_STEPS} steps with values from there on."
                 )
                 continue
             fitted = limit(np.array(steps[after:]), curves[after:].mean(1))
@@ -450,12 +468,12 @@ class Lines:
             text += f" with exponent {fitted.exponent:.2f}, from step {steps[after]} on"
             if len(self.sources) > 1:
                 own = [limit(np.array(steps[after:]), curve).value for curve in curves[after:].T]
-                text += f"; fitted for every run on its own {estimates.mean(own)}"
-            told.append(f"Limit of {name} under limit + b step^-c, of certified codes: {text}.")
+                text += f"; if every run is fitted separately, {estimates.mean(own)}"
+            told.append(f"Limit of {name} under limit + b step^-c, for certified codes: {text}.")
         return told
 
     def by_matrix(self, note: str) -> Table:
-        """Errors and bits at one L0, by matrix."""
+        """Return a table of errors and bits at one L0, by matrix."""
         step, present = self.steps[-1], self.study.present
 
         def row(label: str, values: Callable[[str], np.ndarray]) -> list[Any]:
@@ -470,33 +488,36 @@ class Lines:
             row("held-out FVU, debiased", lambda m: self.at(step, m, "fvu_debiased")),
             row("held-out FVU, shrunk", lambda m: self.at(step, m, "fvu")),
             row("FVU of rows trained on, debiased", lambda m: self.at(step, m, "train_fvu_debiased", x="train_l0")),
-            row("learned atoms, matching pursuit", lambda m: self.pursued(step, m)),
-            *(row(f"{n}, matching pursuit", lambda m, n=n: self.at(step, m, "fvu_debiased", n)) for n in UNLEARNED),  # type: ignore[misc]
-            row("principal components at the same bits", lambda m: self.at(step, m, "pca_fvu")),
-            row("bits per row, 8 a number", lambda m: self.at(step, m, "bits_per_row")),
+            row("held-out FVU, learned atoms, matching pursuit", lambda m: self.pursued(step, m)),
+            *(
+                row(f"held-out FVU, {n}, matching pursuit", partial(self.at, step, y="fvu_debiased", coder=n))
+                for n in UNLEARNED
+            ),
+            row("FVU of principal components at the same bits", lambda m: self.at(step, m, "pca_fvu")),
+            row("bits per row, 8 bits per number", lambda m: self.at(step, m, "bits_per_row")),
             row("FVU of all rows at these bits", lambda m: self.at(step, m, "fvu_at_bits")),
-            row("bits a Gaussian needs for it", lambda m: self.at(step, m, "gaussian_bits_per_row")),
-            plain("gauge norm at error 0", "gauge"),
-            plain("the same with random directions", "gauge_of_random_directions"),
-            plain("likeness of two seeds' atoms, mean over penalties", "cosine"),
-            plain("likeness of two seeds' random rows", "cosine_of_rows"),
+            row("bits per row of a Gaussian at this FVU", lambda m: self.at(step, m, "gaussian_bits_per_row")),
+            plain("gauge norm of the atoms at error 0", "gauge"),
+            plain("gauge norm of random directions at error 0", "gauge_of_random_directions"),
+            plain("mean best |cosine| of two seeds' atoms, mean over penalties", "cosine"),
+            plain("mean best |cosine| of two seeds' random rows", "cosine_of_rows"),
         ]
         title = f"step {step}, " if step is not None else ""
         return Table([f"{title}at L0 {self.study.at_l0}", *present, "embedding - covariance-matched"], rows, note=note)
 
     def by_step(self) -> Table:
-        """Errors of certified codes at one L0, by step."""
+        """Return a table of the errors of certified codes at one L0, by step."""
         rows: list[list[Any]] = []
         for step in self.steps:
             real, null = (self.at(step, m, "fvu_debiased") for m in AT_EVERY_STEP)
             shrunk = self.against_null(*(self.at(step, m, "fvu") for m in AT_EVERY_STEP))
             cells = [estimates.mean(real), estimates.mean(null), self.against_null(real, null), shrunk]
             rows.append([f"step {step}", *cells])
-        columns = ["held-out FVU, debiased", *AT_EVERY_STEP, "difference", "shrunk, difference"]
-        return Table(columns, rows, note="Of certified codes.")
+        columns = ["held-out FVU, debiased", *AT_EVERY_STEP, "difference", "difference, shrunk"]
+        return Table(columns, rows, note="Errors of certified codes.")
 
     def charts(self) -> list[Chart]:
-        """Error against L0, penalty and bits; likeness of dictionaries."""
+        """Return charts of the error against L0, penalty and bits, and of the similarity of two seeds' atoms."""
         present, last = self.study.present, self.steps[-1]
         held_out = [self._banded(m, last, m, "l0", "fvu_debiased") for m in present]
         trained = [self._trained(m, last) for m in present]
@@ -504,7 +525,7 @@ class Lines:
         for matrix in present:
             bound = zip(*(self.all(last, matrix, k) for k in ("gaussian_bits_per_row", "fvu_at_bits")), strict=True)
             x, y = np.array(sorted(bound)).T.tolist()
-            bits.append(Series(matrix, x, y, "dotted", labels=["a Gaussian's bound"] * len(x)))
+            bits.append(Series(matrix, x, y, "dotted", labels=["Gaussian bound"] * len(x)))
         alike = []
         for matrix in present:
             for style, key in (("line", "cosine"), ("dotted", "cosine_of_rows")):
@@ -516,28 +537,28 @@ class Lines:
                 alike.append(Series(matrix, x, y, style))  # type: ignore[arg-type]
         shrunk = [self._banded(m, last, m, "penalty", "fvu") for m in present]
         pursued = [self._banded(m, last, m, "penalty", "fvu_pursued") for m in present]
-        bands, name = "Bands: 95 %.", self.study.name
+        bands, name = "Bands: 95 % intervals.", self.study.name
         return [
             Chart(
                 f"{name}-fvu",
-                "Held-out error",
+                "Error against atoms per row (L0)",
                 held_out + trained,
                 "L0",
                 "FVU, debiased",
                 log_x=True,
-                caption=f"{bands} Dotted: of the rows trained on.",
+                caption=f"{bands} Solid: held-out rows. Dotted: rows trained on.",
             ),
             Chart(
                 f"{name}-bits",
-                "Error at bits",
+                "Error against bits",
                 bits,
                 "bits per row, dictionary included",
                 "FVU of all rows",
-                caption=f"{bands} Dotted: the least bits of a Gaussian with the same covariance at the same error.",
+                caption=f"{bands} Dotted: least bits for a Gaussian with the same covariance at the same error.",
             ),
             Chart(
                 f"{name}-shrunk",
-                "Error of the optima themselves",
+                "Held-out error of the L1-penalised optima",
                 shrunk,
                 "penalty",
                 "FVU, shrunk",
@@ -546,7 +567,7 @@ class Lines:
             ),
             Chart(
                 f"{name}-pursued",
-                f"Matching pursuit with {self.study.at_l0} atoms a row",
+                f"Held-out error of matching pursuit with {self.study.at_l0} atoms per row",
                 pursued,
                 "penalty",
                 "FVU, held out",
@@ -555,33 +576,41 @@ class Lines:
             ),
             Chart(
                 f"{name}-likeness",
-                "Likeness of two seeds' atoms",
+                "Similarity of the atoms of two seeds",
                 alike,
                 "penalty",
                 "mean best |cosine|",
                 log_x=True,
-                caption="Dotted: of as many random rows in the place of atoms.",
+                caption="Dotted: the same number of random rows instead of atoms.",
             ),
         ]
 
     def at_every_step(self) -> Chart:
-        """The embedding's error against L0 at every step."""
+        """Return a chart of the embedding's error against L0 at every step."""
         series = [self._banded(f"step {step}", step, "embedding", "l0", "fvu_debiased") for step in self.steps]
         title = "The embedding's error at every step"
-        return Chart("pretraining-every-step", title, series, "L0", "FVU, debiased", log_x=True, caption="Bands: 95 %.")
+        return Chart(
+            "pretraining-every-step",
+            title,
+            series,
+            "L0",
+            "FVU, debiased",
+            log_x=True,
+            caption="Bands: 95 % intervals.",
+        )
 
     def _banded(self, name: str, step: Any, matrix: str, x: str, y: str) -> Series:
-        """Means over sources and seeds with their intervals."""
+        """Return a series of means over sources and seeds, with their intervals."""
         stack = self._common(step, matrix, x, y)
         spans = [estimates.mean(values) for values in stack[:, :, 1].T]
         return Series.of(name, stack[:, :, 0].mean(0).tolist(), spans)
 
     def _trained(self, matrix: str, step: Any) -> Series:
         x, y = self._common(step, matrix, "train_l0", "train_fvu_debiased").mean(0).T.tolist()
-        return Series(matrix, x, y, "dotted", labels=["trained on"] * len(x))
+        return Series(matrix, x, y, "dotted", labels=["rows trained on"] * len(x))
 
     def _common(self, step: Any, matrix: str, x: str, y: str) -> np.ndarray:
-        """Points (runs, penalties, 2) of all sources and seeds at the penalties that every one of them has, by L0."""
+        """Return the points (runs, penalties, 2) of all sources and seeds, at the penalties that all of them have."""
         own = [(source, seed) for source in self.sources for seed in self.seeds]
         by_penalty = [
             [self.curve(step, matrix, "basis pursuit", "penalty", key, *of).round(12) for key in (x, y)] for of in own

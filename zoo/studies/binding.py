@@ -1,4 +1,9 @@
-"""Is one row of a pair of related tokens, such as singular and plural, a matrix times the other?"""
+"""In pairs of related tokens, such as singular and plural, is one row a matrix times the other row?
+
+One row of each pair is predicted from the other by a matrix and by simpler models: an offset, a scale and an offset,
+one scale per direction, and a rotation. All models are cross-validated. The same search is made in draws of a null
+model.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,31 +17,31 @@ from zoo.study import Results, Task
 MODELS = {
     "offset": "offset",
     "scale_offset": "scale, offset",
-    "shrinkage": "a scale per direction, offset",
+    "shrinkage": "scale per direction, offset",
     "rotation": "scaled rotation, offset",
     "matrix": "matrix (ridge)",
     "shuffled": "matrix, pairs shuffled",
 }
-CLEAR_GAIN = 0.05  # in R², of a matrix over scale and offset
+CLEAR_GAIN = 0.05  # gain in R² of a matrix over scale and offset above which it counts as a finding
 
 
 @dataclass(frozen=True)
 class Binding(StudyOfStructure):
-    """Relations between tokens, predicted by a matrix and by less, in the rows and in draws of their null model."""
+    """One row of each pair is predicted from the other by a matrix and by simpler models, and compared."""
 
     def tasks(self) -> Sequence[Task]:
-        """The search in the rows and in draws of the null model."""
+        """Return the tasks that search the rows and draws of the null model."""
         return self.search()
 
     def report(self, results: Results) -> Report:
-        """What predicts one row of a pair from the other, for every relation."""
+        """Return a report on how well each model predicts one row of a pair from the other, for every relation."""
         searched = self.searched(results)
-        title = "Is one row of a pair a matrix times the other?"
+        title = "In pairs of related tokens, is one row a matrix times the other?"
         V, D = self.shape
         subject = f"{self.source}: {V:,} tokens in {D} dimensions"
         if not searched["found"]["relations"]:
             known = searched["tokens"] is not None
-            why = "No relation has 40 pairs among the tokens." if known else "The tokens are not known; give --tokens."
+            why = "No relation has 40 pairs among the tokens." if known else "The tokens are not known; add --tokens."
             section = Section(self.name, title, why, tested=False)
         else:
             section = self._section(title, searched)
@@ -49,13 +54,15 @@ class Binding(StudyOfStructure):
         if bound := findings_of(searched, "binding"):
             ranks = ", ".join(f"{name} (rank {found[name]['rank']})" for name in bound)
             finding = (
-                f"A matrix says more than scale, offset and shrinkage in {ranks}, on fillers of new kinds as well."
+                "A matrix predicts better than scale, offset and shrinkage for the relations "
+                f"{ranks}, also for kinds of words that it was not fitted on."
             )
         else:
             finding = (
                 f"In none of {len(names)} relations does a matrix gain more than {CLEAR_GAIN:g} in cross-validated R² "
-                f"over scale, offset and shrinkage; most in {most}: {found[most]['scale_offset']:.3f} with scale and "
-                f"offset, {found[most]['matrix']:.3f} with a matrix."
+                f"over scale, offset and shrinkage. The gain is largest in {most}: R² is "
+                f"{found[most]['scale_offset']:.3f} with scale and offset and {found[most]['matrix']:.3f} with a "
+                "matrix."
             )
         by_model = [Series(text, names, [found[n][m] for n in names], "bars") for m, text in MODELS.items()]
         by_rank = [
@@ -69,10 +76,10 @@ class Binding(StudyOfStructure):
             finding,
             tables=[_table(searched)],
             charts=[
-                Chart("binding-models", "What predicts one row from the other", by_model, "", "cross-validated R²"),
+                Chart("binding-models", "Prediction of one row from the other", by_model, "", "cross-validated R²"),
                 Chart(
                     "binding-ranks",
-                    "What a matrix of some rank adds to a scale",
+                    "Gain of a matrix over a scale, by rank of the matrix",
                     by_rank,
                     "rank",
                     "gain in R²",
@@ -80,13 +87,13 @@ class Binding(StudyOfStructure):
                 ),
             ],
             null_models=(
-                "Scale and offset; a rotation; pairs shuffled; and, for p, random signs of what scale and offset leave "
-                f"over of every pair. On covariance-matched rows the largest gain of {len(gains)} is "
-                f"{max(gains, default=float('nan')):.3f}. " + told_of_tests(searched)
+                "Models: scale and offset; a scale per direction; a rotation; a matrix after shuffling the pairs. For "
+                "p-values, the residuals of scale and offset get random signs. On covariance-matched rows the largest "
+                f"of {len(gains)} gains is {max(gains, default=float('nan')):.3f}. " + told_of_tests(searched)
             ),
             not_shown=(
-                "Relations that spelling does not show, binding by more than one filler, and maps that are not linear. "
-                "A small gain with a small p is real, but not what binding by a matrix would be."
+                "Relations that do not show in spelling, relations of more than two tokens, and nonlinear maps are not "
+                "tested. A small gain with a small p is significant, but binding by a matrix would give a large gain."
             ),
             numbers={"relations": found, "tests": [t for t in searched["tests"] if t["kind"] == "binding"]},
         )
@@ -103,13 +110,13 @@ def _table(searched: dict[str, Any]) -> Table:
         "pairs",
         *MODELS.values(),
         "gain of the matrix",
-        "the same on new kinds",
+        "gain on new kinds",
         "p, adjusted",
         "rank",
     ]
     note = (
-        "Cross-validated R² of the second row of a pair from the first. A finding needs a gain above "
-        f"{CLEAR_GAIN:g} on random folds and on folds that are clusters of the first rows (new kinds). Rank: the least "
-        "that has 95 % of the gain."
+        "Cross-validated R² of the second row of a pair, predicted from the first. A finding requires a gain above "
+        f"{CLEAR_GAIN:g} both on random folds and on folds that are clusters of the first rows (new kinds). Rank is "
+        "the smallest rank of the matrix with 95 % of the gain."
     )
     return Table(columns, rows, note=note)

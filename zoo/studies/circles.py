@@ -1,4 +1,8 @@
-"""Do tokens of a known order, such as months, lie on circles, or on lines?"""
+"""Do tokens with a known order, such as months, lie on circles or on lines?
+
+Families of tokens with a known order are tested: are their rows in this order, and do they lie on a circle or on an
+open line or arc? The same search is made in draws of a null model.
+"""
 
 import re
 from collections.abc import Sequence
@@ -12,20 +16,20 @@ from zoo.shared_tasks.structure import ALPHA, StudyOfStructure, one_test, told_o
 from zoo.study import Results, Task
 
 CIRCLE, LINE, UNDECIDED, NOT_IN_ORDER = "circle", "line or arc", "undecided: circle or arc", "not in order"
-MOST_DRAWN = 12  # families
-ALL_WRITTEN, SOME_WRITTEN = 24, 12  # members of a family: up to so many all, of more about so many
+MOST_DRAWN = 12  # families that get a chart of their own
+ALL_WRITTEN, SOME_WRITTEN = 24, 12  # members labelled in a chart: all if there are at most 24, otherwise about 12
 
 
 @dataclass(frozen=True)
 class Circles(StudyOfStructure):
-    """Families of tokens in a known order, tested for circles in the rows and in draws of their null model."""
+    """Families of tokens with a known order are tested for circles, and for open lines or arcs."""
 
     def tasks(self) -> Sequence[Task]:
-        """The search in the rows and in draws of the null model."""
+        """Return the tasks that search the rows and draws of the null model."""
         return self.search()
 
     def report(self, results: Results) -> Report:
-        """Which families lie on circles, on lines, or in no order."""
+        """Return a report on which families lie on circles, on lines, or in no order."""
         searched = self.searched(results)
         found, rings, absent = (searched["found"][key] for key in ("circles", "rings", "absent"))
         told = {name: _shape(searched, name) for name in found}
@@ -36,11 +40,15 @@ class Circles(StudyOfStructure):
         circled = [_ring(ring, searched) for ring in rings]
         section = Section(
             self.name,
-            "Do tokens of a known order lie on circles, or on lines?",
+            "Do tokens with a known order lie on circles or on lines?",
             _in_words(found, told),
             tables=[
                 *([_table(searched, told)] if found else []),
-                *([f"Not all members are tokens, in any one form: {', '.join(absent)}."] if absent else []),
+                *(
+                    [f"Not tested, because not all members are tokens in one and the same form: {'; '.join(absent)}."]
+                    if absent
+                    else []
+                ),
                 *(text for text, _ in circled),
             ],
             charts=[
@@ -49,16 +57,21 @@ class Circles(StudyOfStructure):
                 *(chart for _, chart in circled),
             ],
             null_models=(
-                "For the order: random orders of the same members, and random rotations of fewer than 9. For the "
-                "shape: open lines and arcs over at most three quarters of a turn, and circles; at most 5 % of either "
-                "are called the other, each family on its own. Isotropic rows, whose share is 2 / (n - 1). Rings of "
-                "unknown order stand beside the roundest groups of Gaussian rows and of superposed ones. "
+                "The test of order compares with random orders of the same members, or with random rotations if there "
+                "are fewer than 9 members. The test of shape distinguishes circles from open lines and arcs over at "
+                "most three quarters of a turn; it mistakes at most 5 % of either for the other, for each family "
+                "separately. In the table, shares are of the family's variance: in the first harmonic of its order "
+                "(circle), in the two slowest waves of an open path, and in any two waves of isotropic rows, "
+                "2 / (n - 1). p if open is the probability that an open line or arc looks at least as closed as the "
+                "family; p if closed is the probability that a circle looks at least as open. The roundest groups of "
+                "neighbouring rows are compared with the roundest groups of Gaussian rows and of superposed rows. "
                 + told_of_tests(searched)
             ),
             not_shown=(
-                "Circles of families that are not asked for: the roundest groups of neighbours are shown, but rows "
-                "that share atoms, and three or four tight clusters, are as round. That a model uses a circle. An "
-                "undecided family may be either; arcs over more than three quarters of a turn may be called circles."
+                "Circles of families that are not in the list are not tested: the roundest groups of neighbours are "
+                "shown, but rows that share atoms, and three or four tight clusters, are as round. It does not show "
+                "that a model uses a circle. An undecided family may be a circle or an arc. Arcs over more than three "
+                "quarters of a turn may be called circles."
             ),
             numbers={
                 "families": found,
@@ -78,25 +91,25 @@ class Circles(StudyOfStructure):
 
 
 def certainty(searched: dict[str, Any]) -> str:
-    """How sure a finding of the search is."""
+    """Return sentences on how certain a finding of the search is."""
     from zoo.analysis.structure import false_rate
 
     return (
-        f"{len(searched['tests'])} tests share a chance of {ALPHA:g} of any false finding (Holm), by "
-        f"{searched['found'].get('draws', 0):,} draws each. In the same search of Gaussian rows with the embedding's "
-        f"covariance, {false_rate(searched['false_findings'])}."
+        f"The probability of any false finding among all {len(searched['tests'])} tests is at most {ALPHA:g} (Holm). "
+        f"Each p-value is from at most {searched['found'].get('draws', 0):,} draws. In the same search of Gaussian "
+        f"rows with the embedding's covariance, {false_rate(searched['false_findings'])}."
     )
 
 
 def numbers(searched: dict[str, Any]) -> dict[str, Any]:
-    """What the search decided."""
+    """Return the tests of the search, its findings, and its false findings in null models."""
     return {key: searched[key] for key in ("tests", "findings", "false_findings")}
 
 
 def _table(searched: dict[str, Any], told: dict[str, str]) -> Table:
     rows: list[list[Any]] = []
     for name, c in searched["found"]["circles"].items():
-        row = [name, "a circle" if c["order"] == "cyclic" else "a line", len(c["members"]), c["forms"]]
+        row = [name, "cyclic" if c["order"] == "cyclic" else "linear", len(c["members"]), c["forms"]]
         if c["p_value"] is None:
             row += [None] * 7
         else:
@@ -104,15 +117,24 @@ def _table(searched: dict[str, Any], told: dict[str, str]) -> Table:
             row += [c["share"], c["arc_share"], c["expected"]]
             row += [f"{p:.2g}" for p in (c["p_value"], adjusted, c["p_if_open"], c["p_if_closed"])]
         rows.append([*row, told[name]])
-    columns = ["family", "order of", "members", "forms", "first harmonic", "open path", "isotropic", "p, in order"]
-    return Table([*columns, "adjusted", "p, if it is open", "p, if it is closed", "what it is"], rows)
+    columns = [
+        "family",
+        "order",
+        "members",
+        "forms",
+        "share: circle",
+        "share: open path",
+        "share: isotropic rows",
+        "p of order",
+    ]
+    return Table([*columns, "p of order, adjusted", "p if open", "p if closed", "result"], rows)
 
 
 def _shape(searched: dict[str, Any], name: str) -> str:
-    """What a family is, in words."""
+    """Return the shape of a family, in words."""
     c = searched["found"]["circles"][name]
     if c["p_value"] is None:
-        return "too few members to tell"
+        return "too few members to test"
     if one_test(searched, "circles", name)["adjusted"] > ALPHA:
         return NOT_IN_ORDER
     return UNDECIDED if c["shape"] == "undecided" else str(c["shape"])
@@ -123,11 +145,11 @@ def _in_words(found: dict[str, Any], told: dict[str, str]) -> str:
     if not any(groups.values()):
         return "None of the families with a known order has all of its members among the tokens."
     surprising = [name for name in groups[CIRCLE] if found[name]["order"] == "linear"]
-    sentences = [f"Circles: {_listed(groups[CIRCLE])}" if groups[CIRCLE] else "No circle was found"]
-    sentences += [f"A line was expected of {_listed(surprising)}"] if surprising else []
+    sentences = [f"On a circle: {_listed(groups[CIRCLE])}" if groups[CIRCLE] else "No circle was found"]
+    sentences += [f"A line was expected for {_listed(surprising)}"] if surprising else []
     words = {
         LINE: "On an open line or arc",
-        UNDECIDED: "In order, circle or arc undecided",
+        UNDECIDED: "In order, but undecided whether circle or arc",
         NOT_IN_ORDER: "Not in order",
     }
     sentences += [f"{text}: {_listed(groups[what])}" for what, text in words.items() if groups[what]]
@@ -139,7 +161,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _ring(ring: dict[str, Any], searched: dict[str, Any]) -> tuple[str, Chart]:
-    """What is said of the roundest group of one size, and its picture."""
+    """Return the text on the roundest group of one size, and its chart."""
     n, tokens = len(ring["members"]), searched["tokens"]
     words = [tokens[i] if tokens else f"row {i}" for i in ring["members"]]
     least = {
@@ -147,36 +169,37 @@ def _ring(ring: dict[str, Any], searched: dict[str, Any]) -> tuple[str, Chart]:
         for kind in ("rings", "superposed_rings")
     }
     told = "; ".join(
-        f"in {len(spreads)} draws of {name} rows {np.mean(spreads):.3f}, at least {min(spreads):.3f}"
+        f"in {len(spreads)} draws of {name} rows: mean {np.mean(spreads):.3f}, minimum {min(spreads):.3f}"
         for name, spreads in (("Gaussian", least["rings"]), ("superposed", least["superposed_rings"]))
         if spreads
     )
-    text = f"Roundest group of {n} neighbouring rows: spread of radii {ring['spread']:.3f} ({told})."
+    text = f"The roundest group of {n} neighbouring rows has a spread of radii of {ring['spread']:.3f} ({told})."
     x, y = np.array(ring["places"]).T.tolist()
     series = [Series("members", x, y, "points", labels=words, written=True)]
     caption = (
-        "A plane of the group's principal components, scaled to variance 1. No finding: see what it does not show."
+        "A plane of the group's principal components, scaled to variance 1. This is not a finding; see 'What it does "
+        "not show'."
     )
-    return text, Chart(f"circles-roundest-{n}", f"Roundest {n} neighbours", series, map=True, caption=caption)
+    return text, Chart(f"circles-roundest-{n}", f"The roundest {n} neighbours", series, map=True, caption=caption)
 
 
 def _shares(tested: dict[str, Any]) -> Chart:
-    """Shares of all families."""
+    """Return a chart of the shares of variance of all families."""
     names = list(tested)
 
     def shares(key: str) -> list[float]:
         return [c[key] for c in tested.values()]
 
     series = [
-        Series("first harmonic", names, shares("share"), "bars"),
+        Series("circle (first harmonic)", names, shares("share"), "bars"),
         Series("open path", names, shares("arc_share"), "points"),
         Series("isotropic rows", names, shares("expected"), "points"),
     ]
-    return Chart("circles-shares", "Share of a family's variance in two waves of its order", series, "", "share")
+    return Chart("circles-shares", "Share of a family's variance on a circle or open path", series, "", "share")
 
 
 def _drawn(name: str, c: dict[str, Any], what: str) -> Chart:
-    """A family in the plane in which its order shows most; of a long one only some members are written."""
+    """Return a chart of a family in the plane in which its order shows most; long families are labelled in part."""
     places, members = np.array(c["plane"]), c["members"]  # (n, 2), of the first form
     line = np.concatenate([places, places[:1]]) if what == CIRCLE else places
     every = 1 if len(members) <= ALL_WRITTEN else -(-len(members) // SOME_WRITTEN)
@@ -193,7 +216,7 @@ def _drawn(name: str, c: dict[str, Any], what: str) -> Chart:
         name[:1].upper() + name[1:],
         series,
         map=True,
-        caption=f"{what[:1].upper() + what[1:]}. The plane in which circles and open arcs in this order have most of "
-        f"their variance in common; a circle's plane holds {100 * c['share']:.0f} % of the family's variance "
-        f"({100 * c['expected']:.0f} % of isotropic rows').",
+        caption=f"{what[:1].upper() + what[1:]}. The plane is the one in which circles and open arcs in this order "
+        f"share most of their variance. The plane of the first harmonic holds {100 * c['share']:.0f} % of the family's "
+        f"variance ({100 * c['expected']:.0f} % for isotropic rows).",
     )

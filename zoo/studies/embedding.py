@@ -1,8 +1,9 @@
 """What does a token embedding contain that superposition does not explain?
 
-Two questions decide. Does training need the embedding: is the validation loss with a frozen random one higher by more
-than a margin? Does sparse coding explain it: is the error at a small L0 below a tolerance, where that of Gaussian rows
-with the same covariance is not? An answer is yes or no only if a whole 95 % interval lies on one side of its threshold.
+The verdict depends on two questions. Does training need the embedding: is the validation loss higher by more than a
+margin if the embedding is random and frozen? Does sparse coding explain the embedding: is the error at a small L0 below
+a tolerance, while the error of Gaussian rows with the same covariance is above it? An answer is yes or no only if the
+whole 95 % interval lies on one side of the threshold.
 """
 
 import math
@@ -38,52 +39,56 @@ ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-
 LEAST = {"null_draws": 5, "training_steps": 8, "reset_rows": 8, "n_atoms": LEAST_ATOMS}
 
 Answer = Literal["yes", "no", "undecided", "not tested", "as a Gaussian's", "not measured"]
-CASES: dict[tuple[Answer, Answer], tuple[str, str]] = {  # does training need it, does sparse coding explain it
-    ("yes", "yes"): ("explained by superposition", "Explained by superposition."),
+CASES: dict[tuple[Answer, Answer], tuple[str, str]] = {  # by answers: does training need it, is it explained
+    ("yes", "yes"): ("explained by superposition", "The embedding is explained by superposition."),
     ("yes", "no"): (
         "structure outside superposition",
-        "Not explained by superposition, as far as this was tested, although training needs it.",
+        "The embedding is not explained by superposition, as far as this was tested, although training needs it.",
     ),
-    ("no", "yes"): ("explained, and hardly needed", "Explained by superposition, but training hardly needs it."),
+    ("no", "yes"): (
+        "explained, and hardly needed",
+        "The embedding is explained by superposition, but training hardly needs it.",
+    ),
     ("no", "no"): (
         "not sparse, and hardly needed",
-        "Not explained by superposition, but training hardly needs it, so what is unexplained need not be learned.",
+        "The embedding is not explained by superposition, but training hardly needs it, so the unexplained part may "
+        "be random.",
     ),
-    ("not tested", "yes"): ("explained by superposition", "Explained by superposition."),
+    ("not tested", "yes"): ("explained by superposition", "The embedding is explained by superposition."),
     ("not tested", "no"): (
         "not explained by sparse coding",
-        "Not explained by superposition, as far as this was tested.",
+        "The embedding is not explained by superposition, as far as this was tested.",
     ),
 }
-UNDECIDED = ("undecided", "Undecided.")
+UNDECIDED = ("undecided", "The verdict is undecided.")
 UNTOLD = {
-    "as a Gaussian's": ("the error tells nothing", "Sparse coding cannot tell."),
-    "not measured": ("not measured", "Nothing is decided."),
+    "as a Gaussian's": ("the error tells nothing", "No conclusion: sparse coding fits Gaussian rows equally well."),
+    "not measured": ("not measured", "No conclusion: the error of sparse coding was not measured."),
 }
-STRUCTURES = {"binding": "a matrix relates the rows of {}", "circles": "{} on a circle"}
+STRUCTURES = {"binding": "tokens related by a matrix ({})", "circles": "tokens on a circle ({})"}
 
 
 @dataclass(frozen=True)
 class Embedding(Study):
-    """All studies of one embedding, and the verdict over them.
+    """All studies of one embedding, and a verdict that combines their results.
 
     Args:
-        source: The embeddings of one or several runs of pretraining: what `zoo.embedding` takes, or a name with {step}
-            in it where every step has a name of its own.
-        steps: Of pretraining, ascending; all that the source holds by default.
-        tokens: File with the rows' tokens, for a source that has none: .txt with a token per line, or .json.
-        train: Config of the runs that learned and frozen embeddings are compared by. By default that of
-            gpt2-mini.learned, if that is what is studied, and otherwise none: training is then not tested.
-        training_steps: Optimizer steps of these runs.
-        n_atoms: Atoms of a dictionary; by default 4 per dimension, and at most half as many as rows.
-        frequency_power: Rows have weight p^power of their token's frequency p.
-        seeds: Runs, dictionaries and autoencoders per arm.
-        null_draws: Draws of the covariance-matched null model that are searched for circles and binding.
-        reset_rows: Rows that are reset one at a time.
-        keep_untrained: Whether rows that look untrained are studied too.
-        margin: Nats above which a frozen embedding is much worse.
-        tolerance: FVU below which sparse coding leaves nothing much unexplained.
-        families: File with families of tokens in a known order, beside the zoo's: YAML or JSON.
+        source: The embeddings of one or several runs of pretraining. Each is what `zoo.embedding` takes, or a name that
+            contains {step} if every step has its own name.
+        steps: Steps of pretraining, ascending; by default all steps that the source holds.
+        tokens: File with the rows' tokens, for a source without tokens: .txt with one token per line, or .json.
+        train: Config of the training runs that compare a learned embedding with frozen ones. By default the config of
+            gpt2-mini.learned if that is the source; otherwise there are no training runs, and training is not tested.
+        training_steps: Number of optimizer steps of the training runs.
+        n_atoms: Number of atoms of a dictionary; by default 4 per dimension, and at most half the number of rows.
+        frequency_power: Each row is weighted by p^power, where p is the frequency of its token.
+        seeds: Number of dictionaries per matrix, and of training runs and autoencoders per arm.
+        null_draws: Number of draws of the covariance-matched null model that are searched for circles and binding.
+        reset_rows: Number of rows that are reset, one at a time.
+        keep_untrained: Whether to keep rows that look untrained.
+        margin: Loss in nats above which the cost of a frozen embedding counts as large.
+        tolerance: FVU (fraction of variance unexplained) up to which sparse coding counts as explaining the rows.
+        families: YAML or JSON file with families of tokens in a known order, in addition to the built-in ones.
     """
 
     source: tuple[str, ...] = (DEFAULT,)
@@ -108,7 +113,7 @@ class Embedding(Study):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ZooError(f"{name} is {value}; it must be at least {least}")
         if self.steps and list(self.steps) != sorted(set(self.steps)):
-            raise ZooError("steps must be ascending, each given once")
+            raise ZooError("steps must be ascending, without repeated values")
 
     @cached_property
     def _steps(self) -> tuple[int, ...] | None:
@@ -157,16 +162,16 @@ class Embedding(Study):
         }
 
     def notes(self) -> Sequence[str]:
-        """That there are fewer atoms than dimensions."""
+        """Return a note if there are fewer atoms than dimensions."""
         if self._atoms >= self._shape[1]:
             return ()
         return [
-            f"{self._atoms} atoms do not span the {self._shape[1]} dimensions of the rows, so no dictionary has error "
-            "0 at any L0, and there are no positive controls; --n-atoms sets their number"
+            f"{self._atoms} atoms do not span the {self._shape[1]} dimensions of the rows: no dictionary has error 0 "
+            "at any L0, and there are no positive controls. --n-atoms sets the number of atoms"
         ]
 
     def parts(self) -> Mapping[str, Study | NotTested]:
-        """The studies of the rows, of training, and of structure."""
+        """Return the studies of the rows, of training, and of structure."""
         return self._parts
 
     def _check_rows(self) -> None:
@@ -181,16 +186,16 @@ class Embedding(Study):
             raise ZooError(f"how often the tokens of {self.source[0]} occur is not known; leave frequency_power out")
 
     def _named(self, study: Study) -> Study | NotTested:
-        """A study that needs the tokens' names."""
+        """Return a study that needs the rows' tokens, or why it cannot be done."""
         known = self.tokens or opened(self.source[0]).token_strings(self._steps[-1] if self._steps else None)
-        return study if known else NotTested("The tokens of the rows are not known; give --tokens.")
+        return study if known else NotTested("The tokens of the rows are not known; add --tokens FILE.")
 
     def _autoencoders(self, rows: dict[str, Any]) -> Study | NotTested:
         V, D = self._shape
         if min(D, self._atoms) < max(BASELINE_L0):
             return NotTested(
-                f"It turns on up to {max(BASELINE_L0)} latents, more than there are dimensions ({D}) or atoms "
-                f"({self._atoms})."
+                f"Autoencoders have up to {max(BASELINE_L0)} active latents per row, which is more than the number of "
+                f"dimensions ({D}) or atoms ({self._atoms})."
             )
         shared = {"frequency_power": self.frequency_power, "seeds": self.seeds, "batch_size": min(512, V)}
         return SparseRows(**rows, **shared, d_sae=self._atoms, variants=("TopK",))
@@ -198,7 +203,7 @@ class Embedding(Study):
     def _training(self) -> Study | NotTested:
         train = self.train or (DEFAULT if self.source == (DEFAULT,) else None)
         if train is None:
-            return NotTested("No training runs: give --train CONFIG.")
+            return NotTested("There is no config of training runs; add --train CONFIG.")
         often = max(1, self.training_steps // 8)
         words = ("--trainer.max_steps", str(self.training_steps), "--trainer.val_check_interval", str(often))
         fit_arguments = (*words, "--trainer.enable_progress_bar", "false")
@@ -207,22 +212,22 @@ class Embedding(Study):
     def _resets(self) -> Study | NotTested:
         source = opened(self.source[0])
         if self.steps and source.steps and self.steps[-1] != source.steps[-1]:
-            return NotTested("Rows are reset in a network at its last step, and the study ends at another.")
+            return NotTested("Rows are reset in the network of the last step, but `steps` ends at an earlier step.")
         try:
             study = RowReset(self.source[0], rows=self.reset_rows)
             study.tasks()
         except ZooError as error:
-            return NotTested(f"No network to fine-tune: {error}.")
+            return NotTested(f"There is no network to fine-tune: {error}.")
         return study
 
     def report_of_parts(self, parts: Mapping[str, Report | NotTested]) -> Report:
-        """The verdict."""
+        """Return a report with the verdict and the sections of all parts."""
         told = {name: part.verdict.numbers for name, part in parts.items() if isinstance(part, Report)}
         sections = self.sections(parts)
         rows = parts["untrained-rows"]
         subject = rows.subject if isinstance(rows, Report) else ", ".join(self.source)
         if len(self.source) > 1:
-            subject = f"{subject} Other runs: {', '.join(self.source[1:])}; all but `basis-pursuit` look at the first."
+            subject = f"{subject} Other runs: {', '.join(self.source[1:])}; only `basis-pursuit` uses them."
         return Report(subject, self._verdict(told, sections), sections)
 
     def _verdict(self, told: Mapping[str, dict[str, Any]], sections: Sequence[Section]) -> Verdict:
@@ -238,26 +243,27 @@ class Embedding(Study):
         controls = next(s.finding for s in sections if s.id == "recognised-superpositions")
         untested = [] if gap else ["training with a frozen random embedding"]
         untested += [name for name in self._parts if name not in told and name != "frozen-embedding"]
-        going = "not tested" if not self._steps or len(self._steps) == 1 else "no limit can be fitted"
+        going = "not tested" if not self._steps or len(self._steps) == 1 else "a limit cannot be fitted"
         structure = ", ".join(f"{line['name']} (p {line['adjusted']:.2g})" for line in found) or "nothing"
         lines = [
             "| question | measured | threshold | answer |",
             "|---|---|---|---|",
-            f"| Does training need the embedding? | {f'{arm}: {gap} nats more' if gap else 'not tested'} | "
+            f"| Does training need the embedding? | {f'{arm}: loss higher by {gap} nats' if gap else 'not tested'} | "
             f"{self.margin:g} nats | {numbers['needed']} |",
-            f"| Does sparse coding explain it? | held-out FVU {error} with {measured.at_l0} of {self._atoms} atoms in "
-            f"every row, by matching pursuit, every row counted alike | {self.tolerance:g} | {numbers['explained']} |",
-            f"| Where is that error going over pretraining? | {f'limit {limit}' if limit else going} | "
+            f"| Does sparse coding explain the embedding? | held-out FVU {error} with {measured.at_l0} of "
+            f"{self._atoms} atoms in every row, by matching pursuit, all rows weighted equally | {self.tolerance:g} | "
+            f"{numbers['explained']} |",
+            f"| Which limit does this error have over pretraining? | {f'limit {limit}' if limit else going} | "
             f"{self.tolerance:g} | |",
-            f"| Is it less than that of Gaussian rows with the same covariance? | {null} for these, difference "
-            f"{difference} | 0 | {LESS[difference.sign] if coding else 'not tested'} |",
+            f"| Is this error smaller than that of Gaussian rows with the same covariance? | Gaussian rows {null}, "
+            f"difference {difference} | 0 | {LESS[difference.sign] if coding else 'not tested'} |",
             f"| Which superpositions would have been recognised? | {controls} | {self.tolerance:g} | |",
-            f"| Is there structure that sparse coding does not look for? | {structure} | adjusted p {ALPHA:g} | "
+            f"| Are there circles, or matrices that relate tokens? | {structure} | adjusted p {ALPHA:g} | "
             f"{('yes' if found else 'no') if searched['tests'] else 'not tested'} |",
         ]
         changes = (told.get("untrained-rows") or {}).get("changes")
         if changes:
-            lines.append(f"| What changes if untrained rows are kept? | {changes['told']} | | |")
+            lines.append(f"| What changes if rows that look untrained are kept? | {changes['told']} | | |")
         numbers |= {"at_l0": measured.at_l0, "gap": gap, "arm": arm, "error": error, "null_error": null}
         numbers |= {"difference": difference, "limit": limit, "controls": controls}
         numbers |= {key: searched[key] for key in ("tests", "findings", "false_findings")}
@@ -268,36 +274,36 @@ class Embedding(Study):
 
         runs = len(self.source)
         units = f"{runs} runs of pretraining, of {self.seeds} seeds each" if runs > 1 else f"{self.seeds} seeds"
-        one = "" if runs > 1 else " (of held-out rows, dictionaries, null models and trained networks; one embedding)"
-        text = f"Brackets are 95 % intervals, Student t; those of errors are over {units}{one}. {controls}"
+        one = "" if runs > 1 else " (of held-out rows, dictionaries, null models and training runs; one embedding)"
+        text = f"Brackets are 95 % Student t intervals; the intervals of errors are over {units}{one}. {controls}"
         if searched["false_findings"]:
             text += (
-                " The same search for circles and matrices was made in Gaussian null models with the same mean and "
-                f"covariance: {false_rate(searched['false_findings'])}."
+                " Circles and matrices that relate tokens were also searched for in Gaussian null models with the same "
+                f"mean and covariance: {false_rate(searched['false_findings'])}."
             )
         return (
             text
             + (f" Not tested: {', '.join(untested)}." if untested else "")
-            + " An error above the tolerance can also come from a superposition of more atoms a row, of more atoms "
-            "than the dictionaries have, or with more noise than those that would have been recognised."
+            + " A superposition can also have an error above the tolerance, if it has more atoms per row, more atoms "
+            "than the dictionaries, or more noise than the superpositions that would have been recognised."
         )
 
 
-LESS = {"below": "yes", "above": "no, it is more", "undecided": "not told apart"}
+LESS = {"below": "yes", "above": "no, it is larger", "undecided": "undecided"}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the decision rests on.
+    """The measurements that the verdict depends on.
 
     Args:
-        gap: What the cheapest frozen random embedding costs, in nats; None if that was not tested.
-        error: Of the held-out FVU at the last step.
-        null: The same of Gaussian rows with the same covariance.
-        difference: Of the two, see `zoo.estimates.difference`.
-        limit: Of the error over pretraining, if one was fitted.
-        at_l0: Atoms in every row.
-        n_atoms: Of a dictionary.
+        gap: Increase of the loss in nats by the frozen random embedding that costs least; None if not tested.
+        error: Held-out FVU at the last step.
+        null: Held-out FVU of Gaussian rows with the same covariance.
+        difference: Difference of `error` and `null`, see `zoo.estimates.difference`.
+        limit: Limit of the error over pretraining; None if it was not fitted.
+        at_l0: Number of atoms in every row.
+        n_atoms: Number of atoms of a dictionary.
     """
 
     gap: Estimate | None
@@ -310,11 +316,11 @@ class Measured:
 
 
 def needed(gap: Estimate | None, margin: float) -> Answer:
-    """Whether training needs the embedding.
+    """Return whether training needs the embedding.
 
     Args:
         gap: See `Measured`.
-        margin: Nats above which that is much.
+        margin: Nats above which the gap counts as large.
     """
     if gap is None:
         return "not tested"
@@ -324,17 +330,18 @@ def needed(gap: Estimate | None, margin: float) -> Answer:
 def explained(
     error: Estimate, null: Estimate, limit: Estimate | None, tolerance: float, difference: Estimate | None = None
 ) -> Answer:
-    """Whether sparse coding explains the embedding.
+    """Return whether sparse coding explains the embedding.
 
-    A limit that may lie below the tolerance takes back a no, and never makes a yes: that has to be measured. An error
-    about as large as the tolerance that does not differ from a Gaussian's stays undecided with any number of seeds.
+    A limit that may lie below the tolerance changes a no to undecided, but never makes a yes: only a measured error
+    does. If an error is close to the tolerance and does not differ from that of Gaussian rows, more seeds cannot
+    decide; the answer is then "as a Gaussian's".
 
     Args:
-        error: See `Measured`, as for `null`, `limit` and `difference`.
-        null: Of Gaussian rows.
-        limit: Of the error over pretraining.
-        tolerance: FVU below which nothing much is left.
-        difference: Of error and null, if known.
+        error: Held-out FVU, see `Measured`.
+        null: Held-out FVU of Gaussian rows, see `Measured`.
+        limit: Limit of the error over pretraining; None if it was not fitted.
+        tolerance: FVU up to which the embedding counts as explained.
+        difference: Difference of `error` and `null`; None if it is not known.
     """
     if not all(math.isfinite(value) for value in (error.mean, error.low, error.high, null.mean, null.low, null.high)):
         return "not measured"
@@ -349,13 +356,13 @@ def explained(
 def decide(
     measured: Measured, found: Sequence[dict[str, Any]], margin: float, tolerance: float
 ) -> tuple[str, dict[str, Any]]:
-    """The verdict in plain words, and the case with the answers to both questions.
+    """Return the verdict in words, and a dict with the case and the answers to both questions.
 
     Args:
-        measured: What was measured.
-        found: Structure of other kinds that was found, see `structure.findings`.
-        margin: In nats, see `needed`.
-        tolerance: Of the FVU, see `explained`.
+        measured: The measurements.
+        found: Circles and matrices that were found, see `zoo.analysis.structure.findings`.
+        margin: Threshold of the gap in nats, see `needed`.
+        tolerance: Threshold of the FVU, see `explained`.
     """
     m = measured
     answers: tuple[Answer, Answer] = (
@@ -366,7 +373,7 @@ def decide(
     sentences = [opening, _of_coding(m, answers[1], tolerance), _of_training(m.gap, answers[0], margin)]
     structures = [(line["kind"], line["name"]) for line in found if line["kind"] in STRUCTURES]
     if structures:
-        sentences.append(f"The embedding also holds structure of another kind: {_structure(structures)}.")
+        sentences.append(f"The embedding also has structure of another kind: {_structure(structures)}.")
     numbers = {"case": case, "needed": answers[0], "explained": answers[1], "structure": [n for _, n in structures]}
     return " ".join(sentences), numbers
 
@@ -375,36 +382,36 @@ def _of_coding(m: Measured, answer: Answer, tolerance: float) -> str:
     if answer == "not measured":
         return "The error of sparse coding could not be measured."
     sums = f"Sums of {m.at_l0} of {m.n_atoms} learned atoms"
-    leave = f"{sums} leave {m.error} of the variance of rows that they were not learned from unexplained"
+    leave = f"{sums} leave {m.error} of the variance of held-out rows unexplained"
     if answer == "yes":
         return (
-            f"{leave}, less than the {tolerance:g} allowed; of Gaussian rows with the same mean and covariance they "
-            f"leave {m.null}."
+            f"{leave}, which is below the tolerance of {tolerance:g}; for Gaussian rows with the same mean and "
+            f"covariance it is {m.null}."
         )
     if answer == "as a Gaussian's":
         return (
-            f"{leave}, but of Gaussian rows with the same mean and covariance no more, {m.null}: with so many "
-            "atoms for so few dimensions a small error says nothing, and more seeds would not change that."
+            f"{leave}. For Gaussian rows with the same mean and covariance the error may be as small ({m.null}): with "
+            "so many atoms for so few dimensions a small error is no evidence, and more seeds would not change that."
         )
     if answer == "no":
-        return f"{leave}, more than the {tolerance:g} allowed."
+        return f"{leave}, which is above the tolerance of {tolerance:g}."
     if m.limit is not None and m.error.low > tolerance:
         return (
-            f"{leave}, more than the {tolerance:g} allowed, but with more pretraining the error may fall below it "
-            f"(limit {m.limit}): later checkpoints are needed."
+            f"{leave}, which is above the tolerance of {tolerance:g}. With more pretraining the error may fall below "
+            f"it (limit {m.limit}): later checkpoints are needed."
         )
-    return f"{leave}; whether that is less than the {tolerance:g} allowed, more seeds would tell."
+    return f"{leave}; more seeds are needed to decide whether this is below the tolerance of {tolerance:g}."
 
 
 def _of_training(gap: Estimate | None, answer: Answer, margin: float) -> str:
     if gap is None:
         return "Whether training needs this embedding was not tested."
-    costs = f"GPT-2 trained with a frozen random embedding ends {gap} nats above one that learns it"
+    costs = f"The final loss of GPT-2 with a frozen random embedding is {gap} nats above that with a learned embedding"
     if answer == "yes":
-        return f"{costs}, more than the {margin:g} that count as much."
+        return f"{costs}, which is more than the margin of {margin:g}."
     if answer == "no":
-        return f"{costs}, no more than the {margin:g} that count as much."
-    return f"{costs}; whether that is more than the {margin:g} that count as much, more seeds would tell."
+        return f"{costs}, which is not more than the margin of {margin:g}."
+    return f"{costs}; more seeds are needed to decide whether this is more than the margin of {margin:g}."
 
 
 def _structure(structures: Sequence[tuple[str, str]]) -> str:

@@ -1,4 +1,9 @@
-"""How exactly do random neurons compute gates with a readoff that is written down, and is it as theory says?"""
+"""How accurately do random neurons compute logic gates with an explicit readoff, and does theory predict the errors?
+
+A readoff is the output layer of a network with one hidden layer. Here the hidden layer is random, and the weights of
+the readoff are given by a formula; nothing is trained. Case 00 means that both inputs of a pair are off, case 11 that
+both are on.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,20 +23,25 @@ from zoo.wording import listed
 GATES = ("and", "xor")
 AFFINE = {"and": 0.25, "xor": 0.5}  # |error| of the best affine readoff of the inputs
 COLORS = ("first", "second", "third", "fourth")
-STEADY = 1.1  # growth per depth up to which errors count as kept small
+STEADY = 1.1  # growth of errors per depth up to which they count as not growing
 AGREE = {
-    "yes": "Random neurons compute gates of sparse inputs with the errors that theory says",
-    "no": "Random neurons do not compute gates of sparse inputs with the errors that theory says",
-    "undecided": "Whether random neurons err as theory says is undecided",
+    "yes": "Random neurons compute gates of sparse inputs with the errors that theory predicts",
+    "no": "Random neurons do not compute gates of sparse inputs with the errors that theory predicts",
+    "undecided": "It is undecided whether random neurons have the errors that theory predicts",
 }
-HOW = {"yes": "agree", "no": "do not agree", "undecided": "agree or not, which more draws have to tell"}
+HOW = {"yes": "agree", "no": "do not agree", "undecided": "may or may not agree; more draws are needed to decide"}
 
 Found = Mapping[Any, Sequence[Result]]  # by setting: results of all draws
 
 
 @dataclass(frozen=True)
 class On:
-    """How many inputs are on: always so many, or each by itself with the same chance, so many in the mean."""
+    """The number of inputs that are on.
+
+    Args:
+        n: Number of inputs that are on, exactly or on average.
+        bernoulli: Whether each input is on independently with the same probability, so that `n` is the average.
+    """
 
     n: float
     bernoulli: bool = False
@@ -41,13 +51,13 @@ class On:
 
     @property
     def told(self) -> str:
-        """In a legend."""
-        return f"{self.n:g} on in the mean (Bernoulli)" if self.bernoulli else f"{self.n:g} on"
+        """The number in words, for a legend."""
+        return f"{self.n:g} on average (Bernoulli)" if self.bernoulli else f"{self.n:g} on"
 
 
 @dataclass(frozen=True)
 class ComputeGates(Task):
-    """A gate of all pairs of inputs, by random neurons and the readoff for so many active inputs."""
+    """Compute a gate of all pairs of inputs with random neurons and the readoff for this number of active inputs."""
 
     gate: str
     on: On
@@ -57,7 +67,7 @@ class ComputeGates(Task):
     seed: int
 
     def do(self, work: Work) -> Result:
-        """Errors by case, and the rms error of 00 in theory."""
+        """Return the errors by case, and the rms error of case 00 in theory."""
         from zoo.active_inputs import BernoulliActive, FixedActive
         from zoo.analysis.gate_simulations import errors_of_gates
 
@@ -65,13 +75,13 @@ class ComputeGates(Task):
         return errors_of_gates(self.gate, active, self.d_mlp, self.n_features, self.n_vectors, self.seed)
 
     def seconds(self) -> float:
-        """Mostly a product of matrices."""
+        """Return an estimate of the time for a product of matrices, which is most of the time."""
         return _seconds(self.n_features, self.d_mlp, self.n_vectors)
 
 
 @dataclass(frozen=True)
 class UseAtOtherNumber(Task):
-    """AND by a readoff that was built for another number of active inputs."""
+    """Compute AND with a readoff that was built for another number of active inputs."""
 
     n_active: int
     n_features: int
@@ -81,20 +91,20 @@ class UseAtOtherNumber(Task):
     d_mlp: int = 2048
 
     def do(self, work: Work) -> Result:
-        """Errors by case, and the mean output of 11 in theory."""
+        """Return the errors by case, and the mean output of case 11 in theory."""
         from zoo.analysis.gate_simulations import errors_at_other_numbers
 
         sizes = (self.d_mlp, self.n_features, self.n_vectors)
         return errors_at_other_numbers(self.built_for, self.n_active, *sizes, self.seed)
 
     def seconds(self) -> float:
-        """Mostly a product of matrices."""
+        """Return an estimate of the time for a product of matrices, which is most of the time."""
         return _seconds(self.n_features, self.d_mlp, self.n_vectors)
 
 
 @dataclass(frozen=True)
 class ComputeOnSuperposed(Task):
-    """AND of inputs that are superposed in few dimensions."""
+    """Compute AND of inputs that are superposed in few dimensions."""
 
     d_in: int
     d_mlp: int
@@ -104,20 +114,20 @@ class ComputeOnSuperposed(Task):
     n_active: int = 2
 
     def do(self, work: Work) -> Result:
-        """Errors by case, and the rms error of 00 in theory, with its floor."""
+        """Return the errors by case, and the rms error of case 00 in theory with its floor."""
         from zoo.analysis.gate_simulations import errors_of_superposed_inputs
 
         sizes = (self.d_mlp, self.n_active, self.n_features, self.n_vectors)
         return errors_of_superposed_inputs(self.d_in, *sizes, self.seed)
 
     def seconds(self) -> float:
-        """Mostly a product of matrices."""
+        """Return an estimate of the time for a product of matrices, which is most of the time."""
         return _seconds(self.n_features, self.d_mlp, self.n_vectors) + 0.15
 
 
 @dataclass(frozen=True)
 class ComputeInDepth(Task):
-    """Gates of gates: ANDs in several small networks, then ORs, and ORs of these."""
+    """Compute gates of gates: ANDs in several small networks, then ORs of these, and ORs of the ORs."""
 
     d_mlp: int
     error_correction: bool
@@ -128,14 +138,14 @@ class ComputeInDepth(Task):
     n_groups: int = 4
 
     def do(self, work: Work) -> Result:
-        """Rms errors, by depth."""
+        """Return the rms errors by depth."""
         from zoo.analysis.gate_simulations import errors_in_depth
 
         sizes = (self.depth, self.n_groups, self.in_group, self.n_vectors)
         return {"rms": errors_in_depth(self.d_mlp, self.error_correction, *sizes, self.seed)}
 
     def seconds(self) -> float:
-        """Mostly products of matrices."""
+        """Return an estimate of the time for products of matrices, which is most of the time."""
         return _seconds(self.n_groups * self.in_group, self.d_mlp, self.n_vectors)
 
 
@@ -148,17 +158,17 @@ class ExplicitGates(Study):
     """Random neurons compute AND and XOR of all pairs of sparse inputs; their errors are compared with theory.
 
     Args:
-        n_features: Inputs m.
-        n_vectors: Input vectors per draw of weights.
-        widths: Neurons d over which AND and XOR are simulated.
-        active: Inputs that are on.
-        bernoulli: Inputs that are on in the mean, each by itself.
-        used_at: Inputs that are on where a readoff built for 4 is used.
-        superposed_in: Dimensions in which inputs are superposed.
-        superposed_widths: Neurons that read superposed inputs.
-        depth_widths: Neurons of every layer of gates of gates.
-        in_group: Inputs of each of the 4 networks whose gates feed further gates.
-        seeds: Draws of the weights.
+        n_features: Number of inputs m.
+        n_vectors: Number of input vectors per draw of weights.
+        widths: Numbers of neurons d with which AND and XOR are simulated.
+        active: Numbers of inputs that are on at once.
+        bernoulli: Average numbers of inputs that are on, if each is on independently of the others.
+        used_at: Numbers of inputs that are on when a readoff built for 4 is used.
+        superposed_in: Numbers of dimensions in which inputs are superposed.
+        superposed_widths: Numbers of neurons that read superposed inputs.
+        depth_widths: Numbers of neurons in every layer of gates of gates.
+        in_group: Number of inputs of each of the 4 networks whose gates feed further gates.
+        seeds: Number of draws of the weights.
     """
 
     n_features: PositiveInt = 100
@@ -174,16 +184,19 @@ class ExplicitGates(Study):
     seeds: AtLeastTwo = 3
 
     def check(self) -> None:
-        """Refuse too few inputs and widths."""
+        """Refuse too few inputs or widths."""
         if len(set(self.widths)) < 2:
-            raise ZooError(f"widths is {self.widths}; the fall of errors needs at least 2 widths")
+            raise ZooError(f"widths is {self.widths}; the exponent of the error requires at least 2 different widths")
         if self.n_features < (least := max(*self.used_at, *self.active) + 2):
-            raise ZooError(f"n_features is {self.n_features}, at least {least} are needed, 2 more than are on")
+            raise ZooError(
+                f"n_features is {self.n_features}; it must be at least {least}, 2 more than the largest value in "
+                "active and used_at"
+            )
         if min(*self.used_at, *self.active) < 2:
-            raise ZooError("a gate of two inputs that are on needs at least 2 in active and used_at")
+            raise ZooError("active and used_at must be at least 2: case 11 of a gate requires two inputs that are on")
 
     def tasks(self) -> Sequence[Task]:
-        """One for every setting and draw."""
+        """Return one task for every setting and draw."""
         kinds = (self._gates(), self._elsewhere(), self._superposed(), self._depth())
         return [task for kind in kinds for tasks in kind.values() for task in tasks]
 
@@ -215,7 +228,7 @@ class ExplicitGates(Study):
         }
 
     def report(self, results: Results) -> Report:
-        """Errors over widths, numbers of inputs, dimensions and depths, beside theory."""
+        """Return a report that compares errors with theory, by width, number of inputs, dimension and depth."""
 
         def read(kind: Mapping[Any, Sequence[Task]]) -> Found:
             return {setting: [results[task] for task in tasks] for setting, tasks in kind.items()}
@@ -232,27 +245,28 @@ class ExplicitGates(Study):
         slope, kept, d = exponents(gates, "and", On(self.active[0]))["mean"], steady(depth), self.depth_widths[-1]
         falls = "yes" if -0.5 in slope else "about" if abs(slope.mean + 0.5) < 0.05 else "no"
         stops = f"at d = {listed([f'{n:,}' for n in kept])}" if kept else "at no width"
-        grows = f"{growth(depth, d, True):.2f}, without it {growth(depth, d, False):.2f}"
+        grows = f"{growth(depth, d, True):.2f} per depth, without it {growth(depth, d, False):.2f}"
         evidence = [
-            ["Do random neurons err as the closed form says?", fits["closed form"].brief, fits["closed form"].answer],
-            ["Does the error fall like 1 / sqrt(d)?", f"exponent {slope}", falls],
-            ["Do superposed inputs leave the floor of theory?", fits["superposed"].brief, fits["superposed"].answer],
-            ["Does error correction keep errors small in depth?", f"growth per depth at d = {d:,} {grows}", stops],
+            ["Does the closed form predict the errors?", fits["closed form"].brief, fits["closed form"].answer],
+            ["Is the error proportional to 1 / sqrt(d)?", f"exponent {slope}", falls],
+            ["Does theory predict errors of superposed inputs?", fits["superposed"].brief, fits["superposed"].answer],
+            ["Does error correction stop the growth of errors with depth?", f"growth at d = {d:,}: {grows}", stops],
         ]
         certainty = (
             f"Brackets are 95 % Student t intervals over {self.seeds} draws of the weights. Theory counts as right if "
-            f"the overall ratio is within {100 * TOLERANCE:g} % and no setting's interval lies outside that. Intervals "
-            "are not corrected for their number."
+            "the interval of the overall ratio, measured over theory, lies within "
+            f"{100 * TOLERANCE:g} % of 1 and no setting's interval lies outside that range. Intervals are not "
+            "corrected for their number."
         )
         numbers = {"evidence": evidence, "draws": self.seeds, "agreement": fits, "exponent": slope, "steady": kept}
         table = Table(["question", "measured", "answer"], evidence).markdown()
         verdict = Verdict(f"{AGREE[fits['closed form'].answer]}.", certainty, table, numbers)
-        subject = f"Gates of all pairs of {self.n_features:,} inputs, by up to {max(self.widths):,} random neurons"
+        subject = f"Gates of all pairs of {self.n_features:,} inputs, from up to {max(self.widths):,} random neurons"
         return Report(subject, verdict, sections)
 
 
 def exponents(gates: Found, gate: str, on: On) -> dict[str, Estimate]:
-    """Slope of log error of 00 against log d, of the mean and of the largest error, over draws."""
+    """Return the slopes of the log error of 00 against log d, of the mean and of the largest error, over draws."""
     runs = {d: found for (g, n, d), found in gates.items() if (g, n) == (gate, on)}
     draws = range(len(next(iter(runs.values()))))
     return {
@@ -264,18 +278,18 @@ def exponents(gates: Found, gate: str, on: On) -> dict[str, Estimate]:
 
 
 def growth(depth: Found, d: int, corrected: bool) -> Estimate:
-    """By what factor the error grows per depth, from the second on, which is the first that reads other gates."""
+    """Return the factor by which the error grows per depth, from the second on, the first that reads other gates."""
     rms = np.array([r["rms"] for r in depth[d, corrected]])
     return mean((rms[:, -1] / rms[:, 1]) ** (1 / (rms.shape[1] - 2)))
 
 
 def steady(depth: Found) -> list[int]:
-    """Widths at which error correction stops the growth of errors."""
+    """Return the widths at which error correction stops the growth of errors."""
     return [d for d in dict.fromkeys(d for d, _ in depth) if growth(depth, d, True).high <= STEADY]
 
 
 def _ratios(runs: Found) -> np.ndarray:
-    """Measured over theory of the rms error of 00, (settings, seeds), where there is a theory."""
+    """Return ratios of measured to theoretical rms error of 00, (settings, seeds), of settings with a theory."""
     ratios = [[r["rms"]["00"] / r["theory"] for r in each] for each in runs.values()]
     return np.array([row for row in ratios if np.isfinite(row).all()])
 
@@ -285,7 +299,7 @@ def _of_00(runs: Sequence[Result], name: str = "rms") -> Estimate:
 
 
 def _points(name: str, x: Sequence[Any], estimates: Sequence[Estimate], y: Sequence[float], color: str) -> list[Series]:
-    """What was measured as points, and theory as a dashed line."""
+    """Return two series: measurements as points, and theory as a dashed line."""
     theory = Series(name, x, y, "dashed", labels=["theory"] * len(x), color=color)
     return [theory, Series.of(name, x, estimates, "points", color=color)]
 
@@ -306,13 +320,15 @@ def _closed_form(gates: Found, seeds: int) -> Section:
             )
             ratios = [mean([r["rms"]["00"] / r["theory"] for r in each]) for each in runs]
             beside.append(Series.of(on.told, [f"{d:,}" for d in widths], ratios, "points", color=color))
-        lines.append(Series("affine in the inputs", widths, [AFFINE[gate]] * len(widths), "dotted"))
+        lines.append(Series("best affine readoff of the inputs", widths, [AFFINE[gate]] * len(widths), "dotted"))
         title, label = f"{gate.upper()}: error of 00 against width", "rms error of 00"
         caption = "Dashed: kappa sqrt(l / 2) / sqrt(d)." if gate == "and" else "Dashed: the closed form."
-        caption += " Whiskers, often smaller than the points: 95 % over draws of the weights."
+        caption += " Whiskers, often smaller than the points: 95 % intervals over draws of the weights."
         charts.append(Chart(f"closed-form-{gate}", title, lines, "neurons d", label, True, True, caption=caption))
-        title, label = f"{gate.upper()}: measured over theory", "ratio"
-        charts.append(Chart(f"closed-form-{gate}-ratio", title, beside, "neurons d", label, caption="Whiskers: 95 %."))
+        title, label = f"{gate.upper()}: measured error of 00 over theory", "ratio"
+        charts.append(
+            Chart(f"closed-form-{gate}-ratio", title, beside, "neurons d", label, caption="Whiskers: 95 % intervals.")
+        )
     rows = []
     for (gate, on, d), each in gates.items():
         theory = each[0]["theory"]
@@ -321,22 +337,24 @@ def _closed_form(gates: Found, seeds: int) -> Section:
         most = float(np.mean([max(r["max"].values()) for r in each]))
         rows.append([gate, str(on), d, _of_00(each), theory, ratio, *cases, most])
     columns = ["gate", "inputs on", "d", "rms error of 00", "theory", "ratio"]
-    columns += ["mean error 00", "01", "10", "11", "largest"]
+    columns += ["mean |error| of 00", "of 01", "of 10", "of 11", "largest |error|"]
     known = ", ".join(f"kappa({on}) = {float(kappa(int(on.n))):.3f}" for on in fixed)
     return Section(
         "closed-form",
-        "Do random neurons with an explicit readoff err as the closed form says?",
+        "Does the closed form predict the errors of random neurons with an explicit readoff?",
         f"Simulated errors and their closed form {HOW[fit.answer]}: {fit}.",
         tables=[
-            f"{known}; for many inputs kappa(l) tends to {np.pi * np.sqrt(np.pi / 2):.3f} sqrt(l).",
+            f"l is the number of inputs that are on. {known}; for large l, kappa(l) tends to "
+            f"{np.pi * np.sqrt(np.pi / 2):.3f} sqrt(l).",
             Table(columns, rows, 4),
         ],
         charts=charts,
-        null_models="The closed form, which has nothing to fit; and the affine readoff, which needs no neurons.",
+        null_models="The closed form, which has no fitted parameters; the best affine readoff of the inputs, which "
+        "uses no neurons.",
         not_shown=(
-            "Biases, other distributions of the weights, gates of three inputs. The theory of Bernoulli inputs' "
-            f"errors is not worked out. {seeds} draws of the weights are few, and with so many intervals some miss 1 "
-            "by chance."
+            "Biases, other distributions of the weights, and gates of three inputs are not tested. There is no theory "
+            f"of the errors for Bernoulli inputs. {seeds} draws of the weights are few, and with so many intervals "
+            "some miss 1 by chance."
         ),
         numbers={
             "agreement": fit,
@@ -355,7 +373,7 @@ def _width(gates: Found, elsewhere: Found) -> Section:
 
     def holds(name: str) -> str:
         half, means = sum(-0.5 in slope[name] for slope in slopes.values()), [s[name].mean for s in slopes.values()]
-        return f"{min(means):.3f} to {max(means):.3f}, with -1/2 in {half} of {len(slopes)} intervals"
+        return f"{min(means):.3f} to {max(means):.3f} ({half} of {len(slopes)} intervals contain -1/2)"
 
     near = max(abs(slope[name].mean + 0.5) for slope in slopes.values() for name in ("mean", "max"))
     on = list(elsewhere)
@@ -364,10 +382,10 @@ def _width(gates: Found, elsewhere: Found) -> Section:
     expected = {n: each[0]["theory"] for n, each in elsewhere.items()}
     biased = [str(n) for n in on if 0 not in zeros[n]]
     finding = (
-        f"Errors {'fall like 1 / sqrt(d)' if near < 0.05 else 'do not all fall like 1 / sqrt(d)'}: exponents of the "
-        f"mean error are {holds('mean')}, of the largest {holds('max')}. A readoff built for 4 inputs and used at "
-        f"{on[-1]} gives {ones[on[-1]]} where it should give 1 (theory {expected[on[-1]]:.3f}); zeros "
-        + (f"are biased at {listed(biased)} inputs." if biased else "stay unbiased.")
+        f"Errors {'are' if near < 0.05 else 'are not always'} proportional to 1 / sqrt(d): the exponent of the mean "
+        f"error is {holds('mean')}, that of the largest error {holds('max')}. A readoff built for 4 inputs on gives "
+        f"{ones[on[-1]]} with {on[-1]} inputs on, where 1 is right (theory {expected[on[-1]]:.3f}). Its outputs in "
+        "case 00 are " + (f"biased at {listed(biased)} inputs." if biased else "unbiased.")
     )
     lines = []
     for (gate, n), color in zip([kind for kind in kinds if kind[0] == "and"], cycle(COLORS)):
@@ -376,31 +394,31 @@ def _width(gates: Found, elsewhere: Found) -> Section:
             spans = [_of_00(each, name) for each in runs.values()]
             labels = ["mean" if name == "mean" else "largest"] * len(runs)
             lines.append(Series.of(n.told, [*runs], spans, style, labels=labels, color=color))  # type: ignore[arg-type]
-    caption = "Solid: mean; dotted: largest. Bands: 95 % over draws of the weights."
+    caption = "Solid: mean; dotted: largest. Bands: 95 % intervals over draws of the weights."
     title, label = "AND: mean and largest error of 00", "|error| of 00"
     charts = [Chart("width-errors", title, lines, "neurons d", label, True, True, caption=caption)]
     lines = _points("mean output of 11", on, [*ones.values()], [*expected.values()], COLORS[0])
     lines += _points("mean output of 00", on, [*zeros.values()], [0.0] * len(on), COLORS[1])
     title, caption = (
-        "A readoff for 4 inputs, used at other numbers",
-        "Dashed: kappa(4) / kappa(l), and 0. Whiskers: 95 %.",
+        "A readoff for 4 inputs on, used at other numbers",
+        "Dashed: theory, kappa(4) / kappa(l) and 0. Whiskers: 95 % intervals.",
     )
     charts.append(Chart("width-used-at", title, lines, "inputs on", "mean output", caption=caption))
     falls = [[gate, str(n), *slopes[f"{gate.upper()}, {n.told}"].values()] for gate, n in kinds]
     used = [[n, ones[n], expected[n], zeros[n]] for n in on]
     return Section(
         "width",
-        "How do errors of random neurons grow with fewer neurons, and with other numbers of inputs?",
+        "How do the errors of random neurons depend on the number of neurons and on the number of inputs that are on?",
         finding,
         tables=[
-            Table(["gate", "inputs on", "exponent of the mean error", "of the largest"], falls),
-            Table(["inputs on, built for 4", "mean output of 11", "theory", "of 00"], used, 4),
+            Table(["gate", "inputs on", "exponent of the mean error", "exponent of the largest error"], falls),
+            Table(["inputs on (readoff built for 4)", "mean output of 11", "theory", "mean output of 00"], used, 4),
         ],
         charts=charts,
         null_models="The exponent -1/2 and kappa(4) / kappa(l) of the theory, neither of which is fitted.",
         not_shown=(
-            "Widths outside those simulated. The largest error is that of so many vectors and pairs, and grows with "
-            "their number. Intervals are over draws of the weights, of which there are few."
+            "Other widths are not simulated. The largest error grows with the number of vectors and pairs over which "
+            "it is taken. Intervals are over draws of the weights, of which there are few."
         ),
         numbers={
             "exponents": slopes,
@@ -416,31 +434,31 @@ def _superposed_section(runs: Found) -> Section:
     ends, most = (d_ins[0], d_ins[-1]), widths[-1]
     shares = [mean([(r["floor"] / r["rms"]["00"]) ** 2 for r in runs[n, most]]) for n in ends]
     finding = (
-        f"They leave a floor that no number of neurons removes: rms {floors[ends[0]]:.3f} in {ends[0]:,} dimensions, "
-        f"{floors[ends[1]]:.3f} in {ends[1]:,}. At d = {most:,} it makes up {shares[0]:.2f} and {shares[1]:.2f} of the "
-        f"squared error. Simulation and theory {HOW[fit.answer]}: {fit}."
+        f"The rms error has a floor that no number of neurons removes: {floors[ends[0]]:.3f} in {ends[0]:,} "
+        f"dimensions and {floors[ends[1]]:.3f} in {ends[1]:,}. With d = {most:,} neurons the floor is a share of "
+        f"{shares[0]:.2f} and {shares[1]:.2f} of the squared error. Simulation and theory {HOW[fit.answer]}: {fit}."
     )
     theory = {setting: float(np.mean([r["theory"] for r in each])) for setting, each in runs.items()}
     lines: list[Series] = []
     for d, color in zip(widths, cycle(COLORS[:3])):
         spans = [_of_00(runs[n, d]) for n in d_ins]
         lines += _points(f"d = {d:,}", d_ins, spans, [theory[n, d] for n in d_ins], color)
-    lines.append(Series("floor: d without end", d_ins, list(floors.values()), "dotted", color=COLORS[3]))
+    lines.append(Series("floor: limit of large d", d_ins, list(floors.values()), "dotted", color=COLORS[3]))
     title, labels = "AND of superposed inputs, 2 on", ("dimensions d0 of the inputs", "rms error of 00")
-    caption = "Dashed: theory; dotted: its floor. Whiskers: 95 % over draws."
+    caption = "Dashed: theory; dotted: its floor. Whiskers: 95 % intervals over draws."
     rows = [
         [n, d, _of_00(each), theory[n, d], float(np.mean([r["floor"] for r in each]))] for (n, d), each in runs.items()
     ]
     return Section(
         "superposed-inputs",
-        "How do random neurons err if their inputs are in superposition themselves?",
+        "How large are the errors of random neurons if their inputs are in superposition?",
         finding,
-        tables=[Table(["d0", "d", "rms error of 00", "theory", "its floor"], rows, 4)],
+        tables=[Table(["d0", "d", "rms error of 00", "theory", "floor of theory"], rows, 4)],
         charts=[Chart("superposed-inputs", title, lines, *labels, True, True, caption=caption)],
-        null_models="The theory for the very directions that were drawn, with nothing to fit; dimensions above the "
-        "number of inputs, where they still overlap.",
-        not_shown="Directions other than random ones, which could overlap less; more than two inputs on; other "
-        "readoffs.",
+        null_models="The theory for the directions that were drawn, without fitted parameters; more dimensions than "
+        "inputs, where random directions still overlap.",
+        not_shown="Directions that overlap less than random ones, more than two inputs on, and other readoffs are not "
+        "tested.",
         numbers={
             "agreement": fit,
             "runs": [{"d0": n, "d": d, "seed": s} | r for (n, d), each in runs.items() for s, r in enumerate(each)],
@@ -454,9 +472,10 @@ def _depth_section(runs: Found) -> Section:
     last = {corrected: mean([r["rms"][-1] for r in runs[d, corrected]]) for corrected in (False, True)}
     stops = f"stops the growth at d = {listed([f'{n:,}' for n in kept])}" if kept else "stops the growth at no width"
     finding = (
-        f"At d = {d:,} errors grow by a factor of {growth(runs, d, False):.2f} per depth from the second on, and of "
-        f"{growth(runs, d, True):.2f} with error correction: rms {last[False]} against {last[True]} at depth {deep}. "
-        f"Error correction {stops} (a factor of at most {STEADY})."
+        f"At d = {d:,} the rms error grows by a factor of {growth(runs, d, False):.2f} per depth from the second depth "
+        f"on, and by a factor of {growth(runs, d, True):.2f} with error correction. At depth {deep} it is "
+        f"{last[False]} without and {last[True]} with error correction. Error correction {stops} (a factor of at most "
+        f"{STEADY} counts as no growth)."
     )
     styles: dict[bool, tuple[Style, str]] = {False: ("dashed", ""), True: ("line", ", corrected")}
     lines, rows, x = [], [], [str(t + 1) for t in range(deep)]
@@ -465,7 +484,10 @@ def _depth_section(runs: Found) -> Section:
         spans, (style, end) = [mean([r["rms"][t] for r in each]) for t in range(deep)], styles[corrected]
         lines.append(Series.of(f"d = {n:,}{end}", x, spans, style, color=colors[n]))
         rows.append([n, "yes" if corrected else "no", *spans])
-    caption = "Solid: with two neurons per value between depths that remove errors below 1/4. Bands: 95 %."
+    caption = (
+        "Solid: with error correction, two neurons per value between depths that remove errors below 1/4. Dashed: "
+        "without. Bands: 95 % intervals."
+    )
     return Section(
         "depth",
         "How do errors grow when gates feed gates?",
@@ -473,8 +495,8 @@ def _depth_section(runs: Found) -> Section:
         tables=[Table(["d", "error correction", *(f"depth {t}" for t in x)], rows)],
         charts=[Chart("depth", "ANDs, then ORs of ORs", lines, "depth", "rms error", log_y=True, caption=caption)],
         null_models="The same networks and inputs without error correction.",
-        not_shown="Trained networks in depth; gates other than ANDs and then ORs of two; more than "
-        f"{deep} depths; other thresholds of the correction.",
+        not_shown="Trained networks with several layers of gates, gates other than ANDs followed by ORs of two inputs, "
+        f"depths above {deep}, and other thresholds of the correction are not tested.",
         numbers={
             "growth": {n: {str(corrected): growth(runs, n, corrected) for corrected in (False, True)} for n in widths},
             "steady": kept,

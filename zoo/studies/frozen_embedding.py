@@ -1,11 +1,11 @@
 """How much worse does GPT-2 train when its embedding is random and never updated?
 
-The arms: a learned embedding, and frozen ones that are Gaussian at GPT-2's own scale (standard deviation 0.02),
-Gaussian with longer rows, or of low coherence; each with an unembedding of its own and with a tied one. A learned
-embedding that starts with the longer rows tells what is owed to their length. Other arms (`LEARNED_ROWS`) freeze rows
-made from what the learned run of the next seed has learned: its norms, its covariance, or the rows themselves. Runs of
-one seed share the initial weights of everything but the embedding, so gaps to the learned arm are paired by seed. All
-runs see the data in one order.
+One arm learns the embedding. The other default arms freeze rows that are Gaussian at GPT-2's initial scale (standard
+deviation 0.02), Gaussian with longer rows, or random with low coherence. Each arm is trained with an untied and with a
+tied unembedding. A second learned arm starts with the longer rows, to separate the effect of their length. Further arms
+freeze rows made from the embedding that the run of the next seed has learned: from its norms, from its covariance, or
+from the rows themselves, permuted or copied. Runs of one seed share all initial weights except the embedding, so
+differences from the learned arm are paired by seed. All runs see the data in the same order.
 """
 
 import difflib
@@ -49,32 +49,32 @@ LEARNED_ROWS = {
 }
 TIED = {"untied": "false", "tied": "true"}
 DESCRIBED = {
-    "frozen Gaussian": "Gaussian rows at GPT-2's own scale",
-    "frozen Gaussian, std 0.09": "longer Gaussian rows, against learned ones that start as long",
-    "frozen low-coherence": "random rows of which no two are close to parallel",
+    "frozen Gaussian": "Gaussian rows at GPT-2's initial scale",
+    "frozen Gaussian, std 0.09": "longer Gaussian rows, compared with learned rows of the same initial length",
+    "frozen low-coherence": "random rows, no two of which are nearly parallel",
     "frozen norm-matched": "random directions with the norms of learned rows",
-    "frozen covariance-matched": "Gaussian rows with the covariance of learned ones",
-    "frozen permuted": "learned rows of another seed dealt out to the tokens at random",
-    "frozen copied": "the learned rows of another seed as they are, which shows what freezing alone costs",
+    "frozen covariance-matched": "Gaussian rows with the covariance of learned rows",
+    "frozen permuted": "learned rows of another seed, randomly assigned to the tokens",
+    "frozen copied": "learned rows of another seed, unchanged, which show the cost of freezing alone",
 }
 RANDOM = ("frozen Gaussian", "frozen Gaussian, std 0.09", "frozen low-coherence", "frozen norm-matched")
-Arm = tuple[str, str]  # kinds of embedding and of unembedding
+Arm = tuple[str, str]  # kind of embedding, kind of unembedding
 
 
 @dataclass(frozen=True)
 class TrainingRun(Task):
-    """One `python -m zoo fit`, gone on with if it was interrupted.
+    """One run of `python -m zoo fit`; an interrupted run is resumed.
 
-    It is a process of its own: Lightning cannot handle signals in a thread, as a worker of Dask does tasks in, and the
-    worker is left as it was.
+    It runs in a separate process. Dask workers do tasks in threads, in which Lightning cannot handle signals, and a
+    separate process leaves the worker unchanged.
 
     Args:
-        configs: Texts of the YAML files it is configured by, each building on the one before.
+        configs: Texts of the run's YAML configs, each building on the one before.
         rows: Kind of embedding, a key of `ROWS` or `LEARNED_ROWS`.
-        tied: A key of `TIED`.
-        seed: Of weights and embedding.
+        tied: Kind of unembedding, a key of `TIED`.
+        seed: Seed of weights and embedding.
         fit_arguments: Further arguments of `fit`.
-        learned: The run whose rows those of `LEARNED_ROWS` are made from.
+        learned: Run from whose embedding the rows are made; required for the kinds in `LEARNED_ROWS`.
     """
 
     configs: tuple[str, ...]
@@ -86,11 +86,14 @@ class TrainingRun(Task):
     on_gpu = True
 
     def needs(self) -> Sequence[Task]:
-        """The learned run whose rows it takes, if it does."""
+        """Return the learned run whose rows this run uses, if there is one."""
         return () if self.learned is None else (self.learned,)
 
     def do(self, work: Work) -> Result:
-        """Validation loss over training, [optimizer step, nats per token], the text's hash, and `W_E` if learned."""
+        """Return `curve`, `text` and, if the embedding is learned, `W_E`.
+
+        `curve` holds the validation losses, [optimizer step, nats per token]; `text` is a hash of the training text.
+        """
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         from zoo.source import Source
@@ -105,7 +108,7 @@ class TrainingRun(Task):
         return found | ({"W_E": run.embedding().numpy()} if self.rows == "learned" else {})
 
     def seconds(self) -> float | None:
-        """Of a network of the size of those in cli_configs/gpt2/."""
+        """Return an estimate for a network of the size of those in cli_configs/gpt2/."""
         steps = re.findall(r"\bmax_steps\W+(\d+)", " ".join((*self.configs, *self.fit_arguments)))
         return 10 + 0.3 * int(steps[-1]) if steps else None
 
@@ -113,7 +116,7 @@ class TrainingRun(Task):
         return f"TrainingRun({self.rows}, {self.tied}, seed {self.seed})"
 
     def _rows(self, work: Work) -> Sequence[str]:
-        """The embedding's arguments; learned rows are named so that the folder may be moved before the run goes on."""
+        """Return the embedding's arguments of `fit`; the path of learned rows stays valid if the folder is moved."""
         if self.learned is None:
             return ROWS[self.rows]
         np.save(work.folder / "W_E.npy", work[self.learned]["W_E"])
@@ -123,18 +126,18 @@ class TrainingRun(Task):
 
 @dataclass(frozen=True)
 class FrozenEmbedding(Study):
-    """GPT-2 is trained with embeddings that are learned and with others that stay as they were.
+    """GPT-2 is trained with learned and with frozen embeddings, and the final validation losses are compared.
 
     Args:
-        fit_config: Config the runs build on, or a shipped checkpoint, whose own training is then the config.
-            `--config` means the same.
-        arms: Embeddings: learned, "learned, std 0.09" (untied only), "frozen Gaussian", "frozen Gaussian, std 0.09",
-            "frozen low-coherence", "frozen norm-matched", "frozen covariance-matched", "frozen permuted",
-            "frozen copied".
-        unembedding: Kinds of output layers: untied, tied to the embedding.
-        seeds: Runs per arm.
-        fit_arguments: What stands after `--`: further arguments of every `python -m zoo fit`.
-        margin: Nats above which a frozen embedding is much worse.
+        fit_config: Config of the training runs, or a shipped checkpoint, whose training config is then used.
+            `--config` is the same setting.
+        arms: Kinds of embeddings: learned, "learned, std 0.09" (untied only), "frozen Gaussian",
+            "frozen Gaussian, std 0.09", "frozen low-coherence", "frozen norm-matched", "frozen covariance-matched",
+            "frozen permuted", "frozen copied".
+        unembedding: Kinds of output layers: untied, or tied to the embedding.
+        seeds: Number of runs per arm.
+        fit_arguments: Further arguments of every `python -m zoo fit`; on the command line, all words after `--`.
+        margin: Loss in nats above which the cost of a frozen embedding counts as large.
     """
 
     fit_config: str = "cli_configs/gpt2/base.yaml"
@@ -146,23 +149,23 @@ class FrozenEmbedding(Study):
     aliases: ClassVar[Mapping[str, str]] = {"config": "fit_config"}
 
     def check(self) -> None:
-        """Refuse arms that do not exist, and others without the learned one, which they are compared with."""
+        """Refuse unknown or repeated arms, and arms without the learned one, which all others are compared with."""
         for name, chosen, known in (
             ("arms", self.arms, [*ROWS, *LEARNED_ROWS]),
             ("unembedding", self.unembedding, list(TIED)),
         ):
             if wrong := [one for one in chosen if one not in known]:
                 close = difflib.get_close_matches(wrong[0], known, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(map(repr, known))}"
-                raise ZooError(f"{name} has no {wrong[0]!r}; {hint}")
+                hint = f"did you mean {close[0]!r}?" if close else f"possible values: {', '.join(map(repr, known))}"
+                raise ZooError(f"{name} cannot contain {wrong[0]!r}; {hint}")
             if len(set(chosen)) < len(chosen):
-                raise ZooError(f"{name} is {', '.join(chosen)}; each may stand there once")
+                raise ZooError(f"{name} is {', '.join(chosen)}; each value may be given only once")
         if "learned" not in self.arms:
-            raise ZooError("arms needs 'learned', which all others are compared with")
+            raise ZooError("arms must contain 'learned', with which all other arms are compared")
 
     @cached_property
     def _configs(self) -> tuple[str, ...]:
-        return config_texts(self.fit_config)  # read once
+        return config_texts(self.fit_config)  # files are read only once
 
     def _arms(self) -> list[Arm]:
         return [
@@ -176,22 +179,22 @@ class FrozenEmbedding(Study):
         def one(rows: str, seed: int, learned: TrainingRun | None = None) -> TrainingRun:
             return TrainingRun(self._configs, rows, arm[1], seed, self.fit_arguments, learned)
 
-        def other(seed: int) -> TrainingRun | None:  # whose other weights differ
+        def other(seed: int) -> TrainingRun | None:  # a learned run of another seed, so with other initial weights
             return one("learned", (seed + 1) % self.seeds) if arm[0] in LEARNED_ROWS else None
 
         return [one(arm[0], seed, other(seed)) for seed in range(self.seeds)]
 
     def tasks(self) -> Sequence[TrainingRun]:
-        """One run for every arm and seed."""
+        """Return one run for every arm and seed."""
         return [run for arm in self._arms() for run in self._runs(arm)]
 
     def report(self, results: Results) -> Report:
-        """Losses of all arms, and what frozen rows cost against learned ones of the same seed."""
+        """Return a report on the losses of all arms, and on their differences from learned rows of the same seed."""
         runs = {arm: [results[run] for run in self._runs(arm)] for arm in self._arms()}
         if len({result["text"] for own in runs.values() for result in own}) > 1:
             why = (
-                "The runs were trained on different texts, such as those of two versions of Python. Choose another "
-                "--out."
+                "The runs were trained on different texts, such as the standard libraries of two versions of Python. "
+                "Choose another --out."
             )
             return Report("", Verdict("No answer.", why), [Section(self.name, self.question, why, tested=False)])
         curves = {arm: np.array([result["curve"] for result in own]) for arm, own in runs.items()}
@@ -201,19 +204,20 @@ class FrozenEmbedding(Study):
         sentences = _sentences(found, cheapest, self.margin)
         steps, tied = found[0]["steps"], "tied" in self.unembedding
         charts = [chart for kind in self.unembedding for chart in _charts(kind, curves, found)]
-        without = "" if tied else ", a tied unembedding (which a frozen random embedding hurts far more)"
+        without = "" if tied else ", a tied unembedding (for which a frozen random embedding costs far more)"
         section = Section(
             self.name,
             self.question,
             " ".join(sentences),
             tables=[self._table(found)],
             charts=charts,
-            null_models="Frozen rows: "
+            null_models="Frozen rows are: "
             + "; ".join(DESCRIBED[rows] for rows in self.arms if rows in DESCRIBED)
             + ". All other initial weights are shared by the arms of a seed.",
             not_shown=(
-                f"Training beyond {steps:,} steps, other sizes{without}, and learning rates of each arm's own. Gaps "
-                "that shrink with more training are possible. Seeds do not change the order of the data."
+                f"Training for more than {steps:,} steps, other sizes{without}, and separately tuned learning rates "
+                "for each arm are not tested. Differences may shrink with more training. Seeds do not change the order "
+                "of the data."
             ),
             numbers={
                 "arms": found,
@@ -231,33 +235,35 @@ class FrozenEmbedding(Study):
             "arms": found,
         }
         certainty = (
-            f"Brackets are 95 % Student t intervals over {self.seeds} seeds, paired where arms are compared; one size "
-            "of network, one text."
+            f"Brackets are 95 % Student t intervals over {self.seeds} seeds; differences between arms are paired by "
+            "seed. One size of network and one text were used."
         )
-        subject = f"GPT-2 with an embedding of {shape[0]:,} x {shape[1]}, {steps:,} steps"
+        subject = f"GPT-2 with an embedding of shape {shape[0]:,} x {shape[1]}, trained for {steps:,} steps"
         return Report(subject, Verdict(sentences[0], certainty, numbers=numbers), [section])
 
     def _table(self, found: Sequence[dict[str, Any]]) -> Table:
         rows = []
         for arm in found:
             share = arm["share_of_training"]
-            reach = f"{share:.2f} of the steps" if share else "-" if arm["gap"] is None else "not within the run"
+            reach = f"{share:.2f} of the steps" if share else "-" if arm["gap"] is None else "not reached"
             if arm.get("share_is_upper_bound"):
                 reach = f"less than {share.mean:.2f} of the steps"
             baseline = "-" if arm["gap"] is None else arm["baseline"]
             rows.append([arm["tied"], arm["rows"], arm["loss"], arm["gap"], baseline, reach])
-        columns = ["unembedding", "embedding", "validation loss, nats", "gap, nats", "to"]
+        columns = ["unembedding", "embedding", "validation loss, nats", "difference, nats", "compared with"]
         note = (
-            f"{self.seeds} seeds, {found[0]['steps']} steps; brackets are 95 % Student t intervals; gaps are paired by "
-            "seed."
+            f"{self.seeds} seeds, {found[0]['steps']} steps. Brackets are 95 % Student t intervals. Differences are "
+            "paired by seed. The last column is the share of its training steps after which the arm compared with has "
+            "reached this loss."
         )
-        return Table([*columns, "learned run gets there after"], rows, note=note)
+        return Table([*columns, "reaches this loss after"], rows, note=note)
 
 
 def steps_to_reach(curve: np.ndarray, loss: float) -> float:
-    """Step at which a falling curve (points, 2) first reaches a loss, linear between points; infinite if never.
+    """Return the step at which a falling curve (points, 2) first reaches a loss, with linear interpolation.
 
-    Before the first point the step is that of the first point, an upper bound.
+    It is infinite if the curve never reaches the loss. If the first point is below the loss already, it is the step of
+    the first point, an upper bound.
     """
     reached = np.flatnonzero(curve[:, 1] <= loss)
     if not len(reached):
@@ -270,14 +276,14 @@ def steps_to_reach(curve: np.ndarray, loss: float) -> float:
 
 
 def _arm(arm: Arm, curves: Mapping[Arm, np.ndarray]) -> dict[str, Any]:
-    """What is told of an arm.
+    """Return the results of an arm as a dict.
 
     Args:
-        arm: Which.
-        curves: Of every arm, (seeds, points, 2).
+        arm: The arm.
+        curves: Loss curves of every arm, (seeds, points, 2).
     """
     rows, tied = arm
-    twin = rows.replace("frozen Gaussian", "learned")  # starts with rows of the same length
+    twin = rows.replace("frozen Gaussian", "learned")  # the learned arm whose rows have the same initial length
     baseline = twin if twin != rows and (twin, tied) in curves else "learned"
     mine, learned = curves[arm], curves[baseline, tied]
     final, steps = mine[:, -1, 1], int(mine[0, -1, 0])
@@ -293,62 +299,70 @@ def _arm(arm: Arm, curves: Mapping[Arm, np.ndarray]) -> dict[str, Any]:
 
 
 def _cheapest(found: Sequence[dict[str, Any]], tied: str) -> dict[str, Any] | None:
-    """The arm of frozen random rows, which know nothing of a trained embedding but its lengths, that costs least."""
+    """Return the arm in `RANDOM` with the smallest difference from learned rows, or None if there is no such arm.
+
+    The rows of these arms carry no information on a trained embedding except, in one arm, its row norms.
+    """
     arms = [arm for arm in found if arm["rows"] in RANDOM and arm["tied"] == tied]
     return min(arms, key=lambda arm: arm["gap"].mean, default=None)
 
 
 def _sentences(found: Sequence[dict[str, Any]], cheapest: dict[str, Any] | None, margin: float) -> list[str]:
-    """The finding; its first sentence is the headline."""
+    """Return the sentences of the finding; the first is the headline."""
     steps, kind = found[0]["steps"], (cheapest or found[0])["tied"]
     arms = {arm["rows"]: arm for arm in found if arm["tied"] == kind}
     if cheapest is None:
         told = "; ".join(f"{arm['rows']}: {arm['loss']} nats" for arm in arms.values())
-        sentences = [f"After {steps:,} steps the validation loss is, {kind}, {told}."]
+        sentences = [f"After {steps:,} steps the validation losses ({kind} unembedding) are: {told}."]
     else:
         gap: Estimate = cheapest["gap"]
         is_much = "more than" if gap.low > margin else "no more than" if gap.high <= margin else "not clearly more than"
         sentences = [
-            f"After {steps:,} steps the frozen random embedding that costs least ({cheapest['rows']}) costs {gap} "
-            f"nats, {is_much} {margin:g}."
+            f"After {steps:,} steps the loss with the best frozen random embedding ({cheapest['rows']}) is {gap} nats "
+            f"above that with a learned embedding, which is {is_much} the margin of {margin:g}."
         ]
     if kind == "untied" and (tied := _cheapest(found, "tied")):
         sentences.append(
-            f"Tied to the unembedding, where it is the output layer too, the one that costs least ({tied['rows']}) "
-            f"costs {tied['gap']}."
+            "If the embedding is tied to the unembedding, so that the output layer is frozen too, the best one "
+            f"({tied['rows']}) is {tied['gap']} nats above."
         )
     shared, copied = arms.get("frozen covariance-matched"), arms.get("frozen copied")
     if shared and copied:
         worth = estimates.mean(np.array(shared["final_losses"]) - np.array(copied["final_losses"]))
         sentences.append(
-            f"Frozen Gaussian rows with the covariance of learned ones cost {shared['gap']}; learned rows of another "
-            f"run, frozen, {copied['gap']} (they were trained before): which row belongs to which token, and what else "
-            f"the covariance does not hold, is worth {worth} nats."
+            f"Frozen Gaussian rows with the covariance of learned rows are {shared['gap']} nats above, and frozen rows "
+            f"that another run has learned {copied['gap']} nats. What the covariance does not contain, such as which "
+            f"row belongs to which token, is therefore worth {worth} nats."
         )
     return sentences
 
 
 def _charts(tied: str, curves: Mapping[Arm, np.ndarray], found: Sequence[dict[str, Any]]) -> list[Chart]:
-    """Losses over training, and gaps at its end, of the arms with one kind of unembedding."""
+    """Return charts of the losses over training and of the final differences, for one kind of unembedding."""
     series = [
         Series.of(rows, curve[0, :, 0].tolist(), [estimates.mean(values) for values in curve[:, :, 1].T])
         for (rows, kind), curve in curves.items()
         if kind == tied
     ]
-    where = "untied unembedding" if tied == "untied" else "embedding tied to the unembedding"
+    where = "untied unembedding" if tied == "untied" else "tied unembedding"
     title = f"Validation loss, {where}"
     label = "nats per token"
     charts = [
         Chart(
-            f"frozen-embedding-loss-{tied}", title, series, "optimizer step", label, caption="Bands: 95 % over seeds."
+            f"frozen-embedding-loss-{tied}",
+            title,
+            series,
+            "optimizer step",
+            label,
+            caption="Bands: 95 % intervals over seeds.",
         )
     ]
     gaps = [arm for arm in found if arm["tied"] == tied and arm["gap"]]
     if gaps:
         bars = Series.of(
-            "cost against a learned embedding", [arm["rows"] for arm in gaps], [arm["gap"] for arm in gaps], "bars"
+            "loss minus that of learned rows", [arm["rows"] for arm in gaps], [arm["gap"] for arm in gaps], "bars"
         )
-        label = "nats, against learned rows of the same seed"
-        title = f"What other rows cost at the end, {where}"
+        label = "difference in nats, same seed"
+        title = f"Final loss minus that of learned rows, {where}"
         charts.append(Chart(f"frozen-embedding-gap-{tied}", title, [bars], "", label))
     return charts

@@ -1,4 +1,4 @@
-"""When does basis pursuit find the atoms that rows are made of, over noise and sparsity?"""
+"""At which noise and sparsity does basis pursuit find the atoms that rows are made of?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from zoo.errors import ZooError
 from zoo.report import Chart, Report, Section, Series, Style, Table, Verdict
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 
-MOST = dict.fromkeys(("recovered", "cosine", "cosine_of_rows"), 1.0)  # that cannot be more
+MOST = dict.fromkeys(("recovered", "cosine", "cosine_of_rows"), 1.0)  # upper bounds of these results
 FOUND = 0.9  # cosine above which an atom counts as found
 COLUMNS = {
-    "recovered": "atoms found",
-    "cosine": "mean best cosine",
-    "cosine_of_rows": "of random rows",
+    "recovered": "share of atoms found",
+    "cosine": "mean best |cosine|",
+    "cosine_of_rows": "mean best |cosine|, random rows",
     "fvu": "held-out FVU",
     "train_fvu": "FVU of rows trained on",
-    "floor": "FVU of the true atoms",
+    "floor": "held-out FVU, true atoms",
 }
 
 
 @dataclass(frozen=True)
 class RecoverAtoms(Task):
-    """Plant rows, learn a dictionary of them, and compare its atoms with the planted ones."""
+    """Generate rows from random atoms, learn a dictionary of the rows, and compare its atoms with the true ones."""
 
     n_rows: int
     d_in: int
@@ -36,11 +36,11 @@ class RecoverAtoms(Task):
     seed: int
 
     def seconds(self) -> float:
-        """As one of 10,000 rows in 128 dimensions and 30 codings took."""
+        """Return an estimate from the time of 30 codings of 10,000 rows in 128 dimensions."""
         return 3 + 9 * (self.n_rows / 10_000) * (self.d_in / 128) ** 2 * (self.dictionary_steps / 30)
 
     def do(self, work: Work) -> Result:
-        """Shares, cosines and errors: the keys of `COLUMNS`."""
+        """Return shares, cosines and errors under the keys of `COLUMNS`."""
         import lightning as L
         import torch
         import torch.nn.functional as F
@@ -77,16 +77,16 @@ class RecoverAtoms(Task):
 
 @dataclass(frozen=True)
 class PlantedAtoms(Study):
-    """Dictionaries are learned from rows that are sparse sums of known atoms, and compared with these.
+    """Dictionaries are learned from rows that are sparse sums of known atoms, and compared with these atoms.
 
     Args:
-        d_in: Dimension of the rows; there are 4 times as many atoms.
-        n_rows: Rows, of which a tenth is held out.
-        sparsities: Atoms per row.
+        d_in: Number of dimensions of the rows; there are 4 times as many atoms.
+        n_rows: Number of rows, a tenth of which is held out.
+        sparsities: Numbers of atoms per row.
         noises: Shares of the rows' variance that are isotropic noise.
-        penalty: Weight of the codes' absolute values, relative to the rows' rms length.
-        dictionary_steps: Codings of all rows.
-        seeds: Draws of atoms and rows.
+        penalty: Weight of the L1 penalty on codes, relative to the rows' rms length.
+        dictionary_steps: Number of times that all rows are coded.
+        seeds: Number of draws of atoms and rows.
     """
 
     d_in: PositiveInt = 128
@@ -98,17 +98,17 @@ class PlantedAtoms(Study):
     seeds: AtLeastTwo = 3
 
     def check(self) -> None:
-        """Refuse fewer dimensions than atoms in a row, fewer rows than atoms, and noise that is no share."""
+        """Refuse fewer dimensions than atoms per row, fewer rows than atoms, and noises outside [0, 1)."""
         if wrong := [noise for noise in self.noises if not 0 <= noise < 1]:
-            raise ZooError(f"noises is {wrong[0]:g}; a share of the variance is at least 0 and below 1")
+            raise ZooError(f"noises is {wrong[0]:g}; it must be at least 0 and below 1, a share of the variance")
         if self.d_in < max(self.sparsities) or self.n_rows <= 4 * self.d_in / 0.9:
             raise ZooError(
-                f"d_in is {self.d_in} and n_rows {self.n_rows}; there must be at least {max(self.sparsities)} "
-                "dimensions, and more rows to learn from (9 in 10) than atoms (4 times d_in)"
+                f"d_in is {self.d_in} and n_rows {self.n_rows}; d_in must be at least {max(self.sparsities)}, the "
+                "largest value in sparsities, and there must be more training rows (0.9 n_rows) than atoms (4 d_in)"
             )
 
     def tasks(self) -> Sequence[RecoverAtoms]:
-        """One for every sparsity, noise and seed."""
+        """Return one task for every sparsity, noise and seed."""
         return [task for sparsity in self.sparsities for noise in self.noises for task in self._at(sparsity, noise)]
 
     def _at(self, sparsity: int, noise: float) -> list[RecoverAtoms]:
@@ -116,7 +116,7 @@ class PlantedAtoms(Study):
         return [RecoverAtoms(*shared, seed) for seed in range(self.seeds)]
 
     def report(self, results: Results) -> Report:
-        """Recovery and errors over sparsity and noise."""
+        """Return a report on recovered atoms and errors, by sparsity and noise."""
         found = {
             (sparsity, noise): {
                 key: estimates.mean([results[task][key] for task in self._at(sparsity, noise)], 0.0, MOST.get(key))
@@ -137,16 +137,28 @@ class PlantedAtoms(Study):
             return Chart(f"planted-atoms-{name}", title, series, "noise, share of the variance", y_label)
 
         label = f"share with |cosine| > {FOUND:g}"
-        charts = [chart("found", "Atoms that are found", label, {"recovered": "line"})]
+        charts = [chart("found", "True atoms that are found", label, {"recovered": "line"})]
         label = "mean best |cosine|; dotted: random rows"
-        charts.append(chart("cosine", "Likeness of atoms", label, {"cosine": "line", "cosine_of_rows": "dotted"}))
-        label = "FVU; dashed: trained on; dotted: true atoms"
         charts.append(
-            chart("fvu", "Error of the best codes", label, {"fvu": "line", "train_fvu": "dashed", "floor": "dotted"})
+            chart(
+                "cosine",
+                "Similarity of true and learned atoms",
+                label,
+                {"cosine": "line", "cosine_of_rows": "dotted"},
+            )
+        )
+        label = "held-out FVU; dashed: rows trained on; dotted: true atoms"
+        charts.append(
+            chart(
+                "fvu",
+                "Error of matching pursuit with the true number of atoms",
+                label,
+                {"fvu": "line", "train_fvu": "dashed", "floor": "dotted"},
+            )
         )
         ends = (min(self.sparsities), min(self.noises)), (max(self.sparsities), max(self.noises))
         told = [
-            f"{found[end]['recovered']:.0%} of the atoms with {end[0]} a row and {100 * end[1]:g} % noise"
+            f"{found[end]['recovered']:.0%} of the atoms if rows have {end[0]} atoms and {100 * end[1]:g} % noise"
             for end in ends
         ]
         finding = f"Basis pursuit finds {told[0]}, and {told[1]}."
@@ -156,10 +168,11 @@ class PlantedAtoms(Study):
             finding,
             tables=[table],
             charts=charts,
-            null_models="As many random rows in the place of learned atoms, and the true atoms for the least error.",
-            not_shown="Other penalties, other numbers of atoms, and coefficients that are not those of `PlantedRows`.",
+            null_models="The same number of random rows instead of learned atoms; the true atoms.",
+            not_shown="Other penalties, other numbers of atoms, and other distributions of the coefficients than that "
+            "of `PlantedRows` are not tested.",
             numbers={"lines": [{"sparsity": s, "noise": noise, **line} for (s, noise), line in found.items()]},
         )
-        subject = f"{self.n_rows:,} rows in {self.d_in} dimensions, of {4 * self.d_in} atoms"
+        subject = f"{self.n_rows:,} rows in {self.d_in} dimensions, which are sparse sums of {4 * self.d_in} atoms"
         certainty = f"Brackets are 95 % Student t intervals over {self.seeds} draws of atoms and rows."
         return Report(subject, Verdict(finding, certainty), [section])

@@ -1,4 +1,8 @@
-"""Do networks with five or six features in two dimensions find the regular pentagon and the hexagon?"""
+"""Do networks that represent five or six features in two dimensions find the regular pentagon and hexagon?
+
+One feature is active at a time. The regular polygon of all features is the best known arrangement. Networks that miss
+it often set one feature to zero and arrange the others as the next smaller polygon.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,20 +19,24 @@ from zoo.study import Result, Results, Study, Task, Work
 
 FEATURES = {5: "pentagon", 6: "hexagon"}
 SHAPES = {3: "triangle", 4: "square", 5: "pentagon", 6: "hexagon"}
-CLOSE = 0.01  # how far above the regular polygon's loss one still counts as it, as a share of that loss
+CLOSE = 0.01  # excess over the regular polygon's loss, as a share of that loss, up to which a network counts as it
 COLORS = ("first", "second", "third", "fourth")
 
 
 @dataclass(frozen=True)
 class TrainFeatures(Task):
-    """Networks with so many features in two dimensions, trained on the exact loss, side by side in one module."""
+    """Train networks that represent features in two dimensions, on the exact loss, side by side in one module."""
 
     n_features: int
     networks: int
     steps: int
 
     def do(self, work: Work) -> Result:
-        """By network: `loss`, `directions` (n, 2), `bias` and `dimensionality` (n), and how many features it `kept`."""
+        """Return lists over networks.
+
+        They hold the `loss`, `directions` (n, 2), `bias` and `dimensionality` (n), and `kept`, the number of features
+        that the network represents.
+        """
         import lightning as L
         import torch
 
@@ -52,22 +60,22 @@ class TrainFeatures(Task):
         return {name: value.tolist() for name, value in found.items()} | {"kept": kept.tolist()}
 
     def seconds(self) -> float:
-        """Mostly the overhead of a step."""
+        """Return an estimate of the time for the overhead of all steps, which is most of the time."""
         return 0.1 + 0.0017 * self.steps
 
 
 @dataclass(frozen=True)
 class FindRegular(Task):
-    """The best regular polygon in which so many of the features share two dimensions and the others stay at 0."""
+    """Find the best regular polygon of the first `corners` features; the other features stay at 0."""
 
     n_features: int
     corners: int
 
     def do(self, work: Work) -> Result:
-        """Its `loss` per active input, the `length` of a direction, and `bias`.
+        """Return the `loss` per active input, the `length` of a direction, and the `bias` of features that are kept.
 
-        They minimise the exact loss over the directions' length and the biases of features that are kept and that are
-        not, alone.
+        They minimise the exact loss over three numbers: the common length of the directions, the bias of features that
+        are kept, and the bias of features that are not.
         """
         import torch
         from scipy import optimize
@@ -92,25 +100,25 @@ class FindRegular(Task):
         return {"loss": float(found.fun), "length": abs(float(found.x[0])), "bias": float(found.x[1])}
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 0.1
 
 
 @dataclass(frozen=True)
 class Polygon:
-    """Networks with so many features, and the regular polygons.
+    """The trained networks with one number of features, and the regular polygons they are compared with.
 
     Args:
-        n_features: Features.
-        loss: Of every network, per active input.
-        directions: Of every network's features, (networks, n, 2).
-        bias: Of every network's features.
-        dimensionality: The same.
-        kept: How many features every network keeps.
-        regular: `loss`, `length` and `bias` of the regular polygons with so many corners.
-        reach: How many networks find the one with all corners.
-        share: The same as a share.
-        best: The network of least loss: its place, `loss`, mean `length` of a direction, and mean `bias`.
+        n_features: Number of features n.
+        loss: Loss of every network, per active input.
+        directions: Directions of every network's features, (networks, n, 2).
+        bias: Biases of every network's features, (networks, n).
+        dimensionality: Dimensionalities of every network's features, (networks, n).
+        kept: Number of features that every network represents.
+        regular: `loss`, `length` and `bias` of regular polygons, by number of corners.
+        reach: Number of networks that reach the regular polygon of all features.
+        share: Share of networks that reach it.
+        best: The network with the smallest loss: its index, `loss`, mean `length` of a direction, and mean `bias`.
     """
 
     n_features: int
@@ -126,42 +134,39 @@ class Polygon:
 
     @property
     def name(self) -> str:
-        """Of the regular polygon."""
+        """Name of the regular polygon of all features."""
         return FEATURES[self.n_features]
 
     @property
     def wanted(self) -> Result:
-        """The regular polygon."""
+        """Loss, length and bias of the regular polygon of all features."""
         return self.regular[str(self.n_features)]
 
 
 @dataclass(frozen=True)
 class Polygons(Study):
-    """Networks represent one active feature of five or of six in two dimensions; their shapes are compared.
-
-    The regular polygon is the best arrangement that is known; others end with a feature at zero and the next smaller
-    shape.
+    """Networks are trained to represent five or six features in two dimensions, and their shapes are compared.
 
     Args:
-        networks: Networks for each number of features.
-        steps: Optimizer steps.
+        networks: Number of networks for each number of features.
+        steps: Number of optimizer steps.
     """
 
     networks: PositiveInt = 64
     steps: PositiveInt = 3000
 
     def tasks(self) -> Sequence[Task]:
-        """Training for each number of features, and the regular polygons."""
+        """Return a training task for each number of features, and the tasks that find the regular polygons."""
         found: list[Task] = [TrainFeatures(n, self.networks, self.steps) for n in FEATURES]
         return [*found, *(FindRegular(n, corners) for n in FEATURES for corners in range(3, n + 1))]
 
     def report(self, results: Results) -> Report:
-        """How many networks find the regular polygons, and what the others find."""
+        """Return a report on how many networks find the regular polygons, and on what the other networks find."""
         polygons = [self._judge(n, results) for n in FEATURES]
         told = [
-            f"{p.reach} of {self.networks} networks reach the {p.name} (share {p.share:.2f}); the best has a loss of "
-            f"{p.best['loss']:.6f} per input (the regular one {p.wanted['loss']:.6f}), directions of length "
-            f"{p.best['length']:.4f} ({p.wanted['length']:.4f}) and a bias of {p.best['bias']:.4f} "
+            f"{p.reach} of {self.networks} networks reach the {p.name} (share {p.share:.2f}); the best network has a "
+            f"loss of {p.best['loss']:.6f} per active input (regular polygon: {p.wanted['loss']:.6f}), directions of "
+            f"mean length {p.best['length']:.4f} ({p.wanted['length']:.4f}) and a mean bias of {p.best['bias']:.4f} "
             f"({p.wanted['bias']:.4f})"
             for p in polygons
         ]
@@ -172,24 +177,29 @@ class Polygons(Study):
             tables=[_table(polygons)],
             charts=[*map(_directions, polygons), _losses(polygons)],
             null_models=(
-                "The regular polygons, found by minimising the exact loss over the length of the directions and the "
-                "biases alone, also those that leave features out."
+                "The regular polygons of all features and of fewer features. Their direction length and biases "
+                "minimise the exact loss."
             ),
             not_shown=(
-                "More features and dimensions, importances that differ, correlated features, other distributions of "
-                "their size. Absolute values computed in superposition (toy/absolute_value.yaml trains them). How "
-                "often a network reaches a polygon depends on how it is initialised and trained."
+                "More features or dimensions, different importances, correlated features, and other distributions of "
+                "feature values are not tested. Networks that compute absolute values in superposition are not "
+                "tested either (toy/absolute_value.yaml trains them). How often a network reaches a polygon depends on "
+                "its initialisation and training."
             ),
             numbers={"polygons": [asdict(polygon) for polygon in polygons]},
         )
         evidence = [
-            [f"Is the {p.name} found?", f"{p.reach} of {self.networks} networks, share {p.share:.2f}", yes(p.reach)]
+            [
+                f"Do networks find the {p.name}?",
+                f"{p.reach} of {self.networks} networks, share {p.share:.2f}",
+                yes(p.reach),
+            ]
             for p in polygons
         ]
-        certainty = f"Brackets are 95 % Wilson intervals of shares of {self.networks} networks."
+        certainty = f"Brackets are 95 % Wilson intervals of the share among {self.networks} networks."
         numbers = {"evidence": evidence, "networks": self.networks, "polygons": {p.name: p.share for p in polygons}}
         table = Table(["question", "measured", "answer"], evidence).markdown()
-        subject = f"{self.networks} networks each, trained on one active feature in two dimensions"
+        subject = f"{self.networks} networks for each number of features, two dimensions, one active feature at a time"
         return Report(subject, Verdict(f"{_answer(polygons)}.", certainty, table, numbers), [section])
 
     def _judge(self, n: int, results: Results) -> Polygon:
@@ -203,31 +213,31 @@ class Polygons(Study):
 
 
 def yes(count: int) -> str:
-    """Whether there is one."""
+    """Return "yes" for a count above 0, otherwise "no"."""
     return "yes" if count else "no"
 
 
 def _answer(polygons: Sequence[Polygon]) -> str:
     found, missed = ([p.name for p in polygons if bool(p.reach) == hit] for hit in (True, False))
     if not found:
-        return f"No network with features in two dimensions finds the {' or the '.join(missed)}"
-    return f"Features in two dimensions find the {' and the '.join(found)}" + (
+        return f"No network with two dimensions finds the regular {' or '.join(missed)}"
+    return f"Networks with two dimensions find the regular {' and '.join(found)}" + (
         f", but not the {' or the '.join(missed)}" if missed else ""
     )
 
 
 def _table(polygons: Sequence[Polygon]) -> Table:
-    columns = ["features", "networks that reach it", "share", "loss per input: regular", "loss of the best"]
-    columns += ["length: regular", "length of the best", "bias: regular", "bias of the best"]
-    columns += ["dimensionality of a feature", "the same, regular", "features kept: networks"]
+    columns = ["features", "networks that reach it", "share", "loss: regular", "loss: best network"]
+    columns += ["length: regular", "length: best network", "bias: regular", "bias: best network"]
+    columns += ["dimensionality of a feature: best network", "dimensionality: regular", "features kept: networks"]
     rows: list[list[Any]] = []
     for p in polygons:
         kept = ", ".join(f"{k}: {p.kept.count(k)}" for k in sorted(set(p.kept)))
         pairs = [value for key in ("loss", "length", "bias") for value in (p.wanted[key], p.best[key])]
         dimensions = float(np.mean(p.dimensionality[p.best["network"]])), 2 / p.n_features
         rows.append([f"{p.n_features}: {p.name}", f"{p.reach} of {len(p.loss)}", p.share, *pairs, *dimensions, kept])
-    note = f"A network reaches a polygon if its loss is at most {100 * CLOSE:g} % above."
-    return Table(columns, rows, 5, f"{note} Of shares: 95 % Wilson intervals.")
+    note = f"A network reaches a polygon if its loss is at most {100 * CLOSE:g} % above that of the regular polygon."
+    return Table(columns, rows, 5, f"{note} Losses are per active input. Shares have 95 % Wilson intervals.")
 
 
 def _directions(p: Polygon) -> Chart:
@@ -243,7 +253,7 @@ def _directions(p: Polygon) -> Chart:
             Series("features", x, y, "points", labels=labels, written=True, color=COLORS[0]),
         ],
         map=True,
-        caption=f"Directions of the network of least loss among {len(p.loss)}.",
+        caption=f"Feature directions of the network with the smallest loss among {len(p.loss)}.",
     )
 
 
@@ -256,6 +266,6 @@ def _losses(polygons: Sequence[Polygon]) -> Chart:
             told = f"regular {SHAPES[corners]}" + ("" if corners == p.n_features else ", one feature left out")
             level = [p.regular[str(corners)]["loss"]] * 2
             lines.append(Series(name, [1, len(losses)], level, "dashed", labels=[told] * 2, color=color))
-    caption = "Dashed: the regular polygon of all features, and that of all but one, above it."
-    title, labels = "Losses of all networks, in order", ("network", "loss per active input")
+    caption = "Dashed: the regular polygon of all features and, above it, that of all features but one."
+    title, labels = "Losses of all networks, sorted", ("network", "loss per active input")
     return Chart("polygons-losses", title, lines, *labels, caption=caption)

@@ -1,7 +1,8 @@
-"""Which superpositions would sparse coding have recognised, had the rows been made of them?
+"""Which superpositions would sparse coding recognise if the rows were made of them?
 
-Rows are planted as sums of random atoms, more of them than dimensions and fewer than a dictionary has, at several
-numbers of atoms a row and shares of noise. Dictionaries are learned from them and judged as those of an embedding are.
+Planted rows are sums of random atoms plus noise, with several numbers of atoms per row and shares of noise. There are
+more atoms than dimensions, and fewer than a dictionary has. Dictionaries are learned from planted rows and evaluated in
+the same way as those of the embedding.
 """
 
 from collections.abc import Sequence
@@ -20,9 +21,9 @@ from zoo.shared_tasks.dictionaries import LearnDictionaries, pursued_error
 from zoo.shared_tasks.pursuit import StudyOfDictionaries
 from zoo.study import Results, Task
 
-SPARSITIES = (2, 4, 8, 16, 32)  # atoms in every row
-NOISES = (0.0, 0.05, 0.1, 0.2)  # share of the variance
-ROWS = 8192  # of a larger embedding, chosen at random, have their norms copied
+SPARSITIES = (2, 4, 8, 16, 32)  # atoms per row
+NOISES = (0.0, 0.05, 0.1, 0.2)  # shares of the variance
+ROWS = 8192  # largest number of planted rows; they have the norms of as many random rows of the embedding
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ class RecognisedSuperpositions(StudyOfDictionaries):
     """Positive controls: planted superpositions with the norms of an embedding's rows.
 
     Args:
-        tolerance: FVU below which sparse coding leaves nothing much unexplained.
+        tolerance: FVU (fraction of variance unexplained) up to which sparse coding counts as explaining the rows.
     """
 
     tolerance: OpenUnitInterval = 0.05
 
     @cached_property
     def n_planted(self) -> int | None:
-        """Atoms that rows are made of; None if no control is possible."""
+        """Number of atoms that planted rows are made of; None if no control is possible."""
         return planted_atoms(self.atoms, self.shape[1])
 
     @cached_property
@@ -51,7 +52,7 @@ class RecognisedSuperpositions(StudyOfDictionaries):
 
     @cached_property
     def _sparsities(self) -> list[int]:
-        """Atoms a row: not more than rows are made of."""
+        """The numbers of atoms per row that do not exceed the number of planted atoms."""
         return [sparsity for sparsity in SPARSITIES if self.n_planted and sparsity <= self.n_planted]
 
     @cached_property
@@ -63,20 +64,23 @@ class RecognisedSuperpositions(StudyOfDictionaries):
         return self.learn("embedding")
 
     def tasks(self) -> Sequence[Task]:
-        """Dictionaries of every kind of planted rows, of Gaussian rows, and of the embedding."""
+        """Return the tasks that learn dictionaries of all kinds of planted rows, Gaussian rows, and the embedding.
+
+        There are none if no control is possible.
+        """
         if not self.n_planted:
             return []
         planted = [task for tasks in self._planted.values() for task in tasks]
         return [*planted, *self._gaussian, *self._embedding]
 
     def report(self, results: Results) -> Report:
-        """The error of every kind, and which would have been called explained by superposition."""
+        """Return a report on the error of every kind of planted rows, and on which kinds count as explained."""
         title, D = "Which superpositions would have been recognised?", self.shape[1]
         if not self.n_planted:
             why = (
                 f"No control is possible with {self.atoms} atoms in {D} dimensions: planted rows are "
-                "superpositions only if they have more atoms than dimensions, and a dictionary finds these only if it "
-                "has more still."
+                "superpositions only if they have more atoms than dimensions, and a dictionary finds these atoms only "
+                "if it has more atoms than the planted rows."
             )
             return Report(self.source, Verdict(why, ""), [Section(self.name, title, why, tested=False)])
         errors = {kind: [pursued_error(results[task]) for task in tasks] for kind, tasks in self._planted.items()}
@@ -105,11 +109,12 @@ class RecognisedSuperpositions(StudyOfDictionaries):
             finding,
             tables=[
                 Table(
-                    ["atoms a row", *(f"{100 * noise:g} % noise" for noise in NOISES)],
+                    ["atoms per row", *(f"{100 * noise:g} % noise" for noise in NOISES)],
                     [[s, *row] for s, row in zip(self._sparsities, cells, strict=True)],
-                    note=f"Held-out error of rows that are sums of some of {self.n_planted} random atoms in {D} "
-                    f"dimensions, coded as the embedding is. Bold: called explained (error below {self.tolerance:g}, "
-                    "that of isotropic Gaussian rows above). Brackets are 95 % Student t intervals over seeds.",
+                    note=f"Held-out FVU of rows that are sums of some of {self.n_planted} random atoms in {D} "
+                    "dimensions, coded in the same way as the embedding. Bold: counts as explained, because its "
+                    f"interval is below {self.tolerance:g} and that of isotropic Gaussian rows is above. Brackets are "
+                    "95 % Student t intervals over seeds.",
                 )
             ],
             charts=[
@@ -117,17 +122,17 @@ class RecognisedSuperpositions(StudyOfDictionaries):
                     f"{self.name}-error",
                     "Held-out error of planted superpositions",
                     [*series, Series("the embedding", ends, [own, own], "dotted")],
-                    "atoms a row",
-                    f"FVU with {self.at_l0} atoms a row",
+                    "planted atoms per row",
+                    f"FVU of codes with {self.at_l0} atoms per row",
                     log_x=True,
-                    caption="Bands: 95 %.",
+                    caption="Bands: 95 % intervals.",
                 )
             ],
-            null_models="Isotropic Gaussian rows with the norms of the embedding's.",
+            null_models="Isotropic Gaussian rows with the norms of the embedding's rows.",
             not_shown=(
-                "Whether planted rows with an error above the tolerance differ from Gaussian rows of their covariance. "
-                "Superpositions with other coefficients, with atoms that are not in random directions, or with more "
-                "atoms than these."
+                "Planted rows with an error above the tolerance are not compared with Gaussian rows of the same "
+                "covariance. Superpositions with other coefficients, other directions of atoms, or more atoms are not "
+                "tested."
             ),
             numbers={"lines": lines, "planted_atoms": self.n_planted},
         )
@@ -139,15 +144,15 @@ class RecognisedSuperpositions(StudyOfDictionaries):
 
 
 def explained(error: Estimate, gaussian: Estimate, tolerance: float) -> bool:
-    """Whether an error is below the tolerance, and that of Gaussian rows is not."""
+    """Return whether an error is below the tolerance and that of Gaussian rows is above it."""
     return bool(error.high <= tolerance < gaussian.low)
 
 
 def sentence(recognised: dict[tuple[int, float], bool]) -> str:
-    """Which superpositions would have been recognised.
+    """Return a sentence that says which superpositions would have been recognised.
 
     Args:
-        recognised: By atoms a row and noise.
+        recognised: Whether each kind counts as explained, by atoms per row and noise.
     """
     reach: dict[int, list[float]] = {}
     for noise in sorted({noise for _, noise in recognised}):
@@ -159,12 +164,12 @@ def sentence(recognised: dict[tuple[int, float], bool]) -> str:
         if most:
             reach.setdefault(most, []).append(noise)
     if not reach:
-        return "No superposition that was tried would have been called explained."
+        return "None of the planted superpositions would have been recognised."
     parts = []
     for most, noises in sorted(reach.items(), reverse=True):
         level = "without noise" if noises == [0] else f"with {_shares(noises)} noise"
         parts.append(f"up to {most} atoms {level}")
-    return f"Rows that are sums of {', '.join(parts)} would have been called explained by superposition."
+    return f"Planted rows that are sums of {', '.join(parts)} would have been recognised as superpositions."
 
 
 def _shares(noises: Sequence[float]) -> str:

@@ -1,8 +1,8 @@
-"""What is one row of a trained embedding worth, and does fine-tuning bring it back?
+"""How much loss does resetting one row of a trained embedding cause, and does fine-tuning recover the loss and the row?
 
-One row at a time is set to a random one, and then only that row is trained, or everything but that row. Tokens are
-drawn from four strata of frequency; each has contexts of its own in which it occurs early, and the loss counts from
-there on. The same fine-tuning without a reset is the control.
+One row at a time is reset to a random row. Then either only that row is trained, or everything but that row. Tokens are
+drawn from four strata of frequency. Each token has its own contexts, in which it occurs early; the loss is evaluated
+from its first occurrence on. The control is the same fine-tuning without a reset.
 """
 
 import hashlib
@@ -22,30 +22,30 @@ from zoo.shared_tasks.models import Weights, build
 from zoo.source import Source
 from zoo.study import Result, Results, Study, Task, Work
 
-MODES = {"row": "only that row is trained", "rest": "everything but that row is trained"}
+MODES = {"row": "only the reset row is trained", "rest": "everything but the reset row is trained"}
 ARMS = {"reset": "after a reset", "control": "without a reset"}
 STRATA = 4
 LENGTH = 32  # tokens of a context
-TRAIN, EVALUATION = 64, 12  # contexts of every token
-BATCH = 2  # contexts of every token in a step
+TRAIN, EVALUATION = 64, 12  # contexts per token, to train on and to evaluate on
+BATCH = 2  # contexts per token and step
 CHUNK = 32  # rows per task
-ROW_RATE = 0.2  # Adam's rate for a row, in units of the embedding's typical entry about the mean row
-REST_RATE = 3e-4  # Adam's rate for everything else
+ROW_RATE = 0.2  # Adam's learning rate for a row, in units of the rms entry of the embedding minus its mean row
+REST_RATE = 3e-4  # Adam's learning rate for everything else
 
 
 @dataclass(frozen=True)
 class Contexts(Task):
-    """Tokens of every stratum, each with contexts to train on and, apart from these, to judge by.
+    """Draw tokens from every stratum, each with contexts to train on and separate contexts to evaluate on.
 
     Args:
-        source: The model whose text it is.
-        text_config: Config whose text it is instead, if not None.
+        source: The model on whose training text contexts are drawn.
+        text_config: Config whose text is used instead; None for the model's own.
         tokens: Hash of the text's tokens and the tokenizer.
-        vocab_size: Tokens V that the model knows.
-        rows: Tokens to draw.
-        length: Tokens T of a context.
-        n_train: Contexts of every token to train on.
-        n_evaluation: And to judge by.
+        vocab_size: Number of tokens V that the model knows.
+        rows: Number of tokens to draw.
+        length: Number of tokens T of a context.
+        n_train: Number of contexts per token to train on.
+        n_evaluation: Number of contexts per token to evaluate on.
     """
 
     source: Source
@@ -59,11 +59,11 @@ class Contexts(Task):
     here = True
 
     def named_by(self) -> dict[str, Any]:
-        """The text's tokens, wherever they are read, and what is drawn of them."""
+        """Return the fields that decide the result: all except those that say where the text is read."""
         return {key: value for key, value in super().named_by().items() if key not in ("source", "text_config")}
 
     def do(self, work: Work) -> Result:
-        """`tokens` (rows,), their strata, counts and texts, `train` and `evaluation` (rows, n, T + 1), and notes."""
+        """Return `tokens` (rows,), strata, counts, texts, `train` and `evaluation` (rows, n, T + 1), and notes."""
         from zoo.analysis.token_contexts import draw
         from zoo.training_text import training_text
 
@@ -74,22 +74,22 @@ class Contexts(Task):
         return drawn | {"texts": texts, "notes": notes, "corpus_fingerprint": data.corpus_fingerprint}
 
     def seconds(self) -> float:
-        """To import, and to check the text that is read."""
+        """Return a guess of the time to import modules and to check the text."""
         return 10.0
 
 
 @dataclass(frozen=True)
 class FineTune(Task):
-    """Fine-tuning of some of the rows, one at a time, in one way, after one reset or without for the control.
+    """Reset some rows, one at a time, and fine-tune the network after each reset; or fine-tune without a reset.
 
     Args:
-        contexts: What is trained on and judged by.
-        weights: Of the GPT-2.
-        mode: What is trained, a key of `MODES`.
-        seed: Of the random rows; None is the control.
-        first: The first of the rows.
-        n: How many.
-        steps: Of fine-tuning.
+        contexts: The task that draws the contexts to train and evaluate on.
+        weights: The task that reads the GPT-2's weights.
+        mode: The weights that are trained, a key of `MODES`.
+        seed: Seed of the random rows; None for the control without a reset.
+        first: Index of the first row.
+        n: Number of rows.
+        steps: Number of fine-tuning steps.
     """
 
     contexts: Contexts
@@ -101,11 +101,11 @@ class FineTune(Task):
     steps: int
 
     def needs(self) -> Sequence[Task]:
-        """Contexts and network."""
+        """Return the tasks that draw the contexts and read the network."""
         return self.contexts, self.weights
 
     def do(self, work: Work) -> Result:
-        """Losses, and cosines to the own original and to others', each (points, rows)."""
+        """Return losses and the cosines to the token's original row and to those of others, each (points, rows)."""
         import torch
 
         from zoo.analysis.row_recovery import cosines
@@ -127,7 +127,7 @@ class FineTune(Task):
         return {name: value.double().numpy() for name, value in found.items()}
 
     def seconds(self) -> float:
-        """Of a network of two layers."""
+        """Return an estimate for a network of two layers."""
         per_step = {"row": 0.005, "rest": 0.01}[self.mode] * self.contexts.vocab_size / 2048
         return self.n * (self.steps + 10) * per_step
 
@@ -138,15 +138,15 @@ class FineTune(Task):
 
 @dataclass(frozen=True)
 class RowReset(Study):
-    """Rows of a GPT-2 are reset to random ones, one at a time, and fine-tuned.
+    """Rows of a GPT-2's embedding are reset to random ones, one at a time, and the network is fine-tuned.
 
     Args:
-        source: The GPT-2: what `zoo.load` takes.
-        text_config: Config whose `data` part is the text; by default that of the model's own training. `--config` means
-            the same.
-        rows: Tokens whose row is reset, one at a time.
-        steps: Of fine-tuning.
-        seeds: Random rows that each token's row is set to.
+        source: The GPT-2, as `zoo.load` takes it.
+        text_config: Config whose `data` part defines the text; by default the config of the model's own training.
+            `--config` is the same setting.
+        rows: Number of tokens whose row is reset, one at a time.
+        steps: Number of fine-tuning steps.
+        seeds: Number of random rows that each token's row is reset to.
     """
 
     source: str = "gpt2-mini.learned"
@@ -154,11 +154,11 @@ class RowReset(Study):
     rows: PositiveInt = 256
     steps: PositiveInt = 50
     seeds: PositiveInt = 2
-    title = "Can one row of an embedding be lost?"
+    title = "How much does one row of an embedding matter, and does fine-tuning recover it?"
     aliases: ClassVar[Mapping[str, str]] = {"config": "text_config"}
 
     def check(self) -> None:
-        """Refuse fewer rows than intervals need."""
+        """Refuse fewer rows than intervals in every stratum require."""
         if self.rows < 2 * STRATA:
             raise ZooError(f"rows is {self.rows}; an interval in each of {STRATA} strata needs at least {2 * STRATA}")
 
@@ -171,7 +171,7 @@ class RowReset(Study):
         source = Source.open(self.source)
         model = source.load()
         if not isinstance(model, GPT2):
-            raise ZooError(f"{self.source} is a {type(model).__name__}; the study needs a GPT2, which reads tokens")
+            raise ZooError(f"source {self.source} is a {type(model).__name__}; the study needs a GPT2")
         data, _ = training_text(self.source, self.text_config, len(model.W_E))
         tokens = hashlib.sha256(json.dumps(data.cache.meta["sha256"], sort_keys=True).encode()).hexdigest()
         length = min(LENGTH, model.context_length)
@@ -185,11 +185,11 @@ class RowReset(Study):
         ]
 
     def tasks(self) -> Sequence[FineTune]:
-        """One for every chunk of the rows, way of fine-tuning and seed, and the controls."""
+        """Return one task for every chunk of rows, way of fine-tuning and seed, and for the controls."""
         return [task for mode in MODES for seed in (None, *range(self.seeds)) for task in self._arm(mode, seed)]
 
     def report(self, results: Results) -> Report:
-        """What a row is worth, how much of that comes back, and whether the row itself does."""
+        """Return a report on the loss that a reset causes, and on how much of the loss and of the row is recovered."""
         from zoo.analysis.row_recovery import summary
         from zoo.analysis.row_reset import measured_at
 
@@ -211,17 +211,18 @@ class RowReset(Study):
             tables=[*self._tables(groups), _note(length, self.seeds, drawn["notes"])],
             charts=_charts(steps, groups, curves),
             null_models=(
-                "The control is the same fine-tuning on the same contexts without a reset. A reset row points in an "
-                "isotropic random direction from the mean row, at its original's distance. The trained row's cosine to "
-                "its original stands beside that to originals of other tokens of its stratum."
+                "The control is the same fine-tuning on the same contexts without a reset. A reset row has an "
+                "isotropic random direction from the mean row, and the same distance from it as the original row. The "
+                "cosine of the trained row to its original is compared with that to the original rows of other tokens "
+                "of its stratum."
             ),
             not_shown=(
-                f"That longer or other fine-tuning ends where this does: {self.steps} steps of Adam (rate falling to 0 "
-                f"from {ROW_RATE:g} typical entries for a row, {REST_RATE:g} for the rest) on contexts that all hold "
-                "the token, which is more often than in text. That a row is determined by its contexts: a row that "
-                "does not come back may do as well. That frequency itself makes strata differ: rarer tokens are more "
-                "often judged on training text, which the model has seen. What several resets at once would do. "
-                "Nothing of tokens with too few contexts, and of other models."
+                f"Longer or other fine-tuning may have another result: this one is {self.steps} steps of Adam "
+                f"(learning rate falling to 0 from {ROW_RATE:g} rms entries for a row, {REST_RATE:g} for the rest) on "
+                "contexts that all contain the token, unlike normal text. It does not show that contexts "
+                "determine a row: another row may give the same loss. Strata may differ for other reasons than "
+                "frequency: rarer tokens are more often evaluated on training text, which the model has seen. Several "
+                "resets at once, tokens with too few contexts, and other models are not tested."
             ),
             numbers={
                 "groups": groups,
@@ -235,29 +236,36 @@ class RowReset(Study):
         )
         unembedding = "tied" if network["tied"] else "untied"
         subject = (
-            f"{self.source} (GPT-2, V {network['vocab_size']:,}, width {network['d_model']}, {network['n_layers']} "
-            f"layers, {unembedding})"
+            f"{self.source} (GPT-2, {network['vocab_size']:,} tokens, width {network['d_model']}, "
+            f"{network['n_layers']} layers, {unembedding})"
         )
-        certainty = f"{self.rows} tokens, {self.seeds} random rows each, 95 % intervals over tokens; one model."
+        certainty = (
+            f"Brackets are 95 % intervals over {self.rows} tokens, with {self.seeds} random rows each. One model was "
+            "studied."
+        )
         return Report(subject, Verdict(_headline(groups[0]), certainty, numbers=groups[0]), [section])
 
     def _finding(self, everything: dict[str, Any], vocab_size: int) -> str:
-        """The answer in words."""
+        """Return the finding in words."""
         row, rest = everything["row"], everything["rest"]
         if math.isnan(row["recovered"].mean):
-            return f"A random row does no clear damage: {row['damage']} nats over {everything['n']} tokens."
+            return (
+                "A random row does not clearly increase the loss: the increase is "
+                f"{row['damage']} nats over {everything['n']} tokens."
+            )
         way = {"above": "turns towards", "below": "turns away from", "undecided": "does not turn towards"}
         return (
-            f"A random row costs {row['damage']} nats per token where it matters, over {everything['n']} tokens. Of "
-            f"that, {self.steps} steps on the row alone make good {row['recovered']:.0%}, and {self.steps} steps on "
-            f"everything but the row {rest['recovered']:.0%}, judged by the same steps without a reset. The trained "
-            f"row {way[row['drift'].sign]} its original: cosine {row['own']:.2f} against {row['others']:.2f} to "
-            f"originals of equally frequent tokens; its own is the nearest of all for {row['nearest']:.0%} of the "
-            f"tokens (by chance {100 / vocab_size:.2g} %)."
+            f"A random row increases the loss by {row['damage']} nats per token, from its token's first occurrence on "
+            f"({everything['n']} tokens). {self.steps} steps on the row alone recover {row['recovered']:.0%} of this, "
+            f"and {self.steps} steps on everything but the row recover {rest['recovered']:.0%}, compared with the same "
+            f"steps without a reset. The trained row {way[row['drift'].sign]} its original: their cosine is "
+            f"{row['own']:.2f}, against {row['others']:.2f} for the original rows of equally frequent tokens. For "
+            f"{row['nearest']:.0%} of the tokens no original row is nearer than the token's own (by chance "
+            f"{100 / vocab_size:.2g} %)."
         )
 
     def _tables(self, groups: Sequence[dict[str, Any]]) -> list[Table]:
-        """Losses by what is trained, and directions of trained rows."""
+        """Return tables of losses, one for each way of fine-tuning, and of the directions of trained rows."""
         names = ["rows", "on validation text", "before", "damage", f"left after {self.steps} steps", "recovered"]
         tables = []
         for mode, title in MODES.items():
@@ -267,8 +275,8 @@ class RowReset(Study):
                 shares = [f"{own[key]:.0%}" for key in ("recovered", "recovered_without_control")]
                 cells = [group["name"], group["n"], group["on_validation"], own["before"].mean, own["damage"]]
                 rows.append([*cells, own["left"], *shares])
-            tables.append(Table([title, *names, "without control"], rows))
-        names = ["cosine to its original at reset", "after", "to others' originals, after", "rise over others"]
+            tables.append(Table([title, *names, "recovered, without control"], rows))
+        names = ["cosine to its original at reset", "after training", "cosine to others after training", "drift"]
         rows = [
             [
                 group["name"],
@@ -277,32 +285,37 @@ class RowReset(Study):
             ]
             for group in groups
         ]
-        return [*tables, Table([MODES["row"], *names, "nearest is its own"], rows, digits=2)]
+        return [*tables, Table([MODES["row"], *names, "nearest original is its own"], rows, digits=2)]
 
 
 def _headline(everything: dict[str, Any]) -> str:
     row, rest = (everything[mode]["recovered"] for mode in MODES)
     if math.isnan(row.mean):
-        return "A random row does no clear damage, so there is nothing to recover."
-    return f"Training the row alone makes good {row:.0%} of a random row's damage, training all but the row {rest:.0%}."
+        return "Resetting a row does not clearly increase the loss, so there is nothing to recover."
+    return (
+        f"Training a reset row alone recovers {row:.0%} of the increase in loss, training everything but the row "
+        f"{rest:.0%}."
+    )
 
 
 def _note(length: int, seeds: int, notes: Sequence[str]) -> str:
-    """What the tables' columns mean."""
+    """Return a text that defines the tables' columns."""
     return (
-        "Strata are by how often the token occurs in the training text. Losses are nats per token at and after the "
-        f"token's first place in a context of {length}; damage is the loss right after the reset minus that before; "
-        "left is the loss after fine-tuning minus that of the control, the same fine-tuning without a reset; recovered "
-        "is 1 - left / damage, of means ('without control': 1 - (after - before) / damage; '-': no clear damage). "
-        f"Brackets are 95 % intervals over tokens, {seeds} random rows of each averaged: Student t, and bootstrap for "
-        "what is recovered. Cosines are about the mean row; others are tokens of the same stratum. Tokens that are too "
-        "rare in the validation text are judged on training text that fine-tuning leaves out. "
-        f"{BATCH} contexts a step of {TRAIN}, {EVALUATION} to judge by."
+        "Strata are ranges of the number of occurrences of a token in the training text. Losses are in nats per token "
+        f"from the token's first occurrence in a context of {length} tokens on. Damage: loss right after the reset "
+        "minus loss before. Left: loss after fine-tuning minus that of the control, the same fine-tuning without a "
+        "reset. Recovered: 1 - left / damage, a ratio of means. Recovered, without control: 1 - (after - before) / "
+        "damage. A dash means no clear damage. Brackets are 95 % intervals over tokens (Student t; bootstrap for "
+        f"recovered shares), after averaging over {seeds} random rows per token. Cosines are between rows minus the "
+        "mean row. Others are the original rows of other tokens of the same stratum. Drift: increase during training "
+        "of the cosine to the original minus the cosine to others. Tokens that are too rare in the validation text are "
+        "evaluated on training text that fine-tuning does not use. Each step uses "
+        f"{BATCH} of {TRAIN} contexts per token; {EVALUATION} other contexts are for evaluation."
     ) + "".join(f"\n\nNote: {note}." for note in notes)
 
 
 def _charts(steps: Sequence[int], groups: Sequence[dict[str, Any]], curves: dict[str, Any]) -> list[Chart]:
-    """Loss over steps by mode, what is recovered by stratum, and cosines over steps."""
+    """Return charts of losses over steps, recovered shares by stratum, and cosines over steps."""
     charts = [
         Chart(
             f"row-reset-loss-{mode}",
@@ -312,8 +325,8 @@ def _charts(steps: Sequence[int], groups: Sequence[dict[str, Any]], curves: dict
                 for arm, text in ARMS.items()
             ],
             "steps of fine-tuning",
-            "loss above the untouched model's, nats",
-            caption="At step 0 the reset has just been made; 0 is the loss before. Bands: 95 % over tokens.",
+            "loss minus that of the original model, nats",
+            caption="Step 0 is right after the reset, before fine-tuning. Bands: 95 % intervals over tokens.",
         )
         for mode, title in MODES.items()
     ]
@@ -321,45 +334,46 @@ def _charts(steps: Sequence[int], groups: Sequence[dict[str, Any]], curves: dict
     charts.append(
         Chart(
             "row-reset-recovered",
-            "How much of the damage is made good",
+            "Recovered share of the increase in loss",
             [
                 Series.of(title, names, [g[mode]["recovered"] for g in groups], "points")
                 for mode, title in MODES.items()
             ],
             "occurrences of the token in the training text",
             "1 - (loss after - control) / damage",
-            caption="Whiskers: 95 % bootstrap over tokens. 1 is all of the damage, 0 is none.",
+            caption="Whiskers: 95 % bootstrap intervals over tokens. Damage: loss right after the reset minus loss "
+            "before.",
         )
     )
     own, others = (curves["row"][name] for name in ("own", "others"))
     charts.append(
         Chart(
             "row-reset-cosine",
-            "Does the row come back?",
+            "Cosine of the trained row to original rows",
             [
-                Series.of("its own original", steps, own),
-                Series.of("originals of equally frequent tokens", steps, others, "dashed"),
+                Series.of("its own original row", steps, own),
+                Series.of("original rows of equally frequent tokens", steps, others, "dashed"),
             ],
             "steps of training the row alone",
-            "cosine about the mean row",
-            caption="The dashed line is the null: what the row has in common with tokens of its stratum.",
+            "cosine, after subtracting the mean row",
+            caption="The dashed line is the comparison: mean cosine to other tokens of the same stratum.",
         )
     )
     return charts
 
 
 def _stack(chunks: Sequence[Result]) -> dict[str, np.ndarray]:
-    """What was measured in all chunks, each (points, rows)."""
+    """Concatenate the measurements of all chunks; each is (points, rows)."""
     return {name: np.concatenate([chunk[name] for chunk in chunks], 1) for name in chunks[0]}
 
 
 def _mean(stacks: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Means over seeds, each (points, rows)."""
+    """Return means over seeds, each (points, rows)."""
     return {name: np.mean([stack[name] for stack in stacks], 0) for name in stacks[0]}
 
 
 def _rows(drawn: Result, measured: dict[str, Any]) -> list[dict[str, Any]]:
-    """One dict per token: what it is, and the losses and cosines before, at and after."""
+    """Return one dict per token, with the token and its losses and cosines before, at and after the reset."""
     lines = []
     for i, token in enumerate(drawn["tokens"].tolist()):
         line: dict[str, Any] = {"token": token, "text": drawn["texts"][i], "count": int(drawn["counts"][i])}

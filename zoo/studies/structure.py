@@ -1,4 +1,4 @@
-"""Are there circles or binding in the embedding?"""
+"""Are tokens of an embedding arranged on circles, or related by matrices?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -12,15 +12,15 @@ from zoo.study import NotTested, Study
 
 @dataclass(frozen=True)
 class Structure(StudyOfStructure):
-    """The search for circles and binding alone, without dictionaries and training."""
+    """Both studies of structure, `binding` and `circles`, without the dictionaries and training runs of `embedding`."""
 
     def parts(self) -> Mapping[str, Study | NotTested]:
-        """Binding and circles, which share the search."""
+        """Return the studies `binding` and `circles`, which share the tasks of the search."""
         shared = {f.name: getattr(self, f.name) for f in fields(self)}
         return {"binding": Binding(**shared), "circles": Circles(**shared)}
 
     def report_of_parts(self, parts: Mapping[str, Report | NotTested]) -> Report:
-        """Both findings."""
+        """Return a report with both findings."""
         reports = [part for part in parts.values() if isinstance(part, Report)]
         if not reports:
             return Report(self.source, Verdict("No answer yet.", ""), self.sections(parts))

@@ -1,4 +1,10 @@
-"""When are two features superposed in one dimension, over density and importance, and is it as theory says?"""
+"""At which densities and importances are two features superposed in one dimension, and does theory predict this?
+
+This is the phase diagram of Elhage et al. 2022, "Toy Models of Superposition". The output y = ReLU(w (w·x) + b) has to
+equal x, for two features x and a single hidden dimension. Theory predicts the network with the least expected loss.
+Densities, which are the probabilities that a feature is active, range from 0.01 to 1. Importances of the second feature
+relative to the first range from 0.1 to 10.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +20,14 @@ from zoo.estimates import Estimate, mean
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 
-FLIP_DENSITIES = np.linspace(0.4, 0.95, 12)  # where the flip at importance 1 is looked for,
-TRIES = 8  # by the best of so many networks, as a single one is often stuck
-COLORS = ("first", "second", "third")  # of the phases
+FLIP_DENSITIES = np.linspace(0.4, 0.95, 12)  # densities at which the flip at importance 1 is searched
+TRIES = 8  # networks at each of these densities, of which the best is used; a single one is often stuck
+COLORS = ("first", "second", "third")  # colours of the phases
 
 
 @dataclass(frozen=True)
 class TrainAllPoints(Task):
-    """One network for every density and importance, and those that look for the flip, side by side in one module."""
+    """Train one network for every density and importance, and those for the flip density, in one module."""
 
     points: int
     steps: int
@@ -29,7 +35,10 @@ class TrainAllPoints(Task):
     seed: int
 
     def do(self, work: Work) -> Result:
-        """Weights and biases (w1, w2, b1, b2) of the networks of every point and then of every try, (N + 96, 4)."""
+        """Return `theta` (N + 96, 4), the weights and biases (w1, w2, b1, b2) of each network.
+
+        The first N networks are those of the N points, the others those of the 8 tries at 12 densities.
+        """
         import lightning as L
 
         from zoo.active_inputs import BernoulliActive
@@ -49,42 +58,45 @@ class TrainAllPoints(Task):
         return {"theta": np.concatenate(parts, 1)}
 
     def seconds(self) -> float:
-        """Mostly the draw of the inputs."""
+        """Return an estimate of the time to draw the inputs, which is most of the time."""
         return 0.1 + self.steps * (0.0005 + 6e-8 * self.batch_size * (self.points**2 + TRIES * len(FLIP_DENSITIES)))
 
 
 @dataclass(frozen=True)
 class FindLeastLoss(Task):
-    """The networks of least expected loss at all points, and where one of two equal features is given up."""
+    """Find the networks with the least expected loss at all points, and the flip density at importance 1.
+
+    The flip density is the largest density at which both of two equally important features are represented.
+    """
 
     points: int
 
     def do(self, work: Work) -> Result:
-        """`theta` (N, 4), the density of the `flip` on a fine grid, and the same on that of trained networks."""
+        """Return `theta` (N, 4), the flip density `flip` from a fine grid, and `coarse_flip` from `FLIP_DENSITIES`."""
         fine = np.linspace(FLIP_DENSITIES[0], FLIP_DENSITIES[-1], 100)
         flip, coarse = (flip_density(d, minimum(d, np.ones_like(d))[0]) for d in (fine, FLIP_DENSITIES))
         return {"theta": minimum(*grid(self.points))[0], "flip": flip, "coarse_flip": coarse}
 
     def seconds(self) -> float:
-        """Measured."""
+        """Return the time that was measured for such a task."""
         return 1 + 0.008 * self.points**2
 
 
 @dataclass(frozen=True)
 class Phases:
-    """What was found.
+    """Phases of trained networks and of theory.
 
     Args:
         p: Densities of all points, (N,).
         importance: Importances of the second feature, (N,).
-        theory: Phases of the networks of least expected loss, (N,).
+        theory: Phases of the networks with the least expected loss, (N,).
         trained: Phases of the best trained networks, (N,).
-        agree: Where these two agree, (N,).
-        seed_agrees: Share of points where a single network agrees.
-        excess: By what share the best networks' losses are above the least, (N,).
-        flips: Density of the flip of every seed, (seeds,).
-        flip: Their mean, over seeds that have one.
-        theory_flip: The same in theory, from the same densities.
+        agree: Whether theory and trained networks agree, (N,) bool.
+        seed_agrees: Share of points at which a single network agrees.
+        excess: Relative excess of the best networks' losses over the least possible loss, (N,).
+        flips: Flip density of every seed, (seeds,); not finite if there is none.
+        flip: Mean flip density over the seeds that have one.
+        theory_flip: Flip density in theory, from the same densities.
     """
 
     p: np.ndarray
@@ -101,17 +113,13 @@ class Phases:
 
 @dataclass(frozen=True)
 class SuperpositionPhases(Study):
-    """Two features share one dimension; which of them a network keeps is compared with the least expected loss.
-
-    The phase diagram of Elhage et al. 2022, "Toy Models of Superposition": y = ReLU(w (w·x) + b) should be x, for two
-    features in one dimension. Densities run from 0.01 to 1, and importances of the second feature, relative to the
-    first, from 0.1 to 10.
+    """Networks represent two features in one dimension; which features they keep is compared with theory.
 
     Args:
-        points: Densities, and as many importances; an odd number, so that importance 1 is among them.
-        steps: Optimizer steps.
-        batch_size: Vectors per network and step.
-        seeds: Networks at every point, the best of which counts.
+        points: Number of densities, and of importances; it must be odd, so that importance 1 is included.
+        steps: Number of optimizer steps.
+        batch_size: Number of input vectors per network and step.
+        seeds: Number of networks at every point, of which the best is used.
     """
 
     points: PositiveInt = 17
@@ -120,51 +128,51 @@ class SuperpositionPhases(Study):
     seeds: AtLeastTwo = 10
 
     def check(self) -> None:
-        """Refuse numbers of points without importance 1."""
+        """Refuse numbers of points for which importance 1 is not included."""
         if self.points < 3 or self.points % 2 == 0:
             raise ZooError(f"points is {self.points}; it must be odd and at least 3")
 
     def tasks(self) -> Sequence[Task]:
-        """One for every seed, and theory."""
+        """Return one task for every seed, and the task of theory."""
         return [FindLeastLoss(self.points), *self._training()]
 
     def _training(self) -> list[Task]:
         return [TrainAllPoints(self.points, self.steps, self.batch_size, seed) for seed in range(self.seeds)]
 
     def report(self, results: Results) -> Report:
-        """Phases, trained and in theory."""
+        """Return a report that compares the phases of trained networks with theory."""
         theory = results[FindLeastLoss(self.points)]
         found = judge(theory, np.array([results[task]["theta"] for task in self._training()]))
         same, n, below = int(found.agree.sum()), len(found.agree), max(0.0, -float(found.excess.min()))
         finding = (
-            f"The best of {self.seeds} networks is in the phase of the least expected loss at {same} of {n} points, a "
-            f"single one at {found.seed_agrees} of them; at equal importance superposition ends at a density of "
-            f"{found.flip}, in theory at {found.theory_flip:.3f}."
+            f"The best of {self.seeds} networks is in the phase that theory predicts at {same} of {n} points; a single "
+            f"network is in this phase at a share of {found.seed_agrees} of the points. At equal importance, "
+            f"superposition ends at a density of {found.flip}, in theory at {found.theory_flip:.3f}."
         )
         section = Section(
             "phases",
-            "When do two features share one dimension?",
+            "At which densities and importances do two features share one dimension?",
             finding,
             tables=self._tables(found, theory["flip"]),
             charts=self._charts(found),
             null_models=(
-                "The least expected loss over weights and biases, from descents that start at either feature alone "
-                "and at both with equal and with opposite signs."
+                "Theory: the least expected loss over weights and biases. Descents start at either feature alone, and "
+                "at both features with equal and with opposite signs."
             ),
             not_shown=(
                 "More features or dimensions, correlated features, features that are not uniform in [0, 1], other "
-                "optimizers, and densities below 0.01. That the descents of the theory find the global minimum is not "
-                f"proven; no trained network's loss was smaller than it by a share of more than {below:.1e}."
+                "optimizers, and densities below 0.01 are not tested. It is not proven that the descents find the "
+                f"global minimum; no trained network has a loss that is lower by a share of more than {below:.1e}."
             ),
             numbers={**vars(found), "seeds": self.seeds},
         )
-        answer = "yes" if same == n else "at most of them" if 2 * same > n else "no"
-        measured = f"the best network at {same} of {n} points, a single one at {found.seed_agrees}"
-        evidence = [["Are phases of two features those of theory?", measured, answer]]
-        headline = f"Two features in one dimension are kept as theory says at {same} of {n} densities and importances."
+        answer = "yes" if same == n else "at most points" if 2 * same > n else "no"
+        measured = f"best network: at {same} of {n} points; single network: at a share of {found.seed_agrees}"
+        evidence = [["Are the phases of two features those that theory predicts?", measured, answer]]
+        headline = f"Networks keep the features that theory predicts at {same} of {n} pairs of density and importance."
         certainty = (
-            f"Brackets are 95 % Student t intervals over {self.seeds} seeds. The best of {self.seeds} networks counts "
-            "at every point, as a single one is often stuck."
+            f"Brackets are 95 % Student t intervals over {self.seeds} seeds. The best of {self.seeds} networks is used "
+            "at every point, because a single one is often stuck in a local minimum."
         )
         table = Table(["question", "measured", "answer"], evidence).markdown()
         numbers = {"evidence": evidence, "seeds": self.seeds, "agree": same, "points": n}
@@ -175,21 +183,22 @@ class SuperpositionPhases(Study):
         n, finite = len(found.agree), int(np.isfinite(found.flips).sum())
         percent = f"{100 * float(np.median(found.excess)):.3f} %", f"{100 * float(found.excess.max()):.2f} %"
         rows: list[list[Any]] = [
-            [f"points, of {n}, where the best of {self.seeds} seeds is in the phase of theory", int(found.agree.sum())],
-            ["the same as a share, for single seeds", found.seed_agrees],
-            ["loss of the best seed above the least possible: median", percent[0]],
-            ["the same, largest", percent[1]],
-            ["flip density at importance 1, theory", fine_flip],
-            ["the same, theory, from no more densities than are trained", found.theory_flip],
-            [f"the same, trained, mean of {finite} seeds", found.flip],
+            [f"points, of {n}, at which the best of {self.seeds} networks agrees with theory", int(found.agree.sum())],
+            ["share of points at which a single network agrees", found.seed_agrees],
+            ["excess of the best network's loss over the least possible loss: median", percent[0]],
+            ["excess of the best network's loss over the least possible loss: largest", percent[1]],
+            ["flip density at importance 1: theory, fine grid", fine_flip],
+            ["flip density at importance 1: theory, densities as trained", found.theory_flip],
+            [f"flip density at importance 1: trained, mean of {finite} seeds", found.flip],
         ]
         note = (
-            "Phases are told apart at |w| = 1/2. At importance 1 either feature may be the one that is kept; there, "
-            "both weights shrink together as density grows, until one jumps to a smaller size and shrinks on, so that "
-            f"the flip density depends on that threshold. A seed's is interpolated between {len(FLIP_DENSITIES)} "
-            f"densities, at each of which the best of {TRIES} networks counts."
+            "A feature counts as represented if |w| is at least 1/2. The flip density is the largest density at which "
+            "both features are represented. At importance 1 either feature may be the one left. Both weights shrink "
+            "together as density grows, until one jumps to a smaller value and shrinks further; the flip density "
+            "therefore depends on the threshold 1/2. The flip density of a seed is interpolated between "
+            f"{len(FLIP_DENSITIES)} densities, with the best of {TRIES} networks at each."
         )
-        tables: list[Table | str] = [Table(["what", "found"], rows, 4, note)]
+        tables: list[Table | str] = [Table(["quantity", "value"], rows, 4, note)]
         if not found.agree.all():
             rows = [
                 [float(found.p[k]), float(found.importance[k]), PHASES[found.theory[k]], PHASES[found.trained[k]]]
@@ -201,11 +210,11 @@ class SuperpositionPhases(Study):
     def _charts(self, found: Phases) -> list[Chart]:
         kinds = dict(enumerate(PHASES))
         maps = [
-            ("theory", "Phases in theory: the least expected loss", found.theory, kinds),
-            ("trained", f"Phases trained: the best of {self.seeds} networks", found.trained, kinds),
+            ("theory", "Phases in theory: least expected loss", found.theory, kinds),
+            ("trained", f"Phases of trained networks: best of {self.seeds}", found.trained, kinds),
         ]
         if not found.agree.all():
-            names = {1: "theory and training agree", 0: "they differ"}
+            names = {1: "theory and training agree", 0: "theory and training differ"}
             maps.append(("differ", "Where theory and training differ", found.agree.astype(int), names))
         return [
             Chart(
@@ -231,11 +240,11 @@ class SuperpositionPhases(Study):
 
 
 def judge(least: Result, networks: np.ndarray) -> Phases:
-    """Phases of trained networks beside theory.
+    """Compare the phases of trained networks with theory.
 
     Args:
-        least: See `FindLeastLoss`.
-        networks: See `TrainAllPoints`, (seeds, N + 96, 4).
+        least: Result of `FindLeastLoss`.
+        networks: `theta` of `TrainAllPoints` for all seeds, (seeds, N + 96, 4).
     """
     theory = least["theta"]
     p, importance = grid(round(len(theory) ** 0.5))
@@ -258,6 +267,6 @@ def judge(least: Result, networks: np.ndarray) -> Phases:
 
 
 def trained_flip(tries: np.ndarray) -> float:
-    """Flip density of one seed's networks at `FLIP_DENSITIES`, (96, 4): that of the best of the tries."""
+    """Return the flip density of one seed's networks (96, 4) at `FLIP_DENSITIES`, from the best try at each density."""
     best, _ = best_of(tries.reshape(TRIES, -1, 4), FLIP_DENSITIES, np.ones(len(FLIP_DENSITIES)))
     return flip_density(FLIP_DENSITIES, best)

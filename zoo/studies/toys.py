@@ -1,4 +1,4 @@
-"""What do toys of superposition, and of computation in superposition, show?"""
+"""What do toy models of superposition and of computation in superposition show?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,17 +16,16 @@ from zoo.wording import listed
 
 @dataclass(frozen=True)
 class Toys(Study):
-    """All studies of small networks whose right answers are known.
+    """All studies of small networks whose correct outputs are known.
 
     Args:
-        seeds: Draws, or networks, of every part; by default as many as each part has by itself. Polygons are of as many
-            networks as always.
+        seeds: Number of random draws or networks in every part except `polygons`; by default each part's own number.
     """
 
     seeds: AtLeastTwo | None = None
 
     def parts(self) -> Mapping[str, Study]:
-        """Features in few dimensions, gates, and attention."""
+        """Return the studies of features in few dimensions, of gates, and of attention."""
         seeds: dict[str, Any] = {} if self.seeds is None else {"seeds": self.seeds}
         studies = (
             Polygons(),
@@ -38,23 +37,23 @@ class Toys(Study):
         return {study.name: study for study in studies}
 
     def report_of_parts(self, parts: Mapping[str, Report | NotTested]) -> Report:
-        """The answers of all parts together."""
+        """Return a report with the answers of all parts."""
         told = {name: part.verdict for name, part in parts.items() if isinstance(part, Report)}
         subject = (
-            "Small networks whose right answers are known: features in fewer dimensions, gates of pairs of sparse "
-            "inputs, and attention heads."
+            "Small networks whose correct outputs are known: they represent features in few dimensions, compute logic "
+            "gates of pairs of sparse inputs, or are single attention heads."
         )
         return Report(subject, _verdict(told, [name for name in parts if name not in told]), self.sections(parts))
 
 
 def _verdict(told: Mapping[str, Verdict], missing: list[str]) -> Verdict:
-    """What the verdicts of parts say.
+    """Combine the verdicts of all parts in one verdict.
 
     Args:
-        told: By part.
-        missing: Names of parts that have none.
+        told: Verdict of each part that has one, by the part's name.
+        missing: Names of the parts without a verdict.
     """
-    absent = f"Without an answer: {listed(missing)}." if missing else ""
+    absent = f"Parts without an answer: {listed(missing)}." if missing else ""
     if not told:
         return Verdict("No answer yet.", absent)
     evidence = [row for verdict in told.values() for row in verdict.numbers["evidence"]]

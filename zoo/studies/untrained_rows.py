@@ -1,4 +1,8 @@
-"""Which rows of an embedding look untrained, and what changes if they are kept?"""
+"""Which rows of an embedding look untrained, and how do results change if these rows are kept?
+
+A row looks untrained if its token never occurs, cannot occur in a text or has a reserved name, or if the row lies in a
+common cluster near the mean row or is still at its random start. Such rows are excluded from other studies by default.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +17,15 @@ from zoo.shared_tasks.pursuit import StudyOfDictionaries
 from zoo.shared_tasks.structure import ALPHA, SearchStructure, known_families
 from zoo.study import Result, Results, Task
 
-SHOWN, LISTED = 8, 200  # names of rows that were set aside, by reason, in a sentence and in a table
+SHOWN, LISTED = 8, 200  # largest number of excluded tokens per reason that are listed in a sentence and in a table
 
 
 @dataclass(frozen=True)
 class UntrainedRowsStudy(StudyOfDictionaries):
-    """Rows are judged by their names, their counts, a common cluster and a random start.
+    """Rows that look untrained are listed, and results with and without these rows are compared.
 
     Args:
-        families: File with families of tokens in a known order, beside the zoo's: YAML or JSON.
+        families: YAML or JSON file with families of tokens in a known order, in addition to the built-in ones.
     """
 
     families: str | None = None
@@ -40,35 +44,38 @@ class UntrainedRowsStudy(StudyOfDictionaries):
         return SearchStructure(rows, None, known_families(self.families), only_if_aside=keep)
 
     def tasks(self) -> Sequence[Task]:
-        """The rows; and, if some look untrained, dictionaries and the search for structure with them kept."""
+        """Return the task that finds untrained rows and, unless they are kept, tasks that measure the effect.
+
+        These learn dictionaries and search for structure, with the untrained rows and without them.
+        """
         untrained = self.untrained
         if self.keep_untrained:
             return [untrained]
         return [untrained, *self._kept, *self._aside, self._search(True), self._search(False)]
 
     def report(self, results: Results) -> Report:
-        """The rows by the reason, and errors and findings with them and without."""
+        """Return a report on untrained rows by reason, and on errors and findings with and without these rows."""
         rows = results[self.untrained]
         n_rows = rows["n_tokens"] - (0 if self.keep_untrained else rows["untrained"])
-        what = "kept, as was asked" if self.keep_untrained else "set aside"
+        what = "kept, because of --keep-untrained" if self.keep_untrained else "excluded"
         finding = (
             f"{rows['untrained']:,} of {rows['n_tokens']:,} rows look untrained and were {what}."
             if rows["untrained"]
-            else "None: no row looks untrained."
+            else "No row looks untrained."
         )
         changes = self._changes(results) if rows["untrained"] and not self.keep_untrained else None
         tables: list[Table | str] = [_reasons(rows["aside"])] if rows["aside"] else []
         if changes:
-            finding += f" With them kept the held-out error of sparse coding is {changes['error']}."
-            tables.append(f"With the untrained rows kept: {changes['told']}.")
+            finding += f" If these rows are kept, the held-out error of sparse coding is {changes['error']}."
+            tables.append(f"If rows that look untrained are kept: {changes['told']}.")
         section = Section(
             self.name,
-            "Which rows were set aside as untrained?",
+            "Which rows look untrained?",
             finding,
             tables=tables,
             not_shown=(
-                "That all other rows were trained: a row is kept where nothing decides. A rare token's row can be "
-                "barely trained without being near the common cluster or a random start."
+                "It does not show that all other rows were trained: a row is kept if no criterion applies to it. The "
+                "row of a rare token can be barely trained without being near the common cluster or a random start."
             ),
             numbers={key: rows[key] for key in ("n_tokens", "untrained", "aside", "auc")} | {"n_rows": n_rows},
         )
@@ -76,7 +83,7 @@ class UntrainedRowsStudy(StudyOfDictionaries):
         return Report(self._subject(rows, n_rows), Verdict(finding, "", numbers=numbers), [section])
 
     def _changes(self, results: Results) -> dict[str, Any]:
-        """What changes if the untrained rows are kept."""
+        """Return the error with untrained rows kept, and a text on how errors and findings change."""
         from zoo.analysis.structure import findings, tests
 
         kept, aside = (estimates.share([pursued_error(results[t]) for t in own]) for own in (self._kept, self._aside))
@@ -88,9 +95,9 @@ class UntrainedRowsStudy(StudyOfDictionaries):
             }
             for keep in (True, False)
         )
-        told = f"held-out FVU {kept} instead of {aside}"
+        told = f"the held-out FVU is {kept} instead of {aside}"
         if with_them == without:
-            return {"error": kept, "told": f"{told}; the same structure is found"}
+            return {"error": kept, "told": f"{told}; circles and relations that are found are the same"}
         lost, gained = (", ".join(sorted(names)) for names in (without - with_them, with_them - without))
         told += (f"; no longer found: {lost}" if lost else "") + (f"; found in addition: {gained}" if gained else "")
         return {"error": kept, "told": told}
@@ -104,14 +111,20 @@ class UntrainedRowsStudy(StudyOfDictionaries):
             if not seen
         ]
         undecided = (
-            f" No {' and no '.join(unseen)} stands out, so rows were kept where nothing else decides." if unseen else ""
+            f" No {' and no '.join(unseen)} was detected, so rows were kept unless another criterion applies."
+            if unseen
+            else ""
         )
         if not rows["untrained"]:
             return f"{text}. No row looks untrained.{undecided}"
-        kept = "they were kept" if self.keep_untrained else f"they were set aside, and {n_rows:,} rows are studied"
+        kept = "they were kept" if self.keep_untrained else f"they were excluded, and {n_rows:,} rows are studied"
         reasons = [f"{reason} {len(tokens):,} ({_some(tokens)})" for reason, tokens in rows["aside"].items()]
-        told = [f"{name} ({n:,}) with an area under the curve of {auc:.3f}" for name, (auc, n) in rows["auc"].items()]
-        tells = f" Nearness to the cluster's centre tells {' and '.join(told)}." if told else ""
+        told = [f"{name} ({n:,}; area under the ROC curve {auc:.3f})" for name, (auc, n) in rows["auc"].items()]
+        tells = (
+            f" The distance to the cluster's centre separates these rows from all others: {' and '.join(told)}."
+            if told
+            else ""
+        )
         return (
             f"{text}. {rows['untrained']:,} rows look untrained; {kept}. Reasons: "
             f"{'; '.join(reasons)}.{undecided}{tells}"
@@ -124,6 +137,6 @@ def _reasons(aside: dict[str, list[str]]) -> Table:
 
 
 def _some(tokens: Sequence[str], most: int = SHOWN) -> str:
-    """Some of the tokens, spread over all, and how many more there are."""
+    """Return a list of some of the tokens, evenly spaced among all, and the number of the others."""
     shown = [f"`` {label(token)} ``" for token in tokens[:: -(-len(tokens) // most)]]
     return ", ".join(shown) + (f" and {len(tokens) - len(shown):,} more" if len(shown) < len(tokens) else "")
