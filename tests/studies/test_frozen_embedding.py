@@ -109,7 +109,8 @@ def test_the_headline_names_the_cheapest_random_rows_and_whether_they_cost_much(
     tried = study(arms=arms, unembedding=("untied",), margin=0.125)
     ends = {"frozen Gaussian": 4.0, "frozen norm-matched": 3 + cost, "frozen covariance-matched": 3.25}
     report = tried.report(finished(tried, ends))
-    told = f"(frozen norm-matched) is {cost:.3f} [{cost:.3f}, {cost:.3f}] nats above that with a learned embedding, which is "
+    difference = f"{cost:.3f} [{cost:.3f}, {cost:.3f}] nats"
+    told = f"(frozen norm-matched) is {difference} above that with a learned embedding, which is "
     assert f"{told}{words}." in report.verdict.headline
     [section] = report.sections
     assert section.id == "frozen-embedding"

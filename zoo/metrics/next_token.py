@@ -20,7 +20,7 @@ def token_nats(log_p: Tensor, targets: Tensor) -> Tensor:
         targets: The token that each position predicts, (...) int64.
     """
     nats = -log_p.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return nats.masked_fill(targets == IGNORED, 0.0)
+    return nats.masked_fill((targets == IGNORED).to(nats.device), 0.0)
 
 
 def token_kl(clean: Tensor, edited: Tensor) -> Tensor:
