@@ -137,7 +137,7 @@ def test_a_study_with_wrong_settings_gets_one_line(command, tmp_path, arguments,
 def test_what_a_study_does_not_take_is_refused(command, tmp_path):
     code, _, [error] = command("study", "sparse-rows", "--out", tmp_path, "--", "--trainer.max_steps", "3")
     assert code == 2
-    assert "takes nothing after --" in error
+    assert "takes no arguments after --" in error
 
 
 def test_no_model_points_to_the_quickstart(command):

@@ -1,4 +1,4 @@
-"""`python -m zoo study`: lists the studies, and runs one with settings from the command line and from YAML files."""
+"""`python -m zoo study` lists the studies, or runs one with settings from the command line and from YAML files."""
 
 import difflib
 import json
@@ -20,15 +20,16 @@ python -m zoo study NAME --out DIR runs it; python -m zoo study path/to/file.py 
 
 @dataclass(frozen=True)
 class HowToRun:
-    """Where a study's results go, and what computes them.
+    """Where a study writes its results, and which processes compute them.
 
     Args:
-        out: Folder of the study. Results that are in it already are used again.
-        jobs: Tasks at a time on this machine, one thread each.
-        scheduler: Address of a Dask scheduler, such as tcp://host:8786, whose workers do the tasks instead.
-        device: "cuda" computes on the GPUs, one task at a time on each, what is made for it: training runs above all.
-        parts: Names of the parts to do, separated by commas, of a study that has parts. By default all.
-        plan: Show what would be computed, and about how long it takes, and compute nothing.
+        out: Folder of the study. Results that are already in it are used again.
+        jobs: Number of tasks that run at the same time on this machine, with one thread each.
+        scheduler: Address of a Dask scheduler, such as tcp://host:8786. Its workers do the tasks in place of this
+            machine.
+        device: "cuda" runs the tasks that support it on GPUs, mainly training, one task at a time on each GPU.
+        parts: Names of the parts to do, separated by commas, of a study that has parts. By default all parts.
+        plan: Print what would be computed and a rough time, and compute nothing.
     """
 
     out: str | None = None
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     """List the studies, or run one.
 
     Args:
-        argv: What stands after `study`.
+        argv: The arguments after `study`.
 
     Returns:
         The exit code: 0, or 1 if a task failed.
@@ -73,13 +74,13 @@ def _list() -> None:
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str] | None]:
-    """What stands before and after `--`."""
+    """The arguments before and after `--`."""
     words = list(words)
     return (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, None)
 
 
 def _parse(cls: type, name: str, words: list[str], rest: list[str] | None) -> tuple[HowToRun, Any]:
-    """How to run the study, and the study, made from the command line and the YAML files that it names."""
+    """How to run the study, and the study itself, from the command line and the YAML files that it names."""
     from jsonargparse import ArgumentParser
 
     from zoo.config_files import expand_configs
@@ -91,7 +92,7 @@ def _parse(cls: type, name: str, words: list[str], rest: list[str] | None) -> tu
     known = [f.name for f in (*fields(cls), *fields(HowToRun))]
     if rest is not None:
         if "fit_arguments" not in known:
-            raise ZooError(f"study {name} takes nothing after --, and {' '.join(rest)} stands there")
+            raise ZooError(f"study {name} takes no arguments after --, and {' '.join(rest)} is given there")
         words = [*words, "--fit_arguments", *rest] if rest else words
     parser = Parser(prog=f"python -m zoo study {name}", description=sys.modules[cls.__module__].__doc__)
     parser.add_argument("--config", action="config", help="YAML file with settings, or the name of a shipped config")
@@ -108,7 +109,7 @@ def _parse(cls: type, name: str, words: list[str], rest: list[str] | None) -> tu
 
 
 def _normal(words: list[str], cls: type) -> list[str]:
-    """Flags with underscores, and lists of values, separated by blanks or commas, as the parser wants them."""
+    """The arguments in the form that the parser reads: underscores in flags, and lists of values in brackets."""
     hints, aliases = get_type_hints(HowToRun) | get_type_hints(cls), getattr(cls, "aliases", {})
     found: list[str] = []
     i = 0
@@ -137,7 +138,7 @@ def _normal(words: list[str], cls: type) -> list[str]:
 
 
 def _holds_settings(file: str, hints: Mapping[str, Any]) -> bool:
-    """Whether a config, with those it builds on, holds settings of the study and not of what the study runs."""
+    """Whether a config and its bases hold only settings of the study, and not those of a training run."""
     from zoo.config_files import expand_configs, read_config
 
     try:
@@ -164,7 +165,7 @@ def _as_list(values: list[str], hint: Any) -> str:
 
 def _check(how: HowToRun) -> None:
     if how.out is None:
-        raise ZooError("the study needs a folder; name one with --out")
+        raise ZooError("no folder is given for the study; name one with --out")
     if how.jobs < 1:
         raise ZooError(f"jobs is {how.jobs}; it must be at least 1")
     if how.device not in ("cpu", "cuda"):
@@ -172,10 +173,10 @@ def _check(how: HowToRun) -> None:
 
 
 def _one_line(message: str, known: Sequence[str]) -> str:
-    """What a parser's message of many lines comes down to."""
+    """The cause of a parser's error, in one line."""
     if match := re.search(r"[Uu]nrecognized arguments: (\S+?)(?:[ =].*)?$", message, re.M):
         if not match[1].startswith("-"):
-            return f"{match[1]!r} follows no setting"
+            return f"{match[1]!r} does not belong to any setting"
         word = match[1].lstrip("-").replace("-", "_")
     elif match := re.search(r"(?:Key|Option) '([^']+)' is not", message):
         word = match[1]
@@ -251,14 +252,15 @@ def _do(run: Any, how: HowToRun, file: Path | None) -> None:
     except KeyboardInterrupt:
         if run.written is None:
             raise
-        print(f"{run.out / 'report.html'} says what is missing; the same command goes on", file=sys.stderr)
+        page = run.out / "report.html"
+        print(f"{page} lists what is missing; run the same command again to continue", file=sys.stderr)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:
-    """End as at Ctrl-C, so that a page is written of what is there; no second signal ends that."""
+    """End as at Ctrl-C, so that a page with the finished results is written; further signals are ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""`python -m zoo fit` as a process of a task's, from configs that travel as texts."""
+"""Runs `python -m zoo fit` in a process of its own, for tasks of studies. Configs are passed as text."""
 
 import os
 import re
@@ -10,15 +10,15 @@ from pathlib import Path
 from zoo import end_with_parent
 from zoo.errors import ZooError
 
-FOLDER = "ZOO_TASK"  # environment variable of the process: the task's folder, for paths in its arguments
+FOLDER = "ZOO_TASK"  # environment variable with the task's folder, for paths in the arguments
 
 
 def config_texts(config: str) -> tuple[str, ...]:
-    """Texts of a config and of those it builds on, these first.
+    """Texts of a config's bases and of the config itself, in this order.
 
     Args:
-        config: A file or the name of a shipped config; or the name or folder of a checkpoint, which stands for the
-            config that it was trained with.
+        config: A file or the name of a shipped config; or the name or folder of a checkpoint, for the config that it
+            was trained with.
 
     Raises:
         ZooError: If there is no such config, or the checkpoint does not say how it was made.
@@ -42,19 +42,19 @@ def config_texts(config: str) -> tuple[str, ...]:
 
 
 def fit(configs: Sequence[str], arguments: Sequence[str], folder: Path, device: str) -> Path:
-    """Train in a process of one thread, or go on with what is in the folder.
+    """Train in a process with one thread, or continue the run in the folder.
 
     Args:
-        configs: Texts of YAML files, each building on the one before.
-        arguments: Of `fit`, which win over the configs.
-        folder: Gets the configs, `log.txt` and the folder of the run; in the arguments it is $ZOO_TASK.
-        device: "cpu" or "cuda", unless the arguments say otherwise.
+        configs: Texts of YAML files; each builds on the one before.
+        arguments: Arguments of `fit`, which take precedence over the configs.
+        folder: Folder for the configs, `log.txt` and the run; $ZOO_TASK stands for it in the arguments.
+        device: "cpu" or "cuda"; the arguments may name another one.
 
     Returns:
         The run's folder.
 
     Raises:
-        ZooError: If the run ends with an error: what it says of it, and where its log is.
+        ZooError: If the run ends with an error. The message has the run's own error and the path of its log.
     """
     words = [sys.executable, "-m", "zoo", "fit"]
     for i, text in enumerate(configs):
@@ -75,7 +75,7 @@ def fit(configs: Sequence[str], arguments: Sequence[str], folder: Path, device: 
 
 
 def _what_is_wrong(printed: str, code: int) -> str:
-    """The last line of what a run printed that says why it ended."""
+    """The last line of a run's output that gives the reason for its end."""
     lines = [line.strip() for line in re.split(r"[\n\r]+", printed)]
     lines = [line for line in lines if line and not line.startswith("resume with:")]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]

@@ -1,4 +1,4 @@
-"""The text that a language model was trained on, found by what the model says of itself."""
+"""Finds the text that a language model was trained on, from the provenance in its checkpoint."""
 
 import tempfile
 from pathlib import Path
@@ -15,13 +15,13 @@ from zoo.source import Source
 
 
 def training_text(source: str, config: str | None, vocab_size: int) -> tuple[TextDataModule, list[str]]:
-    """The text a model was trained on, or that of a config, as token ids that the model knows.
+    """The text that a model was trained on, or the text of a config, as token ids of the model.
 
     Args:
-        source: The model: what `zoo.load` takes.
+        source: The model, as `zoo.load` takes it.
         config: Path or shipped name of a config with a `data` part; by default the config that the model was trained
             with, as the model's checkpoint records it.
-        vocab_size: Tokens V that the model knows.
+        vocab_size: Number of tokens V of the model.
 
     Returns:
         A datamodule that is set up, and notes for the reader.
@@ -56,7 +56,7 @@ def training_text(source: str, config: str | None, vocab_size: int) -> tuple[Tex
 
 
 def _datamodule(parts: list[dict[str, Any]], made_by: str) -> TextDataModule:
-    """The datamodule of configs' data parts, each of which builds on the one before."""
+    """The datamodule from the data parts of configs; each part builds on the one before."""
     if not parts:
         raise ZooError(f"{made_by} does not say on what text; name a config that has a data part, with --config")
     for name in zoo.datamodules.__all__:
@@ -75,14 +75,14 @@ def _datamodule(parts: list[dict[str, Any]], made_by: str) -> TextDataModule:
 
 
 def _without_cache(part: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A run's data part without the folder it wrote to, perhaps on another machine."""
+    """A run's data part without its cache folder, which may be on another machine."""
     if not part:
         return None
     return {**part, "init_args": {k: v for k, v in (part.get("init_args") or {}).items() if k != "cache_dir"}}
 
 
 def _with_tokenizer(data: TextDataModule, tokenizer: str) -> TextDataModule:
-    """The same text in the tokens of a serialised tokenizer."""
+    """The same text, encoded with a serialised tokenizer."""
     cache = data.cache
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tokenizer.json"

@@ -79,7 +79,7 @@ def test_a_run_that_was_ended_is_gone_on_with(how, folder, undisturbed, run):
         assert process.returncode == -signal.SIGKILL
     else:
         assert process.returncode == 130, err
-        assert "report.html says what is missing; the same command goes on" in err
+        assert "report.html lists what is missing; run the same command again to continue" in err
         told = f"Not finished: {len(before)} of 12 tasks are done."
         assert told in (folder / "out" / "report.html").read_text("utf-8")
         assert not read(folder / "out")["sections"][0]["tested"]

@@ -56,7 +56,7 @@ def test_yaml_files_build_on_one_another_and_the_command_line_has_the_last_word(
         (["--sparsities", "4,x"], "sparsities is 'x'; a whole number is needed"),
         (["--noises", "0", "a"], "noises is 'a'; a number is needed"),
         (["--plan=maybe"], "plan is 'maybe'; true or false is needed"),
-        (["--n_rows", "4000", "5"], "'5' follows no setting"),
+        (["--n_rows", "4000", "5"], "'5' does not belong to any setting"),
         (["--sparsities"], "sparsities is empty; at least one value is needed"),
         (["--noises", "0", "1.5"], "noises is 1.5; it must be at least 0 and below 1"),
         (["--seeds", "1"], "seeds is 1; it must be at least 2"),
@@ -64,7 +64,7 @@ def test_yaml_files_build_on_one_another_and_the_command_line_has_the_last_word(
         (["--jobs", "0"], "jobs is 0; it must be at least 1"),
         (["--device", "tpu"], "device is 'tpu'; it is cpu or cuda"),
         (["--parts", "circles"], "study planted-atoms has no parts; leave --parts out"),
-        (["--", "--trainer.max_steps", "3"], "study planted-atoms takes nothing after --"),
+        (["--", "--trainer.max_steps", "3"], "study planted-atoms takes no arguments after --"),
         (["--config", "none.yaml"], "config 'none.yaml' cannot be read"),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_wrong_setting_in_a_yaml_file_is_refused_in_one_line(tmp_path, capsys)
 
 def test_a_study_without_a_folder_or_of_a_wrong_name_is_refused(capsys):
     assert main(["study", "planted-atoms"]) == 2
-    assert capsys.readouterr().err == "error: the study needs a folder; name one with --out\n"
+    assert capsys.readouterr().err == "error: no folder is given for the study; name one with --out\n"
     assert main(["study", "planted-atom"]) == 2
     assert "there is no study 'planted-atom'; did you mean planted-atoms?" in capsys.readouterr().err
 
