@@ -340,7 +340,7 @@ def test_configs_lists_describes_filters_and_prints_shipped_configs(command):
     code, out, _ = command("configs", "--json")
     rows = {row["name"]: row["about"] for row in json.loads(out)}
     assert code == 0
-    assert rows["gpt2/learned"].startswith("The embedding is trained")
+    assert rows["gpt2/learned"].startswith("GPT-2 with a trained embedding")
     assert "quickstart" in rows
     toys = [name for name in rows if name.startswith("toy/")]
     for words in ("toy", "toy/", "toy/*", "cli_configs/toy"):
