@@ -133,7 +133,7 @@ def test_a_datamodule_and_a_model(folder, capsys):
 
 def test_a_sparse_autoencoder(folder, capsys):
     assert followed("A sparse autoencoder") == 4
-    assert "abs_top_k.AbsTopKSAE" in capsys.readouterr().out  # in the plan
+    assert re.search(r"TrainAutoencoder\W+\d+\W+0 ", capsys.readouterr().out)  # in the plan
     _, codes = last("abs_top_k").reconstruct(zoo.embedding("gpt2-mini.learned"))
     assert codes.min() < 0 < codes.max()
 
