@@ -146,7 +146,7 @@ def test_a_toy(folder, capsys):
 
 def test_a_callback(folder, capsys):
     assert followed("A callback") == 1
-    assert re.search(r"hardest row\W+'[\d.]+ degrees', with squared error", capsys.readouterr().out)
+    assert re.search(r"hardest row\W+[\d.]+ degrees, with squared error", capsys.readouterr().out)
 
 
 def test_a_study(folder, capsys):
