@@ -1,6 +1,6 @@
 """The base of modules that reconstruct vectors: how they start from data, and how they are evaluated."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from zoo.models.zoo_module import RESTORED, ZooModule
 from zoo.protocols import datamodule, offered
 
 
-class ReconstructionModule(ZooModule):
+class ReconstructionModule(ZooModule, ABC):
     """A module that reconstructs vectors from codes, evaluated on held-out vectors and on training vectors.
 
     Batches are those of kind `"vectors"`, see `zoo.protocols`: from a datamodule, or from any loader of tensors that

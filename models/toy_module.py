@@ -1,6 +1,6 @@
 """What the toy models share: many independent networks in one module, each judged on its own."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from zoo.models.zoo_module import ZooModule
 from zoo.precision import at_least_float32
 
 
-class ToyModule(ZooModule):
+class ToyModule(ZooModule, ABC):
     """Trains `n_seeds` networks side by side: every parameter has them, or as many of each, along its first dimension.
 
     The loss is the sum over seeds, so with Adam each network trains as it would alone, on data of its own. Batches hold

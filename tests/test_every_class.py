@@ -17,7 +17,7 @@ import zoo.models
 from zoo import catalog, checkpoint_config, protocols
 from zoo.checkpoints import check_loadable
 from zoo.datamodules.zoo_datamodule import ZooDataModule
-from zoo.models import BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE, ZooModule
+from zoo.models import BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE, ToyModule, ZooModule
 from zoo.models.embeddings import Embedding
 
 ROOT = Path(__file__).parents[1]
@@ -171,3 +171,9 @@ def test_what_is_asked_of_data_and_modules_is_listed_in_one_file():
     for name, cls in vars(protocols).items():
         if isinstance(cls, type) and getattr(cls, "_is_protocol", False) and cls.__module__ == protocols.__name__:
             assert protocols.members(cls), name
+
+
+@pytest.mark.parametrize(("base", "method"), [(zoo.models.ReconstructionModule, "reconstruct"), (ToyModule, "losses")])
+def test_a_module_that_lacks_a_method_is_refused_before_it_trains(base, method):
+    with pytest.raises(TypeError, match=f"Can't instantiate abstract class Lacking .*{method}"):
+        type("Lacking", (base,), {})(1)
