@@ -200,7 +200,7 @@ def _many(mask: Tensor) -> bool:
 
 
 def relu_with_sums(pre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Apply ReLU to a matrix (B, K) in place; return it, and the sum and int64 number of positive entries per column."""
+    """Apply ReLU to a matrix (B, K) in place; return it, and per column the sum and the number of positive entries."""
     codes = pre.relu_()
     return codes, codes.sum(0, dtype=precise_dtype(codes)), (codes > 0).sum(0)
 
