@@ -269,10 +269,10 @@ def test_a_missing_file_is_refused(folder, refused, name):
 
 def test_a_pickle_in_the_place_of_weights_is_refused_and_does_not_run(folder, tmp_path, refused):
     (folder / "model.safetensors").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
-    with refused("damaged or no safetensors file"):
+    with refused("damaged, or is not a safetensors file"):
         zoo.load(folder)
     torch.save(Payload(tmp_path / "ran"), folder / "model.safetensors")
-    with refused("damaged or no safetensors file"):
+    with refused("damaged, or is not a safetensors file"):
         zoo.load(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -364,14 +364,14 @@ def test_a_folder_that_is_no_zoo_checkpoint_is_not_overwritten(tmp_path, refused
     (tmp_path / "mine").mkdir()
     for name, text in files.items():
         (tmp_path / "mine" / name).write_text(text)
-    with refused("holds other things|holds a model that is not the zoo's|is a file"):
+    with refused("holds other things|holds a model that is not a zoo checkpoint|is a file"):
         zoo.save(network(), tmp_path / "mine")
     assert {p.name: p.read_text() for p in (tmp_path / "mine").iterdir()} == files
 
 
 def test_a_file_in_the_way_is_not_overwritten(tmp_path, refused):
     (tmp_path / "model").write_text("mine")
-    with refused("holds other things|holds a model that is not the zoo's|is a file"):
+    with refused("holds other things|holds a model that is not a zoo checkpoint|is a file"):
         zoo.save(network(), tmp_path / "model")
     assert (tmp_path / "model").read_text() == "mine"
 
@@ -500,7 +500,7 @@ def test_a_folder_with_anything_else_in_it_is_not_replaced(folder, tmp_path, ref
 def test_a_model_of_another_kind_is_not_replaced(tmp_path, refused):
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**network().hf_config())).save_pretrained(tmp_path / "theirs")
     (tmp_path / "theirs" / "generation_config.json").unlink()
-    with refused("holds a model that is not the zoo's"):
+    with refused("holds a model that is not a zoo checkpoint"):
         zoo.save(network(), tmp_path / "theirs")
 
 

@@ -47,7 +47,7 @@ MISTAKES = {
     "data.batch_size=0": "batch_size is 0; it must be at least 1",
     "model.class_path=GPT2": "class 'GPT2' is not of the kind that belongs here",
     "model.optimizer.learning_rate=-1": "optimizer.learning_rate is -1.0; it must not be negative",
-    "model.temperature=-1": "temperature -1.0 must not be negative",
+    "model.temperature=-1": "temperature is -1.0 (it must be at least 0)",
     "trainer.val_check_interval=0": "trainer.val_check_interval is 0; it must be positive",
     "trainer.overfit_batches=2": "no effect on the zoo's loaders",
     "trainer.callbacks+=EmbeddingDrift": "trainer.callbacks names EmbeddingDrift twice",
@@ -244,7 +244,7 @@ def test_a_checkpoint_is_used_only_with_its_own_tokenizer_and_resumed_only_on_it
             (tiny_corpus / "00.txt").write_text("The text is no longer what it was. " * 20)
         code, _, [error] = command(name, "--ckpt_path", checkpoint, *extra)
         assert code == 2
-        assert "tokenizer is not that of the checkpoint" in error or "corpus is not the one" in error
+        assert "is not that of the checkpoint" in error or "corpus is not the one" in error
     code, _, [error] = command(*args, "--model.init_from", checkpoint, "--run_dir", tmp_path / "new")
     assert code == 2
 

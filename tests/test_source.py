@@ -260,7 +260,7 @@ def test_a_name_with_step_in_it_stands_for_the_names_of_all_steps(tmp_path, refu
     for step in (512, 0):
         assert torch.equal(source.embedding(step), network(seed=step).W_E)
         assert source.fingerprint(step) == Source.open(str(source.name).replace("{step}", str(step))).fingerprint()
-    with refused("names a step of training by {step}; say which with step"):
+    with refused("contains {step}; choose a training step with step"):
         source.embedding()
     with refused("7.*does not exist|no checkpoint .*7"):
         source.embedding(7)
@@ -285,7 +285,10 @@ def test_steps_that_a_hub_repository_keeps_as_revisions_are_found(tmp_path, hub,
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no-such-name", "no checkpoint 'no-such-name': it is neither a zoo name nor a folder; `python -m zoo list`"),
+        (
+            "no-such-name",
+            "no checkpoint 'no-such-name': it is neither the name of a pretrained checkpoint nor a folder; `python -m zoo list`",
+        ),
         ("gpt2-mini.learnt", r"did you mean gpt2-mini\.learned\?"),
         ("", "'' is no name or folder of a checkpoint"),
         ("hf:org//repo", "is no place on the hub; write hf:org/repo"),

@@ -448,5 +448,5 @@ def test_steps_that_are_revisions_of_a_hub_repository_are_named_by_a_pattern(hub
         hub("org/neox", folder, revision=f"step{step}", absent=["tokenizer.json"])
         data = EmbeddingRowsDataModule("hf:org/neox@step{step}", step)
         assert torch.equal(data.W_E, rows)
-    with refused("names a step of training by {step}; say which"):
+    with refused("contains {step}; choose a training step"):
         EmbeddingRowsDataModule("hf:org/neox@step{step}")
