@@ -104,8 +104,8 @@ class FrozenEmbeddingGPT2(ZooModule):
 
         if temperature < 0 or max_new_tokens < 1:
             raise ZooError(
-                f"temperature is {temperature} (it must be at least 0), and max_new_tokens is {max_new_tokens} (it must "
-                "be at least 1)"
+                f"temperature is {temperature} (it must be at least 0), max_new_tokens is {max_new_tokens} (it must be "
+                "at least 1)"
             )
         if trained_rows is not None and frozen_rows not in ("all", None):
             raise ZooError("give frozen_rows or trained_rows, not both")

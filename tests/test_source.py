@@ -287,7 +287,7 @@ def test_steps_that_a_hub_repository_keeps_as_revisions_are_found(tmp_path, hub,
     [
         (
             "no-such-name",
-            "no checkpoint 'no-such-name': it is neither the name of a pretrained checkpoint nor a folder; `python -m zoo list`",
+            "no checkpoint 'no-such-name': it is neither the name of a pretrained checkpoint nor a folder; `",
         ),
         ("gpt2-mini.learnt", r"did you mean gpt2-mini\.learned\?"),
         ("", "'' is no name or folder of a checkpoint"),
