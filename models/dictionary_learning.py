@@ -40,7 +40,8 @@ class DictionaryLearning(ReconstructionModule):
         replace_below: An atom is replaced if the number of rows that use it is at most this share of the mean over
             atoms. With 0, only atoms that no row uses are replaced.
         init_from: Checkpoint of a dictionary of the same sizes that training starts from: the name of a pretrained
-            checkpoint, a folder, a Lightning .ckpt or hf:org/repo[@revision]. None for random rows of the data.
+            checkpoint, a folder, a Lightning .ckpt or hf:org/repo[@revision]. Mean and scale are fitted to the data
+            again. By default the first atoms are random rows of the data.
 
     Raises:
         ZooError: If a number is out of range, or `init_from` does not fit.

@@ -20,7 +20,7 @@ from zoo.source import Source
 
 
 class FrozenEmbeddingGPT2(ZooModule):
-    """Next-token training of a GPT-2 whose token embedding is, by default, random and never updated.
+    """Trains a GPT-2 to predict the next token. By default, its token embedding is random and not trained.
 
     Minimises the mean cross-entropy in nats per token. Batches are dicts with `input_ids` and `targets`, both
     (B, T) int64. Targets of -100 do not count.
@@ -168,19 +168,19 @@ class FrozenEmbeddingGPT2(ZooModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Accumulate the loss, each token weighing the same on every rank."""
+        """Accumulate the loss. All tokens on all ranks have equal weight."""
         self._evaluate(batch, self.val_loss)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Accumulate the loss, each token weighing the same on every rank."""
+        """The same as `validation_step`, on the test split."""
         self._evaluate(batch, self.test_loss)
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss, perplexity and bits per byte of the text that the targets stand for, over all ranks."""
+        """Log loss, perplexity and, if batches have `target_bytes`, bits per byte of text, over all ranks."""
         self._log_losses("val", self.val_loss)
 
     def on_test_epoch_end(self) -> None:
-        """Log loss, perplexity and bits per byte of the text that the targets stand for, over all ranks."""
+        """Log loss, perplexity and, if batches have `target_bytes`, bits per byte of text, over all ranks."""
         self._log_losses("test", self.test_loss)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

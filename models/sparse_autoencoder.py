@@ -30,7 +30,8 @@ class SparseAutoencoder(ReconstructionModule):
     Args:
         sae: The variant of autoencoder and its sizes.
         optimizer: Optimizer and learning-rate schedule. The default learning rate is 2e-4 sqrt(2^14 / d_sae) (Gao et
-            al. 2024, section 2.5). Biases and thresholds use this rate times `sae.scale`.
+            al. 2024, section 2.5). The rate of biases is this rate times `sae.scale`, and the rate of the thresholds of
+            a JumpReLUSAE is also multiplied by `sae.threshold_rate`.
         dead_after: Number of examples without firing after which a latent is dead.
         sparsity_warmup_steps: Number of optimizer steps over which a sparsity penalty rises linearly to its full
             weight; 0 for the full weight from the first step on.
@@ -61,7 +62,7 @@ class SparseAutoencoder(ReconstructionModule):
         self.net, self.optimizer = sae, optimizer
         self.dead_after, self.sparsity_warmup_steps = dead_after, sparsity_warmup_steps
         self.register_buffer("examples_since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
-        self._none_dead_for = 0  # examples
+        self._none_dead_for = 0  # number of examples until a latent can be dead
         self.init_from = init_from
         self.start_from(init_from)
         norms = self.net.W_dec.norm(dim=1)
@@ -80,7 +81,7 @@ class SparseAutoencoder(ReconstructionModule):
         return {"W_dec": self.net.W_dec}
 
     def setup(self, stage: str) -> None:
-        """Fit scale and bias to the data before training."""
+        """Refuse data that do not fit; before training, fit scale and bias to the data."""
         super().setup(stage)
         self.check_data(self.net.d_in)
         if stage != "fit":

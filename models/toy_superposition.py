@@ -66,7 +66,7 @@ class ToySuperposition(ToyModule):
         self.register_buffer("importance", base ** torch.arange(n_features), persistent=False)
         self.loss = loss
         if loss == "one_sparse" and task != "identity":
-            raise ZooError("loss one_sparse is only known for the task identity; use sampled")
+            raise ZooError("loss one_sparse is defined only for task identity; use sampled")
 
     def setup(self, stage: str) -> None:
         """Refuse data that do not match the loss or the task."""

@@ -99,7 +99,7 @@ class UniversalGates(ToyModule):
         if data.values != "one":
             raise ZooError(f"gates require Boolean inputs: data.values is {data.values}, not one")
         if (groups := data.active.n_groups) not in (1, self.net.n_groups):
-            raise ZooError(f"data.active has {groups} groups of inputs, and model.n_groups is {self.net.n_groups}")
+            raise ZooError(f"data.active has {groups} groups of inputs, but model.n_groups is {self.net.n_groups}")
         probabilities = [data.active.pair_probabilities(data.n_features)]
         if probabilities[0][3] == 0:
             raise ZooError(
@@ -107,7 +107,7 @@ class UniversalGates(ToyModule):
             )
         if len(self.net.stages) > 1:
             per_seed = max(1, SAMPLE // data.n_seeds)
-            f = data.vectors(SAMPLE_STREAM, 0, per_seed, per_seed)["f"].to(self.weights.device)  # not moved yet
+            f = data.vectors(SAMPLE_STREAM, 0, per_seed, per_seed)["f"].to(self.weights.device)  # still the CPU
             probabilities += [torch.bincount(case.flatten(), minlength=4) / case.numel() for case in self._cases(f)[1:]]
         self.weights = torch.stack(
             [self._weights(P.double().cpu(), self.net.gates(t)[1].double().cpu()) for t, P in enumerate(probabilities)]

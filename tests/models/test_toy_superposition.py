@@ -154,7 +154,7 @@ def test_data_that_the_task_or_the_loss_is_not_about_are_refused_in_one_line(
 
 
 def test_the_exact_loss_is_refused_for_absolute_values(refused):
-    with refused("loss one_sparse is only known for the task identity; use sampled"):
+    with refused("loss one_sparse is defined only for task identity; use sampled"):
         module(task="absolute", loss="one_sparse")
 
 
