@@ -336,7 +336,7 @@ def test_a_folder_with_a_pickle_only_is_refused(folder, refused):
     "source", ["no/such/model", "no-such-name", "none.ckpt", "hf:", "hf:a/../c", "hf:a//c", "hf:../x"]
 )
 def test_sources_that_do_not_exist_are_refused(refused, source):
-    with refused("no checkpoint|does not exist|no place on the hub|cannot be read"):
+    with refused("no checkpoint|does not exist|not a name on the hub|cannot be read"):
         zoo.load(source)
 
 

@@ -290,8 +290,8 @@ def test_steps_that_a_hub_repository_keeps_as_revisions_are_found(tmp_path, hub,
             "no checkpoint 'no-such-name': it is neither the name of a pretrained checkpoint nor a folder; `",
         ),
         ("gpt2-mini.learnt", r"did you mean gpt2-mini\.learned\?"),
-        ("", "'' is no name or folder of a checkpoint"),
-        ("hf:org//repo", "is no place on the hub; write hf:org/repo"),
+        ("", "'' is not the name or folder of a checkpoint"),
+        ("hf:org//repo", "is not a name on the hub; write hf:org/repo"),
         ("notes.txt", r"notes\.txt is a file; expected a folder, a \.ckpt or"),
         *[(f"none{suffix}", rf"none\{suffix} does not exist") for suffix in (".ckpt", ".npy", ".safetensors")],
     ],
@@ -317,7 +317,7 @@ def test_a_step_or_a_folder_that_is_not_there_is_refused(run, tmp_path, refused)
     with refused("has no step 3; it has 0, 9"):
         Source.open(run).load(3)
     for name in ("hf:org/repo", "{step}/model"):
-        with refused("is no name or folder of a checkpoint"):
+        with refused("is not the name or folder of a checkpoint"):
             Source.open(name).folder()
 
 

@@ -314,7 +314,9 @@ class Source:
     def _no_folder(self) -> ZooError:
         """Return the error for a source that is not a local folder."""
         if self.path is None or self.name == "":
-            return ZooError(f"{self.name!r} is no name or folder of a checkpoint; `python -m zoo list` shows the names")
+            return ZooError(
+                f"{self.name!r} is not the name or folder of a checkpoint; `python -m zoo list` shows the names"
+            )
         if self.path.exists():
             return ZooError(f"{self.name} is a file; expected {EXPECTED}")
         import difflib
@@ -346,7 +348,7 @@ class Source:
             return self._on_hub(step)
         if self._reader:
             if step is not None:
-                raise ZooError(f"{self.name} holds one step only; leave step out")
+                raise ZooError(f"{self.name} holds one step only; do not set step")
             return self._reader(self.name, self.path)
         last = self.path / "checkpoints" / "last.ckpt"
         if step is None and last.is_file():
@@ -358,7 +360,7 @@ class Source:
         opened = Folder.here(self.name, self.folder(step))
         if step is not None and not self.steps:
             if not opened.zoo_part:
-                raise ZooError(f"{self.name} holds one step only; leave step out")
+                raise ZooError(f"{self.name} holds one step only; do not set step")
             if (only := opened.zoo_part["step"]) != step:
                 raise ZooError(f"{self.name} holds step {only} only, not step {step}")
         return opened

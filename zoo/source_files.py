@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 INDEX, SAE_CONFIG = f"{WEIGHTS}.index.json", "cfg.json"
-EXPECTED = "a folder, a .ckpt or, for an embedding, .safetensors or .npy"
+EXPECTED = "a folder, a .ckpt or, for an embedding, a .safetensors or .npy file"
 ZOO = "zoo checkpoint"
 READERS = {  # kind of a folder -> the module whose `read` returns the arguments of `checkpoints.build`
     ZOO: "zoo.checkpoints",
@@ -136,7 +136,7 @@ class Folder:
                 raise ZooError(f"{index} is damaged: its weight_map must name files in the same folder")
             return files
         if self.path("pytorch_model.bin"):
-            what = "only pytorch_model.bin, a pickle, which the zoo does not read; convert it first"
+            what = "only pytorch_model.bin, a pickle, which the zoo does not read; convert it to safetensors first"
             raise ZooError(f"{self.name} has {what}")
         raise ZooError(f"{self.name} has no {WEIGHTS}")
 
@@ -240,7 +240,7 @@ def hub_place(text: str) -> tuple[str, str, str | None]:
     place, _, revision = text.removeprefix("hf:").partition("@")
     parts = place.split("/")
     if not text.startswith("hf:") or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", place) or {".", ".."} & set(parts):
-        raise ZooError(f"{text!r} is no place on the hub; write hf:org/repo, hf:org/repo/folder or ...@revision")
+        raise ZooError(f"{text!r} is not a name on the hub; write hf:org/repo, hf:org/repo/folder or ...@revision")
     return "/".join(parts[:2]), "".join(f"{part}/" for part in parts[2:]), revision or None
 
 
