@@ -285,7 +285,7 @@ def test_a_lightning_checkpoint_with_code_is_refused_and_does_not_run(tmp_path, 
     else:
         torch.save(content, tmp_path / "evil.ckpt")
     for read in (zoo.load, zoo.embedding, lambda path: export(path, tmp_path / "out")):
-        with refused("no plain checkpoint"):
+        with refused("is not a plain checkpoint"):
             read(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
 

@@ -74,7 +74,7 @@ class Support:
         return dense.detach().flatten()[self.rows * self.d_sae + self.latents]
 
     def spread(self, vector: Tensor) -> Tensor:
-        """Return for each pair the number of its latent, (N,), from one number per latent (K,)."""
+        """Return for each pair the entry of its latent in a vector (K,), (N,)."""
         return _Spread.apply(vector, self)
 
     def affine(self, x: Tensor, W: Tensor, b: Tensor, values: Tensor) -> Tensor:
@@ -97,18 +97,18 @@ class Support:
         return _Decode.apply(values, W_dec, self)
 
     def counts(self, values: Tensor) -> Tensor:
-        """In how many examples each latent fires, (K,) int64."""
+        """Return the number of examples in which each latent fires, (K,) int64."""
         on = (values != 0).long()
         return on.new_zeros(self.d_sae).scatter_add_(0, self.latents, on)
 
     def dense(self, values: Tensor) -> Tensor:
-        """Codes as a matrix, (B, K)."""
+        """Return the codes as a matrix, (B, K)."""
         B = len(self.offsets)
         flat = values.new_zeros(B * self.d_sae).index_put((self.rows * self.d_sae + self.latents,), values)
         return flat.view(B, self.d_sae)
 
     def total(self, values: Tensor, per_latent: Tensor) -> Tensor:
-        """Sum of the codes, each times its latent's number (K,), ()."""
+        """Return the sum of the codes, each multiplied by the entry of its latent in `per_latent` (K,), ()."""
         return (values * self.spread(per_latent)).sum()
 
     def sum_by_latent(self, values: Tensor) -> Tensor:
@@ -155,18 +155,18 @@ class Everywhere:
         return values @ W_dec
 
     def counts(self, values: Tensor) -> Tensor:
-        """In how many examples each latent fires, (K,) int64."""
+        """Return the number of examples in which each latent fires, (K,) int64."""
         if self._counts is not None:
             return self._counts
         parts = values.split(COUNTED.get(values.device.type, COUNTED_ON_ACCELERATORS))
         return torch.stack([part.sign().abs_().sum(0, dtype=torch.float32) for part in parts]).long().sum(0)
 
     def dense(self, values: Tensor) -> Tensor:
-        """Codes as a matrix, (B, K)."""
+        """Return the codes as a matrix, (B, K)."""
         return values
 
     def total(self, values: Tensor, per_latent: Tensor) -> Tensor:
-        """Sum of the codes, each times its latent's number (K,), ()."""
+        """Return the sum of the codes, each multiplied by the entry of its latent in `per_latent` (K,), ()."""
         precise = precise_dtype(values)
         with torch.autocast(values.device.type, enabled=False):
             sums = values.sum(0, dtype=precise) if self._sums is None else self._sums
