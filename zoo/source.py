@@ -96,7 +96,7 @@ def info(name: str) -> str:
 
 
 class Source:
-    """A source of a model or an embedding. It is made by `open`, and keeps what it has read except weights.
+    """A source of a model or an embedding. It is made by `open`, and reads small files only once.
 
     Two sources are equal if their names are equal. A pickled source has the name and the fingerprints that are known.
     In all methods, `step` is a training step, if the source has several; by default it is the last one. A name may

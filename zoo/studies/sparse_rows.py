@@ -1,9 +1,8 @@
 """How well do autoencoders code embedding rows sparsely, compared with null models?
 
 Every variant is trained at several sparsities on the embedding and on its null models, and evaluated on held-out rows.
-A seed determines the held-out rows, the draws of the null models, the initial atoms and the batches, so differences
-between matrices are paired by seed. Baselines are dictionaries that were not learned, and principal components with the
-same number of bits.
+A seed determines the held-out rows, the draws of the null models, the initial atoms and the batches. Baselines are
+dictionaries that were not learned, and principal components with the same number of bits.
 """
 
 from collections.abc import Sequence
