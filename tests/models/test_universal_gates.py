@@ -252,7 +252,7 @@ def test_inputs_of_which_no_two_are_on_at_once_are_refused_in_one_line(make_trai
 
 
 def test_inputs_in_other_groups_than_the_networks_are_refused_in_one_line(make_trainer, refused):
-    with refused("data.active has 2 groups of inputs, and model.n_groups is 3"):
+    with refused("data.active has 2 groups of inputs, but model.n_groups is 3"):
         make_trainer().fit(gates(12, n_groups=3), sampled(12, FixedActive(2, n_groups=2)))
 
 
