@@ -1,4 +1,4 @@
-"""For every atom of a dictionary: how often it fires, on which rows most strongly, and the row nearest to it."""
+"""Callback that describes every atom of a dictionary: firing frequency, largest codes, and the nearest row."""
 
 import json
 from pathlib import Path
@@ -17,10 +17,10 @@ from zoo.metrics import fires, matched_cosine
 from zoo.precision import float64, float64_device
 from zoo.protocols import EmbeddingData, HasAtoms, batch_rows, datamodule, offered, require
 
-TABLED = 20  # atoms in TensorBoard's table
-NULL_ATOMS = 2048  # at most, which is enough for a histogram
-COVARIANCE_ROWS = 16_384
-ROWS_AT_ONCE = 4096  # of the rows that atoms are compared with
+TABLED = 20  # number of atoms in TensorBoard's table
+NULL_ATOMS = 2048  # largest number of random atoms, which is enough for a histogram
+COVARIANCE_ROWS = 16_384  # largest number of rows from which the covariance is estimated
+ROWS_AT_ONCE = 4096  # number of rows that atoms are compared with at a time
 
 
 class AtomReport(L.Callback):
@@ -40,9 +40,9 @@ class AtomReport(L.Callback):
       module's `signed_codes` is true.
 
     With the table it draws `atoms.png`, which is also written to TensorBoard. The picture has three panels: FVU against
-    L0 at the validations so far; a histogram of firing frequencies; and a histogram of the nearest cosines of the atoms
-    that fire. The last panel also shows the nearest cosines of random atoms with the covariance of `W_E`, the null
-    model.
+    L0 at the validations so far; a histogram of firing frequencies; and a histogram of `nearest_cosine` for the atoms
+    that fire. The last panel also shows the nearest cosines of the null model, which are random atoms with the
+    covariance of `W_E`.
 
     The points (L0, FVU) are the module's `val/l0` and `val/fvu`, or `val_train/l0` and `val_train/fvu` where nothing is
     held out. They are kept in the Lightning checkpoint. All ranks contribute, and rank 0 writes.
@@ -52,7 +52,7 @@ class AtomReport(L.Callback):
         seed: Seed of the random atoms.
 
     Raises:
-        ZooError: In `setup`, if the module has no atoms or the datamodule no rows.
+        ZooError: In `setup`, if the module has no atoms or the datamodule no labelled rows.
     """
 
     def __init__(self, top_tokens: int = 8, seed: int = 0) -> None:
@@ -61,8 +61,8 @@ class AtomReport(L.Callback):
         self.top_tokens, self.seed = top_tokens, seed
         self.points: list[list[float]] = []  # step, L0, FVU
         self._top_codes, self._top_rows = torch.empty(0, top_tokens), torch.empty(0, top_tokens, dtype=torch.int64)
-        self._sums = torch.zeros(0, 2, dtype=torch.float64)  # firings and codes of every latent
-        self._n = torch.zeros((), dtype=torch.float64)  # vectors
+        self._sums = torch.zeros(0, 2, dtype=torch.float64)  # firings, and sum of absolute codes, of every latent
+        self._n = torch.zeros((), dtype=torch.float64)  # number of vectors
         self._null: Tensor | None = None  # largest cosines of the random atoms
         self._summary: dict[str, str] = {}
         self._unwritten = False
@@ -91,7 +91,7 @@ class AtomReport(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add up this batch."""
+        """Add this batch to the sums, and update the largest codes."""
         codes, rows = outputs["codes"].float(), batch_rows(self, batch)
         if not len(codes):
             return
@@ -101,7 +101,7 @@ class AtomReport(L.Callback):
             [float64(fires(codes).float().sum(0)), sizes.to(self._n.device).sum(0, dtype=torch.float64)], 1
         )
         names, index = rows.unique(return_inverse=True)
-        if len(names) < len(rows):  # the same token at several places
+        if len(names) < len(rows):  # some rows have several vectors in the batch
             index, zeros = index.unsqueeze(1).expand_as(codes), codes.new_zeros(len(names), codes.shape[1])
             largest, least = (zeros.scatter_reduce(0, index, codes, kind) for kind in ("amax", "amin"))
             codes = largest.where(largest >= -least, least)
@@ -154,15 +154,15 @@ class AtomReport(L.Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The path so far."""
+        """Return the points (step, L0, FVU) so far."""
         return {"points": self.points}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from an earlier run."""
+        """Continue the points of the run that is resumed."""
         self.points = state["points"]
 
     def summary(self) -> dict[str, str]:
-        """Lines for the table at the end of a run."""
+        """Return the lines for the table at the end of a run."""
         return self._summary
 
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -212,12 +212,14 @@ class AtomReport(L.Callback):
 
 
 def merge_top(codes: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k codes of every latent with the largest absolute values, and their rows: (latents, m) -> (latents, k) both.
+    """Return the k codes of every latent with the largest absolute values, and their rows, (latents, k) each.
+
+    A row that occurs several times among the candidates is kept once, with its largest code.
 
     Args:
         codes: Candidates, (latents, m).
-        rows: The rows they belong to, (latents, m) int64. Every row is listed once, with its largest code.
-        k: Number of codes to keep; where there are fewer rows, the rest have code 0 and row -1.
+        rows: Row of each candidate, (latents, m) int64.
+        k: Number of codes to keep. If there are fewer rows, the remaining entries have code 0 and row -1.
     """
     order = codes.abs().sort(dim=1, descending=True).indices
     codes = codes.gather(1, order)
@@ -231,7 +233,7 @@ def merge_top(codes: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def largest_cosines(atoms: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest cosine of every atom with any row, and which row: (K, D) and (V, D) -> (K,) and (K,) int64."""
+    """Return the largest cosine of every atom with any row, and that row: (K, D) and (V, D) -> (K,), (K,) int64."""
     atoms = F.normalize(atoms.float(), dim=1)
     best, nearest = atoms.new_full((len(atoms),), -torch.inf), torch.zeros(len(atoms), dtype=torch.int64)
     nearest = nearest.to(atoms.device)
@@ -243,9 +245,9 @@ def largest_cosines(atoms: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_atoms(W: Tensor, n_atoms: int, seed: int) -> Tensor:
-    """Gaussian atoms of mean zero with the covariance of the rows of `W` (V, D), at most V: (n_atoms, D).
+    """Return Gaussian atoms (n_atoms, D) of mean zero with the covariance of the rows of `W` (V, D).
 
-    Of more than 16,384 rows, as many drawn at random say what the covariance is.
+    The covariance is that of at most 16,384 rows, chosen at random. There are at most as many atoms as such rows.
     """
     generator = _generator(seed)
     sample = W.float()[torch.randperm(len(W), generator=generator)[:COVARIANCE_ROWS]]
@@ -253,7 +255,10 @@ def gaussian_atoms(W: Tensor, n_atoms: int, seed: int) -> Tensor:
 
 
 def _generator(seed: int) -> torch.Generator:
-    """A generator that no data or weights share: theirs have small seeds, and planted atoms may have the same shape."""
+    """Return a generator whose seed differs from those of data and weights, which are small numbers.
+
+    With the same seed, the random atoms could equal planted atoms of the same shape.
+    """
     return torch.Generator().manual_seed(10**12 + seed)
 
 

@@ -1,4 +1,4 @@
-"""Which sparse codes are certified to be optimal, and which are not."""
+"""Callback that counts the rows whose sparse codes are not certified to be optimal."""
 
 from pathlib import Path
 from typing import Any
@@ -13,43 +13,43 @@ from zoo.errors import ZooError
 from zoo.precision import float64, float64_device
 from zoo.protocols import LabelledRows, Reconstructs, datamodule, require
 
-LARGEST = ("relative_gap", "uncertified", "held_out")  # what is followed of every row, by its largest value
-NAMED = 10  # rows, at most
+LARGEST = ("relative_gap", "uncertified", "held_out")  # quantities whose largest value is kept for every row
+NAMED = 10  # largest number of rows that are listed
 
 
 class Certificates(L.Callback):
-    """Counts and names the rows whose codes are not certified to be optimal, on data with `row_labels`.
+    """Counts and lists the rows whose codes are not certified to be optimal, on data with `row_labels`.
 
-    It is for modules that solve for their codes: `validation_step` returns `relative_gap`, a bound on the codes'
-    distance from the optimum as a share of their objective, and `certified`, whether that is within `net.tolerance`,
-    of every vector, (B,) each. A row has the largest gap of its vectors in one validation, and is certified if all of
-    them are.
+    It is for modules whose codes are solutions of an optimisation problem. Their `validation_step` returns two values
+    for every vector, (B,) each. `relative_gap` is the duality gap of the codes, a bound on their distance from the
+    optimum, as a share of their objective. `certified` says whether it is within `net.tolerance`. The gap of a row is
+    the largest gap of its vectors in one validation. A row is certified if all its vectors are.
 
     After every validation it logs the number of rows that are not certified and the largest gap. With every checkpoint
-    and at the end, if there was a validation since, it writes `certificates/rows.csv` beside the checkpoints, with
-    every row's gap in the last validation, and draws `certificates.png`, which TensorBoard gets too. Rows that the
-    validation did not visit have empty cells.
+    and at the end of training, it writes `certificates/rows.csv` into the run's folder if there was a validation since
+    the last time. The table has the gap of every row in the last validation. Rows that the validation did not visit
+    have empty cells. It also draws `certificates.png`, which is written to TensorBoard as well.
 
     All ranks contribute, and rank 0 writes.
 
     Raises:
-        ZooError: On fit, if the module has no `reconstruct` or the datamodule no `row_labels`, and in the first
-            validation if it does not tell which codes are certified.
+        ZooError: In `setup`, if the module has no `reconstruct` or the datamodule no `row_labels`. In the first
+            validation, if `validation_step` does not return `certified`.
     """
 
     def __init__(self) -> None:
-        self.latest: dict[str, Tensor] = {}  # of the last validation, by row
+        self.latest: dict[str, Tensor] = {}  # what `row_certificates` returned for the last validation
         self._largest = torch.zeros(0, len(LARGEST), dtype=torch.float64)
         self._summary: dict[str, str] = {}
         self._unwritten = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse what has no codes or no rows."""
+        """Refuse a module that does not reconstruct, and data without labelled rows."""
         require(self, pl_module, Reconstructs)
         require(self, datamodule(trainer), LabelledRows)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start from nothing, which is below every gap."""
+        """Reset the largest values to -1, which is below every gap."""
         shape = (len(trainer.datamodule.row_labels), len(LARGEST))  # type: ignore[attr-defined]
         device = float64_device(pl_module.device)
         self._largest = torch.full(shape, -1.0, dtype=torch.float64, device=device)
@@ -63,10 +63,10 @@ class Certificates(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep what is largest; a gap that is not a number bounds nothing."""
+        """Update the largest values of every row; a gap of NaN counts as infinite."""
         if "certified" not in outputs:
             raise ZooError(
-                "Certificates needs a model whose validation tells certified codes, such as DictionaryLearning"
+                "Certificates needs a model whose validation_step returns `certified`, such as DictionaryLearning"
             )
         columns = {
             "relative_gap": float64(outputs["relative_gap"]).nan_to_num(torch.inf, torch.inf),
@@ -78,7 +78,7 @@ class Certificates(L.Callback):
         self._largest.scatter_reduce_(0, rows, values, "amax")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log how many are not certified, and the largest gap; the sanity check's are no point of the curves."""
+        """Log the number of rows that are not certified, and the largest gap; the sanity check logs nothing."""
         if trainer.sanity_checking:
             return
         self._largest = trainer.strategy.reduce(self._largest, reduce_op="max").cpu()
@@ -101,15 +101,15 @@ class Certificates(L.Callback):
         self._write(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the last validation says at the end of the run."""
+        """Return the lines of the last validation for the table at the end of the run."""
         return {"summary": self._summary}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from an earlier run."""
+        """Restore the lines of the run that is resumed."""
         self._summary = state["summary"]
 
     def summary(self) -> dict[str, str]:
-        """Lines for the table at the end of a run."""
+        """Return the lines for the table at the end of a run."""
         return self._summary
 
     def _summarise(self, tokens: list[str]) -> str:
@@ -146,14 +146,15 @@ class Certificates(L.Callback):
 
 
 def row_certificates(largest: Tensor) -> dict[str, Tensor]:
-    """What is known of every row from the largest values of its vectors, all (V,).
+    """Return the gap and the certificate of every row, from the largest values over its vectors.
 
     Args:
-        largest: The columns `LARGEST`, (V, 3) float64, all -1 for a row without a vector: `relative_gap`,
-            `uncertified`, if any vector is, and `held_out`.
+        largest: The columns `LARGEST`, (V, 3) float64, for V rows: `relative_gap`; `uncertified`, 1 if any vector of
+            the row is not certified; and `held_out`, 1 if any is held out. All are -1 for a row without vectors.
 
     Returns:
-        `relative_gap`, -1 for a row without a vector, and `visited`, `certified` and `held_out`, bool.
+        By name, (V,) each: `relative_gap`, -1 for a row without vectors; and `visited`, `certified` and `held_out`,
+        bool.
     """
     gap, uncertified, held_out = largest.T
     return {

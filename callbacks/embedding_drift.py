@@ -1,4 +1,4 @@
-"""How far embedding rows move in training."""
+"""Callback that measures how far embedding rows move in training."""
 
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ class EmbeddingDrift(L.Callback):
     from the same start. Rows are the same on every rank under DDP, and only rank 0 measures.
 
     Args:
-        every_n_steps: Optimizer steps between two measurements.
-        top_rows: Number of rows listed, those that moved most.
+        every_n_steps: Number of optimizer steps between two measurements.
+        top_rows: Number of rows listed in TensorBoard, those that moved most.
 
     Raises:
         ZooError: In `setup`, if the module has no `embedding_rows`.
@@ -44,8 +44,8 @@ class EmbeddingDrift(L.Callback):
         self.every_n_steps, self.top_rows = every_n_steps, top_rows
         self.start: dict[str, Tensor] = {}
         self.at_checkpoint: dict[str, Tensor] = {}
-        self.shrink: dict[str, float] = {}  # what decay alone has left of every row
-        self.history: dict[str, list[list[float]]] = {}  # step, then the median of every frequency group
+        self.shrink: dict[str, float] = {}  # factor by which weight decay alone would have shrunk the rows so far
+        self.history: dict[str, list[list[float]]] = {}  # step, then the median drift of every frequency group
         self.latest: dict[str, dict[str, Tensor]] = {}
         self._decaying: dict[
             str, list[tuple[Optimizer, dict[str, Any]]]
@@ -58,7 +58,7 @@ class EmbeddingDrift(L.Callback):
         require(self, pl_module, TracksRows)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep a copy of the rows, unless a checkpoint brought one."""
+        """Copy the rows at the start, unless a checkpoint contained a copy."""
         for name, rows in _rows(pl_module).items():
             device = rows.device if trainer.is_global_zero else torch.device("cpu")
             self.start[name] = self.start[name].to(device) if name in self.start else rows.to(device, copy=True)
@@ -84,7 +84,7 @@ class EmbeddingDrift(L.Callback):
             self._last_table = trainer.global_step
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Update `decay_alone` with this step's learning rate."""
+        """Update `shrink` with the learning rate of this step."""
         for name, groups in self._decaying.items():
             for owner, group in groups:
                 if owner is not optimizer:
@@ -99,20 +99,20 @@ class EmbeddingDrift(L.Callback):
             self._measure(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write the table, and measure `since_checkpoint` from here on."""
+        """Write the table, and copy the rows: the columns `..._since_checkpoint` now refer to this checkpoint."""
         if trainer.global_step != self._last_table:
             self._write_tables(trainer, pl_module)
             self.at_checkpoint = _on_cpu(_rows(pl_module))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure a last time, and write the table unless a checkpoint at this step has."""
+        """Measure a last time, and write the table unless it was written with a checkpoint of this step."""
         if trainer.global_step != self._last_step:
             self._measure(trainer, pl_module)
         if trainer.global_step != self._last_table:
             self._write_tables(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The starting rows and the curves so far."""
+        """Return the starting rows and the curves so far."""
         return {
             "start": {name: rows.cpu() for name, rows in self.start.items()},
             "shrink": self.shrink,
@@ -124,7 +124,7 @@ class EmbeddingDrift(L.Callback):
         self.start, self.shrink, self.history = state["start"], state["shrink"], state["history"]
 
     def summary(self) -> dict[str, str]:
-        """Lines for the table at the end of a run."""
+        """Return the lines for the table at the end of a run."""
         lines = {}
         for name, drift in self.latest.items():
             relative = drift["relative_distance"]
@@ -143,7 +143,7 @@ class EmbeddingDrift(L.Callback):
             means = {"relative_mean": relative.mean(), "relative_median": relative.median()}
             means |= {"relative_max": relative.max(), "cosine_mean": cosine.mean()}
             medians = {f"by_count/{label}": relative[members].median() for label, members in self._groups[name].items()}
-            numbers = torch.stack([*means.values(), *medians.values()]).tolist()  # the device is waited for once
+            numbers = torch.stack([*means.values(), *medians.values()]).tolist()  # waits for the device only once
             scalars = dict(zip([*means, *medians], numbers, strict=True)) | {"decay_alone": 1 - self.shrink[name]}
             history = self.history[name]
             history[:] = [point for point in history if point[0] < trainer.global_step]
@@ -189,7 +189,7 @@ def _folder(trainer: L.Trainer) -> Path:
 
 
 def _rows(pl_module: L.LightningModule) -> dict[str, Tensor]:
-    """The matrices themselves, on their device."""
+    """Return the matrices that are tracked, without gradients, on their device."""
     return {name: rows.detach() for name, rows in pl_module.embedding_rows().items()}  # type: ignore[operator]
 
 
@@ -198,18 +198,21 @@ def _on_cpu(matrices: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _counts(trainer: L.Trainer, n_rows: int) -> Tensor | None:
-    """How often each row's token occurs, (n_rows,) int64, 0 for rows without a token; None if rows are no tokens."""
+    """Return how often each row's token occurs, (n_rows,) int64, 0 for rows without a token; None if not known."""
     counts = offered(_tokens_data(trainer), "row_counts")
     return None if counts is None else torch.nn.functional.pad(counts, (0, n_rows - len(counts)))
 
 
 def _tokens(trainer: L.Trainer, n_rows: int) -> list[str]:
-    """The token of each row, empty for rows without a token."""
+    """Return the token of each row, or an empty text for rows without a token."""
     tokens = offered(_tokens_data(trainer), "row_labels") or []
     return [*tokens, *[""] * (n_rows - len(tokens))][:n_rows]
 
 
 def _tokens_data(trainer: L.Trainer) -> object:
-    """The datamodule, if the rows of the module's matrices are its tokens: a dictionary's atoms are none."""
+    """Return the datamodule if rows of the module's matrices are its tokens, otherwise None.
+
+    The atoms of a dictionary, for example, are not tokens.
+    """
     data = datamodule(trainer)
     return data if offered(data, "batches") == "tokens" else None

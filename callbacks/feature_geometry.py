@@ -1,4 +1,4 @@
-"""How the features of toy models lie."""
+"""Callback that draws and tabulates the directions of the features of toy models."""
 
 from pathlib import Path
 from typing import Any
@@ -18,26 +18,28 @@ REPRESENTED = 0.5  # norm above which a feature counts as represented
 class FeatureGeometry(L.Callback):
     """Draws the directions of features, for any module with `features()` and `seed_losses`.
 
-    With every checkpoint and at the end it writes `feature_geometry/features.csv` beside the checkpoints, with norm and
-    dimensionality of every feature of every seed, and draws `features.png`, which TensorBoard gets too. Seeds are
-    ordered by their loss in the last validation. `features()` returns directions (n_seeds, n_features, d_hidden), and
-    `seed_losses` is (n_seeds,), NaN before the first validation. Networks are the same on every rank, and only rank 0
-    measures.
+    `features()` returns directions (n_seeds, n_features, d_hidden). `seed_losses` is (n_seeds,), NaN before the first
+    validation.
+
+    With every checkpoint and at the end of training, it writes `feature_geometry/features.csv` into the run's folder.
+    The table has the norm and the dimensionality of every feature of every seed. It also draws `features.png`, which is
+    written to TensorBoard as well; there, seeds are ordered by their loss in the last validation. Networks are the same
+    on every rank, and only rank 0 measures.
 
     Raises:
-        ZooError: On fit, if the module has no `features` or no `seed_losses`.
+        ZooError: In `setup`, if the module has no `features` or no `seed_losses`.
     """
 
     def __init__(self) -> None:
         self._summary: dict[str, str] = {}
-        self._written = -1  # step of the last table
+        self._written = -1  # step of the last table, or -1 if there was a validation since
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse what has no features to follow."""
+        """Refuse a module without features."""
         require(self, pl_module, HasFeatures)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What was written with the losses of an earlier validation is out of date."""
+        """Note that the table has to be written again, because the losses have changed."""
         self._written = -1
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -45,12 +47,12 @@ class FeatureGeometry(L.Callback):
         self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the table and draw, unless a checkpoint has just brought them."""
+        """Write the table and draw, unless that was done with a checkpoint of this step."""
         if trainer.global_step != self._written:
             self._write(trainer, pl_module)
 
     def summary(self) -> dict[str, str]:
-        """Lines for the table at the end of a run."""
+        """Return the lines for the table at the end of a run."""
         return self._summary
 
     def _write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -73,7 +75,7 @@ class FeatureGeometry(L.Callback):
         best = int(losses.nan_to_num(torch.inf).argmin())
         kept = norms[best] > REPRESENTED
         mean = shares[best][kept].mean() if kept.any() else 0.0
-        text = f"{int(kept.sum())} of {n_features} of norm > 1/2 in d = {W.shape[2]}, mean dimensionality {mean:.3f}"
+        text = f"{int(kept.sum())} of {n_features} with norm > 1/2 in d = {W.shape[2]}, mean dimensionality {mean:.3f}"
         if losses[best].isnan():
             self._summary = {"best seed": "unknown without a validation", f"features of seed {best}": text}
         else:

@@ -1,4 +1,4 @@
-"""How gates err in each of the four cases of their inputs."""
+"""Callback that shows the errors of Boolean gates for each of the four cases of their inputs."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ COLUMNS = ("n", "mean", "rms", "bias", "max", "right")
 
 
 class GateErrors(L.Callback):
-    """Shows the errors of a network of Boolean gates, apart for 00, 01, 10 and 11, for any module with `case_errors`.
+    """Shows the errors of a network of Boolean gates for any module with `case_errors`.
 
-    With every checkpoint and at the end, if there was a validation since, it writes `gate_errors/cases.csv` beside the
-    checkpoints, one line per depth, seed and case, with what `CaseErrors.compute` says of each; and draws `cases.png`,
-    histograms of the errors by case, which TensorBoard gets too.
+    Errors are reported separately for the cases 00, 01, 10 and 11. With every checkpoint and at the end of training, it
+    writes `gate_errors/cases.csv` into the run's folder if there was a validation since the last time. The table has
+    one line per depth, seed and case, with the statistics of `CaseErrors.compute`. It also draws `cases.png`,
+    histograms of the errors by case, which is written to TensorBoard as well.
 
     Raises:
-        ZooError: On fit, if the module has no `case_errors`.
+        ZooError: In `setup`, if the module has no `case_errors`.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class GateErrors(L.Callback):
         require(self, pl_module, HasGates)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember that there is something new; the sanity check is nothing."""
+        """Note that there are new errors to write, except after the sanity check."""
         self._unwritten = trainer.is_global_zero and not trainer.sanity_checking
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

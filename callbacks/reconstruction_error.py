@@ -1,4 +1,4 @@
-"""How well every row is reconstructed."""
+"""Callback that measures the reconstruction error of every row."""
 
 import math
 from pathlib import Path
@@ -16,50 +16,54 @@ from zoo.metrics import fires
 from zoo.precision import float64, float64_device
 from zoo.protocols import LabelledRows, Reconstructs, batch_rows, datamodule, offered, require
 
-SUMS = ("n", "squared_error", "squared_norm", "cosine", "l0", "held_out")  # what is added up for every row
+SUMS = ("n", "squared_error", "squared_norm", "cosine", "l0", "held_out")  # quantities that are summed for every row
 
 
 class ReconstructionError(L.Callback):
-    """Follows the error of every row, for any module with `reconstruct(x)` on data with `row_labels`.
+    """Tracks the error of every row, for any module with `reconstruct(x)` and data with `row_labels`.
 
-    The relative error of a row, or of several pooled, is sum |x - x_hat|² / sum |x|² over their vectors in one
-    validation: 0 is exact, 1 is no better than predicting zero. It is neither centred nor weighted, and so differs from
-    the FVU that modules log.
+    The relative error of a row, or of several rows pooled, is sum |x - x_hat|² / sum |x|² over their vectors in one
+    validation. It is 0 for an exact reconstruction and 1 for x_hat = 0. It is neither centred nor weighted, and
+    therefore differs from the FVU that modules log.
 
-    After every validation it logs the pooled relative error of all rows, of those that are never trained on
-    (`held_out`), of those that are, and of groups of rows by their frequency (`row_counts` of the datamodule, if
-    known), and the median and the largest of single rows. With every checkpoint and at the end, if there was a
-    validation since, it writes `reconstruction_error/rows.csv` beside the checkpoints, with every row's error in the
-    last validation, and draws `rows.png`, which TensorBoard gets too. Rows that the validation did not visit have empty
-    cells.
+    After every validation it logs these relative errors:
 
-    The curves travel in the Lightning checkpoint, so a resumed run goes on drawing them. All ranks contribute, and
-    rank 0 writes.
+    - `error/all`, `error/held_out`, `error/trained`: all rows pooled, the rows that are never trained on, and the rows
+      that are trained on;
+    - `error/by_count/...`: groups of rows by the frequency of their token, if the datamodule has `row_counts`;
+    - `error/median`, `error/worst`: the median and the largest error of single rows.
+
+    With every checkpoint and at the end of training, it writes `reconstruction_error/rows.csv` into the run's folder if
+    there was a validation since the last time. The table has the error of every row in the last validation. Rows that
+    the validation did not visit have empty cells. It also draws `rows.png`, which is written to TensorBoard as well.
+
+    The curves are kept in the Lightning checkpoint, so a resumed run continues them. All ranks contribute, and rank 0
+    writes.
 
     Args:
-        top_rows: How many of the worst rows are named.
+        top_rows: Number of rows listed in TensorBoard, those with the largest errors.
 
     Raises:
-        ZooError: On fit, if the module has no `reconstruct` or the datamodule no `row_labels`.
+        ZooError: In `setup`, if the module has no `reconstruct` or the datamodule no `row_labels`.
     """
 
     def __init__(self, top_rows: int = 10) -> None:
         if top_rows < 1:
             raise ZooError(f"top_rows is {top_rows}; it must be at least 1")
         self.top_rows = top_rows
-        self.history: list[list[float]] = []  # step, held-out rows pooled, then every frequency group pooled
-        self.latest: dict[str, Tensor] = {}  # of the last validation, by row
+        self.history: list[list[float]] = []  # step, error of the held-out rows, then of every frequency group
+        self.latest: dict[str, Tensor] = {}  # what `row_errors` returned for the last validation
         self._sums = torch.zeros(0, len(SUMS), dtype=torch.float64)
         self._summary: dict[str, str] = {}
         self._unwritten = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse what has no rows to follow."""
+        """Refuse a module that does not reconstruct, and data without labelled rows."""
         require(self, pl_module, Reconstructs)
         require(self, datamodule(trainer), LabelledRows)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start from nothing."""
+        """Reset the sums."""
         n_rows = len(trainer.datamodule.row_labels)  # type: ignore[attr-defined]
         device = float64_device(pl_module.device)
         self._sums = torch.zeros(n_rows, len(SUMS), dtype=torch.float64, device=device)
@@ -73,7 +77,7 @@ class ReconstructionError(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add up this batch."""
+        """Add this batch to the sums."""
         x, x_hat, rows = float64(outputs["x"]), float64(outputs["x_hat"]), batch_rows(self, batch)
         every = torch.ones(len(x), device=x.device)
         columns = {
@@ -88,7 +92,7 @@ class ReconstructionError(L.Callback):
         self._sums.index_add_(0, rows.to(sums.device), sums)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the errors; the sanity check's are no point of the curves."""
+        """Log the errors; the sanity check adds no point to the curves."""
         if trainer.sanity_checking:
             return
         self._sums = trainer.strategy.reduce(self._sums, reduce_op="sum").cpu()
@@ -116,22 +120,22 @@ class ReconstructionError(L.Callback):
         self._write(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The curves so far, and what the last validation says at the end of the run."""
+        """Return the curves so far, and the lines of the last validation for the table at the end of the run."""
         return {"history": self.history, "summary": self._summary}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from an earlier run."""
+        """Continue the curves of the run that is resumed."""
         self.history, self._summary = state["history"], state["summary"]
 
     def summary(self) -> dict[str, str]:
-        """Lines for the table at the end of a run."""
+        """Return the lines for the table at the end of a run."""
         return self._summary
 
     def _groups(self, trainer: L.Trainer) -> dict[str, Tensor]:
         return frequency_groups(_counts(trainer), len(self._sums))
 
     def _pooled(self, trainer: L.Trainer) -> dict[str, float]:
-        """Relative error of groups of rows that the validation visited."""
+        """Return the pooled relative error of every group that has rows in this validation."""
         held_out = self.latest["held_out"]
         groups = {"all": torch.ones_like(held_out), "held_out": held_out, "trained": ~held_out}
         groups |= {f"by_count/{label}": members for label, members in self._groups(trainer).items()}
@@ -143,7 +147,7 @@ class ReconstructionError(L.Callback):
         if "all" not in pooled:
             return {}
         names = {"held_out": "held-out rows", "trained": "trained rows"}
-        lines = {"squared error / |x|²": ", ".join(f"{pooled[k]:.4g} of {v}" for k, v in names.items() if k in pooled)}
+        lines = {"squared error / |x|²": ", ".join(f"{pooled[k]:.4g} on {v}" for k, v in names.items() if k in pooled)}
         worst = self._worst(1)[0]
         counts = _counts(trainer)
         count = "" if counts is None else f", {int(counts[worst]):,} occurrences"
@@ -151,13 +155,13 @@ class ReconstructionError(L.Callback):
         lines["worst row"] = f"{error:.4g}, {data.row_labels[worst]!r} (row {worst}{count})"
         if (effective := offered(data, "effective_rows")) is not None:
             trained = (self.latest["n"] > 0) & ~self.latest["held_out"]
-            lines["n_eff"] = f"{effective:,.0f} of {int(trained.sum()):,} rows trained on"
+            lines["n_eff"] = f"effective number of training rows {effective:,.0f} of {int(trained.sum()):,}"
         if (never := offered(data, "never_occurring")) is not None:
             lines["n_eff"] += f"; {int(never.sum()):,} rows have a token that never occurs"
         return lines
 
     def _worst(self, how_many: int) -> list[int]:
-        """Rows by falling relative error, NaN first; only those the validation visited."""
+        """Return the visited rows with the largest relative errors, in descending order, NaN first."""
         visited = self.latest["n"] > 0
         relative = self.latest["relative_error"].where(visited, -1)
         return relative.topk(min(how_many, int(visited.sum()))).indices.tolist()
@@ -189,16 +193,22 @@ class ReconstructionError(L.Callback):
 
 
 def row_errors(sums: Tensor) -> dict[str, Tensor]:
-    """Every row's error from its sums over vectors, all (V,); NaN for rows without a vector.
+    """Return the errors of every row from sums over its vectors.
 
     Args:
-        sums: The columns `SUMS`, (V, 6) float64: `n` vectors, `squared_error` |x - x_hat|², `squared_norm` |x|²,
-            `cosine` between x and x_hat, `l0` nonzero codes, and `held_out` vectors that are never trained on.
+        sums: The columns `SUMS`, (V, 6) float64, for V rows: the number of vectors `n`; the sums of `squared_error`
+            |x - x_hat|², `squared_norm` |x|², `cosine` between x and x_hat, and number of nonzero codes `l0`; and the
+            number of `held_out` vectors, which are never trained on.
 
     Returns:
-        `n`; the means `squared_error`, `cosine` and `l0`; `norm`, the root mean square of |x|; `relative_error`, the
-        ratio of the sums (infinite for a zero row with an error, 0 for one without); and `held_out`, bool, if any
-        vector was.
+        By name, (V,) each; all but `n` and `held_out` are NaN for rows without vectors:
+
+        - `n`, the number of vectors;
+        - the means `squared_error`, `cosine` and `l0`;
+        - `norm`, the root mean square of |x|;
+        - `relative_error`, the sum of squared errors divided by the sum of squared norms; a row of zeros has 0 if it is
+          reconstructed exactly, and infinity otherwise;
+        - `held_out`, bool, whether any vector of the row is held out.
     """
     total = dict(zip(SUMS, sums.T, strict=True))
     n, error, squared_norm = total["n"], total["squared_error"], total["squared_norm"]
@@ -220,5 +230,5 @@ def _counts(trainer: L.Trainer) -> Tensor | None:
 
 
 def _cells(values: Tensor, visits: list[float]) -> list[float | str]:
-    """A column of the table, empty where a row was not visited."""
+    """Return a column of the table, with empty cells for rows that were not visited."""
     return [value if n else "" for value, n in zip(values.tolist(), visits, strict=True)]

@@ -1,4 +1,4 @@
-"""The short table at the end of a run."""
+"""Callback that prints a short table at the end of a run."""
 
 import shlex
 from pathlib import Path
@@ -15,13 +15,13 @@ from zoo.protocols import offered
 
 
 class RunSummary(L.Callback):
-    """Prints what came out of a run, where it lies, and what to try next.
+    """Prints the results of a run, where they are stored, and a command to try next.
 
-    Other callbacks add lines by a method `summary()` that returns label -> text.
+    Other callbacks add lines to the table by a method `summary()`, which returns label -> text.
     """
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the table, once, on rank 0."""
+        """Print the table on rank 0, unless the run was interrupted."""
         if not trainer.is_global_zero or trainer.interrupted:
             return
         run = Path(trainer.default_root_dir)
@@ -29,10 +29,10 @@ class RunSummary(L.Callback):
         lines = {"steps": f"{trainer.global_step:,}"}
         measured = sorted(pl_module.measured().items())  # type: ignore[operator]
         judged = {k: v for k, v in measured if k.startswith("val/")}
-        if not judged:  # nothing was held out
+        if not judged:  # no rows are held out
             judged = {k: v for k, v in measured if k.startswith("val_train/")}
         for name, value in judged.items():
-            label = name.replace("val/", "validation ").replace("val_train/", "training rows' ").replace("_", " ")
+            label = name.replace("val/", "validation ").replace("val_train/", "training rows: ").replace("_", " ")
             lines[label] = f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if summary := offered(callback, "summary"):

@@ -1,4 +1,4 @@
-"""What a language model loses when its activations are replaced by their reconstructions."""
+"""Callback that measures a language model's loss when its activations are replaced by their reconstructions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,27 +16,32 @@ from zoo.protocols import LanguageModelData, Reconstructs, datamodule, offered, 
 class SplicedLoss(L.Callback):
     """Splices `reconstruct(x)` into the residual stream of the language model that the activations come from.
 
-    It needs a datamodule with the language model `model`, the `layer` before which the residual stream is cut, and
-    `evaluation_contexts()`, batches with `input_ids` and `targets` (B, T), targets of -100 left out. The first
-    `skip_positions` of every context, if the datamodule has that attribute, stay as they are and do not count.
+    It requires a datamodule with three attributes: the language model `model`; the `layer` before which the residual
+    stream is cut; and `evaluation_contexts()`, which returns batches with `input_ids` and `targets` (B, T). Targets of
+    -100 do not count. If the datamodule has `skip_positions`, that many activations at the start of every context are
+    not replaced, and do not count.
 
-    After every validation it logs, in nats per token,
+    After every validation it logs, in nats per token except for `val/loss_recovered`, which is a share:
 
-    - `val/ce_clean`, `val/ce_spliced` and `val/ce_ablated`: the cross-entropy of the model, with reconstructions, and
-      with zeros in place of the activations; `val/loss_recovered`, which these three make (see `LossRecovered`);
+    - `val/ce_clean`, `val/ce_spliced` and `val/ce_ablated`: the cross-entropy of the unchanged model, of the model with
+      reconstructions instead of the activations, and of the model with zeros instead of the activations;
+    - `val/loss_recovered`: the share of the loss between ablated and clean that is recovered (see `LossRecovered`);
     - `val/kl`: KL(clean ‖ spliced) of the next-token distributions;
-    - `val/kl_random`, `val/kl_covariance`: the same for x plus a random vector as long as the error |x - x_hat| at that
-      position, of uniform direction (Gurnee 2024, "SAE reconstruction errors are (empirically) pathological") or drawn
-      with the covariance of the batch's activations (Lee & Heimersheim 2024, arXiv 2410.12555). A KL far above that of
-      uniform directions says little as long as activations are far from isotropic; the second is the one to beat.
+    - `val/kl_random`: the same KL if a random vector is added to x. At every position it has the length of the error
+      |x - x_hat| and a uniform direction (Gurnee 2024, "SAE reconstruction errors are (empirically) pathological");
+    - `val/kl_covariance`: the same, but with random vectors that have the covariance of the batch's activations (Lee &
+      Heimersheim 2024, arXiv 2410.12555).
+
+    Activations are usually far from isotropic. A `val/kl` far above `val/kl_random` then means little, and
+    `val/kl_covariance` is the better baseline.
 
     The random vectors are the same in every validation. All ranks contribute.
 
     Args:
-        seed: Names the random vectors.
+        seed: Seed of the random vectors.
 
     Raises:
-        ZooError: On fit, if the module has no `reconstruct` or the datamodule no language model.
+        ZooError: In `setup`, if the module has no `reconstruct` or the datamodule no language model.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -49,7 +54,7 @@ class SplicedLoss(L.Callback):
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure on this rank's contexts, and log over all ranks."""
+        """Evaluate the model on this rank's contexts, and log the results over all ranks."""
         if trainer.sanity_checking:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -72,7 +77,7 @@ class SplicedLoss(L.Callback):
 
     @staticmethod
     def _edits(pl_module: Any, x: Tensor, counted: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """What takes the place of the activations x (B, T, D), by the suffix of its KL's name."""
+        """Return the replacements of the activations x (B, T, D): the suffix of the KL's name -> (B, T, D)."""
         flat = x.flatten(0, 1)
         x_hat = pl_module.reconstruct(flat)[0].to(flat.dtype)
         noise = torch.randn(flat.shape, generator=generator).to(flat)
@@ -90,6 +95,9 @@ class SplicedLoss(L.Callback):
 
 
 def _spliced_logits(model: Any, layer: int, resid: Tensor, skip: int) -> Callable[[Tensor], Tensor]:
-    """A function from what stands at all positions but the first ones to their logits, (B, T - skip, V)."""
+    """Return a function from activations (B, T - skip, D) to the logits at these positions, (B, T - skip, V).
+
+    It uses the original activations at the first `skip` positions.
+    """
     first = resid[:, :skip]
     return lambda edited: model.unembed(model.blocks(torch.cat([first, edited], 1), start=layer))[:, skip:]

@@ -1,4 +1,4 @@
-"""Training of dictionaries by full basis pursuit."""
+"""The LightningModule that learns dictionaries; all codes are certified solutions of a lasso."""
 
 from typing import Any, cast
 
@@ -23,21 +23,25 @@ from zoo.protocols import WeightedRows, datamodule, offered, require
 class DictionaryLearning(ReconstructionModule):
     """Learns a dictionary by alternating certified sparse coding and dictionary steps.
 
-    A training step codes its batch to a certified optimum and then moves the dictionary to its own optimum for these
-    codes (see `MethodOfOptimalDirections`). With `data.batch_size: null` a batch is all training rows, weighted, and
-    their codes start from those of the step before; with smaller batches give `memory`.
+    A training step first solves for the codes of its batch, up to `tolerance`. It then replaces the dictionary by the
+    least-squares optimum for these codes (see `MethodOfOptimalDirections`). With `data.batch_size: null` a batch is all
+    training rows, weighted, and the solver starts from the codes of the step before. With smaller batches set `memory`
+    above 0, so that a dictionary step uses earlier batches too.
 
     Args:
-        n_atoms: Atoms K; fewer than training rows, or the rows are a dictionary themselves.
+        n_atoms: Number of atoms K. It should be smaller than the number of training rows: otherwise the rows
+            themselves are a dictionary without error.
         penalty: Weight of the codes' absolute values, in units of the data's root mean square distance from their mean.
-        d_in: Dimension of the data, which it follows.
-        positive: Whether codes must not be negative.
-        tolerance: Largest duality gap of a row called certified, as a share of its objective; codes in float32 reach
-            about 1e-6.
-        memory: Share of earlier batches' sums that a dictionary step keeps.
-        replace_below: Share of the atoms' mean use below which one is replaced.
-        init_from: Dictionary to start from, of the same sizes: a zoo name, folder, Lightning .ckpt or
-            hf:org/repo[@revision].
+        d_in: Dimension of the data. On the command line it follows the data.
+        positive: Whether codes must be nonnegative; by default they may have both signs.
+        tolerance: Largest duality gap at which the codes of a row are certified, as a share of the row's objective.
+            Codes in float32 reach about 1e-6.
+        memory: Share of the sums over earlier batches that a dictionary step keeps; 0 to use the present batch only.
+        replace_below: An atom is replaced if the number of rows that use it is at most this share of the mean over
+            atoms. With 0, only atoms that no row uses are replaced.
+        init_from: Checkpoint of a dictionary of the same sizes that training starts from: the name of a pretrained
+            checkpoint, a folder, a Lightning .ckpt or hf:org/repo[@revision]. Mean and scale are fitted to the data
+            again. By default the first atoms are random rows of the data.
 
     Raises:
         ZooError: If a number is out of range, or `init_from` does not fit.
@@ -67,13 +71,13 @@ class DictionaryLearning(ReconstructionModule):
         self._random_state = torch.get_rng_state()
         self.memory, self.replace_below, self.init_from = memory, replace_below, init_from
         self.held_out_debiased, self.trained_on_debiased = FVU(), FVU()
-        self._rows: Tensor | None = None  # coded in the step before, (B,) int64
-        self._codes: Tensor | None = None  # their codes, (B, K) in compressed rows
+        self._rows: Tensor | None = None  # indices of the rows of the step before, (B,) int64
+        self._codes: Tensor | None = None  # codes of these rows, (B, K) in compressed rows
         self._restored: dict[str, Tensor] = {}
         self.start_from(init_from)
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (B, d_in) and codes (B, K) of data (B, d_in)."""
+        """Return the reconstruction (B, d_in) and the codes (B, K) of data (B, d_in)."""
         return self.net.reconstruct(x)
 
     def embedding_rows(self) -> dict[str, Tensor]:
@@ -81,24 +85,29 @@ class DictionaryLearning(ReconstructionModule):
         return {"W_dec": self.net.W_dec}
 
     def setup(self, stage: str) -> None:
-        """Fit mean, scale and first atoms to the data before training."""
+        """Refuse data and precisions that do not fit; before training, fit mean, scale and first atoms to the data."""
         super().setup(stage)
         self.check_data(self.net.d_in)
         precision, device = self.trainer.precision, self.trainer.strategy.root_device
         if precision in ("16-true", "bf16-true"):
             raise ZooError(
-                f"trainer.precision {precision} rounds the data and the atoms far more than the tolerance "
-                f"{self.net.tolerance:g} that codes are certified to; use 32-true, 64-true or bf16-mixed"
+                f"trainer.precision {precision} rounds the data and the atoms by far more than the tolerance "
+                f"{self.net.tolerance:g} of certified codes; use 32-true, 64-true or bf16-mixed"
             )
         if stage == "fit" and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            raise ZooError("precision 16-mixed scales gradients, and there are none here; use 32-true or bf16-mixed")
+            raise ZooError(
+                "trainer.precision 16-mixed scales gradients, but this model trains without gradients; use 32-true or "
+                "bf16-mixed"
+            )
         if float64_device(device) != device:
-            raise ZooError(f"codes are certified in float64, which {device.type} lacks; use --trainer.accelerator cpu")
+            raise ZooError(
+                f"codes are certified in float64, which {device.type} does not have; use --trainer.accelerator cpu"
+            )
         if stage == "fit":
             self.initialise_from_data()
 
     def initialise_from_data(self) -> None:
-        """Call `initialise`, unless it has been called before; all training rows of a matrix count by their weights."""
+        """Call `initialise` once, with all training rows of a matrix and their weights, or else with a sample."""
         data = datamodule(self.trainer)
         if offered(data, "train_rows") is None:
             super().initialise_from_data()
@@ -107,29 +116,32 @@ class DictionaryLearning(ReconstructionModule):
             self.initialise(rows.W_E[rows.train_rows], rows.row_weights[rows.train_rows])
 
     def initialise(self, sample: Tensor, weight: Tensor | None = None) -> None:
-        """Fit mean and scale to vectors (n, d_in) with weights (n,), 1 by default, and take some as the first atoms.
+        """Fit mean and scale to vectors (n, d_in) with weights (n,), 1 by default.
 
-        A dictionary from `init_from` keeps its atoms.
+        Without `init_from`, random vectors of nonzero weight then become the first atoms.
         """
         self.net.fit_moments(sample, weight)
         if self.init_from is None:
-            generator = torch.Generator()  # the strategies of several processes reset the global one before this
+            generator = torch.Generator()  # with several processes, Lightning resets the global generator before this
             generator.set_state(self._random_state)
             self.net.take_as_atoms(sample if weight is None else sample[weight > 0], generator)
         self.fitted.fill_(True)
 
     def configure_optimizers(self) -> MethodOfOptimalDirections:
-        """The dictionary step."""
+        """Return the optimizer that makes the dictionary steps."""
         self.dictionary_step = MethodOfOptimalDirections(self.net.W_dec, self.memory, self.replace_below)
         return self.dictionary_step
 
     def on_train_start(self) -> None:
-        """Go on from the sums of a resumed run."""
+        """Give the sums of a resumed run to the optimizer."""
         self.dictionary_step.load_sums(self._restored)
 
     @torch.no_grad()
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Code the batch, then move the dictionary; the loss is the rows' mean objective in units of scale²."""
+        """Solve for the codes of the batch, then update the dictionary.
+
+        The loss that is logged is the mean objective of the rows before the update, in units of scale².
+        """
         batch = as_vectors(batch)
         x, weight, rows = batch["x"], batch.get("weight"), batch.get("row")
         solution = self.net.solve(x, self._start(rows))
@@ -163,7 +175,12 @@ class DictionaryLearning(ReconstructionModule):
 
     @torch.no_grad()
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Accumulate the metrics, also those of debiased codes; every row's certificate is returned too."""
+        """Accumulate the metrics, including the errors of debiased codes.
+
+        Returns:
+            `x`, `x_hat` and `codes`; and for every row `relative_gap`, its duality gap as a share of its objective, and
+            `certified`, whether the gap is within `tolerance`.
+        """
         batch = as_evaluated(batch)
         x, held_out = batch["x"], batch["held_out"]
         solution = self.net.solve(x)
@@ -177,7 +194,10 @@ class DictionaryLearning(ReconstructionModule):
         return {"x": x, "x_hat": x_hat, "codes": codes, "relative_gap": relative, "certified": solution.certified}
 
     def log_metrics(self, split: str) -> None:
-        """Log also the fraction of variance unexplained by debiased codes."""
+        """Log the metrics, and the fraction of variance unexplained (FVU) of debiased codes.
+
+        Debiased codes are least-squares codes on the same atoms, without the penalty.
+        """
         super().log_metrics(split)
         for name, metric in ((split, self.held_out_debiased), (f"{split}_train", self.trained_on_debiased)):
             fvu = metric.compute()
@@ -186,7 +206,7 @@ class DictionaryLearning(ReconstructionModule):
                 self.log(f"{name}/fvu_debiased", fvu.float())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the next step starts from: the codes of all ranks' rows, or the sums of earlier batches."""
+        """Add the state that the next step needs: the codes of all ranks, or the sums of earlier batches."""
         super().on_save_checkpoint(checkpoint)
         if self.memory:
             checkpoint["dictionary_step"] = self.dictionary_step.sums()
@@ -198,7 +218,7 @@ class DictionaryLearning(ReconstructionModule):
             checkpoint["codes"] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep them until training starts."""
+        """Read these codes or sums; `on_train_start` gives the sums to the optimizer."""
         super().on_load_checkpoint(checkpoint)
         self._restored = checkpoint.get("dictionary_step", {})
         if (codes := checkpoint.get("codes")) is not None:
@@ -213,7 +233,7 @@ class DictionaryLearning(ReconstructionModule):
         return {name: t.cpu() for name, t in (parts | {"rows": self._rows, "values": self._codes.values()}).items()}
 
     def _start(self, rows: Tensor | None) -> Tensor | None:
-        """Codes that these rows had in the step before, if all of them were in it."""
+        """Return the codes that these rows had in the step before, or None if a row was not in its batch."""
         if rows is None or self._rows is None or self._codes is None:
             return None
         known, codes = self._rows.to(rows.device), self._codes.to(rows.device)

@@ -1,4 +1,4 @@
-"""GPT-2 trained with all, some or none of its embedding rows frozen."""
+"""The LightningModule that trains a GPT-2 with all, some or none of its embedding rows frozen."""
 
 from typing import Any
 
@@ -20,32 +20,35 @@ from zoo.source import Source
 
 
 class FrozenEmbeddingGPT2(ZooModule):
-    """Next-token training of a GPT-2 whose token embedding is, by default, random and never updated.
+    """Trains a GPT-2 to predict the next token. By default, its token embedding is random and not trained.
 
     Minimises the mean cross-entropy in nats per token. Batches are dicts with `input_ids` and `targets`, both
-    (B, T) int64; targets of -100 are left out.
+    (B, T) int64. Targets of -100 do not count.
 
     Args:
-        vocab_size: Rows V of the embedding, at least one per token; `init_from` may have more. On the command line it
-            follows the tokenizer unless it is given.
-        context_length: Longest sequence T. On the command line it follows the data.
+        vocab_size: Number of rows V of the embedding, at least one per token. On the command line it follows the
+            tokenizer unless it is given. With `init_from`, the network has all rows of the checkpoint, at least V.
+        context_length: Number of tokens T of the longest sequence. On the command line it follows the data. With
+            `init_from`, the network has all positions of the checkpoint, at least T.
         d_model: Width D of the residual stream. Default 256, or that of `init_from`.
         n_layers: Number of layers. Default 4, or that of `init_from`.
-        n_heads: Attention heads per layer. Default 4, or that of `init_from`.
-        dropout: Dropout probability. Default 0.
-        tied: Whether the unembedding is the embedding matrix. A frozen tied embedding is a frozen output layer too.
-            Default true, or that of `init_from`.
+        n_heads: Number of attention heads per layer. Default 4, or that of `init_from`.
+        dropout: Dropout probability. Default 0, also with `init_from`.
+        tied: Whether the unembedding is the same matrix as the embedding. If it is, frozen embedding rows are frozen in
+            the output layer as well. Default true, or that of `init_from`.
         embedding: Initial embedding rows. By default Gaussian with standard deviation 0.02, or those of `init_from`.
-        frozen_rows: Embedding rows that never move: "all", "none", token ids, or ranges such as "0-255,300".
-        trained_rows: The rows that do move, all others being frozen; leave `frozen_rows` alone when this is given.
-        init_from: Weights to start from: a zoo name, folder, Lightning .ckpt or hf:org/repo[@revision].
+        frozen_rows: Embedding rows that are not trained: "all", "none", token ids, or ranges such as "0-255,300".
+        trained_rows: Embedding rows that are trained; all other rows are frozen. Use it instead of `frozen_rows`, in
+            the same format.
+        init_from: Checkpoint whose weights training starts from: the name of a pretrained checkpoint, a folder, a
+            Lightning .ckpt or hf:org/repo[@revision]. None for random weights.
         optimizer: Optimizer and learning-rate schedule.
-        compile: Compile the network with torch.compile.
-        max_new_tokens: Tokens that `predict` adds to a prompt.
-        temperature: Sampling temperature of `predict`; 0 takes the most likely token.
+        compile: Whether the network is compiled with torch.compile.
+        max_new_tokens: Number of tokens that `predict` adds to a prompt.
+        temperature: Sampling temperature of `predict`; 0 to take the most likely token.
 
     Raises:
-        ZooError: If sizes contradict each other or `init_from`, or if the embedding cannot be made.
+        ZooError: If sizes contradict each other or `init_from`, or if the initial embedding cannot be made.
     """
 
     batches = "tokens"
@@ -89,7 +92,10 @@ class FrozenEmbeddingGPT2(ZooModule):
             self.net.load_state_dict(source.state_dict())
             if embedding is not None:
                 kind = type(embedding).__name__
-                rank_zero_info(f"note: a {kind} takes the place of init_from's; --model.embedding null keeps that")
+                rank_zero_info(
+                    f"note: a {kind} replaces the embedding of init_from; --model.embedding null keeps the embedding "
+                    "of init_from"
+                )
         if embedding is not None:
             with torch.no_grad():
                 self.net.W_E.copy_(embedding.rows(*self.net.W_E.shape))
@@ -98,7 +104,8 @@ class FrozenEmbeddingGPT2(ZooModule):
 
         if temperature < 0 or max_new_tokens < 1:
             raise ZooError(
-                f"temperature {temperature} must not be negative, max_new_tokens {max_new_tokens} at least 1"
+                f"temperature is {temperature} (it must be at least 0), max_new_tokens is {max_new_tokens} (it must be "
+                "at least 1)"
             )
         if trained_rows is not None and frozen_rows not in ("all", None):
             raise ZooError("give frozen_rows or trained_rows, not both")
@@ -116,15 +123,15 @@ class FrozenEmbeddingGPT2(ZooModule):
         self.val_loss, self.test_loss = TokenLoss(), TokenLoss()
 
     def embedding_rows(self) -> dict[str, Tensor]:
-        """`W_E` (V, D), and `W_U` (V, D) when it is a matrix of its own."""
+        """Return `W_E` (V, D) and, if it is not tied to `W_E`, `W_U` (V, D)."""
         return {"W_E": self.net.W_E} if self.net.tied else {"W_E": self.net.W_E, "W_U": self.net.W_U}
 
     def tokens_per_batch(self, batch: dict[str, Tensor]) -> int:
-        """Tokens predicted on this rank."""
+        """Number of tokens in a batch on this rank."""
         return batch["targets"].numel()
 
     def setup(self, stage: str) -> None:
-        """Tell of rows without a token; make sure that the tokenizer is that of the weights training starts from."""
+        """Log the number of rows without a token; before training, check the tokenizer against that of `init_from`."""
         super().setup(stage)
         n_tokens, n_rows = self._n_tokens(), len(self.net.W_E)
         if n_tokens is not None and n_tokens < n_rows:
@@ -133,19 +140,19 @@ class FrozenEmbeddingGPT2(ZooModule):
             self.check_tokenizer(Source.open(self.init_from).tokenizer_json(), f"init_from {self.init_from}")
 
     def configure_model(self) -> None:
-        """Compile in place, which leaves the names in the state dict alone."""
+        """Compile the network in place, which does not change the names in the state dict."""
         if self.compile_net:
             self.net.compile()
 
     def configure_optimizers(self) -> Any:
-        """AdamW; embeddings and positions are exempt from matrix decay."""
+        """Return AdamW; token and position embeddings use `embedding_weight_decay`, other matrices `weight_decay`."""
         embeddings = {"transformer.wte.weight", "transformer.wpe.weight"}
         return self.optimizer.configure(self.net, embeddings, self.total_steps())
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Optimizer | LightningOptimizer, optimizer_closure: Any = None
     ) -> None:
-        """Step; frozen rows are put back bit by bit, which undoes even weight decay."""
+        """Take a step, and then restore the frozen rows bit for bit, so that weight decay does not change them."""
         if not self.partly_frozen:
             return super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         rows = self.net.W_E.detach().index_select(0, self.frozen_ids)
@@ -154,26 +161,26 @@ class FrozenEmbeddingGPT2(ZooModule):
             self.net.W_E.index_copy_(0, self.frozen_ids, rows)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the next token, nats."""
+        """Return the mean cross-entropy of the next token, in nats."""
         nats, n_tokens = self._nats(batch)
         loss = nats / n_tokens.clamp(min=1)
         self.log("train/loss", loss)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Accumulate the loss, each token weighing the same on every rank."""
+        """Accumulate the loss. All tokens on all ranks have equal weight."""
         self._evaluate(batch, self.val_loss)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Accumulate the loss, each token weighing the same on every rank."""
+        """The same as `validation_step`, on the test split."""
         self._evaluate(batch, self.test_loss)
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss, perplexity and bits per byte of the text that the targets stand for, over all ranks."""
+        """Log loss, perplexity and, if batches have `target_bytes`, bits per byte of text, over all ranks."""
         self._log_losses("val", self.val_loss)
 
     def on_test_epoch_end(self) -> None:
-        """Log loss, perplexity and bits per byte of the text that the targets stand for, over all ranks."""
+        """Log loss, perplexity and, if batches have `target_bytes`, bits per byte of text, over all ranks."""
         self._log_losses("test", self.test_loss)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -181,11 +188,11 @@ class FrozenEmbeddingGPT2(ZooModule):
         return self.net.generate(batch["input_ids"], self.max_new_tokens, self.temperature, n_tokens=self._n_tokens())
 
     def _n_tokens(self) -> int | None:
-        """Tokens of the data, if they say how many there are."""
+        """Number of tokens of the data, or None if the datamodule has no `vocab_size`."""
         return offered(datamodule(self.trainer), "vocab_size")
 
     def _nats(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Cross-entropy summed over tokens, nats, and the number of tokens."""
+        """Return the cross-entropy summed over tokens, in nats, and the number of tokens that count."""
         targets = batch["targets"]
         return self.net(batch["input_ids"], targets), (targets != LEFT_OUT).sum()
 
@@ -209,13 +216,16 @@ def _like(
     dropout: float,
     sizes: dict[str, int | bool | None],
 ) -> GPT2:
-    """A new GPT2 with the sizes of a saved one, which may have more rows and positions than were asked for."""
+    """Return a new GPT2 with the sizes of a saved one, which must agree with `sizes`.
+
+    Its rows and positions may be more than `vocab_size` and `context_length`, but not fewer.
+    """
     if saved["class"] != "GPT2":
         raise ZooError(f"{owner} holds a {saved['class']}, not a GPT2")
     config = saved["init_args"]
     for name, value in sizes.items():
         if value is not None and value != config[name]:
-            raise ZooError(f"{name} is {value}, and {owner} has {config[name]}")
+            raise ZooError(f"{name} is {value}, but {owner} has {config[name]}")
     if vocab_size > config["vocab_size"]:
         raise ZooError(f"vocab_size is {vocab_size}, more than the {config['vocab_size']} rows of {owner}")
     if context_length > config["context_length"]:

@@ -1,4 +1,4 @@
-"""GPT-2, with the residual stream within reach and Hugging Face's tensor names and layout."""
+"""GPT-2 with access to its residual stream; its tensors have the names and layout of Hugging Face."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from zoo.network import Network
 
 
 class Conv1D(nn.Module):
-    """Affine map `x W + b` with `weight` stored (d_in, d_out), the layout of GPT-2's published checkpoints."""
+    """Affine map `x W + b`. Its `weight` is (d_in, d_out), which is the layout of the published GPT-2 checkpoints."""
 
     def __init__(self, d_in: int, d_out: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two affine maps around the tanh approximation of GELU, which is the one GPT-2 was trained with."""
+    """Two affine maps with the tanh approximation of GELU between them; GPT-2 was trained with this approximation."""
 
     def __init__(self, d_model: int, dropout: float) -> None:
         super().__init__()
@@ -72,15 +72,15 @@ class Block(nn.Module):
         self.mlp = MLP(d_model, dropout)
 
     def attn_out(self, resid_pre: Tensor) -> Tensor:
-        """What attention adds to the residual stream, (B, T, D) -> (B, T, D)."""
+        """Return what attention adds to the residual stream, (B, T, D) -> (B, T, D)."""
         return self.attn(self.ln_1(resid_pre))
 
     def mlp_out(self, resid_mid: Tensor) -> Tensor:
-        """What the MLP adds to the residual stream, (B, T, D) -> (B, T, D)."""
+        """Return what the MLP adds to the residual stream, (B, T, D) -> (B, T, D)."""
         return self.mlp(self.ln_2(resid_mid))
 
     def forward(self, resid_pre: Tensor) -> Tensor:
-        """Add attention's and then the MLP's output to the residual stream."""
+        """Add the output of attention, and then that of the MLP, to the residual stream."""
         resid_mid = resid_pre + self.attn_out(resid_pre)
         return resid_mid + self.mlp_out(resid_mid)
 
@@ -88,12 +88,12 @@ class Block(nn.Module):
 class Sublayer(NamedTuple):
     """Attention or MLP of one layer, with its layer norm."""
 
-    name: str  # as TransformerLens names its output, such as "blocks.0.hook_attn_out"
-    output: Callable[[Tensor], Tensor]  # what it adds to the residual stream before it, (B, T, D) -> (B, T, D)
+    name: str  # TransformerLens's name of its output, such as "blocks.0.hook_attn_out"
+    output: Callable[[Tensor], Tensor]  # from the residual stream before it to what it adds, (B, T, D) -> (B, T, D)
 
 
 class _Transformer(nn.Module):
-    """Everything but the unembedding; exists so that tensor names start with `transformer.`."""
+    """The whole network without the unembedding. It is a module of its own so that names start with `transformer.`."""
 
     def __init__(self, vocab_size: int, context_length: int, d_model: int, n_layers: int, n_heads: int, dropout: float):
         super().__init__()
@@ -106,31 +106,31 @@ class _Transformer(nn.Module):
 class GPT2(Network):
     """GPT-2 (Radford et al. 2019), `logits = model(input_ids)`.
 
-    The state dict carries Hugging Face's names and layout, so weights move between the two without conversion. The
-    forward pass is the composition of three methods, and cutting it between two layers gives the residual stream::
+    The state dict has the names and the layout of Hugging Face, so weights can be exchanged without conversion. The
+    forward pass is the composition of three methods. Cut between two layers, it gives the residual stream::
 
         resid_pre = model.blocks(model.embed(input_ids), stop=layer)    # (B, T, D)
         logits = model.unembed(model.blocks(edit(resid_pre), start=layer))  # (B, T, V)
 
-    Between two sublayers it is cut by `sublayers`::
+    `sublayers` cuts it between attention and MLP as well::
 
         resid = model.embed(input_ids)
         for sublayer in model.sublayers:  # attention and MLP of layer 0, of layer 1, ...
             resid = resid + edit(sublayer.output(resid))
 
-    Loss and divergence per token are those of `zoo.metrics`::
+    `zoo.metrics` has functions for the loss and the divergence per token::
 
         clean, edited = map(log_probabilities, (clean_logits, edited_logits))
         token_nats(edited, targets), token_kl(clean, edited)  # (B, T) each, in nats
 
     Args:
-        vocab_size: Number of tokens V.
-        context_length: Longest sequence, the number of learned positions.
+        vocab_size: Number of rows V of the embedding, one per token.
+        context_length: Largest number of tokens in a sequence, which is the number of learned positions.
         d_model: Width D of the residual stream, a multiple of `n_heads`.
         n_layers: Number of transformer layers L.
-        n_heads: Attention heads per layer.
-        dropout: Probability, applied where GPT-2 applies it.
-        tied: Whether the unembedding is the embedding matrix.
+        n_heads: Number of attention heads per layer.
+        dropout: Dropout probability, applied at the same places as in GPT-2; 0 for no dropout.
+        tied: Whether the unembedding is the same matrix as the embedding.
 
     Raises:
         ZooError: If a size is not positive or `d_model` is not a multiple of `n_heads`.
@@ -171,7 +171,7 @@ class GPT2(Network):
             self.lm_head.weight = self.transformer.wte.weight
 
     def _initialise(self, n_layers: int) -> None:
-        """GPT-2's initialisation: N(0, 0.02²), the maps into the residual stream scaled by 1 / sqrt(2 L)."""
+        """Initialise as GPT-2: weights N(0, 0.02²), and maps into the residual stream scaled by 1 / sqrt(2 L)."""
         for name, p in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(p, std=0.02 / (2 * n_layers) ** 0.5)
@@ -216,7 +216,7 @@ class GPT2(Network):
         ]
 
     def sublayer_outputs(self, input_ids: Tensor) -> Tensor:
-        """What every sublayer adds, (B, T) -> (2 L, B, T, D); with `embed` they sum to the last residual stream."""
+        """Return what every sublayer adds, (B, T) -> (2 L, B, T, D). Plus `embed`, it sums to the last resid_post."""
         resid, outputs = self.embed(input_ids), []
         for sublayer in self.sublayers:
             outputs.append(sublayer.output(resid))
@@ -228,10 +228,10 @@ class GPT2(Network):
         return self.lm_head(self.transformer.ln_f(resid))
 
     def forward(self, input_ids: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Next-token logits, (B, T) int64 -> (B, T, V).
+        """Return the next-token logits, (B, T) int64 -> (B, T, V), or the loss.
 
-        With `targets`, (B, T) int64, the sum over tokens of their cross-entropy instead, () in nats and at least
-        float32, without all logits in memory; targets of -100 are left out.
+        With `targets`, (B, T) int64, it returns the sum of the tokens' cross-entropies instead: () in nats, at least
+        float32. It then does not hold all logits in memory. Targets of -100 do not count.
         """
         resid = self.blocks(self.embed(input_ids))
         if targets is None:
@@ -239,7 +239,7 @@ class GPT2(Network):
         return unembedded_nats(self.transformer.ln_f(resid), self.W_U, targets)
 
     def residual_stream(self, input_ids: Tensor) -> Tensor:
-        """Every layer's resid_pre, then the last resid_post: (B, T) -> (L + 1, B, T, D)."""
+        """Return resid_pre of every layer, then resid_post of the last one: (B, T) -> (L + 1, B, T, D)."""
         stream = [self.embed(input_ids)]
         for block in self.transformer.h:
             stream.append(block(stream[-1]))
@@ -257,11 +257,12 @@ class GPT2(Network):
         """Continue sequences, (B, T) -> (B, T + max_new_tokens).
 
         Args:
-            input_ids: At least one token per sequence; only the last `context_length` are seen.
-            max_new_tokens: Tokens to add.
-            temperature: Divides the logits; 0 takes the most likely token.
-            generator: Source of randomness; torch's global one by default.
-            n_tokens: Only the first so many rows of the vocabulary are drawn from, where the others are no tokens.
+            input_ids: Prompts, with at least one token each. The model sees only the last `context_length` tokens.
+            max_new_tokens: Number of tokens to add.
+            temperature: Divisor of the logits; 0 to take the most likely token.
+            generator: Random number generator; by default torch's global one.
+            n_tokens: Number of tokens, if some rows of the embedding belong to no token: only the first `n_tokens` rows
+                are sampled. By default all rows.
         """
         for _ in range(max_new_tokens):
             logits = self(input_ids[:, -self.context_length :])[:, -1, :n_tokens]  # (B, V)
@@ -273,7 +274,7 @@ class GPT2(Network):
         return input_ids
 
     def hf_config(self) -> dict[str, Any]:
-        """The keys of a Hugging Face `config.json` with which `GPT2LMHeadModel` loads this model's weights."""
+        """Return the entries of a Hugging Face `config.json` with which `GPT2LMHeadModel` loads these weights."""
         c = self.config
         return {
             "model_type": "gpt2",

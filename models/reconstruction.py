@@ -1,4 +1,4 @@
-"""The base of modules that reconstruct vectors: how they start from data, and how they are evaluated."""
+"""The base class of modules that reconstruct vectors: it initialises them from data and evaluates them."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -15,11 +15,12 @@ from zoo.protocols import datamodule, offered
 
 
 class ReconstructionModule(ZooModule, ABC):
-    """A module that reconstructs vectors from codes, evaluated on held-out vectors and on training vectors.
+    """A module that reconstructs vectors from codes, and is evaluated on held-out vectors and on training vectors.
 
-    Batches are those of kind `"vectors"`, see `zoo.protocols`: from a datamodule, or from any loader of tensors that
-    `trainer.fit` is given. Metrics of held-out vectors are named `val/...` (or `test/...`), those of vectors that are
-    trained on `val_train/...`. Every evaluation step returns `x`, `x_hat` and `codes` for callbacks.
+    Batches are of the kind `"vectors"` that `zoo.protocols` describes. They come from a datamodule, or from any loader
+    of tensors that is passed to `trainer.fit`. Metrics of held-out vectors are named `val/...` or `test/...`. Metrics
+    of vectors that are also trained on are named `val_train/...` or `test_train/...`. Every evaluation step returns
+    `x`, `x_hat` and `codes` for callbacks.
 
     Before training, and before DDP wraps the module, `initialise` is called once with vectors of the training data.
 
@@ -28,7 +29,7 @@ class ReconstructionModule(ZooModule, ABC):
     """
 
     batches = "vectors"
-    fitted: Tensor  # () bool, whether `initialise` has been called, here or in the run that is resumed
+    fitted: Tensor  # () bool, whether `initialise` has been called, in this run or in the run that it resumes
 
     def __init__(self, d_sae: int) -> None:
         super().__init__()
@@ -38,44 +39,44 @@ class ReconstructionModule(ZooModule, ABC):
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (B, d_in) and codes (B, K) of data (B, d_in)."""
+        """Return the reconstruction (B, d_in) and the codes (B, K) of data (B, d_in)."""
 
     @property
     def signed_codes(self) -> bool:
-        """Whether codes may be negative; by default not."""
+        """Whether codes may be negative; false if the network has no `signed_codes`."""
         return bool(offered(self.net, "signed_codes"))
 
     @abstractmethod
     def initialise(self, sample: Tensor) -> None:
-        """Fit what depends on the data's mean and spread to vectors (n, d_in), and set `fitted`."""
+        """Fit the parameters that depend on the mean and spread of the data to vectors (n, d_in), and set `fitted`."""
 
     def initialise_from_data(self) -> None:
         """Call `initialise` with vectors of the training data, unless it has been called before."""
         if not self.fitted:
             sample = first_vectors(self.trainer).to(self.device)
             if sample.shape[1] != self.net.d_in:
-                raise ZooError(f"the data have {sample.shape[1]} dimensions, and the model d_in = {self.net.d_in}")
+                raise ZooError(f"the data have {sample.shape[1]} dimensions, but d_in of the model is {self.net.d_in}")
             self.initialise(sample)
 
     def check_data(self, d_in: int) -> None:
-        """Refuse data of another width than `d_in`; note where there are at least as many codes as training rows.
+        """Refuse data whose width is not `d_in`, and log a note if there are at least as many codes as training rows.
 
         Raises:
-            ZooError: If the widths differ.
+            ZooError: If the width of the data is not `d_in`.
         """
         data = datamodule(self.trainer)
         width, train_rows = offered(data, "d_in"), offered(data, "train_rows")
         if width not in (None, d_in):
-            raise ZooError(f"the data have {width} dimensions, and the model d_in = {d_in}")
+            raise ZooError(f"the data have {width} dimensions, but d_in of the model is {d_in}")
         n_rows = 0 if train_rows is None else len(train_rows)
         if self.trainer.state.fn == "fit" and 0 < n_rows <= self.n_codes:
             rank_zero_info(
                 f"note: there are {self.n_codes:,} atoms for {n_rows:,} training rows. A dictionary whose atoms are "
-                "the rows has FVU 0 at L0 1, so a small error on training rows means nothing; look at held-out rows"
+                "these rows has FVU 0 at L0 1, so a small error on training rows proves nothing; use held-out rows"
             )
 
     def tokens_per_batch(self, batch: Any) -> int:
-        """Number of vectors in this process's batch."""
+        """Number of vectors in the batch of this process."""
         return len(as_vectors(batch)["x"])
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -86,7 +87,7 @@ class ReconstructionModule(ZooModule, ABC):
         return {"x": batch["x"], "x_hat": x_hat, "codes": codes}
 
     def update_metrics(self, batch: dict[str, Tensor], x_hat: Tensor, codes: Tensor) -> None:
-        """Add a batch's reconstructions (B, d_in) and codes (B, K) to the metrics of held-out and of other vectors."""
+        """Add reconstructions (B, d_in) and codes (B, K) to the metrics of held-out and of other vectors."""
         x, held_out = batch["x"], batch["held_out"]
         for part, metrics in ((held_out, self.held_out), (~held_out, self.trained_on)):
             if part.all():
@@ -107,7 +108,7 @@ class ReconstructionModule(ZooModule, ABC):
         self.log_metrics("test")
 
     def log_metrics(self, split: str) -> None:
-        """Log the metrics of held-out vectors as `split/...` and of others as `split_train/...`, and reset them."""
+        """Log metrics of held-out vectors as `split/...` and of other vectors as `split_train/...`; reset both."""
         for name, metrics in ((split, self.held_out), (f"{split}_train", self.trained_on)):
             values = metrics.compute()
             metrics.reset()

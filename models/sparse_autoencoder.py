@@ -1,4 +1,4 @@
-"""Training of sparse autoencoders."""
+"""The LightningModule that trains sparse autoencoders."""
 
 from typing import Any
 
@@ -22,18 +22,21 @@ class SparseAutoencoder(ReconstructionModule):
     """Trains a sparse autoencoder on embedding rows or activations.
 
     Batches are tensors (B, d_in), or dicts with such a tensor as `x`. Before training, the decoder's bias is set to the
-    mean of a sample of the data and `sae.scale` to their spread. The sample is the datamodule's `sample()`, if it has
-    that method, and otherwise the first training batches. A latent fires where its code is not zero. It is dead when
-    it has not fired in any of the last `dead_after` examples, counted over all processes.
+    mean of a sample of the data. `sae.scale` is set to their spread: the root mean square of a coordinate about its
+    mean. The sample is the datamodule's `sample()`, if it has that method, and otherwise the first training batches.
+    With `init_from`, only `sae.scale` is set. A latent fires where its code is not zero. It is dead when it has not
+    fired in any of the last `dead_after` examples, counted over all processes.
 
     Args:
-        sae: The variant and its sizes.
-        optimizer: Optimizer and learning-rate schedule. Its learning rate is by default 2e-4 sqrt(2^14 / d_sae) (Gao et
-            al. 2024, section 2.5); that of biases and thresholds is this times `sae.scale`.
-        dead_after: Examples without firing after which a latent is dead.
-        sparsity_warmup_steps: Optimizer steps over which a sparsity penalty rises to its full weight.
-        init_from: Weights to start from, of the same variant and sizes: a zoo name, folder, Lightning .ckpt or
-            hf:org/repo[@revision].
+        sae: The variant of autoencoder and its sizes.
+        optimizer: Optimizer and learning-rate schedule. The default learning rate is 2e-4 sqrt(2^14 / d_sae) (Gao et
+            al. 2024, section 2.5). The rate of biases is this rate times `sae.scale`, and the rate of the thresholds of
+            a JumpReLUSAE is also multiplied by `sae.threshold_rate`.
+        dead_after: Number of examples without firing after which a latent is dead.
+        sparsity_warmup_steps: Number of optimizer steps over which a sparsity penalty rises linearly to its full
+            weight; 0 for the full weight from the first step on.
+        init_from: Checkpoint of the same variant and sizes whose weights training starts from: the name of a pretrained
+            checkpoint, a folder, a Lightning .ckpt or hf:org/repo[@revision]. None for random weights.
 
     Raises:
         ZooError: If a number is out of range, or `init_from` does not fit.
@@ -59,18 +62,18 @@ class SparseAutoencoder(ReconstructionModule):
         self.net, self.optimizer = sae, optimizer
         self.dead_after, self.sparsity_warmup_steps = dead_after, sparsity_warmup_steps
         self.register_buffer("examples_since_fired", torch.zeros(sae.d_sae, dtype=torch.int64))
-        self._none_dead_for = 0  # examples
+        self._none_dead_for = 0  # number of examples until a latent can be dead
         self.init_from = init_from
         self.start_from(init_from)
         norms = self.net.W_dec.norm(dim=1)
         if init_from and self.net.unit_norm_decoder and (norms - 1).abs().max() > 1e-3:
             raise ZooError(
-                f"init_from {init_from} has atoms of norm {norms.min():.3g} to {norms.max():.3g}, and training keeps "
-                f"those of a {type(self.net).__name__} at 1"
+                f"init_from {init_from} has atoms of norm {norms.min():.3g} to {norms.max():.3g}; atoms of a "
+                f"{type(self.net).__name__} must have norm 1"
             )
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (B, d_in) and codes (B, K) of data (B, d_in)."""
+        """Return the reconstruction (B, d_in) and the codes (B, K) of data (B, d_in)."""
         return self.net.reconstruct(x)
 
     def embedding_rows(self) -> dict[str, Tensor]:
@@ -78,18 +81,21 @@ class SparseAutoencoder(ReconstructionModule):
         return {"W_dec": self.net.W_dec}
 
     def setup(self, stage: str) -> None:
-        """Fit scale and bias to the data before training."""
+        """Refuse data that do not fit; before training, fit scale and bias to the data."""
         super().setup(stage)
         self.check_data(self.net.d_in)
         if stage != "fit":
             return
         data = datamodule(self.trainer)
         if offered(data, "frequency_power") and offered(data, "batch_size") is None:
-            raise ZooError("an autoencoder takes rows drawn by weight, not weighted: give data.batch_size a number")
+            raise ZooError(
+                "an autoencoder cannot train on weighted rows: with data.frequency_power, set data.batch_size to a "
+                "number, so that rows are sampled by weight"
+            )
         self.initialise_from_data()
 
     def initialise(self, sample: Tensor) -> None:
-        """Fit the network's scale and, unless it comes from `init_from`, its bias to vectors (n, d_in)."""
+        """Fit the network to vectors (n, d_in); with `init_from` only its scale."""
         if self.init_from is None:
             self.net.initialise(sample)
         else:
@@ -97,23 +103,23 @@ class SparseAutoencoder(ReconstructionModule):
         self.fitted.fill_(True)
 
     def configure_optimizers(self) -> Any:
-        """Adam without weight decay; parameters in units of the data move in proportion to their scale."""
+        """Return Adam without weight decay; parameters in units of the data have a learning rate times `scale`."""
         lr = self.optimizer.learning_rate
         lr = 2e-4 * (2**14 / self.net.d_sae) ** 0.5 if lr is None else lr
         rates, scale = self.net.learning_rates(), self.net.scale.item()
-        groups = [  # Adam's eps is compared with gradients, which are in units of 1 / scale for biases
+        groups = [  # Adam's eps must have the unit of the gradients, which is 1 / scale for biases
             {"params": [p], "lr": lr * rates[name], "eps": ADAM_EPS / (scale if name in self.net.biases else 1)}
             for name, p in self.net.named_parameters()
         ]
         return self.optimizer.configure(groups, self.total_steps())
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The variant's loss; see `SAE.loss`."""
+        """Return the loss of the variant; see `SAE.loss`."""
         x, dead = as_vectors(batch)["x"], self._dead()
         sparsity = min(1.0, (self.global_step + 1) / (self.sparsity_warmup_steps + 1))
         loss = self.net.loss(x, dead, sparsity)
         n_examples: Tensor | int = len(x)
-        share: Tensor | float = 1.0  # of this process in the mean over examples, in units of an even share
+        share: Tensor | float = 1.0  # weight of this process in the mean over all examples; 1 if all have equally many
         if is_initialized():
             n_examples = torch.full((), len(x), device=self.device)
             all_reduce(n_examples)
@@ -127,31 +133,39 @@ class SparseAutoencoder(ReconstructionModule):
         return loss.total * share
 
     def on_train_start(self) -> None:
-        """Look for dead latents in the first step, also of a resumed run."""
+        """Make the first step look for dead latents, also in a resumed run."""
         self._none_dead_for = 0
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Keep the variant's constraints."""
+        """Adjust gradients to the constraints of the variant, such as atoms of norm 1."""
         self.net.before_optimizer_step()
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Optimizer | LightningOptimizer, optimizer_closure: Any = None
     ) -> None:
-        """Step, and keep the variant's constraints."""
+        """Take a step, and restore the constraints of the variant, such as atoms of norm 1."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.net.after_optimizer_step()
 
     def _dead(self) -> Tensor | None:
-        """Indices of dead latents (n,) int64, or None while there can be none, as the device has to be waited for."""
+        """Return the indices of dead latents, (n,) int64, or None as long as no latent can be dead.
+
+        Finding dead latents makes the host wait for the device.
+        """
         if self._none_dead_for > 0:
             return None
         dead = (self.examples_since_fired >= self.dead_after).nonzero().squeeze(1)
-        if not is_initialized():  # else other processes may have had more examples
+        if not is_initialized():  # with several processes, the others may have more examples per step
             self._none_dead_for = self.dead_after - int(self.examples_since_fired.max())
         return dead
 
     def _count(self, fired: Tensor, n_examples: Tensor | int) -> None:
-        """Renew `examples_since_fired` from how often each latent fired in this process's part (K,) of n examples."""
+        """Update `examples_since_fired` after a step.
+
+        Args:
+            fired: In how many of this process's examples each latent fired, (K,).
+            n_examples: Number of examples of all processes.
+        """
         if is_initialized():
             all_reduce(fired)
         self.examples_since_fired += n_examples

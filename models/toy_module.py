@@ -1,4 +1,4 @@
-"""What the toy models share: many independent networks in one module, each judged on its own."""
+"""The base class of the modules that train toy models: many independent networks, each with its own loss."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -14,22 +14,23 @@ from zoo.precision import at_least_float32
 
 
 class ToyModule(ZooModule, ABC):
-    """Trains `n_seeds` networks side by side: every parameter has them, or as many of each, along its first dimension.
+    """Trains `n_seeds` independent networks in parallel. The first dimension of every parameter runs over the seeds.
 
-    The loss is the sum over seeds, so with Adam each network trains as it would alone, on data of its own. Batches hold
-    the seeds' vectors in equal parts, one seed after the other. Validation logs the loss of the mean and of the best
-    seed, and the FVU of all outputs; `seed_losses` keeps every seed's.
+    The first dimension may hold the same number of sub-networks for each seed, one seed after the other. The loss is
+    the sum over seeds, so with Adam each network trains as it would alone, on its own data. A batch has the same number
+    of vectors for each seed; the vectors of a seed are consecutive. Validation logs the mean loss over seeds, the
+    smallest loss of a seed and the FVU of all outputs. `seed_losses` has the loss of every seed.
 
     Args:
-        n_seeds: Networks.
-        optimizer: Optimizer and learning-rate schedule; its learning rate is by default 1e-2.
+        n_seeds: Number of independent networks.
+        optimizer: Optimizer and learning-rate schedule. The default learning rate is 1e-2.
 
     Raises:
-        ZooError: If there is no network.
+        ZooError: If `n_seeds` is below 1.
     """
 
     batches = "feature vectors"
-    seed_losses: Tensor  # of the last validation, (n_seeds,) float64
+    seed_losses: Tensor  # losses in the last validation, (n_seeds,) float64
 
     def __init__(self, n_seeds: int, optimizer: AdamLinear) -> None:
         super().__init__()
@@ -41,37 +42,37 @@ class ToyModule(ZooModule, ABC):
 
     @abstractmethod
     def outputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Outputs (n_seeds, B, n_out) and hidden activations (n_seeds, B, n_hidden)."""
+        """Return the outputs (n_seeds, B, n_out) and the hidden activations (n_seeds, B, n_hidden)."""
 
     @abstractmethod
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
-        """What the outputs should be, (n_seeds, B, n_out)."""
+        """Return the correct outputs, (n_seeds, B, n_out)."""
 
     @abstractmethod
     def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
-        """Loss of every seed's outputs y (n_seeds, B, n_out), (n_seeds,)."""
+        """Return the loss of every seed, (n_seeds,), for outputs y (n_seeds, B, n_out)."""
 
     def per_seed(self, rows: Tensor) -> Tensor:
-        """A batch's rows (n_seeds * B, ...) as (n_seeds, B, ...)."""
+        """Return the rows of a batch, (n_seeds * B, ...), in the shape (n_seeds, B, ...)."""
         return rows.unflatten(0, (self.n_seeds, len(rows) // self.n_seeds))
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs (n_seeds * B, n_out) and hidden activations for inputs (n_seeds * B, d_in), seed after seed."""
+        """Return outputs (n_seeds * B, n_out) and hidden activations for inputs (n_seeds * B, d_in), seed by seed."""
         y, hidden = self.outputs({"x": x})
         return y.flatten(0, 1), hidden.flatten(0, 1)
 
     def tokens_per_batch(self, batch: dict[str, Tensor]) -> int:
-        """Vectors on this rank, those of all seeds."""
+        """Number of vectors of all seeds on this rank."""
         return len(batch["row"])
 
     def configure_optimizers(self) -> Any:
-        """Adam without weight decay."""
+        """Return Adam without weight decay."""
         lr = 1e-2 if self.optimizer.learning_rate is None else self.optimizer.learning_rate
         trained = [p for p in self.net.parameters() if p.requires_grad]
         return self.optimizer.configure([{"params": trained, "lr": lr}], self.total_steps())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Sum of the seeds' losses; their mean is logged."""
+        """Return the sum of the losses of all seeds; their mean is logged."""
         losses = self.losses(batch, at_least_float32(self.outputs(batch)[0]))
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
@@ -79,7 +80,7 @@ class ToyModule(ZooModule, ABC):
         return losses.sum()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Accumulate the metrics; what the outputs should be is returned as `x`."""
+        """Accumulate the metrics; return the targets as `x`, the outputs as `x_hat`, hidden activations as `codes`."""
         y, hidden = self.outputs(batch)
         y, target = at_least_float32(y), self.targets(batch)
         if y.shape[1]:
@@ -90,13 +91,13 @@ class ToyModule(ZooModule, ABC):
         return found
 
     def judge(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
-        """Accumulate metrics of a toy's own, of outputs and targets (n_seeds, B, n_out)."""
+        """Accumulate the metrics that only this toy has, from outputs and targets (n_seeds, B, n_out)."""
 
     def log_judgement(self, split: str) -> None:
-        """Log metrics of a toy's own, and start anew."""
+        """Log the metrics that only this toy has, and reset them."""
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """As in validation."""
+        """The same as `validation_step`, on the test split."""
         return self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
@@ -108,19 +109,19 @@ class ToyModule(ZooModule, ABC):
         self._log_metrics("test")
 
     def clip_by_norm(self, largest: float) -> None:
-        """Clip every seed's gradient by its own norm."""
+        """Clip the gradient of every seed by its own norm."""
         by_seed = [p.grad.view(self.n_seeds, -1) for p in self.net.parameters() if p.grad is not None]
         norms = torch.stack([g.norm(dim=1) for g in by_seed]).norm(dim=0)  # (n_seeds,)
         for g in by_seed:
             g.mul_((largest / norms.clamp(min=largest)).unsqueeze(1))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add every seed's loss in the last validation."""
+        """Add the loss of every seed in the last validation."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["seed_losses"] = self.seed_losses.cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the losses of an earlier run."""
+        """Restore the losses of the run that is resumed."""
         super().on_load_checkpoint(checkpoint)
         self.seed_losses = checkpoint.get("seed_losses", self.seed_losses)
 

@@ -1,4 +1,4 @@
-"""Training of toy models of superposition."""
+"""The LightningModule that trains toy models of superposition."""
 
 from typing import Literal
 
@@ -15,24 +15,26 @@ from zoo.protocols import SyntheticFeatures, datamodule, offered, require
 
 
 class ToySuperposition(ToyModule):
-    """Trains networks to pass more features than they have dimensions (Elhage et al. 2022).
+    """Trains networks to represent more features than they have dimensions (Elhage et al. 2022).
 
     The loss of a vector is the sum over features of importance times squared error.
 
     Args:
-        n_features: Features n, which follow the data.
-        d_hidden: Dimensions m.
-        n_seeds: Independent networks, which follow the data.
-        task: `identity`, y = ReLU(Wᵀ W x + b) should be x; `absolute`, y = ReLU(W_out ReLU(W_in x) + b) should be |x|.
-        importance: Feature i counts importance^i, i from 0; a list has one number per seed.
-        loss: `sampled` from the data, or `one_sparse`, the exact expectation over vectors with one feature that is on
-            and uniform in [0, 1]; the training vectors are then not looked at.
-        optimizer: Optimizer and learning-rate schedule; its learning rate is by default 1e-2.
-        init_from: Weights to start from, of the same sizes: a zoo name, folder, Lightning .ckpt or
-            hf:org/repo[@revision].
+        n_features: Number of features n. On the command line it follows the data.
+        d_hidden: Number of hidden dimensions m.
+        n_seeds: Number of independent networks. On the command line it follows the data.
+        task: `identity`: y = ReLU(Wᵀ W x + b) should equal x. `absolute`: y = ReLU(W_out ReLU(W_in x) + b) should equal
+            |x|.
+        importance: The importance of feature i = 0, 1, ... is importance^i; with 1.0 all features count equally. A list
+            has one number per seed.
+        loss: `sampled` is the mean loss of the vectors of a batch. `one_sparse` is the exact expected loss of vectors
+            with one active feature, uniform in [0, 1]; the vectors of the batches are then not used.
+        optimizer: Optimizer and learning-rate schedule. The default learning rate is 1e-2.
+        init_from: Checkpoint of the same sizes whose weights training starts from: the name of a pretrained checkpoint,
+            a folder, a Lightning .ckpt or hf:org/repo[@revision]. None for random weights.
 
     Raises:
-        ZooError: If a number is out of range, or the exact loss is not that of the task and the data.
+        ZooError: If a number is out of range, or `one_sparse` does not fit the task or the data.
     """
 
     net: SuperpositionNet
@@ -64,43 +66,43 @@ class ToySuperposition(ToyModule):
         self.register_buffer("importance", base ** torch.arange(n_features), persistent=False)
         self.loss = loss
         if loss == "one_sparse" and task != "identity":
-            raise ZooError("loss one_sparse is the expectation for the task identity; use sampled")
+            raise ZooError("loss one_sparse is defined only for task identity; use sampled")
 
     def setup(self, stage: str) -> None:
-        """Refuse data that do not fit the loss or the task."""
+        """Refuse data that do not match the loss or the task."""
         super().setup(stage)
         if datamodule(self.trainer) is None:
             return
         data = require(self, datamodule(self.trainer), SyntheticFeatures)
         if offered(data, "d_in") not in (None, data.n_features):
-            raise ZooError("ToySuperposition takes features that are not superposed yet: leave out data.d_superposed")
+            raise ZooError("ToySuperposition requires x = f, features that are not superposed: omit data.d_superposed")
         if self.net.config["task"] == "absolute" and data.values != "signed":
-            raise ZooError(f"task absolute needs values of both signs: data.values is {data.values}, not signed")
+            raise ZooError(f"task absolute requires values of both signs: data.values is {data.values}, not signed")
         if self.net.config["task"] == "identity" and data.values == "signed":
             raise ZooError("task identity ends in a ReLU and cannot give negative values: data.values is signed")
         alone = isinstance(data.active, FixedActive) and data.active.n_active * data.active.n_groups == 1
         if self.loss == "one_sparse" and not (alone and data.values == "uniform"):
-            raise ZooError("loss one_sparse needs data.values uniform and data.active FixedActive with n_active 1")
+            raise ZooError("loss one_sparse requires data.values uniform and data.active FixedActive with n_active 1")
 
     def embedding_rows(self) -> dict[str, Tensor]:
-        """Directions of all seeds' features, (n_seeds * n_features, d_hidden)."""
+        """Return the directions of the features of all seeds, (n_seeds * n_features, d_hidden)."""
         return {"W_in": self.net.W_in.flatten(0, 1)}
 
     def features(self) -> Tensor:
-        """Directions of the features, (n_seeds, n_features, d_hidden)."""
+        """Return the directions of the features, (n_seeds, n_features, d_hidden)."""
         return self.net.W_in
 
     def outputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Outputs (n_seeds, B, n_features) and hidden activations (n_seeds, B, d_hidden)."""
+        """Return the outputs (n_seeds, B, n_features) and the hidden activations (n_seeds, B, d_hidden)."""
         x = self.per_seed(batch["x"])
         return self.net(x), self.net.hidden(x)
 
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
-        """The vectors or their absolute values, (n_seeds, B, n_features)."""
+        """Return the absolute values of the vectors, (n_seeds, B, n_features): x itself where x is nonnegative."""
         return self.per_seed(batch["x"]).abs()
 
     def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
-        """Mean loss of every seed, (n_seeds,)."""
+        """Return the mean loss of every seed, (n_seeds,)."""
         if self.loss == "one_sparse":
             return one_sparse_loss(at_least_float32(self.net.W_in), at_least_float32(self.net.b), self.importance)
         return ((y - self.targets(batch)).square() * self.importance.unsqueeze(1)).sum(2).mean(1)

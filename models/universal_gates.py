@@ -1,4 +1,4 @@
-"""Training of networks that compute gates in superposition."""
+"""The LightningModule that trains networks to compute Boolean gates in superposition."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,35 +14,38 @@ from zoo.models.toy.gates import GateNet
 from zoo.models.toy_module import ToyModule
 from zoo.protocols import SyntheticFeatures, datamodule, require
 
-# Vectors by which cases of deeper gates are counted, a stream that is neither trained nor judged on.
+# The frequencies of the cases of deeper gates are estimated from this number of vectors. They come from a stream of
+# random numbers that is used neither for training nor for evaluation.
 SAMPLE, SAMPLE_STREAM = 1 << 16, (0, 4)
 
 
 class UniversalGates(ToyModule):
-    """Trains narrow networks to compute a gate of every pair of their Boolean inputs (U-AND, U-XOR), and ORs of these.
+    """Trains narrow networks to compute a gate of every pair of Boolean inputs (U-AND, U-XOR), and ORs of the gates.
 
-    The loss is the mean over gates of w_c |y - t|^p, where w_c is the weight of the case c (00, 01, 10 or 11) divided
-    by how often it occurs. It is summed over depths. Validation reports errors apart for each case: of the mean of all
-    outputs, nearly all are 00 when inputs are sparse.
+    A case is the pair of inputs of a gate: 00, 01, 10 or 11. The loss is the mean over gates of w_c |y - t|^p, summed
+    over depths; w_c is the weight of the case c divided by the frequency of the case. Validation logs the errors
+    separately for each case: when inputs are sparse, nearly all gates have the case 00, which would dominate a mean.
 
     Args:
-        n_features: Inputs m, which follow the data.
-        d_in: What the network sees of them, which follows the data.
-        d_mlp: Neurons d.
-        n_seeds: Independent networks, which follow the data.
-        gate: What is computed of every pair.
-        trained_first_layer: Whether the first layer is trained; otherwise it stays as it was drawn, and only the
-            readoff is trained.
-        depth: Depth of the circuit; from 2 on, each depth computes ORs of the outputs before.
-        n_groups: Networks at depth 1, each with its share of the inputs.
-        error_correction: Whether outputs are cleaned before the next depth reads them.
-        p: Exponent of the error.
-        case_weights: Cases weigh as often as they occur (`natural`); those where the gate is 1 together as much as
-            those where it is 0 (`zero_one`); all four the same (`four`).
-        weight_on_ones: Factor on the weight of cases where the gate is 1.
-        optimizer: Optimizer and learning-rate schedule; its learning rate is by default 1e-2.
-        init_from: Weights to start from, of the same sizes: a zoo name, folder, Lightning .ckpt or
-            hf:org/repo[@revision].
+        n_features: Number of Boolean features m. On the command line it follows the data.
+        d_in: Number of inputs of the network: the dimension in which the features are superposed, or 0 if the inputs
+            are the features. On the command line it follows the data.
+        d_mlp: Number of neurons d of every network.
+        n_seeds: Number of seeds, each with its own networks. On the command line it follows the data.
+        gate: Gate that is computed for every pair.
+        trained_first_layer: Whether the first layer is trained. If not, it keeps its random initial weights, and only
+            the readoff is trained.
+        depth: Number of depths. Depth 1 computes the gates; each further depth computes ORs of the previous outputs.
+        n_groups: Number of networks at depth 1. The features are divided equally among them.
+        error_correction: Whether errors of outputs are removed before the next depth reads them.
+        p: Exponent of the error, at least 1.
+        case_weights: Relative weights of the cases in the loss. `natural`: proportional to their frequencies.
+            `zero_one`: the cases with target 0 have the same total weight as those with target 1. `four`: all four
+            cases have equal weights.
+        weight_on_ones: Factor on the weight of cases with target 1.
+        optimizer: Optimizer and learning-rate schedule. The default learning rate is 1e-2.
+        init_from: Checkpoint of the same sizes whose weights training starts from: the name of a pretrained checkpoint,
+            a folder, a Lightning .ckpt or hf:org/repo[@revision]. None for random weights.
 
     Raises:
         ZooError: If a number is out of range.
@@ -85,44 +88,46 @@ class UniversalGates(ToyModule):
                 stage.freeze_first_layer()
         self.p, self.case_weights, self.weight_on_ones = p, case_weights, weight_on_ones
         self.metrics_by_depth = nn.ModuleList(CaseErrors(n_seeds) for _ in range(depth))
-        self.case_errors: list[dict[str, Tensor]] = []  # of the last validation, by depth
+        self.case_errors: list[dict[str, Tensor]] = []  # errors in the last validation, one entry per depth
         self.register_buffer("weights", torch.full((depth, 4), torch.nan), persistent=False)
-        self.weights: Tensor  # w_c over the probability of c
+        self.weights: Tensor  # w_c, the weight of every case divided by its frequency, (depth, 4)
 
     def setup(self, stage: str) -> None:
-        """Weight the cases by how often they occur in the data."""
+        """Refuse data that do not match, and compute the weights w_c from the frequencies of the cases."""
         super().setup(stage)
         data = require(self, datamodule(self.trainer), SyntheticFeatures)
         if data.values != "one":
-            raise ZooError(f"gates are of Boolean inputs: data.values is {data.values}, not one")
+            raise ZooError(f"gates require Boolean inputs: data.values is {data.values}, not one")
         if (groups := data.active.n_groups) not in (1, self.net.n_groups):
-            raise ZooError(f"data.active has {groups} groups of inputs, and model.n_groups is {self.net.n_groups}")
+            raise ZooError(f"data.active has {groups} groups of inputs, but model.n_groups is {self.net.n_groups}")
         probabilities = [data.active.pair_probabilities(data.n_features)]
         if probabilities[0][3] == 0:
-            raise ZooError("data.active never has two inputs on at once, which leaves no gate to learn; raise n_active")
+            raise ZooError(
+                "data.active never turns on the two inputs of a gate at once, so no gate can be learned; raise n_active"
+            )
         if len(self.net.stages) > 1:
             per_seed = max(1, SAMPLE // data.n_seeds)
-            f = data.vectors(SAMPLE_STREAM, 0, per_seed, per_seed)["f"].to(self.weights.device)  # not moved yet
+            f = data.vectors(SAMPLE_STREAM, 0, per_seed, per_seed)["f"].to(self.weights.device)  # still the CPU
             probabilities += [torch.bincount(case.flatten(), minlength=4) / case.numel() for case in self._cases(f)[1:]]
         self.weights = torch.stack(
             [self._weights(P.double().cpu(), self.net.gates(t)[1].double().cpu()) for t, P in enumerate(probabilities)]
         ).to(self.weights.device, torch.float32)
 
     def embedding_rows(self) -> dict[str, Tensor]:
-        """First-layer weights of every input onto the neurons, (n_seeds * n_groups * inputs, d_mlp)."""
+        """Return the first-layer weights of every input, (n_seeds * n_groups * inputs per network, d_mlp)."""
         return {"W_in": self.net.stages[0].W_in.flatten(0, 1)}
 
     def outputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Outputs of all depths (n_seeds, B, gates) and neurons (n_seeds, B, neurons)."""
+        """Return the outputs of all depths (n_seeds, B, gates) and their neurons' activations (n_seeds, B, neurons)."""
         hidden, y = zip(*self.net.hidden_and_outputs(self.per_seed(batch["x"])), strict=True)
         return _all(y), _all(hidden)
 
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
-        """Values of all gates of all depths, (n_seeds, B, gates)."""
+        """Return the correct values of all gates of all depths, (n_seeds, B, gates)."""
         return self.per_seed(_all([self.net.gates(t)[1][case.int()] for t, case in enumerate(self._cases(batch["f"]))]))
 
     def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
-        """Weighted loss of every seed, (n_seeds,), summed over depths."""
+        """Return the weighted loss of every seed, summed over depths, (n_seeds,)."""
         total = y.new_zeros(self.n_seeds)
         for t, (out, (place, case)) in enumerate(zip(self._by_depth(y), self.net.active(batch["f"]), strict=True)):
             table, weights = self.net.gates(t)[1].to(y.dtype), self.weights[t].to(y.dtype)
@@ -130,13 +135,13 @@ class UniversalGates(ToyModule):
         return total
 
     def judge(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
-        """Count errors by case."""
+        """Accumulate the errors by case."""
         errors, cases = self._by_depth(y - target), self._cases(batch["f"])
         for metric, error, case in zip(self.metrics_by_depth, errors, cases, strict=True):
             metric.update(error, self.per_seed(case))
 
     def log_judgement(self, split: str) -> None:
-        """Log mean and largest error of each case, averaged over seeds, at every depth."""
+        """Log the mean and the largest error of each case at every depth, averaged over seeds, and reset them."""
         self.case_errors = [metric.compute() for metric in self.metrics_by_depth]
         for t, (metric, found) in enumerate(zip(self.metrics_by_depth, self.case_errors, strict=True)):
             metric.reset()
@@ -147,7 +152,7 @@ class UniversalGates(ToyModule):
                         self.log(f"{prefix}{name}_error_{case}", value.float())
 
     def _cases(self, f: Tensor) -> list[Tensor]:
-        """Which case, 0 to 3, every gate of every depth sees, for features (N, m): (N, P) uint8."""
+        """Return the case, 0 to 3, of every gate for features (N, m): for every depth, (N, P) uint8."""
         found = []
         for t, (place, case) in enumerate(self.net.active(f)):
             dense = torch.zeros(len(f), self.net.gates(t)[0].shape[1], dtype=torch.uint8, device=f.device)
@@ -159,7 +164,7 @@ class UniversalGates(ToyModule):
         return values.split([self.net.gates(t)[0].shape[1] for t in range(len(self.net.stages))], dim=2)
 
     def _weights(self, probability: Tensor, table: Tensor) -> Tensor:
-        """Weight of every case over its probability, (4,) float64; 0 for a case that never occurs."""
+        """Return the weight of every case divided by its frequency, (4,) float64; 0 for a case that never occurs."""
         if self.case_weights == "natural":
             weight = probability.clone()
         elif self.case_weights == "zero_one":

@@ -1,4 +1,4 @@
-"""Batches of vectors: in which forms a module takes them, and the first ones of a run."""
+"""Batches of vectors: functions that bring them into one form, and the vectors that initialise a module."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from torch import Tensor
 from zoo.errors import ZooError
 from zoo.protocols import datamodule, offered
 
-ENOUGH = 16_384  # vectors that scale, bias and first atoms are fitted to
+ENOUGH = 16_384  # largest number of vectors that scale, bias and first atoms are fitted to
 
 
 def as_vectors(batch: Any) -> dict[str, Tensor]:
-    """A batch of `"vectors"`, see `zoo.protocols`, as a dict with `x` (B, d_in).
+    """Return a batch of vectors as a dict with `x` (B, d_in); see `"vectors"` in `zoo.protocols`.
 
     Args:
-        batch: Such a dict, a tensor (..., d_in), or a tuple or list whose first entry is one, as `DataLoader` makes of
-            a `TensorDataset`.
+        batch: A dict with `x`, which is returned unchanged; a tensor (..., d_in); or a tuple or list whose first entry
+            is such a tensor, which a `DataLoader` returns for a `TensorDataset`.
 
     Raises:
-        ZooError: If it is none of these.
+        ZooError: If the batch is none of these.
     """
     if isinstance(batch, dict) and isinstance(batch.get("x"), Tensor):
         return batch
@@ -34,7 +34,10 @@ def as_vectors(batch: Any) -> dict[str, Tensor]:
 
 
 def as_evaluated(batch: Any) -> dict[str, Tensor]:
-    """The same for validation and test: with `weight` (B,), 1 by default, and `held_out` (B,), true by default."""
+    """Return a batch for validation or test like `as_vectors`, with `weight` and `held_out`, (B,) each.
+
+    If the batch lacks them, all weights are 1 and all vectors are held out.
+    """
     batch = as_vectors(batch)
     x = batch["x"]
     return {
@@ -45,10 +48,11 @@ def as_evaluated(batch: Any) -> dict[str, Tensor]:
 
 
 def first_vectors(trainer: Any) -> Tensor:
-    """Vectors (n, d_in) to fit scale, bias and first atoms to, the same on every rank.
+    """Return the vectors (n, d_in) that scale, bias and first atoms are fitted to, the same on every rank.
 
-    They are the datamodule's `sample()`, if it has one; otherwise those of the first training batches of rank 0, at
-    most `ENOUGH`, which are read once more in training. Reading them leaves torch's random numbers as they were.
+    They are the datamodule's `sample()`, if it has that method. Otherwise they are the first vectors, at most `ENOUGH`,
+    of the training batches of rank 0. Training starts again from the first batch, and the state of torch's random
+    number generators does not change.
 
     Raises:
         ZooError: If the training data are several loaders, can be read only once, or have no vectors.

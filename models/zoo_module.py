@@ -1,4 +1,4 @@
-"""The base of the zoo's LightningModules: saving, loading, resuming and the checks before training."""
+"""The base class of all LightningModules of this package: it saves, loads, resumes and checks a network."""
 
 import math
 from contextvars import ContextVar
@@ -17,52 +17,52 @@ from zoo.protocols import datamodule, offered
 from zoo.source import load
 from zoo.token_texts import read_tokenizer
 
-# The "zoo" part of the checkpoint that is about to be restored. A module then builds that checkpoint's network and does
-# not compute initial weights, whose source may no longer exist.
+# The "zoo" part of the checkpoint that is being restored, otherwise None. When it is set, a module builds that
+# checkpoint's network and computes no initial weights: the files that they come from may no longer exist.
 RESTORED: ContextVar[dict[str, Any] | None] = ContextVar("restored", default=None)
 
 
 class ZooModule(PreciseBuffers, L.LightningModule):
     """A thin LightningModule around `self.net`, the nn.Module that is trained, saved and loaded.
 
-    `self.net.config` holds the plain arguments that rebuild `net`. What callbacks and datamodules may ask of a module
-    is listed in `zoo.protocols`.
+    `self.net.config` holds the plain arguments that rebuild `net`. `zoo.protocols` lists the attributes and methods of
+    a module that callbacks and datamodules may use.
     """
 
     batches: Literal["tokens", "vectors", "feature vectors", "feature contexts"]  # see `zoo.protocols`
     net: Any  # an nn.Module with `config`
-    provenance: dict[str, Any]  # how the run was started: its config, command and seed
+    provenance: dict[str, Any]  # how the run was started: config, command and seed
 
     def __init__(self) -> None:
         super().__init__()
         self.provenance = {}
-        self._measured: dict[str, float] = {}  # before a resume
+        self._measured: dict[str, float] = {}  # values of metrics from before the run was resumed
 
     def setup(self, stage: str) -> None:
-        """Refuse a precision that would give wrong numbers and, before training, a network that could not be loaded.
+        """Before training, refuse precision 16-true and a network that could not be loaded from its checkpoint.
 
         Raises:
-            ZooError: If the precision or the network is one of these.
+            ZooError: If the precision is 16-true, or `check_loadable` refuses the network.
         """
         precision = self.trainer.precision
         if stage == "fit":
             check_loadable(self.net)
         if precision == "16-true" and stage == "fit":
             raise ZooError(
-                "trainer.precision 16-true cannot train: the squares of small gradients, which Adam divides by, are 0 "
-                "in float16; use 16-mixed, bf16-mixed or 32-true"
+                "trainer.precision 16-true cannot train: Adam divides by squares of gradients, and those of small "
+                "gradients are 0 in float16; use 16-mixed, bf16-mixed or 32-true"
             )
 
     def embedding_rows(self) -> dict[str, Tensor]:
-        """Matrices whose rows are tracked for drift, name -> (rows, D), sharing memory with the parameters."""
+        """Return the matrices whose rows are tracked for drift: name -> (rows, D), sharing memory with parameters."""
         return {}
 
     def tokens_per_batch(self, batch: Any) -> int:
-        """Tokens (or examples) that a training batch holds on this rank, for throughput; 0 if not counted."""
+        """Number of tokens (or examples) in a training batch on this rank, for throughput; 0 if not counted."""
         return 0
 
     def save_plain_hyperparameters(self, **init_args: Any) -> None:
-        """Record `__init__` arguments as plain values, so that checkpoints hold no objects and rebuild the module."""
+        """Save the arguments of `__init__` as plain values: checkpoints hold no objects and can rebuild the module."""
         cls = type(self)
         self.save_hyperparameters(
             {
@@ -74,7 +74,7 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         )
 
     def zoo_part(self) -> dict[str, Any]:
-        """Plain values that a checkpoint holds in addition to the weights of `net`: what rebuilds it and its origin."""
+        """Return the plain values that a checkpoint stores next to the weights: what rebuilds `net`, and its origin."""
         data = datamodule(self.trainer)
         tokenizer = offered(data, "tokenizer")
         counts = offered(data, "row_counts") if offered(data, "batches") == "tokens" else None
@@ -95,49 +95,51 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         }
 
     def measured(self) -> dict[str, float]:
-        """The last value of every metric, also of those that were last measured before a resume."""
+        """Return the last value of every metric, including metrics last measured before the run was resumed."""
         return self._measured | {name: value.item() for name, value in self.trainer.callback_metrics.items()}
 
     def start_from(self, source: str | None) -> None:
-        """Give `net` the weights of another run's network of the same class and sizes; nothing if None or restored.
+        """Load the weights of another network of the same class and sizes into `net`.
+
+        Does nothing if `source` is None, or if a checkpoint is being restored.
 
         Args:
-            source: A zoo name, folder, Lightning .ckpt or hf:org/repo[@revision].
+            source: The name of a pretrained checkpoint, a folder, a Lightning .ckpt or hf:org/repo[@revision].
 
         Raises:
-            ZooError: If there is no such checkpoint or it does not fit.
+            ZooError: If there is no such checkpoint, or its class or its tensors differ from those of `net`.
         """
         if source is None or RESTORED.get() is not None:
             return
         weights, own = load(source), self.net.state_dict()
         ours, theirs = type(self.net).__name__, type(weights).__name__
         if ours != theirs:
-            raise ZooError(f"init_from {source} is a {theirs}, and this run's network a {ours}")
+            raise ZooError(f"init_from {source} is a {theirs}, but this run trains a {ours}")
         given = weights.state_dict()
         if odd := sorted(own.keys() ^ given.keys()):
-            raise ZooError(f"init_from {source} is a {theirs} of another shape: only one of the two has {odd[0]}")
+            raise ZooError(f"init_from {source} is a {theirs} with other tensors: only one of the two has {odd[0]}")
         for name, tensor in given.items():
             if own[name].shape != tensor.shape:
-                shapes = f"{list(tensor.shape)}, and this run's is {list(own[name].shape)}"
-                raise ZooError(f"init_from {source} is a {theirs} whose {name} is {shapes}")
+                shapes = f"{list(tensor.shape)}; in this run its shape is {list(own[name].shape)}"
+                raise ZooError(f"init_from {source} is a {theirs} in which {name} has shape {shapes}")
         self.net.load_state_dict(given)
 
     def total_steps(self) -> float:
-        """Optimizer steps in the run; infinite for a run without an end."""
+        """Number of optimizer steps in the run; infinite for a run without an end."""
         total = self.trainer.estimated_stepping_batches
-        # Counting may have set up the loader before a resumed run's state could reach it; it is set up again later.
+        # Counting may have set up the loader before the state of a resumed run is restored; it is set up again later.
         self.trainer.fit_loop._combined_loader = None
         return total
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds `net` without this module."""
+        """Add the values with which `zoo.load` rebuilds `net` without this module."""
         checkpoint["zoo"] = self.zoo_part()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that was trained with another tokenizer or, to go on training, on other text.
+        """Refuse a checkpoint that was trained with another tokenizer and, if training continues, on another corpus.
 
         Raises:
-            ZooError: If the datamodule's tokenizer or corpus is not the checkpoint's.
+            ZooError: If the tokenizer or the corpus of the datamodule differs from that of the checkpoint.
         """
         if self._trainer is None:  # load_from_checkpoint
             return
@@ -147,13 +149,19 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         before = part.get("provenance", {}).get("corpus_fingerprint")
         now = offered(datamodule(self.trainer), "corpus_fingerprint")
         if self.trainer.state.fn == "fit" and None not in (before, now) and before != now:
-            raise ZooError("the corpus is not the one the checkpoint was trained on; start a new run with init_from")
+            raise ZooError(
+                "the corpus is not the one that the checkpoint was trained on; start a new run with init_from"
+            )
 
     def check_tokenizer(self, tokenizer_json: str | None, owner: str) -> None:
-        """Refuse a datamodule whose tokenizer is not the one that some weights were trained with.
+        """Refuse a datamodule whose tokenizer differs from the one that weights were trained with.
+
+        Args:
+            tokenizer_json: The tokenizer of the weights, serialised; None if it is not known.
+            owner: What the message calls the weights.
 
         Raises:
-            ZooError: If both are known and their vocabularies differ, or that of the weights cannot be read.
+            ZooError: If both tokenizers are known and their vocabularies differ, or `tokenizer_json` cannot be read.
         """
         tokenizer = offered(datamodule(self.trainer), "tokenizer")
         if tokenizer_json is None or tokenizer is None:
@@ -162,7 +170,7 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         if theirs != ours:
             token = min(set(theirs.items()) - set(ours.items()), key=lambda item: item[1], default=("", 0))
             raise ZooError(
-                f"the data's tokenizer is not that of {owner} (token {token[1]} was {token[0]!r} there); use the "
+                f"the tokenizer of the data is not that of {owner}, in which token {token[1]} is {token[0]!r}; use the "
                 "tokenizer.json that `python -m zoo export` writes, with TokenizerFile"
             )
 
@@ -172,14 +180,14 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip gradients, also under mixed precision with a fused optimizer, where Lightning raises an error."""
+        """Clip gradients. Unlike Lightning's own method, it also works with a fused optimizer in mixed precision."""
         if gradient_clip_algorithm == "value" and gradient_clip_val:
             nn.utils.clip_grad_value_(self.net.parameters(), gradient_clip_val)
         elif gradient_clip_val:
             self.clip_by_norm(gradient_clip_val)
 
     def clip_by_norm(self, largest: float) -> None:
-        """Clip the gradient by its global norm; in steps that log, log the norm before clipping."""
+        """Clip the gradient by its global norm; in steps that log, also log the norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), largest)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:

@@ -269,10 +269,10 @@ def test_a_missing_file_is_refused(folder, refused, name):
 
 def test_a_pickle_in_the_place_of_weights_is_refused_and_does_not_run(folder, tmp_path, refused):
     (folder / "model.safetensors").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
-    with refused("damaged or no safetensors file"):
+    with refused("damaged, or is not a safetensors file"):
         zoo.load(folder)
     torch.save(Payload(tmp_path / "ran"), folder / "model.safetensors")
-    with refused("damaged or no safetensors file"):
+    with refused("damaged, or is not a safetensors file"):
         zoo.load(folder)
     assert not (tmp_path / "ran").exists()
 
@@ -285,7 +285,7 @@ def test_a_lightning_checkpoint_with_code_is_refused_and_does_not_run(tmp_path, 
     else:
         torch.save(content, tmp_path / "evil.ckpt")
     for read in (zoo.load, zoo.embedding, lambda path: export(path, tmp_path / "out")):
-        with refused("no plain checkpoint"):
+        with refused("is not a plain checkpoint"):
             read(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
 
@@ -336,7 +336,7 @@ def test_a_folder_with_a_pickle_only_is_refused(folder, refused):
     "source", ["no/such/model", "no-such-name", "none.ckpt", "hf:", "hf:a/../c", "hf:a//c", "hf:../x"]
 )
 def test_sources_that_do_not_exist_are_refused(refused, source):
-    with refused("no checkpoint|does not exist|no place on the hub|cannot be read"):
+    with refused("no checkpoint|does not exist|not a name on the hub|cannot be read"):
         zoo.load(source)
 
 
@@ -364,14 +364,14 @@ def test_a_folder_that_is_no_zoo_checkpoint_is_not_overwritten(tmp_path, refused
     (tmp_path / "mine").mkdir()
     for name, text in files.items():
         (tmp_path / "mine" / name).write_text(text)
-    with refused("holds other files|holds a model that is not the zoo's|is a file"):
+    with refused("holds other files|holds a model that is not a zoo checkpoint|is a file"):
         zoo.save(network(), tmp_path / "mine")
     assert {p.name: p.read_text() for p in (tmp_path / "mine").iterdir()} == files
 
 
 def test_a_file_in_the_way_is_not_overwritten(tmp_path, refused):
     (tmp_path / "model").write_text("mine")
-    with refused("holds other files|holds a model that is not the zoo's|is a file"):
+    with refused("holds other files|holds a model that is not a zoo checkpoint|is a file"):
         zoo.save(network(), tmp_path / "model")
     assert (tmp_path / "model").read_text() == "mine"
 
@@ -500,7 +500,7 @@ def test_a_folder_with_anything_else_in_it_is_not_replaced(folder, tmp_path, ref
 def test_a_model_of_another_kind_is_not_replaced(tmp_path, refused):
     transformers.GPT2LMHeadModel(transformers.GPT2Config(**network().hf_config())).save_pretrained(tmp_path / "theirs")
     (tmp_path / "theirs" / "generation_config.json").unlink()
-    with refused("holds a model that is not the zoo's"):
+    with refused("holds a model that is not a zoo checkpoint"):
         zoo.save(network(), tmp_path / "theirs")
 
 

@@ -45,9 +45,9 @@ MISTAKES = {
     "trainer.accelerator=gpuu": "invalid accelerator name",
     "data=TextDataModul": "did you mean 'TextDataModule'?",
     "data.batch_size=0": "batch_size is 0; it must be at least 1",
-    "model.class_path=GPT2": "class 'GPT2' is not of the kind that belongs here",
+    "model.class_path=GPT2": "class 'GPT2' cannot be used here",
     "model.optimizer.learning_rate=-1": "optimizer.learning_rate is -1.0; it must not be negative",
-    "model.temperature=-1": "temperature -1.0 must not be negative",
+    "model.temperature=-1": "temperature is -1.0 (it must be at least 0)",
     "trainer.val_check_interval=0": "trainer.val_check_interval is 0; it must be positive",
     "trainer.overfit_batches=2": "no effect on the zoo's loaders",
     "trainer.callbacks+=EmbeddingDrift": "trainer.callbacks names EmbeddingDrift twice",
@@ -72,10 +72,10 @@ SAE = ["fit", "--config", "cli_configs/sae/topk_embedding.yaml", "--trainer.max_
 SAE += ["--trainer.enable_progress_bar", "false"]
 SAE_MISTAKES = {
     "model.sae=TopSAE": "there is no class 'TopSAE'; did you mean 'TopKSAE'?",
-    "model.sae.l1_coefficient=3": "model.sae (TopKSAE) has no setting 'l1_coefficient'; it is one of GatedSAE, ReLUSAE",
+    "model.sae.l1_coefficient=3": "has no setting 'l1_coefficient'; it is a setting of GatedSAE, ReLUSAE",
     "model.sae.d_in=64": "model.d_in is 64, and the data's d_in is 128",
     "model.sae.k=513": "k is 513; it must be a whole number, at least 1 and at most d_sae, which is 512",
-    "model.init_from=gpt2-stdlib.learned": "is a GPT2, and this run's network a TopKSAE",
+    "model.init_from=gpt2-stdlib.learned": "is a GPT2, but this run trains a TopKSAE",
     "model=FrozenEmbeddingGPT2": "takes batches of tokens, and those of EmbeddingRowsDataModule hold vectors",
     "data=TextDataModule": "those of TextDataModule hold tokens; use ActivationsDataModule or EmbeddingRowsDataModule",
     "data.step=7": "gpt2-stdlib.learned holds step 600 only, not step 7",
@@ -244,7 +244,7 @@ def test_a_checkpoint_is_used_only_with_its_own_tokenizer_and_resumed_only_on_it
             (tiny_corpus / "00.txt").write_text("The text is no longer what it was. " * 20)
         code, _, [error] = command(name, "--ckpt_path", checkpoint, *extra)
         assert code == 2
-        assert "tokenizer is not that of the checkpoint" in error or "corpus is not the one" in error
+        assert "is not that of the checkpoint" in error or "corpus is not the one" in error
     code, _, [error] = command(*args, "--model.init_from", checkpoint, "--run_dir", tmp_path / "new")
     assert code == 2
 

@@ -155,7 +155,7 @@ def test_a_damaged_file_is_refused(tmp_path, refused, name, content):
 
 def test_pickled_arrays_are_refused(tmp_path, refused):
     np.save(tmp_path / "w.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with refused("damaged or no .npy file of numbers"):
+    with refused("damaged, or is not a .npy file of numbers"):
         zoo.embedding(tmp_path / "w.npy")
 
 

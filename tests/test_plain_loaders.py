@@ -121,7 +121,7 @@ def test_a_datamodule_without_a_sample_is_sampled_by_its_first_batches():
         (lambda: Batches([TRAIN.long()]), r"a batch is a tensor of torch.int64 \[1000, 16\]; expected vectors"),
         (lambda: Batches(["text"]), "a batch is a str; expected vectors"),
         (lambda: Batches([]), "the training data have no batch of vectors"),
-        (lambda: DataLoader(TRAIN[:, :7], 100), "the data have 7 dimensions, and the model d_in = 16"),
+        (lambda: DataLoader(TRAIN[:, :7], 100), "the data have 7 dimensions, but d_in of the model is 16"),
     ],
 )
 def test_loaders_without_vectors_are_refused_in_one_line(loader, words, refused):

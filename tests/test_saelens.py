@@ -129,7 +129,7 @@ def test_factors_on_codes_of_early_versions_are_folded_into_the_decoder(tmp_path
     for ours, theirs in zip(zoo.load(tmp_path).reconstruct(X), formula(tensors, X, "", factors=factors), strict=True):
         close(ours, theirs)
     put(tmp_path, tensors | {name: factors}, finetuning_scaling_factor=False)
-    with refused("has scaling factors, and finetuning_scaling_factor is not true"):
+    with refused("has scaling factors, but finetuning_scaling_factor is not true"):
         zoo.load(tmp_path)
     put(tmp_path, tensors | {name: torch.ones(D_SAE)}, finetuning_scaling_factor=False)
     close(zoo.load(tmp_path)(X), formula(tensors, X, "")[0])
@@ -171,7 +171,7 @@ def test_logarithms_of_thresholds_and_half_precision_are_read(tmp_path):
         ({"architecture": "temporal"}, "the architecture is 'temporal'; the zoo reads standard, topk, jumprelu, gated"),
         ({"architecture": ["standard"]}, "the architecture is"),
         ({"architecture": "batchtopk"}, "the architecture is 'batchtopk'"),
-        ({"activation_fn_str": "tanh-relu"}, "activation_fn is 'tanh-relu', which the zoo's networks do not do"),
+        ({"activation_fn_str": "tanh-relu"}, "activation_fn is 'tanh-relu', which no network of the zoo supports"),
         ({"normalize_activations": "layer_norm"}, "normalize_activations is 'layer_norm'"),
         ({"normalize_activations": "expected_average_only_in"}, "fold it into the weights with SAELens first"),
         ({"normalize_activations": True}, "normalize_activations is True"),

@@ -260,7 +260,7 @@ def test_a_name_with_step_in_it_stands_for_the_names_of_all_steps(tmp_path, refu
     for step in (512, 0):
         assert torch.equal(source.embedding(step), network(seed=step).W_E)
         assert source.fingerprint(step) == Source.open(str(source.name).replace("{step}", str(step))).fingerprint()
-    with refused("names a step of training by {step}; say which with step"):
+    with refused("contains {step}; choose a training step with step"):
         source.embedding()
     with refused("7.*does not exist|no checkpoint .*7"):
         source.embedding(7)
@@ -285,10 +285,13 @@ def test_steps_that_a_hub_repository_keeps_as_revisions_are_found(tmp_path, hub,
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no-such-name", "no checkpoint 'no-such-name': it is neither a zoo name nor a folder; `python -m zoo list`"),
+        (
+            "no-such-name",
+            "no checkpoint 'no-such-name': it is neither the name of a pretrained checkpoint nor a folder; `",
+        ),
         ("gpt2-mini.learnt", r"did you mean gpt2-mini\.learned\?"),
-        ("", "'' is no name or folder of a checkpoint"),
-        ("hf:org//repo", "is no place on the hub; write hf:org/repo"),
+        ("", "'' is not the name or folder of a checkpoint"),
+        ("hf:org//repo", "is not a name on the hub; write hf:org/repo"),
         ("notes.txt", r"notes\.txt is a file; expected a folder, a \.ckpt or"),
         *[(f"none{suffix}", rf"none\{suffix} does not exist") for suffix in (".ckpt", ".npy", ".safetensors")],
     ],
@@ -314,7 +317,7 @@ def test_a_step_or_a_folder_that_is_not_there_is_refused(run, tmp_path, refused)
     with refused("has no step 3; it has 0, 9"):
         Source.open(run).load(3)
     for name in ("hf:org/repo", "{step}/model"):
-        with refused("is no name or folder of a checkpoint"):
+        with refused("is not the name or folder of a checkpoint"):
             Source.open(name).folder()
 
 

@@ -69,7 +69,7 @@ def test_counts_that_no_config_vouches_for_are_not_read(tmp_path):
 @pytest.mark.parametrize("counts", [[1, -2], [0.5], "many", {"a": 1}, [[1], [2]], [], [True], [2**70]])
 def test_what_is_no_list_of_counts_is_refused(tmp_path, refused, counts):
     folder = zoo.save(network(), tmp_path / "model", token_counts=counts)
-    with refused("are no list of counts"):
+    with refused("are not a list of counts"):
         Source.open(folder).token_counts()
 
 

@@ -48,7 +48,10 @@ def test_more_active_inputs_of_other_groups_or_none_at_all_are_refused(tmp_path,
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["zoo"])
-    for wrong, said in {"n_active=1": "never has two inputs on", "n_groups=2": "2 groups of inputs"}.items():
+    for wrong, said in {
+        "n_active=1": "never turns on the two inputs of a gate",
+        "n_groups=2": "2 groups of inputs",
+    }.items():
         config = ROOT / "cli_configs" / "toy" / "u_and.yaml"
         assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path), f"--data.active.{wrong}", *QUIET]) == 2
         [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
@@ -65,11 +68,11 @@ def test_a_toy_starts_from_the_weights_of_another_run(name, tmp_path, monkeypatc
     first, second = (zoo.load(tmp_path / run_dir).state_dict() for run_dir in ("first", "second"))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert main(["fit", *map(str, still), "--data.n_seeds", "3", "--run_dir", str(tmp_path / "third")]) == 2
-    assert "and this run's is [" in capsys.readouterr().err
+    assert "in this run its shape is [" in capsys.readouterr().err
 
 
 def test_a_toy_does_not_start_from_one_of_another_depth(tmp_path, refused):
     for depth, other in ((1, 2), (2, 1)):
         source = zoo.save(UniversalGates(8, 8, 4, depth=depth, n_groups=2).net, tmp_path / str(depth))
-        with refused("is a GateNet of another shape: only one of the two has stages.1"):
+        with refused("is a GateNet with other tensors: only one of the two has stages.1"):
             UniversalGates(8, 8, 4, depth=other, n_groups=2, init_from=str(source))

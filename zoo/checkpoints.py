@@ -1,16 +1,17 @@
-"""The zoo checkpoint: a folder with weights, everything that rebuilds the model, and where it came from.
+"""The zoo checkpoint: a folder with weights, the values that rebuild the network, and its provenance.
 
 ====================  ================================================================================================
-`model.safetensors`   the tensors; a tied copy is left out
-`config.json`         under "zoo": format version, class name, plain init arguments, training step, provenance, and
-                      the SHA-256 of every tensor, of the other files and of itself. Beside it the keys of a Hugging
-                      Face config, if the class has any, so that `transformers` loads the same folder
+`model.safetensors`   the tensors; tied tensors are stored once
+`config.json`         under the key "zoo": format version, class name, init arguments as plain values, training step,
+                      provenance, and the SHA-256 of every tensor, of the other files and of this entry. If the class
+                      defines a Hugging Face config, its keys stand next to "zoo", so that `transformers` loads the
+                      same folder
 `tokenizer.json`      the tokenizer, if the model reads text
-`token_counts.json`   how often each token occurs in the text it was trained on, one number per token id, if known
+`token_counts.json`   how often each token occurs in the training text, one number per token id, if known
 `README.md`           the model card
 ====================  ================================================================================================
 
-Nothing in it is executable, and nothing is unpickled. Classes are known here by name only.
+The folder contains no executable code and no pickles. A checkpoint refers to its class by name.
 """
 
 import hashlib
@@ -58,19 +59,19 @@ def save(
         model: A network of `zoo.models`; its `config` holds the init arguments.
         folder: Where to write.
         step: Training step of the weights.
-        provenance: Plain-JSON account of the run: its config, seed, corpus fingerprint, versions, metrics.
+        provenance: Description of the run in plain JSON: its config, seed, corpus fingerprint, versions, metrics.
         tokenizer_json: The tokenizer, serialised.
-        card: Text of the model card; by default made from the rest.
+        card: Text of the model card; by default it is written from the other arguments.
         token_counts: How often each token occurs in the training text, one number per token id.
-        dtype: What floating-point tensors are rounded to, float16 for half the size. By default they stay as they are.
-            Loading gives float32 in either case.
-        title: Title of the card; by default the folder's name.
+        dtype: Type in which floating-point tensors are stored, such as torch.float16 for half the size. By default they
+            are stored as they are. Loading returns float32 in both cases.
+        title: Title of the card; by default the name of the folder.
 
     Returns:
         The folder.
 
     Raises:
-        ZooError: If something that is not a zoo checkpoint is in the way, or the disk refuses.
+        ZooError: If the folder contains something other than a zoo checkpoint, or it cannot be written.
     """
     folder = expanded(folder)
     seen: set[int] = set()
@@ -108,7 +109,7 @@ def save(
 
 
 def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """What `build` makes a network from: its class, init arguments and tensors, every file checked against its hash.
+    """Return the arguments of `build`: class, init arguments and tensors. Every file is checked against its hash.
 
     Raises:
         ZooError: If the checkpoint is damaged, incomplete or of a newer format.
@@ -126,10 +127,10 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
 
 
 def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The network's tensors and the "zoo" part of a Lightning checkpoint; nothing in the file is executed.
+    """Return the network's tensors and the "zoo" part of a Lightning checkpoint; nothing in the file is executed.
 
     Raises:
-        ZooError: If the file is missing, damaged, holds other things than plain data, or was not written by the zoo.
+        ZooError: If the file is missing or damaged, contains more than plain data, or was not written by the zoo.
     """
     path = expanded(path)
     if not path.is_file():
@@ -139,29 +140,29 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(zoo_part, dict) or not {"class", "init_args"} <= zoo_part.keys():
         raise ZooError(f"{path} was not written by a module of the zoo: it does not say which network it holds")
     if not isinstance(checkpoint["state_dict"], dict):
-        raise ZooError(f"{path} is damaged: its state_dict is no dict")
+        raise ZooError(f"{path} is damaged: its state_dict is not a dict")
     prefix = "net."
     state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if str(k).startswith(prefix)}
     for name, value in state.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-            raise ZooError(f"{path} is damaged: {name} is no tensor of numbers")
+            raise ZooError(f"{path} is damaged: {name} is not a tensor of numbers")
     return state, zoo_part
 
 
 def build(path: str, init_args: dict[str, Any], tensors: dict[str, Tensor], source: str | Path) -> nn.Module:
-    """Make a network and give it weights, strictly, except that a tied copy may be missing.
+    """Build a network and load its weights. All tensors must be given, except copies of tied tensors.
 
     Args:
-        path: Its class, as `class_path` names it.
+        path: Class of the network, in the format of `class_path`.
         init_args: Arguments of the class.
-        tensors: Its state dict.
-        source: Where they come from, for messages.
+        tensors: State dict of the network.
+        source: Name of the checkpoint, for messages.
 
     Returns:
         The network, in eval mode and without gradients.
 
     Raises:
-        ZooError: If the class is unknown or its tensors are not exactly these.
+        ZooError: If the class is unknown, or a tensor is missing, unexpected or of another shape.
     """
     cls, class_name = network_class(path, source), path.rpartition(":")[2]
     try:
@@ -181,21 +182,21 @@ def build(path: str, init_args: dict[str, Any], tensors: dict[str, Tensor], sour
 
 @contextmanager
 def _of_size(init_args: dict[str, Any], n_numbers: int, source: str | Path) -> Iterator[None]:
-    """Stop a network that is made far larger than its file: a config with a wrong size would fill the memory.
+    """Refuse to build a network that is far larger than its file; a wrong size in a config could fill the memory.
 
     Raises:
-        ZooError: If an argument, or the parameters registered within the block, exceed what the file can hold.
+        ZooError: If an argument, or the parameters registered within the block, exceed the size of the file.
     """
-    most = 4 * n_numbers + 10_000  # tied copies, and those about to be replaced, count too
+    most = 4 * n_numbers + 10_000  # copies of tied tensors, and parameters that are replaced, are counted as well
     for name, value in init_args.items():
         if type(value) is int and value > most:
-            raise ZooError(f"checkpoint {source}: its config says {name} {value}, and it holds {n_numbers:,} numbers")
+            raise ZooError(f"checkpoint {source}: its config says {name} {value}, but it holds {n_numbers:,} numbers")
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal most
         most -= 0 if parameter is None else parameter.numel()
         if most < 0:
-            raise ZooError(f"checkpoint {source}: its config says more parameters than its {n_numbers:,} numbers")
+            raise ZooError(f"checkpoint {source}: its config has more parameters than the {n_numbers:,} numbers stored")
 
     hook = nn.modules.module.register_module_parameter_registration_hook(count)
     try:
@@ -205,11 +206,11 @@ def _of_size(init_args: dict[str, Any], n_numbers: int, source: str | Path) -> I
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
-    """Load tensors into a model, naming what is missing, unexpected or of another shape.
+    """Load tensors into a model. A tensor may be missing only if it is tied to one that is given.
 
     Raises:
-        ZooError: If the tensors are not exactly the model's, or are no weights that `as_weights` takes; a tensor tied
-            to one that is there may be missing.
+        ZooError: If a tensor is missing, unexpected or of another shape, or if `as_weights` refuses it. The message
+            names the tensor.
     """
     state = model.state_dict()
     tensors = {n: as_weights(t, state[n].dtype, n, source) if n in state else t for n, t in tensors.items()}
@@ -229,15 +230,15 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], source: str | Pa
 
 
 def as_weights(tensor: Tensor, dtype: torch.dtype, name: str, source: str | Path) -> Tensor:
-    """A checkpoint's weights in the precision that the zoo computes in.
+    """Return a tensor of a checkpoint in another precision.
 
     Raises:
-        ZooError: If they are quantised or otherwise no plain floating-point numbers, or any is NaN, infinite or too
-            large for the precision.
+        ZooError: If the tensor is quantised or has no other plain floating-point type, or if an entry is NaN, infinite
+            or too large for the precision.
     """
     if tensor.dtype not in FLOATS:
         kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FLOATS)
-        raise ZooError(f"{source}: tensor {name} is {tensor.dtype}; weights are read in {kinds}, and not quantised")
+        raise ZooError(f"{source}: tensor {name} is {tensor.dtype}; weights are read in {kinds}, not quantised")
     weights = tensor.to(dtype)
     bad = ~weights.isfinite()
     if bad.any():
@@ -248,26 +249,26 @@ def as_weights(tensor: Tensor, dtype: torch.dtype, name: str, source: str | Path
 
 
 def named_class(model: nn.Module) -> dict[str, str]:
-    """What a checkpoint says about a network's class: its name and, unless `zoo.models` exports it, its module."""
+    """Return the entries for a network's class: its name and, unless `zoo.models` exports it, its module."""
     cls = type(model)
     exported = getattr(importlib.import_module("zoo.models"), cls.__name__, None) is cls
     return {"class": cls.__name__} if exported else {"class": cls.__name__, "module": cls.__module__}
 
 
 def class_path(part: dict[str, Any]) -> str:
-    """The class that a checkpoint names: the name of one of `zoo.models`, or module:Name of another one."""
+    """Return the class that a checkpoint names: a class name of `zoo.models`, or module:Name for other classes."""
     return f"{part['module']}:{part['class']}" if "module" in part else str(part["class"])
 
 
 def network_class(path: str, source: str | Path) -> Any:
-    """The network class that `class_path` names. Only modules of the zoo are imported for it.
+    """Return the network class that `class_path` names. Only modules of this package are imported.
 
     Args:
         path: Name of a class of `zoo.models`, or module:Name.
-        source: The checkpoint that names it, for messages.
+        source: Name of the checkpoint, for messages.
 
     Raises:
-        ZooError: If there is no such network, or its module is not the zoo's and has not been imported.
+        ZooError: If there is no such network, or its module is not part of this package and has not been imported.
     """
     module, _, name = path.rpartition(":")
     module = module or "zoo.models"
@@ -287,20 +288,20 @@ def network_class(path: str, source: str | Path) -> Any:
 
 
 def check_loadable(model: nn.Module) -> None:
-    """Refuse a network that `load` could not make again from its checkpoint.
+    """Refuse a network that `load` could not rebuild from its checkpoint.
 
     Raises:
-        ZooError: If it is no `Network`, its class cannot be found by name, or its `config` does not rebuild it.
+        ZooError: If it is not a `Network`, its class cannot be found by name, or its `config` does not rebuild it.
     """
     cls, config = type(model), getattr(model, "config", None)
     if not isinstance(model, Network):
-        raise ZooError(f"a checkpoint of a {cls.__name__} could not be loaded: derive it from zoo.models.Network")
+        raise ZooError(f"a checkpoint of a {cls.__name__} could not be loaded: it must be a zoo.models.Network")
     if getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is not cls:
         raise ZooError(
             f"a checkpoint of {cls.__qualname__} could not be loaded: define the class at the top level of a module"
         )
     if not isinstance(config, dict):
-        raise ZooError(f"{cls.__name__} has no `config`, a dict with the arguments of __init__ that make it again")
+        raise ZooError(f"{cls.__name__} has no `config`, a dict with the arguments of __init__ that rebuild it")
     try:
         inspect.signature(cls).bind(**config)
         json.dumps(config)
@@ -309,7 +310,7 @@ def check_loadable(model: nn.Module) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
+    """Return all tensors of a safetensors file.
 
     Raises:
         ZooError: If the file is missing or damaged.
@@ -319,10 +320,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> Any:
-    """What `torch.save` wrote, if it is plain data; nothing in the file is executed.
+    """Return the content of a file that `torch.save` wrote; nothing in the file is executed.
 
     Raises:
-        ZooError: If the file is damaged or holds other things than plain data.
+        ZooError: If the file is damaged or contains more than plain data.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -331,27 +332,27 @@ def read_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         first_line = str(error).partition("\n")[0]
-        raise ZooError(f"{path} is damaged or no plain checkpoint: {first_line}") from None
+        raise ZooError(f"{path} is damaged, or is not a plain checkpoint: {first_line}") from None
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file.
 
     Raises:
-        ZooError: If the disk refuses it.
+        ZooError: If it cannot be written.
     """
     try:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:
         raise ZooError(f"{path.name} could not be written: {str(error).rpartition('I/O error: ')[2]}") from error
-    path.chmod(0o644)  # the library leaves it to its owner alone
+    path.chmod(0o644)  # the library makes the file readable by its owner only
 
 
 def verify_tensor(config: dict[str, Any], name: str, tensor: Tensor, source: str | Path) -> None:
     """Check one tensor of a zoo checkpoint against its hash.
 
     Raises:
-        ZooError: If it is not the tensor that was saved.
+        ZooError: If it differs from the tensor that was saved.
     """
     if config["tensors"].get(name) != _tensor_digest(tensor):
         raise ZooError(f"checkpoint {source} is damaged: tensor {name} is not the one that was saved")
@@ -359,7 +360,7 @@ def verify_tensor(config: dict[str, Any], name: str, tensor: Tensor, source: str
 
 @contextmanager
 def open_tensors(path: Path) -> Iterator[Any]:
-    """An open safetensors file; tensors are read when asked for.
+    """Open a safetensors file; its tensors are read only when they are accessed.
 
     Raises:
         ZooError: If the file is missing or damaged.
@@ -370,22 +371,22 @@ def open_tensors(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise ZooError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
-        raise ZooError(f"{path} is damaged or no safetensors file: {error}") from None
+        raise ZooError(f"{path} is damaged, or is not a safetensors file: {error}") from None
 
 
 def check_kind(folder: Path) -> None:
-    """Refuse to replace a model that is not the zoo's.
+    """Refuse to replace a model that is not a zoo checkpoint.
 
     Raises:
-        ZooError: If the folder, or one of a step in it, has a config without a "zoo" part.
+        ZooError: If the folder, or a folder of a training step in it, has a config without a "zoo" part.
     """
     for config in (folder / checkpoint_config.NAME, *folder.glob(f"step-*/{checkpoint_config.NAME}")):
         if config.is_file() and not checkpoint_config.is_ours(config):
-            raise ZooError(f"{folder} holds a model that is not the zoo's; choose another folder")
+            raise ZooError(f"{folder} holds a model that is not a zoo checkpoint; choose another folder")
 
 
 def _dtype_name(tensors: dict[str, Tensor]) -> str:
-    """What most of the numbers are stored as, such as "float16"."""
+    """Return the dtype of most of the numbers, such as "float16"."""
     sizes: dict[torch.dtype, int] = {}
     for tensor in tensors.values():
         sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel()
@@ -393,7 +394,7 @@ def _dtype_name(tensors: dict[str, Tensor]) -> str:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of all weights."""
+    """Return the SHA-256 of the names, dtypes, shapes and bytes of all weights."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -402,7 +403,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def _tensor_digest(tensor: Tensor) -> str:
-    """SHA-256 over dtype, shape and bytes."""
+    """Return the SHA-256 of a tensor's dtype, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}".encode())
     digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

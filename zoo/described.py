@@ -1,8 +1,8 @@
-"""A `repr` for objects that are configured by numbers and texts."""
+"""A base class with a `repr` for objects that are configured by numbers and strings."""
 
 
 class Described:
-    """Shows its class and its public attributes that are numbers, texts or truth values."""
+    """An object whose `repr` shows its class and its public attributes that are numbers, strings or bools."""
 
     _not_shown: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Packages that import each of their names when it is first used, so that importing the package is fast."""
+"""Lazy imports for packages: each name is imported when it is first used, so that importing the package is fast."""
 
 import ast
 import importlib
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def exports(package: str, file: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__all__`, `__getattr__` and `__dir__`.
+    """Return `__all__`, `__getattr__` and `__dir__` for a package.
 
-    The names are those that the package imports under `if TYPE_CHECKING:`, where type checkers see them too.
+    The names are those that the package imports under `if TYPE_CHECKING:`, so that type checkers know them as well.
 
     Args:
-        package: Its `__name__`.
-        file: Its `__file__`.
+        package: `__name__` of the package.
+        file: `__file__` of the package.
     """
     tree = ast.parse(Path(file).read_text("utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")

@@ -1,16 +1,16 @@
-"""The model card of a checkpoint, from what the checkpoint knows of itself."""
+"""The model card of a checkpoint, written from the values that the checkpoint stores."""
 
 import inspect
 from typing import Any
 
 
 def model_card(name: str, network: type, part: dict[str, Any]) -> str:
-    """A card in Markdown: what it is, its metrics, how it was made, and what it must not be used for.
+    """Return a card in Markdown: what the network is, its metrics, how it was made, and what it is not for.
 
     Args:
-        name: Title.
-        network: The class, whose docstring says what it is and whose `not_for` what it is not for.
-        part: What `checkpoint_config.KEYS` lists.
+        name: Title of the card.
+        network: Class of the network. The card repeats the first paragraph of its docstring and its `not_for`.
+        part: The "zoo" part of the checkpoint's config, see `checkpoint_config.KEYS`.
     """
     provenance = part["provenance"]
     arguments = ", ".join(f"{k}={v!r}" for k, v in part["init_args"].items())
@@ -23,7 +23,7 @@ def model_card(name: str, network: type, part: dict[str, Any]) -> str:
     lines += ["## How it was made", ""]
     if command := provenance.get("command"):
         lines += [f"    {command}", ""]
-        lines += ["`python -m zoo rebuild` with this checkpoint's name or folder does the same and compares.", ""]
+        lines += ["`python -m zoo rebuild` with this checkpoint's name or folder runs it again and compares.", ""]
     if data := (provenance.get("config") or {}).get("data"):
         settings = ", ".join(f"{k}={_short(v)}" for k, v in (data.get("init_args") or {}).items() if v is not None)
         lines.append(f"- data: `{_class_name(data)}({settings})`")
@@ -33,7 +33,7 @@ def model_card(name: str, network: type, part: dict[str, Any]) -> str:
             text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
             lines.append(f"- {key.replace('_', ' ')}: `{text}`")
     if not provenance:
-        lines.append("The checkpoint does not say.")
+        lines.append("The checkpoint does not say how it was made.")
     lines += ["", "## What it is not for", "", getattr(network, "not_for", "Anything but research.")]
     return "\n".join(lines) + "\n"
 

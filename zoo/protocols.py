@@ -1,30 +1,33 @@
-"""What datamodules, LightningModules and callbacks may ask of one another.
+"""Protocols: the attributes and methods that datamodules, LightningModules and callbacks require of one another.
 
-A callback, or a module that depends on its data, calls `require` with one of the protocols below and gets either an
-object that has everything the protocol lists or one line that says what is missing. What an object may have, but need
-not, stands in `OPTIONAL` and is read with `offered`. Nothing else is asked, so a datamodule, module or callback of your
-own works as soon as it has what is listed here.
+A callback, or a module that depends on its data, calls `require` with one of the protocols below. It gets an object
+that has all attributes and methods of the protocol, or an error of one line that names the missing ones. Attributes and
+methods that are optional are listed in `OPTIONAL` and read with `offered`. Nothing else is required. Your own
+datamodule, module or callback therefore works if it has what is listed here.
 
-**Batches.** A datamodule and a module state what their batches hold by a class attribute `batches`; the command line
-refuses pairs that differ. All batches are dicts of tensors, with B examples per process:
+**Batches.** The class attribute `batches` of a datamodule and of a module names the kind of their batches. The command
+line refuses a datamodule and a module of different kinds. All batches are dicts of tensors, with B examples per
+process:
 
 ==================== ===================================================================================================
 `batches`            keys
 ==================== ===================================================================================================
-`"tokens"`           `input_ids` and `targets`, (B, T) int64; targets of -100 are left out of the loss. Optionally
-                     `target_bytes`, (B, T): the bytes of text that each target stands for.
-`"vectors"`          `x`, (B, d_in). Optionally `row`, (B,) int64: the index in the datamodule's `row_labels` of the row
-                     that a vector belongs to; `weight`, (B,): its weight; and, in validation and test, `held_out`, (B,)
-                     bool: whether it is never trained on. A tensor (..., d_in), or a tuple or list whose first entry is
-                     one, is read as `x`; weights are then 1, and all vectors of validation and test are held out.
-`"feature vectors"`  `f`, (N, n_features): sparse features; `x`, (N, d_in): what the network sees of them; `row`, (N,)
-                     int64: the seed of each vector. N is the same number for each seed, one seed after the other.
-`"feature contexts"` `x`, (N, T + 1, n_groups) int64: the features at each position, the query last; `ideal`, (N, T):
-                     the attention that is right; `row`, (N,) int64: the seed of each context.
+`"tokens"`           `input_ids` and `targets`, (B, T) int64. Targets of -100 do not count in the loss. Optionally
+                     `target_bytes`, (B, T): the number of bytes of text that each target encodes.
+`"vectors"`          `x`, (B, d_in). Optionally `row`, (B,) int64: the index of each vector in the datamodule's
+                     `row_labels`; `weight`, (B,): the weight of each vector; and, in validation and test, `held_out`,
+                     (B,) bool: whether the vector is never trained on. Without a dict, a tensor (..., d_in), or a tuple
+                     or list whose first entry is such a tensor, is read as `x`. Without `weight`, weights are 1.
+                     Without `held_out`, all vectors of validation and test are held out.
+`"feature vectors"`  `f`, (N, n_features): sparse features. `x`, (N, d_in): the input of the network, made from `f`.
+                     `row`, (N,) int64: the seed of each vector. All seeds have the same number of vectors, one seed
+                     after the other.
+`"feature contexts"` `x`, (N, T + 1, n_groups) int64: the features at each position, the query last. `ideal`, (N, T):
+                     the correct attention. `row`, (N,) int64: the seed of each context.
 ==================== ===================================================================================================
 
-**Steps.** `validation_step` and `test_step` of a module that reconstructs return a dict with `x`, `x_hat` (B, d) and
-`codes` (B, K); a module that solves for its codes adds `relative_gap` (B,) and `certified` (B,) bool.
+**Steps.** `validation_step` and `test_step` of a module that reconstructs return a dict with `x` (B, d), `x_hat` (B, d)
+and `codes` (B, K). If the codes are certified solutions, it also has `relative_gap` (B,) and `certified` (B,) bool.
 """
 
 import inspect
@@ -39,42 +42,42 @@ from zoo.errors import ZooError
 P = TypeVar("P")
 
 
-# Asked of datamodules.
+# Protocols for datamodules.
 
 
 class LabelledRows(Protocol):
-    """Data whose batches have `row`: embedding rows, tokens with activations, or the seeds of a toy."""
+    """Data whose batches have `row`. Rows are embedding rows, tokens with activations, or the seeds of a toy."""
 
-    row_labels: list[str]  # what tables and pictures call each row, one text per row
-    row_counts: Tensor | None  # how often each row's token occurs in the text of training, (V,) int64, if known
+    row_labels: list[str]  # label of each row in tables and figures
+    row_counts: Tensor | None  # how often each row's token occurs in the training text, (V,) int64; None if not known
 
 
 class EmbeddingData(LabelledRows, Protocol):
-    """Data whose rows are those of one embedding matrix."""
+    """Data whose rows belong to one embedding matrix."""
 
-    W_E: Tensor | None  # the matrix, (V, D); None where atoms are to be compared with no matrix
+    W_E: Tensor | None  # the matrix that atoms are compared with, (V, D), or None for no comparison
 
 
 class WeightedRows(EmbeddingData, Protocol):
-    """Data that are the rows of one matrix, each with a weight, and some held out."""
+    """Data that are the rows of one matrix. Every row has a weight, and some rows are held out."""
 
     W_E: Tensor
     train_rows: Tensor  # indices of the rows that are trained on, ascending, (n,) int64
-    row_weights: Tensor  # weight of every row in training, (V,) float32 of mean 1
+    row_weights: Tensor  # weight of every row in training, (V,) float32 with mean 1
 
 
 class LanguageModelData(Protocol):
-    """Activations of a language model, at one place of its residual stream."""
+    """Activations of a language model, at one layer of its residual stream."""
 
     model: Any  # a `ResidualModel`
     layer: int  # the activations are the residual stream before this layer
 
     def evaluation_contexts(self) -> Iterable[dict[str, Tensor]]:
-        """This process's validation contexts, as batches of tokens."""
+        """Return the validation contexts of this process, as batches of kind `"tokens"`."""
 
 
 class SyntheticFeatures(Protocol):
-    """Vectors of sparse features that are drawn anew for every batch."""
+    """Vectors of sparse features, newly drawn for every batch."""
 
     n_features: int
     n_seeds: int
@@ -82,10 +85,13 @@ class SyntheticFeatures(Protocol):
     active: Any  # a `zoo.datamodules.ActiveInputs`
 
     def vectors(self, stream: tuple[int, ...], start: int, stop: int, total: int) -> dict[str, Tensor]:
-        """The vectors `start` to `stop` - 1 of the `total` that each seed has in a stream of random numbers."""
+        """Return a batch with the vectors `start` to `stop` - 1 of every seed, out of `total` per seed.
+
+        `stream` selects a stream of random numbers.
+        """
 
 
-# Asked of networks.
+# Protocols for networks.
 
 
 class ResidualModel(Protocol):
@@ -94,100 +100,100 @@ class ResidualModel(Protocol):
     W_E: Tensor  # the token embedding, (V, D)
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """Residual stream before layer 0, (B, T) int64 -> (B, T, D)."""
+        """Return the residual stream before layer 0, (B, T) int64 -> (B, T, D)."""
 
     def blocks(self, resid: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """Residual stream after the layers `start` to `stop` - 1, (B, T, D) -> (B, T, D)."""
+        """Run the layers `start` to `stop` - 1 on the residual stream, (B, T, D) -> (B, T, D)."""
 
     def unembed(self, resid: Tensor) -> Tensor:
-        """Logits, (B, T, D) -> (B, T, V)."""
+        """Return the logits, (B, T, D) -> (B, T, V)."""
 
 
-# Asked of LightningModules.
+# Protocols for LightningModules.
 
 
 class TracksRows(Protocol):
-    """A module with matrices whose rows are followed over training."""
+    """A module with matrices whose rows are tracked during training."""
 
     def embedding_rows(self) -> dict[str, Tensor]:
-        """Matrices (rows, D) by name, sharing memory with the parameters."""
+        """Return the matrices (rows, D) by name, sharing memory with the parameters."""
 
 
 class Reconstructs(Protocol):
     """A module that reconstructs vectors from codes."""
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (B, d) and codes (B, K) of vectors (B, d_in)."""
+        """Return the reconstruction (B, d) and the codes (B, K) of vectors (B, d_in)."""
 
 
 class HasAtoms(Reconstructs, TracksRows, Protocol):
-    """A module that reconstructs, and whose `embedding_rows()` have the atoms (K, d_in) under the name `W_dec`."""
+    """A module that reconstructs vectors, and whose `embedding_rows()["W_dec"]` are its atoms (K, d_in)."""
 
 
 class HasFeatures(Protocol):
-    """A toy with a direction for every feature."""
+    """A toy model with a direction for every feature."""
 
     seed_losses: Tensor  # loss of every seed in the last validation, (n_seeds,); NaN before the first one
 
     def features(self) -> Tensor:
-        """Directions of the features, (n_seeds, n_features, d_hidden)."""
+        """Return the directions of the features, (n_seeds, n_features, d_hidden)."""
 
 
 class HasGates(Protocol):
-    """A toy that computes Boolean gates."""
+    """A toy model that computes Boolean gates."""
 
-    case_errors: list[dict[str, Tensor]]  # for every depth, what `zoo.metrics.CaseErrors.compute` returns
+    case_errors: list[dict[str, Tensor]]  # for every depth, the result of `zoo.metrics.CaseErrors.compute`
 
 
-# Asked of callbacks.
+# Protocols for callbacks.
 
 
 class Summarises(Protocol):
     """A callback that adds lines to the table printed at the end of a run."""
 
     def summary(self) -> dict[str, str]:
-        """Label -> text."""
+        """Return the lines: label -> text."""
 
 
 OPTIONAL = {
-    # of datamodules
-    "batches": "what the batches hold: tokens, vectors, feature vectors or feature contexts",
-    "corpus_fingerprint": "text that names the training data; a run is not resumed on data with another one",
-    "tokenizer": "the `tokenizers.Tokenizer` of the text, kept in checkpoints",
-    "hook_name": "TransformerLens's name of the place that activations come from",
+    # for datamodules
+    "batches": "kind of the batches: tokens, vectors, feature vectors or feature contexts",
+    "corpus_fingerprint": "text that identifies the training data; a run is not resumed on data with another one",
+    "tokenizer": "the `tokenizers.Tokenizer` of the text, which checkpoints store",
+    "hook_name": "TransformerLens's name of the hook point that the activations come from",
     "vocab_size": "number of tokens, which the model's `vocab_size` follows",
     "context_length": "tokens per context, which the model's `context_length` follows",
     "d_in": "length of the vectors, which the model's `d_in` follows",
     "n_features": "number of features, which the model's `n_features` follows",
-    "n_seeds": "number of networks trained side by side, which the model's `n_seeds` follows",
-    "n_groups": "number of groups of the model's inputs, where they are mutually exclusive within a group",
-    "sample": "method: vectors (n, d_in) that scale, bias and first atoms are fitted to, the same on every rank; by "
-    "default the first training batches",
-    "batch_size": "examples per batch over all devices together; None where a batch is all training rows",
+    "n_seeds": "number of networks trained in parallel, which the model's `n_seeds` follows",
+    "n_groups": "number of groups of the model's inputs, if inputs are mutually exclusive within a group",
+    "sample": "method: returns vectors (n, d_in) that scale, bias and first atoms are fitted to, the same on every "
+    "rank; by default the first training batches are used",
+    "batch_size": "examples per batch, over all devices together; None if a batch is all training rows",
     "frequency_power": "rows are weighted by their token's frequency to this power; 0 or absent for equal weights",
     "train_rows": "indices of the rows that are trained on, (n,) int64",
     "effective_rows": "effective number of training rows, (sum w)² / sum w²",
-    "never_occurring": "which rows have a token that never occurs, (V,) bool, or None if counts are unknown",
-    "true_atoms": "the atoms (M, d_in) that the data were made of, if they are known",
-    "skip_positions": "positions at the start of every context that are left out",
+    "never_occurring": "whether the token of each row never occurs, (V,) bool, or None if counts are not known",
+    "true_atoms": "the atoms (M, d_in) from which the data were generated, if they are known",
+    "skip_positions": "number of positions at the start of every context that are excluded",
     "row_labels": "see `LabelledRows`",
     "row_counts": "see `LabelledRows`",
-    # of LightningModules
+    # for callbacks and LightningModules
     "summary": "method: see `Summarises`",
-    "signed_codes": "whether codes may be negative; by default not",
+    "signed_codes": "whether codes may be negative; false if absent",
 }
 
 
 def require(asker: L.Callback | L.LightningModule, owner: object, protocol: type[P]) -> P:
-    """The owner, which has everything that a protocol lists.
+    """Return the owner unchanged if it has all attributes and methods of a protocol.
 
     Args:
-        asker: The callback or module that needs it, for the message.
-        owner: A module, a datamodule, or None where there is no datamodule.
+        asker: The callback or module that requires them; the message names it.
+        owner: A module, a datamodule, or None if there is no datamodule.
         protocol: One of the protocols of this file.
 
     Raises:
-        ZooError: Naming what the owner lacks.
+        ZooError: If the owner lacks attributes or methods; the message names them.
     """
     names = members(protocol)
     if missing := missing_in(owner, protocol):
@@ -201,35 +207,35 @@ def require(asker: L.Callback | L.LightningModule, owner: object, protocol: type
 
 
 def offered(owner: object, name: str) -> Any:
-    """What the owner has under one of the `OPTIONAL` names, or None."""
+    """Return an attribute or method of the owner by one of the `OPTIONAL` names, or None if it has none."""
     assert name in OPTIONAL, f"{name} is not listed in {__name__}.OPTIONAL"
     return getattr(owner, name, None)
 
 
 def batch_rows(asker: L.Callback, batch: Any) -> Tensor:
-    """The index in `row_labels` of every vector of a batch, (B,) int64.
+    """Return the index in `row_labels` of every vector of a batch, (B,) int64.
 
     Raises:
-        ZooError: If the batch does not say.
+        ZooError: If the batch has no `row`.
     """
     if not isinstance(batch, dict) or "row" not in batch:
-        raise ZooError(f"{type(asker).__name__} needs batches with `row`, the index of each vector in row_labels")
+        raise ZooError(f"{type(asker).__name__} requires batches with `row`, the index of each vector in row_labels")
     rows: Tensor = batch["row"]
     return rows
 
 
 def datamodule(trainer: Any) -> Any:
-    """The trainer's datamodule; None where it was given loaders."""
+    """Return the datamodule of the trainer, or None if it was given loaders."""
     return getattr(trainer, "datamodule", None)
 
 
 def missing_in(owner: object, protocol: type) -> list[str]:
-    """Names that a protocol lists and an object lacks."""
+    """Return the names of a protocol's attributes and methods that an object lacks."""
     return [name for name in members(protocol) if not hasattr(owner, name)]
 
 
 def members(protocol: type) -> list[str]:
-    """Names of the attributes and methods that a protocol lists, those that it inherits first."""
+    """Return the names of a protocol's attributes and methods, inherited ones first."""
     names: list[str] = []
     for cls in reversed(protocol.__mro__):
         if getattr(cls, "_is_protocol", False) and cls is not Protocol:

@@ -1,18 +1,18 @@
-"""SAELens folders, `cfg.json` and `sae_weights.safetensors`, as SAELens 6 writes and `SAE.load_from_disk` reads them.
+"""Folders of SAELens 6, with `cfg.json` and `sae_weights.safetensors`: written for `SAE.load_from_disk`, and read.
 
 ==================  ===============================================================================================
 SAELens             the zoo
 ==================  ===============================================================================================
 `standard`          `ReLUSAE`
 `topk`              `TopKSAE`
-`jumprelu`          `JumpReLUSAE`; `BatchTopKSAE` and `MatryoshkaSAE` are written as one that does the same at
-                    inference, and read back as one
+`jumprelu`          `JumpReLUSAE`. `BatchTopKSAE` and `MatryoshkaSAE` are written as the `jumprelu` SAE that computes
+                    the same at inference, and read back as a `JumpReLUSAE`
 `gated`             `GatedSAE`
 ==================  ===============================================================================================
 
-Folders of SAELens 1 to 5 are read too. Where a folder means the same function in other parameters (an input without
-b_dec subtracted, codes in units of the decoder's norms, codes rescaled before decoding), they are converted; settings
-that the zoo's networks cannot express are refused.
+Folders of SAELens 1 to 5 are read as well. Some settings give the same function with other parameters: an input from
+which b_dec is not subtracted, codes in units of the decoder's norms, and codes that are rescaled before decoding. The
+parameters are then converted. Settings that no network of the zoo can represent are refused.
 """
 
 import json
@@ -31,16 +31,16 @@ from zoo.replacing import replacing
 from zoo.source_files import Folder
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-CLASSES = {  # what reads each architecture
+CLASSES = {  # SAELens's architecture -> class of `zoo.models`
     "standard": "ReLUSAE",
     "topk": "TopKSAE",
     "jumprelu": "JumpReLUSAE",
     "gated": "GatedSAE",
 }
-LAYOUT_VERSION = "6.0.0"  # of SAELens; without it, `cfg.json` counts as one of version 5
-FACTORS = ("scaling_factor", "finetuning_scaling_factor")  # names of what old versions multiply codes by in decoding
+LAYOUT_VERSION = "6.0.0"  # version of SAELens; without it, SAELens reads `cfg.json` as a file of version 5
+FACTORS = ("scaling_factor", "finetuning_scaling_factor")  # names of factors on codes in decoding, in old versions
 DEFAULTS = {"apply_b_dec_to_input": True, "rescale_acts_by_decoder_norm": False, "finetuning_scaling_factor": False}
-HARMLESS = {  # settings that may change the function, and the values that do not
+HARMLESS = {  # settings that may change the function, and their values that leave it unchanged
     "normalize_activations": ("none", False, None),
     "reshape_activations": ("none", None),
     "activation_fn": ("relu", None),
@@ -48,18 +48,18 @@ HARMLESS = {  # settings that may change the function, and the values that do no
 
 
 def write(sae: nn.Module, folder: str | Path, metadata: dict[str, Any] | None = None) -> Path:
-    """Write a sparse autoencoder as a SAELens folder; an older one there is replaced.
+    """Write a sparse autoencoder as a SAELens folder; a SAELens folder that exists there is replaced.
 
     Args:
-        sae: One of the zoo's variants.
-        folder: Where to write.
-        metadata: What SAELens should know of the data, such as `model_name`, `hook_name` and `context_size`.
+        sae: Sparse autoencoder, an instance of a variant of `zoo.models`.
+        folder: Folder to write.
+        metadata: SAELens's metadata about the data, such as `model_name`, `hook_name` and `context_size`.
 
     Returns:
         The folder.
 
     Raises:
-        ZooError: If the network is no sparse autoencoder, or something else is in the folder.
+        ZooError: If SAELens has no architecture for the network, or the folder contains other files.
     """
     folder, name = expanded(folder), type(sae).__name__
     architecture = vars(type(sae)).get("saelens_architecture")
@@ -69,7 +69,7 @@ def write(sae: nn.Module, folder: str | Path, metadata: dict[str, Any] | None = 
     tensors = {key: tensor.detach().float().cpu().contiguous() for key, tensor in sae.state_dict().items()}
     scale = tensors.pop("scale").item()
     config: dict[str, Any] = getattr(sae, "config", {})
-    if isinstance(sae, BatchTopKSAE):  # on at or above the threshold; a JumpReLU is on above its own
+    if isinstance(sae, BatchTopKSAE):  # its latents are on at or above the threshold, those of a JumpReLU only above it
         least = tensors["threshold"].clamp(min=0)
         tensors["threshold"] = torch.nextafter(least, torch.zeros(())).expand_as(tensors["b_enc"]).contiguous()
     cfg = {
@@ -96,10 +96,10 @@ def write(sae: nn.Module, folder: str | Path, metadata: dict[str, Any] | None = 
 
 
 def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """What `checkpoints.build` makes a network from: its class, init arguments and tensors.
+    """Return the arguments of `checkpoints.build`: class, init arguments and tensors.
 
     Raises:
-        ZooError: If a file is missing or damaged, or the zoo has no network that computes the same.
+        ZooError: If a file is missing or damaged, or no network of the zoo computes the same function.
     """
     name = files.name
     cfg = _settings(files.json(CONFIG), name)
@@ -115,7 +115,7 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     _check_shapes(tensors, shapes, name)
     factors = next((tensors.pop(key) for key in FACTORS if key in tensors), torch.ones(d_sae))
     if not cfg["finetuning_scaling_factor"] and not torch.allclose(factors, torch.ones(d_sae)):
-        raise ZooError(f"{name}: {WEIGHTS} has scaling factors, and finetuning_scaling_factor is not true")
+        raise ZooError(f"{name}: {WEIGHTS} has scaling factors, but finetuning_scaling_factor is not true")
     norms = tensors["W_dec"].norm(dim=1) if cfg["rescale_acts_by_decoder_norm"] else torch.ones(d_sae)
     tensors["W_dec"] = tensors["W_dec"] * (factors / norms.clamp(min=1e-30))[:, None]
     tensors["W_enc"] = tensors["W_enc"] * norms
@@ -124,13 +124,13 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     if not cfg["apply_b_dec_to_input"]:
         undo_subtraction(tensors)
     if architecture == "jumprelu":
-        tensors["threshold"] = tensors["threshold"].clamp(min=0)  # codes are rectified anyway
+        tensors["threshold"] = tensors["threshold"].clamp(min=0)  # codes are rectified, so negative ones act as 0
     tensors["scale"] = torch.tensor(cfg["scale"])
     return CLASSES[architecture], {"d_in": d_in, "d_sae": d_sae, **cfg["k"]}, tensors
 
 
 def training_data(provenance: dict[str, Any]) -> dict[str, Any]:
-    """What SAELens calls the data of a run on activations; empty for other runs."""
+    """Return SAELens's metadata about the data of a run on activations; empty for other runs."""
     data = ((provenance.get("config") or {}).get("data") or {}).get("init_args") or {}
     if not {"model", "layer"} <= data.keys():
         return {}
@@ -144,7 +144,7 @@ def training_data(provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(cfg: dict[str, Any], name: str) -> dict[str, Any]:
-    """The settings of a `cfg.json` of any version that the function depends on."""
+    """Return the settings on which the function depends, from a `cfg.json` of any version."""
     cfg = {"architecture": "standard", "activation_fn": cfg.get("activation_fn_str"), **DEFAULTS} | cfg
     if "hook_z" in str(cfg.get("hook_name", cfg.get("hook_point"))):  # version 6 has hook_name in metadata
         cfg.setdefault("reshape_activations", "hook_z")
@@ -158,7 +158,7 @@ def _settings(cfg: dict[str, Any], name: str) -> dict[str, Any]:
     for key, harmless in HARMLESS.items():
         if cfg.get(key) not in harmless:
             hint = "; fold it into the weights with SAELens first" if "average" in str(cfg[key]) else ""
-            raise ZooError(f"{name}: {key} is {cfg[key]!r}, which the zoo's networks do not do{hint}")
+            raise ZooError(f"{name}: {key} is {cfg[key]!r}, which no network of the zoo supports{hint}")
     kinds = dict.fromkeys(("d_in", "d_sae", *(["k"] if architecture == "topk" else [])), int)
     for key, kind in (kinds | dict.fromkeys(DEFAULTS, bool)).items():
         if type(cfg.get(key)) is not kind:
@@ -186,7 +186,7 @@ def _check_shapes(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]
 
 
 def undo_subtraction(tensors: dict[str, Tensor]) -> None:
-    """Add to the biases what the zoo's networks will lose by subtracting b_dec from their input."""
+    """Change the biases so that the function stays the same when b_dec is subtracted from the input."""
     lost = (tensors["b_dec"].double() @ tensors["W_enc"].double()).float()
     if "b_enc" in tensors:
         tensors["b_enc"] = tensors["b_enc"] + lost

@@ -1,4 +1,4 @@
-"""One line instead of a parser's page: what is wrong, where, and what would be right."""
+"""Short error messages: one line with what is wrong, where, and what would be right."""
 
 import difflib
 import inspect
@@ -20,10 +20,10 @@ _NOISE = re.compile(
 
 
 def explain_parse_error(message: str) -> str:
-    """What a parser's error of many lines comes down to.
+    """Return the cause of a parser's error in one line.
 
     Args:
-        message: Text of the error, in which the cause is a line deep inside nested lists of alternatives.
+        message: Text of the error, of many lines; the cause is one line in nested lists of alternatives.
     """
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
     value = (re.findall(r"Got value: (.*)", message) or re.findall(r"Given value: (.*)", message) or [""])[0]
@@ -36,16 +36,16 @@ def explain_parse_error(message: str) -> str:
         return f"unknown argument {_join(key, match[1])}{_suggest(match[1].lstrip('-'), _flags())}"
     if match := re.match(r"(?:Option|Key|Group) '([^']+)' is not", leaf):
         others = [c.__name__ for c in _classes() if match[1] in inspect.signature(c).parameters]
-        hint = f"; it is one of {', '.join(others)}" if others else _suggest(match[1], _settings())
+        hint = f"; it is a setting of {', '.join(others)}" if others else _suggest(match[1], _settings())
         return f"{where} has no setting {match[1]!r}{hint}"
     if match := re.match(r"(?:Expected a dot import path string|Unable to import)\W*(\w+)", leaf):
         if match[1] in _class_names():
-            return f"{key}: class {match[1]!r} is not of the kind that belongs here"
+            return f"{key}: class {match[1]!r} cannot be used here"
         return f"{key}: there is no class {match[1]!r}{_suggest(match[1], _class_names())}"
     if match := re.search(r"arguments are required: (.*)", leaf):
         if "fit.model" in match[1] or match[1].endswith(".model"):
             return "no model is given; name a config, such as --config quickstart"
-        return f"{where} needs a value for {match[1]}"
+        return f"{where} requires a value for {match[1]}"
     if match := re.match(r"Expected a (?:<class '(\w+)'>|typing\.(.*))", leaf):
         wanted = [match[1] or match[2]]
         wanted += [m for line in leaves for m in re.findall(r"^Expected a typing\.(.*)", line) if m not in wanted]
@@ -54,7 +54,7 @@ def explain_parse_error(message: str) -> str:
 
 
 def explain_exception(error: BaseException) -> str | None:
-    """The message of the user's mistake at the bottom of an exception's chain; None if the fault is not the user's."""
+    """Return the message of the first cause in an exception's chain; None if it is not an error in the user's input."""
     chain: list[BaseException] = [error]
     while (below := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(below)
@@ -66,7 +66,7 @@ def explain_exception(error: BaseException) -> str | None:
 
 @contextmanager
 def short_errors() -> Iterator[None]:
-    """Turn an exception within the block into a ZooError if the mistake is the user's."""
+    """Turn an exception in the block into a ZooError with a short message if the user's input causes it."""
     try:
         yield
     except ZooError:
@@ -84,7 +84,7 @@ def _join(key: str, flag: str) -> str:
 def _suggest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     close = [k for k in known if k.startswith(f"{word}_")] or difflib.get_close_matches(word, known, 1, 0.6)
-    return f"; did you mean {close[0]!r}?" if close else "; --help lists what there is"
+    return f"; did you mean {close[0]!r}?" if close else "; --help lists the valid names"
 
 
 def _classes() -> list[type]:

@@ -1,7 +1,7 @@
-"""From a name to a model or an embedding: shipped checkpoints, folders, runs, files, the Hugging Face hub.
+"""Sources of models and embeddings: pretrained checkpoints, folders, runs, files, and the Hugging Face hub.
 
-What a user typed is opened once, as a `Source`, and everything that needs it takes that. Imports nothing heavy before
-numbers are read.
+A name or path is opened once, as a `Source`, which is then passed to all functions that read from it. The module
+imports nothing heavy before numbers are read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Opened = Folder | LightningFile | MatrixFile
-REVISIONS = ("step{step}", "checkpoint-{step}")  # what Pythia and Mistral call those that hold a step
+REVISIONS = ("step{step}", "checkpoint-{step}")  # names of the revisions of a training step of Pythia and of Mistral
 SUFFIXES: dict[str, type[LightningFile | MatrixFile]]
 SUFFIXES = {".ckpt": LightningFile, ".npy": MatrixFile, ".safetensors": MatrixFile}
 
@@ -36,14 +36,15 @@ def load(
     """Load a model with its raw weights, in eval mode and without gradients.
 
     Args:
-        source: A zoo name, a folder (zoo checkpoint, Hugging Face GPT-2, or an autoencoder of SAELens, sparsify or
-            dictionary_learning), a Lightning .ckpt, or hf:org/repo[/folder][@revision].
-        step: Training step, for a source that holds several; the last by default.
-        device: Device of the weights, such as "cuda"; the CPU by default.
-        dtype: Floating-point type of the parameters, such as torch.bfloat16; float32 by default.
+        source: The name of a pretrained checkpoint; a folder (a zoo checkpoint, a run, a Hugging Face GPT-2, or an
+            autoencoder of SAELens, sparsify or dictionary_learning); a Lightning .ckpt; or
+            hf:org/repo[/folder][@revision].
+        step: Training step, if the source has several; by default the last one.
+        device: Device of the weights, such as "cuda"; by default the CPU.
+        dtype: Floating-point type of the parameters, such as torch.bfloat16; by default float32.
 
     Returns:
-        The network, a `zoo.models.Network`. Networks of your own are found if their module has been imported.
+        The network, a `zoo.models.Network`. If it is of your own class, import the module of the class first.
 
     Raises:
         ZooError: If there is no such source, step or device, or the checkpoint is damaged or of an unknown kind.
@@ -53,31 +54,33 @@ def load(
         raise ZooError(f"dtype is {dtype}; expected a floating-point type such as torch.bfloat16")
     try:
         return model.to(device, dtype)
-    except (RuntimeError, AssertionError) as error:  # torch's answer to a device that is not there
+    except (RuntimeError, AssertionError) as error:  # raised by torch if there is no such device
         raise ZooError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 def embedding(source: str | Path, step: int | None = None, tensor: str | None = None) -> Tensor:
-    """Read a token embedding, and of a safetensors file nothing else.
+    """Read a token embedding. The other tensors of a safetensors file are not read.
 
     Args:
-        source: What `load` takes, any other Hugging Face repository or folder with safetensors weights, a
-            .safetensors file, or a .npy file (beside which NAME.tokens.json may hold a list of the tokens' texts or
-            NAME.tokenizer.json their tokenizer, and NAME.token_counts.json a list of how often they occur).
-        step: Training step, for a source that holds several; the last by default.
-        tensor: Name of the tensor; by default that of the token embedding in the families of `hugging_face.W_E_NAMES`.
+        source: Any source of `load`; any other Hugging Face repository or folder with safetensors weights; a
+            .safetensors file; or a file NAME.npy. In the folder of NAME.npy, there may be NAME.tokens.json (a list of
+            the tokens' texts) or NAME.tokenizer.json (their tokenizer), and NAME.token_counts.json (a list of how often
+            each token occurs).
+        step: Training step, if the source has several; by default the last one.
+        tensor: Name of the tensor. By default the token embedding, if its name is in `hugging_face.W_E_NAMES`.
 
     Returns:
         W_E, (V, D) float32, one row per token.
 
     Raises:
-        ZooError: If there is no such source, step or tensor, or it is no matrix of finite floating-point numbers.
+        ZooError: If there is no such source, step or tensor, or the tensor is not a matrix of finite floating-point
+            numbers.
     """
     return Source.open(source).embedding(step, tensor)
 
 
 def info(name: str) -> str:
-    """The model card of a shipped checkpoint or of a zoo checkpoint's folder, in Markdown.
+    """Return the model card of a pretrained checkpoint, or of a folder with a zoo checkpoint, in Markdown.
 
     Raises:
         ZooError: If there is no such checkpoint or it has no card.
@@ -93,11 +96,12 @@ def info(name: str) -> str:
 
 
 class Source:
-    """What a user named, opened once: what is read of it beside weights is remembered. Made by `open`.
+    """A source of a model or an embedding. It is made by `open`, and reads small files only once.
 
-    Sources are equal if their names are. A pickled one holds the name and the fingerprints that are known. In all
-    methods, step is the training step, for a source that holds several, and the last by default; in a name, {step}
-    stands for it. All raise ZooError if there is no such step, or what is asked for is damaged or cannot be read.
+    Two sources are equal if their names are equal. A pickled source has the name and the fingerprints that are known.
+    In all methods, `step` is a training step, if the source has several; by default it is the last one. A name may
+    contain {step}, which is replaced by the training step. All methods raise ZooError if there is no such step, or if
+    what they read is damaged or cannot be read.
     """
 
     def __init__(self, name: str, fingerprints: dict[tuple[str, int | None], str] | None = None) -> None:
@@ -116,10 +120,10 @@ class Source:
 
     @classmethod
     def open(cls, source: str | Path | Source) -> Source:
-        """The source of a name or path, of which nothing is read yet; a Source is returned as it is.
+        """Return the source of a name or path; no file is read yet. A Source is returned unchanged.
 
         Raises:
-            ZooError: If there is no such file or folder, or it is no place on the hub.
+            ZooError: If there is no such file or folder, or the text is not a valid name on the hub.
         """
         if isinstance(source, Source):
             return source
@@ -137,13 +141,16 @@ class Source:
 
     @cached_property
     def path(self) -> Path | None:
-        """Where it lies on this machine; None for what lies on the hub and for a name with {step} in it."""
+        """Path of the file or folder; None for a source on the hub and for a name that contains {step}."""
         elsewhere = self.name.startswith("hf:") or "{step}" in self.name
         return None if elsewhere else catalog.place(self.name)
 
     @property
     def kind(self) -> str:
-        """One of `READERS`, or run, Lightning checkpoint, .npy, .safetensors; {step} where that is in the name."""
+        """Kind of the source: one of `READERS`, run, Lightning checkpoint, .npy, .safetensors, or {step}.
+
+        It is {step} if the name contains {step}.
+        """
         if "{step}" in self.name:
             return "{step}"
         is_run = self._root and (self._root != self.path or (self._root / "checkpoints").is_dir())
@@ -151,17 +158,17 @@ class Source:
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
-        """The training steps it holds, ascending; empty where it holds one, or does not say, as the hub."""
+        """Training steps of the source, ascending; empty if it has only one, or if it is on the hub."""
         return tuple(catalog.steps(self._root)) if self._root else ()
 
     def at(self, step: int | None = None) -> Opened:
-        """What lies at a step."""
+        """Return the folder or file of a step, opened."""
         if step not in self._opened:
             self._opened[step] = self._open(step)
         return self._opened[step]
 
     def folder(self, step: int | None = None) -> Path:
-        """The folder of this machine that a step lies in."""
+        """Return the local folder of a step."""
         if self._root is None:
             raise self._no_folder()
         if not self.steps and (self._root / "checkpoints").is_dir():
@@ -174,11 +181,11 @@ class Source:
         return self._root / catalog.step_folder(chosen)
 
     def load(self, step: int | None = None) -> nn.Module:
-        """The network, an nn.Module of `zoo.models`, in eval mode and without gradients."""
+        """Return the network, in eval mode and without gradients."""
         return self.at(step).load()
 
     def embedding(self, step: int | None = None, tensor: str | None = None) -> Tensor:
-        """The token embedding, or another matrix by the name of its tensor, (V, D) float32."""
+        """Return the token embedding, or another matrix by the name of its tensor, (V, D) float32."""
         import torch
 
         from zoo.checkpoints import as_weights
@@ -190,20 +197,23 @@ class Source:
         return as_weights(W, torch.float32, found, opened.name)
 
     def zoo_part(self, step: int | None = None) -> dict[str, Any] | None:
-        """What it says of itself, see `checkpoint_config.KEYS`; None for what the zoo did not write."""
+        """Return the "zoo" part of the config, see `checkpoint_config.KEYS`; None if the zoo did not write it."""
         return self.at(step).zoo_part
 
     def provenance(self, step: int | None = None) -> dict[str, Any]:
-        """The account of the run it comes from; empty if there is none."""
+        """Return the description of the run that the source comes from; empty if there is none."""
         return (self.zoo_part(step) or {}).get("provenance") or {}
 
     def tokenizer_json(self, step: int | None = None) -> str | None:
-        """The tokenizer that came with it, serialised, if there is one."""
+        """Return the tokenizer of the source, serialised, or None if there is none."""
         text: str | None = self.at(step).beside(TOKENIZER)
         return text
 
     def token_strings(self, step: int | None = None) -> list[str] | None:
-        """Every token as text, by token id, if there is a tokenizer or, beside a .npy file, a list."""
+        """Return the text of every token, by token id, or None.
+
+        It is read from the tokenizer or, for a .npy file, from the list NAME.tokens.json.
+        """
         from zoo.token_texts import decoded_tokens, read_tokenizer
 
         listed = self.at(step).beside("tokens.json")
@@ -212,11 +222,11 @@ class Source:
             return None if text is None else decoded_tokens(read_tokenizer(text, self.at(step).name))
         tokens = parsed(listed)
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-            raise ZooError(f"{Path(self.at(step).name).with_suffix('.tokens.json')} is no list of texts")
+            raise ZooError(f"{Path(self.at(step).name).with_suffix('.tokens.json')} is not a list of texts")
         return tokens
 
     def token_counts(self, step: int | None = None) -> Tensor | None:
-        """How often each token occurs in the text of training, (V,) int64, if it says so."""
+        """Return how often each token occurs in the training text, (V,) int64, or None if it is not known."""
         import torch
 
         opened = self.at(step)
@@ -228,14 +238,14 @@ class Source:
         except (ValueError, TypeError, RuntimeError):
             tensor = torch.empty(0)
         if tensor.dtype != torch.int64 or tensor.ndim != 1 or not len(tensor) or tensor.min() < 0:
-            raise ZooError(f"the token counts of {opened.name} are no list of counts")
+            raise ZooError(f"the token counts of {opened.name} are not a list of counts")
         return tensor
 
     def row_counts(self, step: int | None = None, n_rows: int | None = None) -> Tensor | None:
-        """`token_counts` with one for every row of the embedding, (n_rows,) int64; its number is read if not given.
+        """Return `token_counts` with one count for every row of the embedding, (n_rows,) int64, or None.
 
-        Rows after those of the tokenizer's tokens belong to no token and have count 0. Counts that are neither for as
-        many tokens as there are rows nor for those of the tokenizer are refused.
+        Without `n_rows`, the number of rows is read from the embedding. Rows after the tokenizer's tokens belong to no
+        token and have count 0. The number of counts must be the number of rows or that of the tokenizer's tokens.
         """
         import torch
 
@@ -252,16 +262,16 @@ class Source:
         return torch.nn.functional.pad(counts, (0, n_rows - n_tokens))
 
     def shape(self, step: int | None = None) -> tuple[int, int]:
-        """Rows V and dimensions D of its embedding."""
+        """Return the number of rows V and of dimensions D of the embedding."""
         if step not in self._shapes:
             V, D = self.embedding(step).shape
             self._shapes[step] = V, D
         return self._shapes[step]
 
     def fingerprint(self, step: int | None = None) -> str:
-        """SHA-256 of the shape and the float32 bytes of the embedding, of the tokens and their counts, if any.
+        """Return the SHA-256 of the embedding's shape and float32 bytes, and of the tokens and their counts, if any.
 
-        Tokens and counts on the hub count as absent where it cannot be reached.
+        If the hub cannot be reached, tokens and counts on the hub count as absent.
         """
         if ("embedding", step) not in self._fingerprints:
             W = self.embedding(step).contiguous()
@@ -278,7 +288,7 @@ class Source:
         return self._fingerprints["embedding", step]
 
     def weights_fingerprint(self, step: int | None = None) -> str:
-        """SHA-256 of the network's class, arguments and weights, in the precision that it computes in."""
+        """Return the SHA-256 of the network's class, arguments and weights, in the precision in which it computes."""
         if ("weights", step) not in self._fingerprints:
             from zoo.checkpoints import weights_digest
 
@@ -289,36 +299,40 @@ class Source:
 
     @cached_property
     def _reader(self) -> type[LightningFile | MatrixFile] | None:
-        """What reads it, if it is a file of a kind that is known."""
+        """The class that reads the source if it is a file of a known kind, otherwise None."""
         is_folder = self.path is None or (self.path.suffix != ".ckpt" and self.path.is_dir())
         return None if self.path is None or is_folder else SUFFIXES.get(self.path.suffix)
 
     @cached_property
     def _root(self) -> Path | None:
-        """Its folder, if it is one of this machine; of a run that in it which holds its steps."""
+        """The local folder of the source, if it is one. For a run that stores steps, it is the folder of the steps."""
         if self.path is None or self.name == "" or not self.path.is_dir():
             return None
         is_run = not (self.path / NAME).is_file() and (self.path / "steps").is_dir()
         return self.path / "steps" if is_run else self.path
 
     def _no_folder(self) -> ZooError:
-        """What is wrong where a folder of this machine is needed."""
+        """Return the error for a source that is not a local folder."""
         if self.path is None or self.name == "":
-            return ZooError(f"{self.name!r} is no name or folder of a checkpoint; `python -m zoo list` shows the names")
+            return ZooError(
+                f"{self.name!r} is not the name or folder of a checkpoint; `python -m zoo list` shows the names"
+            )
         if self.path.exists():
             return ZooError(f"{self.name} is a file; expected {EXPECTED}")
         import difflib
 
         close = difflib.get_close_matches(self.name, catalog.list_models(), 1)
         hint = f"did you mean {close[0]}?" if close else "`python -m zoo list` shows the names"
-        return ZooError(f"no checkpoint {self.name!r}: it is neither a zoo name nor a folder; {hint}")
+        return ZooError(
+            f"no checkpoint {self.name!r}: it is neither the name of a pretrained checkpoint nor a folder; {hint}"
+        )
 
     def _lightning_files(self) -> list[Path]:
-        """The checkpoints of a run, where Lightning's own callback has written them."""
+        """Return the Lightning checkpoints in the run's folder `checkpoints`."""
         return sorted((self.path / "checkpoints").glob("*.ckpt")) if self.path is not None else []
 
     def _no_steps(self, step: int | None) -> ZooError:
-        """What is wrong with a run that has neither the wanted step nor a last checkpoint."""
+        """Return the error for a run that has neither the given step nor a last checkpoint."""
         if step is not None:
             return ZooError(f"the run {self.name} has no step {step}: only LogSpacedCheckpoints keeps single steps")
         files = [file.name for file in self._lightning_files()]
@@ -331,13 +345,13 @@ class Source:
     def _open(self, step: int | None) -> Opened:
         if "{step}" in self.name:
             if step is None:
-                raise ZooError(f"{self.name} names a step of training by {{step}}; say which with step")
+                raise ZooError(f"{self.name} contains {{step}}; choose a training step with step")
             return Source.open(self.name.replace("{step}", str(step))).at()
         if self.path is None:
             return self._on_hub(step)
         if self._reader:
             if step is not None:
-                raise ZooError(f"{self.name} holds one step only; leave step out")
+                raise ZooError(f"{self.name} holds one step only; do not set step")
             return self._reader(self.name, self.path)
         last = self.path / "checkpoints" / "last.ckpt"
         if step is None and last.is_file():
@@ -349,13 +363,13 @@ class Source:
         opened = Folder.here(self.name, self.folder(step))
         if step is not None and not self.steps:
             if not opened.zoo_part:
-                raise ZooError(f"{self.name} holds one step only; leave step out")
+                raise ZooError(f"{self.name} holds one step only; do not set step")
             if (only := opened.zoo_part["step"]) != step:
                 raise ZooError(f"{self.name} holds step {only} only, not step {step}")
         return opened
 
     def _on_hub(self, step: int | None) -> Folder:
-        """A repository's folder; steps are folders in it or, the way Pythia or Mistral has them, revisions."""
+        """Return a folder of a repository. A step is a folder in it or, as for Pythia and Mistral, a revision."""
         inside, failures = Folder.on_hub(self.name, step), []
         if step is None or "@" in self.name:
             return inside

@@ -1,6 +1,6 @@
-"""What a source leads to: a folder of this machine or of the hub, a Lightning checkpoint, or a file with one matrix.
+"""Files of a source: a local folder or one on the hub, a Lightning checkpoint, or a file with one matrix.
 
-Whatever is found or read is remembered. Imports nothing heavy before it reads numbers.
+Files that were found or read are kept in memory. The module imports nothing heavy before it reads numbers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 INDEX, SAE_CONFIG = f"{WEIGHTS}.index.json", "cfg.json"
-EXPECTED = "a folder, a .ckpt or, for an embedding, .safetensors or .npy"
+EXPECTED = "a folder, a .ckpt or, for an embedding, a .safetensors or .npy file"
 ZOO = "zoo checkpoint"
-READERS = {  # kind of a folder -> the module whose `read` makes of it what `checkpoints.build` takes
+READERS = {  # kind of a folder -> the module whose `read` returns the arguments of `checkpoints.build`
     ZOO: "zoo.checkpoints",
     "Hugging Face": "zoo.hugging_face",
     "SAELens": "zoo.saelens",
@@ -38,9 +38,9 @@ class Folder:
     """The files of one checkpoint.
 
     Args:
-        name: What messages call it.
-        find: From a file's name to its path, or None where there is no such file.
-        may_hold_steps: Whether its folders may be checkpoints.
+        name: Name of the checkpoint in messages.
+        find: Function from the name of a file to its path, or to None if there is no such file.
+        may_hold_steps: Whether folders in it may be checkpoints of training steps.
     """
 
     def __init__(self, name: str, find: Callable[[str], Path | None], may_hold_steps: bool = False) -> None:
@@ -51,12 +51,16 @@ class Folder:
 
     @classmethod
     def here(cls, name: str, folder: Path) -> Folder:
-        """A folder of this machine."""
+        """Return a local folder."""
         return cls(name, lambda file: path if (path := folder / file).is_file() else None)
 
     @classmethod
     def on_hub(cls, name: str, step: int | None = None) -> Folder:
-        """What hf:org/repo[/folder][@revision] names, or the folder of a step in it; raises ZooError if no place."""
+        """Return the folder hf:org/repo[/folder][@revision], or the folder of a training step in it.
+
+        Raises:
+            ZooError: If the name is not of this form.
+        """
         repo, folder, revision = hub_place(name)
         folder += "" if step is None else f"{step_folder(step)}/"
         label = name if step is None else f"{name} at step {step}"
@@ -64,9 +68,9 @@ class Folder:
 
     @cached_property
     def kind(self) -> str:
-        """What wrote it, one of `READERS`."""
+        """The program or library that wrote the checkpoint, one of `READERS`."""
         if not self.path(NAME) and self.path(SAE_CONFIG):
-            cfg = self.json(SAE_CONFIG)  # both have a file of this name
+            cfg = self.json(SAE_CONFIG)  # sparsify and SAELens both write a file of this name
             return "sparsify" if "expansion_factor" in cfg and "d_sae" not in cfg else "SAELens"
         if self.zoo_part:
             return ZOO
@@ -75,7 +79,7 @@ class Folder:
 
     @cached_property
     def zoo_part(self) -> dict[str, Any] | None:
-        """What it says of itself, see `checkpoint_config.KEYS`; None if the zoo did not write it."""
+        """The "zoo" part of the config, see `checkpoint_config.KEYS`; None if the zoo did not write it."""
         file = self.path(NAME)
         if file is None:
             return None
@@ -83,27 +87,35 @@ class Folder:
         if "zoo" in content:
             return checkpoint_config.read(file.parent, content)
         ours = any(isinstance(part, dict) and checkpoint_config.KEYS.keys() & part.keys() for part in content.values())
-        if ours or (file.parent / TOKEN_COUNTS).is_file():  # which only the zoo writes
+        if ours or (file.parent / TOKEN_COUNTS).is_file():  # only the zoo writes this file
             raise ZooError(f"{file} is damaged: it is not the config that was saved")
         return None
 
     def load(self) -> nn.Module:
-        """The network."""
+        """Return the network, in eval mode and without gradients."""
         from zoo.checkpoints import build
 
         path, init_args, tensors = importlib.import_module(READERS[self.kind]).read(self)
         return build(path, init_args, tensors, self.require(NAME).parent if self.kind == ZOO else self.name)
 
     def require(self, file: str) -> Path:
-        """A file's path; raises ZooError if it is not there."""
+        """Return the path of a file.
+
+        Raises:
+            ZooError: If there is no such file.
+        """
         path = self.path(file)
         if path is None:
-            hint = "; if it holds folders of steps, say which with step=" if file == NAME else ""
+            hint = "; if it holds folders of training steps, choose one with step=" if file == NAME else ""
             raise ZooError(f"{self.name} has no {file}{hint if self._may_hold_steps else ''}")
         return path
 
     def verified(self, file: str) -> bytes:
-        """A file of a zoo checkpoint; raises ZooError if it is not the one that was saved."""
+        """Return the content of a file of a zoo checkpoint.
+
+        Raises:
+            ZooError: If it is not the content that was saved.
+        """
         content = self.content(file) if file in FILES and self.path(file) else None
         saved = self.zoo_part and self.zoo_part["files"].get(file)
         if content is None or hashlib.sha256(content).hexdigest() != saved:
@@ -111,32 +123,40 @@ class Folder:
         return content
 
     def weight_files(self) -> dict[str, str]:
-        """Tensor name -> file, or "*" -> file where one holds all; raises ZooError if there are none that fit."""
+        """Return tensor name -> file, or "*" -> file if one file holds all tensors.
+
+        Raises:
+            ZooError: If there are no safetensors files, or their index is damaged.
+        """
         if self.path(WEIGHTS):
             return {"*": WEIGHTS}
         if index := self.path(INDEX):
             files = self.json(INDEX).get("weight_map")
             if not isinstance(files, dict) or any(f != Path(str(f)).name for f in files.values()):
-                raise ZooError(f"{index} is damaged: its weight_map does not name files beside it")
+                raise ZooError(f"{index} is damaged: its weight_map must name files in the same folder")
             return files
         if self.path("pytorch_model.bin"):
-            what = "only pytorch_model.bin, a pickle, which the zoo does not read; convert it first"
+            what = "only pytorch_model.bin, a pickle, which the zoo does not read; convert it to safetensors first"
             raise ZooError(f"{self.name} has {what}")
         raise ZooError(f"{self.name} has no {WEIGHTS}")
 
     def _json(self, file: str) -> dict[str, Any]:
-        """The object in a JSON file; raises ZooError if the file is missing or holds something else."""
+        """Return the object in a JSON file.
+
+        Raises:
+            ZooError: If the file is missing or does not hold a JSON object.
+        """
         path = self.require(file)
         try:
             content = json.loads(self.content(file).decode())
         except (ValueError, RecursionError) as error:
             raise ZooError(f"{path} is damaged: {error}") from None
         if not isinstance(content, dict):
-            raise ZooError(f"{path} is damaged: it holds no JSON object")
+            raise ZooError(f"{path} is damaged: it does not hold a JSON object")
         return content
 
     def tensor(self, wanted: str | None) -> tuple[str, Tensor]:
-        """The name and the numbers of the tensor that is wanted, by default of the token embedding."""
+        """Return the name and the values of a tensor, by default of the token embedding."""
         from zoo import checkpoints, hugging_face
 
         files, part = self.weight_files(), self.zoo_part
@@ -149,7 +169,7 @@ class Folder:
         return found, W
 
     def beside(self, file: str) -> Any:
-        """What a file with the tokens, their tokenizer or counts holds, as text or as it is meant; None if absent."""
+        """Return the content of a file with tokens, tokenizer or token counts, or None if it is absent."""
         if self.zoo_part:
             content = self.verified(file) if file in self.zoo_part["files"] else None
         else:
@@ -158,7 +178,7 @@ class Folder:
 
 
 class LightningFile:
-    """A checkpoint that a run of the zoo goes on from; its `zoo_part` is as that of a `Folder`."""
+    """A Lightning checkpoint of a run. Its `zoo_part` has the same keys as that of a `Folder`."""
 
     kind = "Lightning checkpoint"
 
@@ -169,7 +189,7 @@ class LightningFile:
         self._state, self.zoo_part = read_lightning(path)
 
     def load(self) -> nn.Module:
-        """The network."""
+        """Return the network, in eval mode and without gradients."""
         from zoo.checkpoints import build, class_path
 
         return build(class_path(self.zoo_part), self.zoo_part["init_args"], self._state, self.name)
@@ -187,7 +207,7 @@ class LightningFile:
 
 
 class MatrixFile:
-    """A .npy file, beside which tokens, tokenizer and counts may lie, or a .safetensors file."""
+    """A .safetensors file, or a .npy file, in whose folder there may be files with tokens, tokenizer and counts."""
 
     zoo_part = None
 
@@ -195,7 +215,7 @@ class MatrixFile:
         self.name, self.path, self.kind = name, path, path.suffix
 
     def load(self) -> nn.Module:
-        """Refused."""
+        """Refuse: the file holds a matrix, not a network."""
         raise ZooError(f"{self.name} is a file; expected {EXPECTED}")
 
     def tensor(self, wanted: str | None) -> tuple[str, Tensor]:
@@ -212,15 +232,15 @@ class MatrixFile:
 
 
 def hub_place(text: str) -> tuple[str, str, str | None]:
-    """Repository, folder in it ("" or ending in a slash) and revision that hf:org/repo[/folder][@revision] names.
+    """Return repository, folder ("" or ending in a slash) and revision of a name hf:org/repo[/folder][@revision].
 
     Raises:
-        ZooError: If it names no such place.
+        ZooError: If the text is not of this form.
     """
     place, _, revision = text.removeprefix("hf:").partition("@")
     parts = place.split("/")
     if not text.startswith("hf:") or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", place) or {".", ".."} & set(parts):
-        raise ZooError(f"{text!r} is no place on the hub; write hf:org/repo, hf:org/repo/folder or ...@revision")
+        raise ZooError(f"{text!r} is not a name on the hub; write hf:org/repo, hf:org/repo/folder or ...@revision")
     return "/".join(parts[:2]), "".join(f"{part}/" for part in parts[2:]), revision or None
 
 
@@ -231,7 +251,7 @@ def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
     try:
         return Path(hf_hub_download(repo, name, revision=revision))
     except LocalEntryNotFoundError as error:
-        if try_to_load_from_cache(repo, name, revision=revision) is _CACHED_NO_EXIST:  # known to be absent
+        if try_to_load_from_cache(repo, name, revision=revision) is _CACHED_NO_EXIST:  # the file is known not to exist
             return None
         raise ZooError(f"hf:{repo}: {name} is not in the local cache and the hub cannot be reached") from error
     except EntryNotFoundError:
@@ -241,7 +261,7 @@ def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
 
 
 def parsed(text: str) -> Any:
-    """What JSON stands for; None for what is no JSON."""
+    """Return the value of a JSON text, or None if it is not valid JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -256,7 +276,7 @@ def _text(content: bytes, path: Path) -> str:
 
 
 def _read_npy(path: Path) -> Tensor:
-    """The array of a .npy file; its floating-point numbers, of any width and byte order, as float32."""
+    """Return the array of a .npy file of floating-point numbers, of any width and byte order, as float32."""
     import numpy as np
     import torch
 
@@ -265,9 +285,9 @@ def _read_npy(path: Path) -> Tensor:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise ZooError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception:  # numpy lets through whatever Python's own parser raises
-        raise ZooError(f"{path} is damaged or no .npy file of numbers") from None
+    except Exception:  # numpy does not catch exceptions of Python's own parser
+        raise ZooError(f"{path} is damaged, or is not a .npy file of numbers") from None
     if array.dtype.kind != "f":
         raise ZooError(f"{path} holds {array.dtype} {list(array.shape)}, not a matrix of token rows")
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is refused
+    with np.errstate(over="ignore"):  # numbers that are too large become infinite, which is refused later
         return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

@@ -1,6 +1,6 @@
-"""Sparse autoencoders: one class per variant, on sparse products wherever codes are sparse.
+"""Sparse autoencoders, one class per variant. Where codes are sparse, products with them are computed sparsely.
 
-`zoo.models` exports the variants. A variant derives from `SAE` and states its `codes` and its `penalty`.
+`zoo.models` exports the variants. A variant is a subclass of `SAE` that defines `codes` and, if it has one, `penalty`.
 """
 
 from zoo.models.sae.base import SAE, Codes, Loss

@@ -1,4 +1,4 @@
-"""What every sparse autoencoder shares: parameters, loss, revival of dead latents."""
+"""The base class of all sparse autoencoders: parameters, loss, and revival of dead latents."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,38 +18,39 @@ from zoo.precision import at_least_float32, float64
 
 
 class Codes(NamedTuple):
-    """Codes of a batch on their support."""
+    """The codes of a batch: their support, and their values on it."""
 
-    values: Tensor  # (N,), or (B, K) everywhere
+    values: Tensor  # (N,) on a `Support` of N pairs, or (B, K) on `Everywhere`
     support: Support | Everywhere
-    gates: Tensor | None = None  # shaped like values: what a variant's penalty sums, if not the values themselves
+    gates: Tensor | None = None  # numbers that the variant's penalty sums instead of the values, in the same shape
 
 
 class Loss(NamedTuple):
-    """What a training step minimises, and what it saw."""
+    """The loss of a training step, and how often each latent fired in its batch."""
 
-    total: Tensor  # ()
-    terms: dict[str, Tensor]  # its parts, () each
-    fired: Tensor  # in how many examples each latent fired, (K,) int64
+    total: Tensor  # sum of the terms, ()
+    terms: dict[str, Tensor]  # terms of the loss by name, () each
+    fired: Tensor  # number of examples in which each latent fired, (K,) int64
 
 
 class SAE(Network, ABC):
     """A sparse autoencoder x_hat = f(x) W_dec + b_dec with codes f(x) that are mostly 0.
 
-    The loss is measured in units of `scale`, the root mean square of a coordinate about its mean, so that coefficients
-    do not depend on how large the data are: the squared distance from the mean is then `d_in` on average, and the
-    squared error over `d_in` estimates the fraction of variance unexplained. Weights are those of raw data; nothing
-    has to be folded.
+    The unit of the loss is `scale`, the root mean square of a coordinate about its mean, so coefficients do not depend
+    on the scale of the data. In this unit the squared distance of the data from their mean is `d_in` on average, and
+    the squared error divided by `d_in` estimates the fraction of variance unexplained. The weights apply to the raw
+    data; no normalisation has to be folded into them.
 
-    A latent that has not fired for long is dead. The largest `aux_k` of the dead ones are asked to reconstruct what the
-    others leave, with the weight `aux_coefficient` (Gao et al. 2024, arXiv 2406.04093, appendix A.2). Those that are
-    below 0 on the whole batch, where ReLU's gradient is 0, get a straight-through one where it would raise them.
+    A latent that has not fired for long is dead. In the auxiliary loss, the `aux_k` dead latents with the largest
+    pre-activations reconstruct the residual of the other latents (Gao et al. 2024, arXiv 2406.04093, appendix A.2). A
+    dead latent may be selected only with pre-activations of at most 0, where ReLU has gradient 0. It then gets a
+    straight-through gradient on those examples where the gradient raises its pre-activation.
 
     Args:
         d_in: Dimension of the data. On the command line it follows the data.
         d_sae: Number of latents K.
-        aux_k: Dead latents on at a time in the auxiliary loss. Default d_in / 2.
-        aux_coefficient: Weight of the auxiliary loss; 0 lets dead latents be.
+        aux_k: Number of dead latents per example in the auxiliary loss. Default d_in / 2.
+        aux_coefficient: Weight of the auxiliary loss; 0 turns it off, and dead latents are not revived.
 
     Raises:
         ZooError: If a size is out of range.
@@ -61,13 +62,16 @@ class SAE(Network, ABC):
     )
 
     signed_codes = False  # whether codes may be negative
-    # The setting that makes codes sparser, and its values where variants are compared over a range of L0.
+    # Name of the setting that controls sparsity, and its values in comparisons of variants over a range of L0.
     swept: tuple[str, tuple[float, ...]] = ("", ())
-    # SAELens's name for a network that computes the same from the same parameters. A subclass does not inherit it.
+    # SAELens's name of the architecture that computes the same from the same parameters, None if there is none. It
+    # holds only for the class that sets it, not for subclasses.
     saelens_architecture: str | None = None
-    unit_norm_decoder = True  # whether every optimizer step is followed by a normalisation of the atoms
-    encoder_scale_of_dense = False  # whether most latents are on at first, so that a tied encoder would overshoot
-    biases: tuple[str, ...] = ("b_enc", "b_dec")  # parameters in units of the data
+    unit_norm_decoder = True  # whether atoms are normalised to unit norm after every optimizer step
+    # Whether most latents are on at initialisation. The encoder then starts as a scaled-down transpose of the decoder,
+    # so that reconstructions are not too long.
+    encoder_scale_of_dense = False
+    biases: tuple[str, ...] = ("b_enc", "b_dec")  # parameters that have the unit of the data
 
     W_enc: nn.Parameter  # (d_in, K)
     W_dec: nn.Parameter  # (K, d_in)
@@ -94,96 +98,97 @@ class SAE(Network, ABC):
 
     @abstractmethod
     def codes(self, x: Tensor) -> Codes:
-        """Codes of a batch (B, d_in). In training mode they carry what the variant's penalty needs."""
+        """Return the codes of a batch (B, d_in). In training mode they include what `penalty` needs."""
 
     def penalty(self, x: Tensor, codes: Codes) -> dict[str, Tensor]:
-        """Named terms that the loss adds to the squared error, per example and in units of scale², () each."""
+        """Return the penalties by name, () each: means over examples in units of scale². By default there are none."""
         return {}
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes, (..., d_in) -> (..., K)."""
+        """Return the codes of data, (..., d_in) -> (..., K)."""
         codes = self.codes(self._rows(x))
         return codes.support.dense(codes.values).view(*x.shape[:-1], self.d_sae)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Reconstruction from codes, (..., K) -> (..., d_in)."""
+        """Return the reconstruction from codes, (..., K) -> (..., d_in)."""
         return codes.to(self.W_dec.dtype) @ self.W_dec + self.b_dec
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction and codes, (..., d_in) -> (..., d_in) and (..., K)."""
+        """Return the reconstruction and the codes of data, (..., d_in) -> (..., d_in) and (..., K)."""
         codes = self.codes(self._rows(x))
         dense = codes.support.dense(codes.values).view(*x.shape[:-1], self.d_sae)
         return self._decode(codes).view_as(x), dense
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruction, (..., d_in) -> (..., d_in)."""
+        """Return the reconstruction of data, (..., d_in) -> (..., d_in)."""
         return self._decode(self.codes(self._rows(x))).view_as(x)
 
     def loss(self, x: Tensor, dead: Tensor | None = None, sparsity: float = 1.0) -> Loss:
-        """Training loss of a batch.
+        """Return the training loss of a batch.
 
         Args:
             x: Data, (B, d_in).
-            dead: Indices of the latents that have not fired for long, (n,) int64.
-            sparsity: Factor on the variant's penalties, which a warm-up raises from 0 to 1.
+            dead: Indices of the dead latents, (n,) int64. None or empty for no auxiliary loss.
+            sparsity: Factor on the penalties; a warm-up raises it to 1.
 
         Returns:
-            Reconstruction error plus penalties plus auxiliary loss, all per example and coordinate in units of scale².
+            Reconstruction error plus penalties plus auxiliary loss: means over examples and coordinates in units of
+            scale².
         """
         x = self._rows(x)
         codes = self.codes(x)
         penalties = {name: sparsity * term / self.d_in for name, term in self.penalty(x, codes).items()}
-        x_hat = self._decode(codes)  # last, so that its gradient comes first and the penalties' is added in place
+        x_hat = self._decode(codes)  # after the penalties: its gradient is computed first, theirs are added in place
         terms = {"reconstruction": self.reconstruction_error(x, x_hat, codes)} | penalties
         if dead is not None and len(dead) and self.aux_coefficient:
             terms["aux"] = self.aux_coefficient * self._auxiliary_error(x, (x - x_hat).detach(), dead)
         return Loss(torch.stack(list(terms.values())).sum(), terms, codes.support.counts(codes.values.detach()))
 
     def reconstruction_error(self, x: Tensor, x_hat: Tensor, codes: Codes) -> Tensor:
-        """The reconstruction error in the loss, ()."""
+        """Return the reconstruction error that the loss contains, ()."""
         return self.squared_error(x, x_hat)
 
     def squared_error(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """Mean squared difference of (B, d_in) from (B, d_in) in units of scale², ()."""
+        """Return the mean squared difference of two matrices (B, d_in) in units of scale², ()."""
         return F.mse_loss(at_least_float32(x_hat), at_least_float32(x)) / self.scale**2
 
     def encoder_bias(self) -> Tensor:
-        """What is added to x W_enc, (K,): subtracting b_dec from the data first, folded into one bias."""
+        """Return the vector that is added to x W_enc, (K,): b_enc, and the effect of subtracting b_dec from x first."""
         return self.b_enc - self.b_dec @ self.W_enc
 
     def learning_rates(self) -> dict[str, float]:
-        """Learning rate of every parameter, as a multiple of the one that atoms have."""
+        """Return the learning rate of every parameter, as a multiple of that of the atoms."""
         scale = self.scale.item()
         return {name: scale if name in self.biases else 1.0 for name, _ in self.named_parameters()}
 
     @torch.no_grad()
     def fit_scale(self, sample: Tensor) -> None:
-        """Fit the unit of the loss to a sample of the data, (n, d_in)."""
+        """Set `scale` to the root mean square of a coordinate about its mean in a sample of the data, (n, d_in)."""
         sample = float64(sample)
         self.scale.fill_((sample - sample.mean(0)).square().mean().sqrt().clamp(min=1e-15))
 
     @torch.no_grad()
     def initialise(self, sample: Tensor) -> None:
-        """Fit scale and bias to a sample of the data, (n, d_in)."""
+        """Set `scale`, and set `b_dec` to the mean, from a sample of the data, (n, d_in)."""
         self.fit_scale(sample)
         self.b_dec.copy_(float64(sample).mean(0))
 
     @torch.no_grad()
     def before_optimizer_step(self) -> None:
-        """Drop the part of the decoder's gradient that the normalisation would undo."""
+        """Remove the component of each atom's gradient along the atom, which the normalisation would undo."""
         if self.unit_norm_decoder and self.W_dec.grad is not None:
             along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
             self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:
-        """Give every atom unit norm again."""
+        """Normalise every atom to unit norm."""
         if self.unit_norm_decoder:
             self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))
 
     def _rows(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.d_in:
-            raise ZooError(f"the data have {x.shape[-1]} dimensions, and the autoencoder d_in = {self.d_in}")
+            raise ZooError(f"the data have {x.shape[-1]} dimensions, but d_in of the autoencoder is {self.d_in}")
         return x.reshape(-1, self.d_in).to(self.W_enc.dtype)
 
     def _decode(self, codes: Codes) -> Tensor:
@@ -203,7 +208,7 @@ class SAE(Network, ABC):
 
 
 class _RevivableReLU(torch.autograd.Function):
-    """ReLU; of a latent whose inputs are all negative, those that would be raised get a gradient too."""
+    """ReLU. Inputs of `stuck` latents that a gradient step would raise get a gradient even if they are negative."""
 
     @staticmethod
     def forward(ctx: Any, pre: Tensor, stuck: Tensor) -> Tensor:

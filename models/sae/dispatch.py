@@ -1,4 +1,4 @@
-"""Which computations of sparse autoencoders Triton kernels make, and torch's own operators where there are none."""
+"""Choice between Triton kernels and torch's operators for the computations of sparse autoencoders."""
 
 import importlib.util
 import warnings
@@ -8,22 +8,28 @@ from typing import Any
 import torch
 
 TRITON = importlib.util.find_spec("triton") is not None
-FAILED: set[str] = set()  # kernels that do not compile or run here
+FAILED: set[str] = set()  # names of kernels that have failed to compile or run in this process
 
 
 def by_kernels(device: torch.device) -> bool:
-    """Whether a device has kernels: they read memory less often, and rows may be of another type than sums of them."""
+    """Whether there are kernels for a device: it is a CUDA device, and Triton is installed.
+
+    Kernels read memory less often than torch's operators. They can also sum rows of one dtype in another dtype.
+    """
     return TRITON and device.type == "cuda"
 
 
 def by_kernel(name: str, plain: Callable[..., Any], device: torch.device, *arguments: Any) -> Any:
-    """What a function of `kernels` returns, or `plain`, which returns the same from torch's operators.
+    """Call a function of `kernels`, or `plain` if the device has no kernels or the kernel fails.
 
     Args:
-        name: The function's name.
-        plain: Takes the same arguments.
-        device: Where the arguments are.
-        arguments: Given to either.
+        name: Name of the function in `kernels`.
+        plain: Function that computes the same with torch's operators.
+        device: Device of the arguments.
+        arguments: Arguments of both functions.
+
+    Returns:
+        The result of the function that was called.
     """
     if not by_kernels(device) or name in FAILED:
         return plain(*arguments)
@@ -33,12 +39,12 @@ def by_kernel(name: str, plain: Callable[..., Any], device: torch.device, *argum
         return getattr(kernels, name)(*arguments)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever a compiler fails with
+    except Exception as error:  # compilers raise exceptions of many kinds
         FAILED.add(name)
         why = str(error).strip().splitlines()[:1]
         warnings.warn(
-            f"the kernel {name} does not run here ({type(error).__name__} {''.join(why)}); torch's operators compute "
-            "the same, more slowly",
+            f"the kernel {name} failed ({type(error).__name__} {''.join(why)}); torch's operators compute the same "
+            "result, but more slowly",
             stacklevel=2,
         )
         return plain(*arguments)

@@ -1,4 +1,7 @@
-"""Weighted sums of rows that are gathered from a matrix, and dot products with them: what a support's products are."""
+"""Weighted sums of rows that are gathered from a matrix, and dot products with such rows.
+
+`Support` computes all products with sparse codes by these two functions.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +11,10 @@ from zoo.models.sae import dispatch
 
 
 def gathered_dtype(values: Tensor) -> torch.dtype:
-    """In which type rows are gathered for sums and products in the type of some values.
+    """Return the dtype in which rows are gathered, for sums and products in the dtype of `values`.
 
-    Under autocast to bfloat16, as for any product of matrices there, if kernels can add such rows up in float32.
+    It is bfloat16 under autocast to bfloat16, if there are kernels, which sum such rows in float32. Otherwise it is the
+    dtype of `values`.
     """
     device = values.device.type
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
@@ -18,16 +22,16 @@ def gathered_dtype(values: Tensor) -> torch.dtype:
 
 
 def weighted_sums(values: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> Tensor:
-    """Sums of value times row over groups of pairs that follow each other.
+    """Sum value times row over groups of consecutive pairs (value, row).
 
     Args:
-        values: Weight of each pair, (N,).
-        rows: Matrix of which each pair takes a row, (m, d).
-        index: Which row, (N,) int64.
+        values: Value of each pair, (N,).
+        rows: Matrix from which each pair takes a row, (m, d).
+        index: Row of each pair, (N,) int64.
         starts: First pair of each group, ascending, (n,) int64.
 
     Returns:
-        (n, d) in the type of `values`; 0 for groups without pairs.
+        The sum of each group, (n, d) in the dtype of `values`; 0 for groups without pairs.
     """
 
     def plain(values: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> Tensor:
@@ -37,17 +41,17 @@ def weighted_sums(values: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -
 
 
 def dot_products(left: Tensor, rows: Tensor, index: Tensor, starts: Tensor, group: Tensor) -> Tensor:
-    """Product of each pair's row with the vector of the pair's group.
+    """Compute the dot product of each pair's row with the vector of the pair's group.
 
     Args:
         left: A vector per group, (n, d).
-        rows: Matrix of which each pair takes a row, (m, d).
-        index: Which row, (N,) int64.
+        rows: Matrix from which each pair takes a row, (m, d).
+        index: Row of each pair, (N,) int64.
         starts: First pair of each group, ascending, (n,) int64.
         group: Group of each pair, (N,) int64.
 
     Returns:
-        (N,) in the type of `left`.
+        A product per pair, (N,) in the dtype of `left`.
     """
 
     def plain(left: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> Tensor:

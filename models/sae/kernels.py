@@ -1,7 +1,7 @@
-"""What sparse autoencoders compute by Triton kernels on CUDA; `dispatch` says when.
+"""Triton kernels for the computations of sparse autoencoders on CUDA. `dispatch` decides when they are used.
 
-Tiles are as wide as the threads of a program with 16 bytes each, so that sums over a tile's rows stay within a thread.
-Sums are made in a fixed order.
+A tile is as wide as the threads of a program with 16 bytes each, so that a thread can sum over the rows of a tile on
+its own. The order of additions is fixed.
 """
 
 import math
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from zoo.precision import precise_dtype
 
-PAIRS, COLUMNS = 16, 256  # of a tile of gathered rows
-CHUNK = 128  # pairs that follow each other, which are summed by a program of their own if they are of one group
-DENSE_ROWS, DENSE_COLUMNS, ROWS_OF_A_PROGRAM = 8, 1024, 128  # of a tile of codes
-LARGEST_TILE = 4096  # candidates of a selection
+PAIRS, COLUMNS = 16, 256  # size of a tile of gathered rows
+CHUNK = 128  # number of consecutive pairs that a separate program sums, if they all belong to one group
+DENSE_ROWS, DENSE_COLUMNS, ROWS_OF_A_PROGRAM = 8, 1024, 128  # size of a tile of codes, and rows per program
+LARGEST_TILE = 4096  # largest number of candidates in `top_k`
 
 
 def weighted_sums(values: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def dot_products(left: Tensor, rows: Tensor, index: Tensor, starts: Tensor) -> T
 
 
 def can_select(K: int, k: int, dtype: torch.dtype) -> bool:
-    """Whether `top_k` can be told to find k of K."""
+    """Whether `top_k` can select k of K entries of this dtype."""
     groups, size = _groups(K, k)
     fits = max(groups, size * triton.next_power_of_2(k)) <= LARGEST_TILE
     return fits and dtype in (torch.float16, torch.bfloat16, torch.float32)
@@ -90,7 +90,7 @@ def _warps(columns: int, rows: Tensor) -> int:
 
 
 def _groups(K: int, k: int) -> tuple[int, int]:
-    """How many groups K entries are split into so that k of them are soon found, and at least a group's size."""
+    """Return the number of groups into which `top_k` divides K entries, and an upper bound on the size of a group."""
     wanted = triton.next_power_of_2(k)
     groups = triton.next_power_of_2(max(wanted, math.isqrt(K * wanted)))
     return groups, triton.next_power_of_2(triton.cdiv(K, groups))
@@ -100,7 +100,7 @@ def _groups(K: int, k: int) -> tuple[int, int]:
 def _add_pairs(  # type: ignore[no-untyped-def]
     total, values, rows, index, first, end, column, d: tl.constexpr, PAIRS: tl.constexpr
 ):
-    """A total (COLUMNS,) plus values times the rows of the pairs from `first` to `end` - 1."""
+    """Add to a total (COLUMNS,) the sum of value times row over the pairs `first` to `end` - 1."""
     pair = first + tl.arange(0, PAIRS)
     row = tl.load(index + pair, mask=pair < end, other=0)
     value = tl.load(values + pair, mask=pair < end, other=0.0)
@@ -109,7 +109,7 @@ def _add_pairs(  # type: ignore[no-untyped-def]
         tile = tl.load(rows + row[:, None] * d + column[None, :], mask=there, other=0.0).to(total.dtype)
         weighted = value[:, None] * tile
         pair += PAIRS
-        row = tl.load(index + pair, mask=pair < end, other=0)  # of the next tile, while this one is on its way
+        row = tl.load(index + pair, mask=pair < end, other=0)  # for the next tile, while the present one is loading
         value = tl.load(values + pair, mask=pair < end, other=0.0)
         total += tl.sum(weighted, 0)
         first += PAIRS
@@ -130,11 +130,11 @@ def _sums_of_chunks(  # type: ignore[no-untyped-def]
     PAIRS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The weighted sum of every chunk that is of one group; groups that many pairs are in are long in coming else."""
+    """Compute the weighted sum of every chunk that lies in one group, so that large groups are summed in parallel."""
     chunk = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     first = chunk * CHUNK
-    group, beyond = 0, n  # the last group that starts at the chunk's first pair or before is found by halving
+    group, beyond = 0, n  # binary search for the last group that starts at or before the first pair of the chunk
     while beyond - group > 1:
         middle = (group + beyond) // 2
         before = tl.load(starts + middle) <= first
@@ -166,7 +166,7 @@ def _weighted_sums(  # type: ignore[no-untyped-def]
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     start, end = tl.load(starts + i), tl.load(starts + i + 1, mask=i + 1 < n, other=n_pairs)
     total = tl.zeros((COLUMNS,), sums.dtype.element_ty)
-    chunk, chunks_end = (start + CHUNK - 1) // CHUNK, end // CHUNK  # those that are of this group alone
+    chunk, chunks_end = (start + CHUNK - 1) // CHUNK, end // CHUNK  # the chunks that lie in this group
     head = end
     if chunk < chunks_end:
         head = chunk * CHUNK
@@ -204,7 +204,7 @@ def _dot_products(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _keys(x, there):  # type: ignore[no-untyped-def]
-    """Whole numbers in the order of some entries, and one below all for those that are not there."""
+    """Map floating-point entries to integers in the same order; entries that are not there get the smallest integer."""
     if x.dtype.primitive_bitwidth == 16:
         bits = x.to(tl.int16, bitcast=True).to(tl.int32)
         keys = tl.where(there, bits ^ ((bits >> 31) & 0x7FFF), -(2**15))
@@ -216,8 +216,11 @@ def _keys(x, there):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _ranks(keys, k, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A place below k for each of the k largest of some keys, of equal ones the first; the others get k or more."""
-    least = tl.where(tl.sum((keys >= 0).to(tl.int32), 0) >= k, 0, -(2**BITS))  # of the k largest, found bit by bit
+    """Return a different number below k for each of the k largest keys, and k or more for the other keys.
+
+    Of equal keys, the first are taken.
+    """
+    least = tl.where(tl.sum((keys >= 0).to(tl.int32), 0) >= k, 0, -(2**BITS))  # k-th largest key, found bit by bit
     for bit in tl.static_range(BITS):
         higher = least + (1 << (BITS - 1 - bit))
         least = tl.where(tl.sum((keys >= higher).to(tl.int32), 0) >= k, higher, least)
@@ -239,7 +242,10 @@ def _top_k(  # type: ignore[no-untyped-def]
     GROUPS: tl.constexpr,
     WANTED: tl.constexpr,
 ):
-    """The k largest of a row lie in the k groups with the largest maxima; group g holds g, g + GROUPS, ..."""
+    """Select the k largest entries of a row, which lie in the k groups with the largest maxima.
+
+    Group g has the entries g, g + GROUPS, g + 2 GROUPS, ...
+    """
     BITS: tl.constexpr = pre.dtype.element_ty.primitive_bitwidth - 1
     row = tl.program_id(0).to(tl.int64)
     pre += row * K
@@ -286,7 +292,7 @@ def _relu_with_sums(  # type: ignore[no-untyped-def]
         there = (row < B)[:, None] & (column < K)[None, :]
         places = pre + row[:, None] * K + column[None, :]
         tile = tl.load(places, mask=there, other=0.0)
-        tile = tl.where(tile <= 0, 0.0, tile).to(tile.dtype)  # which keeps NaN
+        tile = tl.where(tile <= 0, 0.0, tile).to(tile.dtype)  # keeps NaN
         tl.store(places, tile, mask=there)
         total += tl.sum(tile.to(total.dtype), 0)
         on += tl.sum((tile > 0).to(total.dtype), 0)

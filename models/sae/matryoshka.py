@@ -1,4 +1,4 @@
-"""Nested dictionaries in one."""
+"""A sparse autoencoder with nested dictionaries."""
 
 import torch
 from torch import Tensor
@@ -12,23 +12,24 @@ from zoo.models.sae.top_k import BatchTopKSAE
 class MatryoshkaSAE(BatchTopKSAE):
     """A BatchTopK SAE whose first latents must reconstruct by themselves (Bussmann et al. 2025, arXiv 2503.17547).
 
-    Minimises the mean of the squared errors of the reconstructions from the first `prefixes[0]`, the first
-    `prefixes[1]`, ..., and all latents, and the auxiliary loss of `SAE`.
+    Minimises the mean squared error of several reconstructions, plus the auxiliary loss of `SAE`. The reconstructions
+    use the first `prefixes[0]` latents, the first `prefixes[1]` latents, and so on, and all latents.
 
     Args:
         d_in: Dimension of the data. On the command line it follows the data.
         d_sae: Number of latents K.
-        k: Latents on per example, on average.
-        prefixes: Sizes of the nested dictionaries below K, ascending. Default K / 16, K / 8, K / 4 and K / 2.
-        threshold_decay: Weight of the past in the running mean of the threshold.
-        aux_k: Dead latents on at a time in the auxiliary loss. Default d_in / 2.
-        aux_coefficient: Weight of the auxiliary loss; 0 lets dead latents be.
+        k: Mean number of latents that are on per example.
+        prefixes: Sizes of the nested dictionaries, ascending and smaller than K. Default K / 16, K / 8, K / 4 and
+            K / 2.
+        threshold_decay: Weight of earlier training steps in the running mean of the threshold, at least 0 and below 1.
+        aux_k: Number of dead latents per example in the auxiliary loss. Default d_in / 2.
+        aux_coefficient: Weight of the auxiliary loss; 0 turns it off, and dead latents are not revived.
 
     Raises:
         ZooError: If a size is out of range.
     """
 
-    saelens_architecture = "jumprelu"  # at inference, above one threshold for all latents
+    saelens_architecture = "jumprelu"  # in inference mode, where all latents have the same threshold
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class MatryoshkaSAE(BatchTopKSAE):
         self.config |= {"prefixes": prefixes}
 
     def reconstruction_error(self, x: Tensor, x_hat: Tensor, codes: Codes) -> Tensor:
-        """Mean of the nested squared errors, ()."""
+        """Return the mean squared error of the nested reconstructions, ()."""
         errors, nested = [], self.b_dec.expand_as(x)
         for first, last in zip([0, *self.prefixes], self.prefixes, strict=False):
             nested = nested + _decode_between(codes, self.W_dec, first, last)
@@ -58,7 +59,7 @@ class MatryoshkaSAE(BatchTopKSAE):
 
 
 def _decode_between(codes: Codes, W_dec: Tensor, first: int, last: int) -> Tensor:
-    """Codes times the atoms `first` to `last` - 1, (B, d_in)."""
+    """Return the reconstruction from the latents `first` to `last` - 1 alone, without `b_dec`, (B, d_in)."""
     values, support, _ = codes
     if isinstance(support, Everywhere):
         return values[:, first:last] @ W_dec[first:last]

@@ -1,4 +1,4 @@
-"""Variants whose sparsity comes from a penalty: L1, L0, or L1 on a gate."""
+"""Variants that are sparse because of a penalty: L1 or L0 of the codes, or L1 of gates."""
 
 import math
 from typing import Any
@@ -16,15 +16,15 @@ from zoo.precision import precise_dtype
 class ReLUSAE(SAE):
     """Codes are ReLUs, and their sum is penalised (Bricken et al. 2023; Anthropic's update of April 2024).
 
-    Minimises |x - x_hat|² + l1_coefficient sum_j f_j |W_dec_j| in units of `scale`. With the decoder's norms in the
-    penalty, shrinking codes and growing atoms gains nothing, and the atoms need no constraint.
+    Minimises |x - x_hat|² + l1_coefficient sum_j f_j |W_dec_j| in units of `scale`. Because the penalty contains the
+    norms of the atoms, smaller codes with longer atoms do not lower it. The atoms therefore need no norm constraint.
 
     Args:
         d_in: Dimension of the data. On the command line it follows the data.
         d_sae: Number of latents K.
-        l1_coefficient: Weight of the penalty; larger is sparser.
-        aux_k: Dead latents on at a time in the auxiliary loss. Default d_in / 2.
-        aux_coefficient: Weight of the auxiliary loss; 0 lets dead latents be.
+        l1_coefficient: Weight of the penalty; a larger weight makes codes sparser.
+        aux_k: Number of dead latents per example in the auxiliary loss. Default d_in / 2.
+        aux_coefficient: Weight of the auxiliary loss; 0 turns it off, and dead latents are not revived.
 
     Raises:
         ZooError: If a size or coefficient is out of range.
@@ -56,7 +56,7 @@ class ReLUSAE(SAE):
         return Codes(support.relu(support.affine(x, self.W_enc, bias, support.take(pre))), support)
 
     def penalty(self, x: Tensor, codes: Codes) -> dict[str, Tensor]:
-        """The L1 norm of the codes, each weighted by its atom's norm."""
+        """Return the mean L1 norm of the codes, each code weighted by the norm of its atom, times the coefficient."""
         weighted = codes.support.total(codes.values, self.W_dec.norm(dim=1))
         return {"l1": self.l1_coefficient * weighted / (len(x) * self.scale)}
 
@@ -64,20 +64,20 @@ class ReLUSAE(SAE):
 class JumpReLUSAE(SAE):
     """Codes are pre-activations above a learned threshold of each latent (Rajamanoharan et al. 2024, arXiv 2407.14435).
 
-    Minimises |x - x_hat|² + l0_coefficient L0 in units of `scale`. The thresholds get their gradients from
-    pre-activations within half a bandwidth (a rectangle kernel, equations 11 and 12).
+    Minimises |x - x_hat|² + l0_coefficient L0 in units of `scale`. The gradients of a threshold come from
+    pre-activations within half a bandwidth of it (a rectangle kernel, equations 11 and 12).
 
     Args:
         d_in: Dimension of the data. On the command line it follows the data.
         d_sae: Number of latents K.
-        l0_coefficient: Weight of the penalty; larger is sparser. A latent pays if it takes more than this off the
-            squared error, which is d_in without any latent.
-        initial_threshold: Where thresholds start, in units of `scale`.
+        l0_coefficient: Weight of the penalty; a larger weight makes codes sparser. A latent lowers the loss if it
+            reduces the squared error by more than this weight. With all latents off, the squared error is d_in.
+        initial_threshold: Initial value of the thresholds, in units of `scale`.
         bandwidth: Width of the kernel, in units of `scale`.
-        threshold_rate: Learning rate of the thresholds, as a multiple of that of other biases. They have farther to go:
-            Adam moves a parameter by at most about its learning rate in a step.
-        aux_k: Dead latents on at a time in the auxiliary loss. Default d_in / 2.
-        aux_coefficient: Weight of the auxiliary loss; 0 lets dead latents be.
+        threshold_rate: Learning rate of the thresholds, as a multiple of that of other biases. It is above 1 because
+            thresholds change more in training, and Adam moves a parameter by at most about its learning rate per step.
+        aux_k: Number of dead latents per example in the auxiliary loss. Default d_in / 2.
+        aux_coefficient: Weight of the auxiliary loss; 0 turns it off, and dead latents are not revived.
 
     Raises:
         ZooError: If a size or coefficient is out of range.
@@ -119,7 +119,7 @@ class JumpReLUSAE(SAE):
 
     @torch.no_grad()
     def initialise_threshold(self) -> None:
-        """Put the thresholds where they start."""
+        """Set the thresholds to their initial value."""
         self.threshold.copy_(self.initial_threshold * self.scale)
 
     def learning_rates(self) -> dict[str, float]:
@@ -133,7 +133,7 @@ class JumpReLUSAE(SAE):
         self.initialise_threshold()
 
     def codes(self, x: Tensor) -> Codes:
-        """See `SAE.codes`; in training mode the support holds the kernel's window below the thresholds as well."""
+        """See `SAE.codes`. In training mode, the support also has the pairs within the kernel below a threshold."""
         bias = self.encoder_bias()
         pre = torch.addmm(bias, x, self.W_enc)
         window = self.bandwidth * self.scale / 2 if self.training else 0.0
@@ -144,13 +144,13 @@ class JumpReLUSAE(SAE):
         return Codes(_JumpReLU.apply(values, threshold, width), support, on)
 
     def penalty(self, x: Tensor, codes: Codes) -> dict[str, Tensor]:
-        """The number of latents on."""
+        """Return the mean number of latents that are on, times the coefficient."""
         assert codes.gates is not None
         return {"l0": self.l0_coefficient * codes.gates.sum(dtype=precise_dtype(codes.gates)) / len(x)}
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:
-        """Keep thresholds from going below zero, as well."""
+        """Normalise the atoms, and set negative thresholds to 0."""
         super().after_optimizer_step()
         self.threshold.clamp_(min=0)
 
@@ -159,15 +159,16 @@ class GatedSAE(SAE):
     """One path decides which latents are on, the other how much (Rajamanoharan et al. 2024, arXiv 2404.16014).
 
     With gates g = x W_enc + b_gate and magnitudes m = exp(r_mag) x W_enc + b_mag, codes are 1[g > 0] ReLU(m).
-    Minimises, in units of `scale`, |x - x_hat|² + l1_coefficient sum_j ReLU(g_j) + |x - x_hat(ReLU(g))|², the last
-    reconstruction with a decoder that gets no gradient from it (equation 8); b_dec is subtracted from x first.
+    Minimises, in units of `scale`, |x - x_hat|² + l1_coefficient sum_j ReLU(g_j) + |x - x_hat(ReLU(g))|² (equation 8).
+    The last term, the error of a reconstruction from the gates, sends no gradient to the decoder. The encoder reads
+    x - b_dec.
 
     Args:
         d_in: Dimension of the data. On the command line it follows the data.
         d_sae: Number of latents K.
-        l1_coefficient: Weight of the penalty on the gates; larger is sparser.
-        aux_k: Dead latents on at a time in the auxiliary loss. Default d_in / 2.
-        aux_coefficient: Weight of the auxiliary loss; 0 lets dead latents be.
+        l1_coefficient: Weight of the penalty on the gates; a larger weight makes codes sparser.
+        aux_k: Number of dead latents per example in the auxiliary loss. Default d_in / 2.
+        aux_coefficient: Weight of the auxiliary loss; 0 turns it off, and dead latents are not revived.
 
     Raises:
         ZooError: If a size or coefficient is out of range.
@@ -197,7 +198,7 @@ class GatedSAE(SAE):
         self.r_mag = nn.Parameter(torch.zeros(d_sae))
 
     def encoder_bias(self) -> Tensor:
-        """What is added to x W_enc to make the gates, (K,)."""
+        """Return the vector that is added to x W_enc to get the gates, (K,)."""
         return self.b_gate - self.b_dec @ self.W_enc
 
     def codes(self, x: Tensor) -> Codes:
@@ -211,12 +212,12 @@ class GatedSAE(SAE):
         return Codes(on * (magnitudes + support.spread(self.b_mag)).relu(), support, gates.relu())
 
     def penalty(self, x: Tensor, codes: Codes) -> dict[str, Tensor]:
-        """The L1 norm of the gates."""
+        """Return the mean L1 norm of the rectified gates, times the coefficient."""
         assert codes.gates is not None
         return {"l1": self.l1_coefficient * codes.gates.sum(dtype=precise_dtype(codes.gates)) / (len(x) * self.scale)}
 
     def reconstruction_error(self, x: Tensor, x_hat: Tensor, codes: Codes) -> Tensor:
-        """The error of the reconstruction from the codes, plus that from the gates."""
+        """Return the error of the reconstruction from the codes, plus that of the reconstruction from the gates."""
         assert codes.gates is not None
         from_gates = codes.support.decode(codes.gates, self.W_dec.detach()) + self.b_dec.detach()
         return self.squared_error(x, x_hat) + self.squared_error(x, from_gates)

@@ -1,4 +1,4 @@
-"""Which latents are on: the k largest of every example, or the k B largest of a batch. No gradients."""
+"""Selection of the latents that are on: the k largest per example, or the k B largest of a batch, without gradients."""
 
 import torch
 import torch.nn.functional as F
@@ -8,19 +8,19 @@ from torch.distributed import all_gather, all_reduce, get_rank, get_world_size, 
 from zoo.models.sae import dispatch
 from zoo.precision import at_least_float32
 
-SAMPLE = 2**14  # entries from which a threshold is guessed
-CHUNK = 512  # examples whose pre-activations are held at a time, so that they stay in a CPU's cache
+SAMPLE = 2**14  # number of entries from which `_largest` estimates a bound
+CHUNK = 512  # number of examples whose pre-activations are computed at a time, so that they stay in a CPU's cache
 
 
 @torch.no_grad()
 def top_k_of_affine(x: Tensor, W: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest entries of every row of x W + b.
+    """Return the k largest entries of every row of x W + b.
 
     Args:
         x: (B, d_in).
         W: (d_in, K).
         b: (K,).
-        k: At most K.
+        k: Number of entries per row, at most K.
 
     Returns:
         Values and their indices, (B, k) each.
@@ -31,7 +31,7 @@ def top_k_of_affine(x: Tensor, W: Tensor, b: Tensor, k: int) -> tuple[Tensor, Te
 
 
 def top_k(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest entries of every row (B, K), in no order: values and indices, (B, k) each."""
+    """Return the k largest entries of every row (B, K), in no particular order: values and indices, (B, k) each."""
     if dispatch.by_kernels(pre.device):
         from zoo.models.sae import kernels  # slow to import
 
@@ -41,7 +41,7 @@ def top_k(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _top_k(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest lie in the k groups with the largest maxima, so most groups are never looked into."""
+    """Select with torch's operators. The k largest entries lie in the k groups with the largest maxima."""
     K = pre.shape[1]
     size = _group_size(K, k)
     if size == 1:
@@ -49,14 +49,17 @@ def _top_k(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return values, indices
     n_groups = K // size
     best = pre.view(-1, size, n_groups).amax(1).topk(k, sorted=False).indices  # (B, k)
-    members = torch.arange(0, K, n_groups, device=pre.device).unsqueeze(1)  # group g holds g, g + n_groups, ...
+    members = torch.arange(0, K, n_groups, device=pre.device).unsqueeze(1)  # group g has entries g, g + n_groups, ...
     candidates = (best.unsqueeze(1) + members).flatten(1)  # (B, size * k)
     values, places = pre.gather(1, candidates).topk(k, sorted=False)
     return values, candidates.gather(1, places)
 
 
 def _group_size(K: int, k: int) -> int:
-    """A divisor of K near the size sqrt(K / k), at which K / size maxima and k size members are fewest."""
+    """Return the divisor of K, below K / k, that minimises the number of entries compared: K / size + k size.
+
+    It is 1, which means no groups, if k is more than a sixteenth of K.
+    """
     if 16 * k > K:
         return 1
     return min((s for s in range(1, K // k) if K % s == 0), key=lambda s: K / s + k * s)
@@ -64,14 +67,14 @@ def _group_size(K: int, k: int) -> int:
 
 @torch.no_grad()
 def batch_threshold(pre: Tensor, k: int) -> Tensor:
-    """The least of the k B largest positive entries of pre-activations over the batches of all processes.
+    """Return the smallest of the k B largest pre-activations in the batches of all processes, B examples in total.
 
     Args:
-        pre: This process's (B, K).
-        k: Number of entries to keep per example on average.
+        pre: Pre-activations of this process, (its number of examples, K).
+        k: Mean number of entries to keep per example.
 
     Returns:
-        A number, () in the type of `pre`, at least float32; 0 if fewer entries are positive.
+        The threshold, () in the dtype of `pre`, at least float32; 0 if fewer than k B entries are positive.
     """
     pre = at_least_float32(pre)
     if not is_initialized():
@@ -94,10 +97,10 @@ def batch_threshold(pre: Tensor, k: int) -> Tensor:
 
 
 def _largest(flat: Tensor, n: int) -> Tensor:
-    """The n largest entries of a vector, found among those above a bound that a sample of them gives."""
+    """Return the n largest entries of a vector. They are searched among the entries above a bound from a sample."""
     sample = flat[:: max(1, flat.numel() // SAMPLE)]
     share = n / flat.numel()
-    share = min(1.0, share + 4 * (share / len(sample)) ** 0.5)  # four standard errors to be safe
+    share = min(1.0, share + 4 * (share / len(sample)) ** 0.5)  # with a margin of four standard errors
     candidates = flat[flat > sample.kthvalue(max(1, round((1 - share) * len(sample)))).values]
     if len(candidates) < n:
         candidates = flat

@@ -1,4 +1,4 @@
-"""Variants that fix how many latents are on: per example, or per batch."""
+"""Variants with a fixed number of latents on, per example or per batch."""
 
 import torch
 from torch import Tensor
@@ -17,9 +17,9 @@ class TopKSAE(SAE):
     Args:
         d_in: Dimension of the data. On the command line it follows the data.
         d_sae: Number of latents K.
-        k: Latents on per example.
-        aux_k: Dead latents on at a time in the auxiliary loss. Default d_in / 2.
-        aux_coefficient: Weight of the auxiliary loss; 0 lets dead latents be.
+        k: Number of latents that are on per example.
+        aux_k: Number of dead latents per example in the auxiliary loss. Default d_in / 2.
+        aux_coefficient: Weight of the auxiliary loss; 0 turns it off, and dead latents are not revived.
 
     Raises:
         ZooError: If a size is out of range.
@@ -47,23 +47,23 @@ class TopKSAE(SAE):
 class BatchTopKSAE(SAE):
     """The k B largest pre-activations of a batch of B are on (Bussmann et al. 2024, arXiv 2412.06410).
 
-    The least pre-activation that is on, averaged over training steps, becomes the threshold of inference, where the
-    codes of an example do not depend on its batch. Under DDP the batch is that of all processes.
+    In training, a running mean of the smallest pre-activation that is on is kept. It is the threshold at inference, so
+    that the codes of an example do not depend on its batch. Under DDP, the batch is that of all processes.
 
     Args:
         d_in: Dimension of the data. On the command line it follows the data.
         d_sae: Number of latents K.
-        k: Latents on per example, on average.
-        threshold_decay: Weight of the past in the running mean of the threshold.
-        aux_k: Dead latents on at a time in the auxiliary loss. Default d_in / 2.
-        aux_coefficient: Weight of the auxiliary loss; 0 lets dead latents be.
+        k: Mean number of latents that are on per example.
+        threshold_decay: Weight of earlier training steps in the running mean of the threshold, at least 0 and below 1.
+        aux_k: Number of dead latents per example in the auxiliary loss. Default d_in / 2.
+        aux_coefficient: Weight of the auxiliary loss; 0 turns it off, and dead latents are not revived.
 
     Raises:
         ZooError: If a size is out of range.
     """
 
     swept = ("k", (4, 16, 32))
-    saelens_architecture = "jumprelu"  # at inference, above one threshold for all latents
+    saelens_architecture = "jumprelu"  # in inference mode, where all latents have the same threshold
     threshold: Tensor  # (), negative before the first training step
 
     def __init__(

@@ -1,4 +1,4 @@
-"""All sparse autoencoders by name, for what compares them."""
+"""Access to all variants of sparse autoencoders by name."""
 
 import importlib
 import inspect
@@ -8,7 +8,7 @@ from zoo.models.sae.base import SAE
 
 
 def variants() -> dict[str, type[SAE]]:
-    """Every variant that `zoo.models` exports, by its name without "SAE", such as TopK."""
+    """Return every variant that `zoo.models` exports. Its key is its class name without "SAE", such as TopK."""
     models = importlib.import_module("zoo.models")
     exported = (getattr(models, name) for name in models.__all__)
     kinds = [c for c in exported if isinstance(c, type) and issubclass(c, SAE) and not inspect.isabstract(c)]
@@ -16,10 +16,10 @@ def variants() -> dict[str, type[SAE]]:
 
 
 def variant(name: str) -> type[SAE]:
-    """The variant of a name in `variants`, or your own, named module.Class.
+    """Return the variant with a name of `variants()`, or your own class, named module.Class.
 
     Raises:
-        ZooError: If there is none, or it does not say in `swept` which setting makes its codes sparse.
+        ZooError: If there is no such class, or its `swept` does not name the setting that controls sparsity.
     """
     known = variants()
     cls: type = known.get(name, object)
@@ -31,8 +31,8 @@ def variant(name: str) -> type[SAE]:
             raise ZooError(f"the module of {name} cannot be imported: {error}") from None
     if not issubclass(cls, SAE):
         raise ZooError(
-            f"there is no variant {name!r}; the variants are {', '.join(known)}, or module.Class for one of your own"
+            f"there is no variant {name!r}; the variants are {', '.join(known)}, or module.Class for your own class"
         )
     if not cls.swept[1]:
-        raise ZooError(f"{name} has no `swept`: the name of its sparsity setting, and the values to compare")
+        raise ZooError(f"{name} must define `swept`: the name of its sparsity setting, and the values to compare")
     return cls

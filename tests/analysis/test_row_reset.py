@@ -219,7 +219,7 @@ def test_shapes_that_do_not_fit_are_refused(refused):
         train_rows(model, tokens, rows[:2], train, evaluation, [0])
     with refused("train is .* expected windows for 3 tokens"):
         train_rows(model, tokens, rows, train[:2], evaluation, [0])
-    with refused("evaluation has windows without their token"):
+    with refused("evaluation has windows whose inputs do not contain their token"):
         train_rest(model, tokens, rows, train, torch.full_like(evaluation, 2), [0])
     with refused("at most 12 inputs"):
         train_rest(model, tokens, rows, train, evaluation.repeat(1, 1, 2), [0])

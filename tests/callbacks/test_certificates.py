@@ -163,7 +163,7 @@ def test_nothing_is_written_without_a_new_validation_and_the_sanity_check_is_non
 
 
 def test_a_model_that_does_not_certify_its_codes_is_refused_in_one_line(make_trainer, refused):
-    with refused("Certificates needs a model whose validation tells certified codes, such as DictionaryLearning"):
+    with refused("Certificates needs a model whose validation_step returns `certified`, such as DictionaryLearning"):
         fit(make_trainer, SignedCoordinates(4), Rows(with_gaps([0.0] * 6)))
 
 

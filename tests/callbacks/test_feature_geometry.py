@@ -60,7 +60,7 @@ def test_the_summary_is_about_the_seed_of_least_loss(make_trainer):
     shares = (0.5 + 0.5 + 1 / 1.01) / 3
     assert callback.summary() == {
         "best seed": f"2, loss {module.seed_losses[2]:.5g}",
-        "its features": f"3 of 4 of norm > 1/2 in d = 2, mean dimensionality {shares:.3f}",
+        "its features": f"3 of 4 with norm > 1/2 in d = 2, mean dimensionality {shares:.3f}",
     }
 
 

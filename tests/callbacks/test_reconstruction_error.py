@@ -50,7 +50,7 @@ def test_an_exact_row_has_error_0_and_one_that_is_lost_1(make_trainer, tmp_path)
     assert column(table, "norm") == [5] * 3 + [1] * 6
     assert column(table, "cosine") == pytest.approx([1] * 6 + [0] * 3)
     assert column(table, "l0") == [1] * 6 + [0] * 3
-    assert callback.summary()["squared error / |x|²"] == "0.6 of held-out rows, 0 of trained rows"
+    assert callback.summary()["squared error / |x|²"] == "0.6 on held-out rows, 0 on trained rows"
 
 
 def test_the_error_of_a_row_seen_in_several_vectors_is_the_ratio_of_the_sums():
@@ -168,5 +168,5 @@ def test_the_effective_number_of_rows_comes_from_the_data(rows, make_trainer):
 
     callback = ReconstructionError()
     validated(make_trainer, callbacks=[callback]).fit(SignedCoordinates(6), Weighted(rows))
-    assert callback.summary()["n_eff"] == "7 of 12 rows trained on"
+    assert callback.summary()["n_eff"] == "effective number of training rows 7 of 12"
     assert isinstance(callback, L.Callback)

@@ -336,7 +336,7 @@ def test_an_autoencoder_trains_on_all_rows_at_once(matrix, make_trainer):
 
 def test_an_autoencoder_that_should_weigh_all_rows_is_refused(matrix, counts, make_trainer, refused):
     made = data(matrix, token_counts=counts, frequency_power=0.5, batch_size=None)
-    with refused("takes rows drawn by weight, not weighted: give data.batch_size a number"):
+    with refused("cannot train on weighted rows: with data.frequency_power, set data.batch_size to a number"):
         make_trainer().fit(autoencoder(), made)
     make_trainer(limit_val_batches=1.0).validate(autoencoder(), made, verbose=False)
 
@@ -448,5 +448,5 @@ def test_steps_that_are_revisions_of_a_hub_repository_are_named_by_a_pattern(hub
         hub("org/neox", folder, revision=f"step{step}", absent=["tokenizer.json"])
         data = EmbeddingRowsDataModule("hf:org/neox@step{step}", step)
         assert torch.equal(data.W_E, rows)
-    with refused("names a step of training by {step}; say which"):
+    with refused("contains {step}; choose a training step"):
         EmbeddingRowsDataModule("hf:org/neox@step{step}")

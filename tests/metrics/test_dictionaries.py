@@ -85,7 +85,7 @@ def test_pca_rank_is_at_most_full_and_at_least_the_mean(refused):
     assert pca_rank_at_bits(1e15, 50_000, 384) == 384
     assert pca_rank_at_bits(1e15, 100, 384) == 100
     assert pca_rank_at_bits(8 * 384, 50_000, 384) == 0
-    with refused("100 bits do not hold the mean alone, which takes 3072"):
+    with refused("bits is 100, too few for the mean alone, which takes 3072 bits"):
         pca_rank_at_bits(100, 50_000, 384)
 
 

@@ -171,7 +171,7 @@ def test_with_fewer_rows_than_atoms_the_rest_stay():
         ({"d_in": 0}, "d_in is 0"),
         ({"n_atoms": 0}, "n_atoms is 0"),
         ({"n_atoms": 2.5}, "n_atoms is 2.5; it must be a whole number"),
-        ({"penalty": 0.0}, "penalty is 0.0; .*for 0 see sparse_coding.basis_pursuit"),
+        ({"penalty": 0.0}, "penalty is 0.0; .*basis_pursuit solves the problem without a penalty"),
         ({"penalty": math.inf}, "penalty is inf"),
         ({"penalty": math.nan}, "penalty is nan"),
         ({"tolerance": 0.0}, "tolerance is 0.0"),
@@ -185,7 +185,7 @@ def test_arguments_out_of_range_are_refused(refused, options, message):
 
 def test_data_that_do_not_fit_are_refused(refused):
     net = fitted(rows())
-    with refused("the data have 13 dimensions, and the dictionary d_in = 12"):
+    with refused("the data have 13 dimensions, but d_in of the dictionary is 12"):
         net.encode(torch.zeros(4, D + 1))
     x = rows()
     x[5, 3] = math.nan

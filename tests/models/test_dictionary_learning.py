@@ -252,12 +252,12 @@ def test_training_goes_on_from_a_saved_dictionary(make_trainer, tmp_path):
 
 def test_a_dictionary_of_another_kind_or_size_is_refused(tmp_path, refused):
     source = saved(tmp_path)
-    with refused(r"is a Dictionary whose W_dec is \[40, 16\], and this run's is \[41, 16\]"):
+    with refused(r"is a Dictionary in which W_dec has shape \[40, 16\]; in this run its shape is \[41, 16\]"):
         module(n_atoms=41, init_from=source)
-    with refused(r"is a Dictionary whose \w+ is .*16\], and this run's is .*17\]"):
+    with refused(r"is a Dictionary in which \w+ has shape .*16\]; in this run its shape is .*17\]"):
         module(d_in=17, init_from=source)
     autoencoder = zoo.save(TopKSAE(D, K, k=2), tmp_path / "sae")
-    with refused("is a TopKSAE, and this run's network a Dictionary"):
+    with refused("is a TopKSAE, but this run trains a Dictionary"):
         module(init_from=str(autoencoder))
 
 
@@ -279,7 +279,7 @@ def test_numbers_out_of_range_are_refused(refused, options, message):
 
 @pytest.mark.parametrize("task", ["fit", "validate"])
 def test_data_of_another_dimension_are_refused(make_trainer, refused, task):
-    with refused("the data have 16 dimensions, and the model d_in = 17"):
+    with refused("the data have 16 dimensions, but d_in of the model is 17"):
         getattr(make_trainer(), task)(module(d_in=17), data())
 
 

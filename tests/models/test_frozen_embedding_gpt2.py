@@ -153,7 +153,7 @@ def test_an_embedding_of_its_own_in_the_place_of_saved_weights_is_pointed_out(tm
     kept = module(init_from=str(saved))
     assert "takes the place" not in caplog.text
     replaced = module(init_from=str(saved), embedding=GaussianEmbedding(seed=1))
-    assert "a GaussianEmbedding takes the place of init_from's" in caplog.text
+    assert "a GaussianEmbedding replaces the embedding of init_from" in caplog.text
     assert torch.equal(kept.net.W_E, zoo.embedding(saved))
     assert not torch.equal(replaced.net.W_E, kept.net.W_E)
     assert torch.equal(replaced.net.W_U, kept.net.W_U) or kept.net.tied
@@ -165,7 +165,7 @@ def test_training_goes_on_from_saved_weights_and_refuses_other_sizes(tmp_path, r
     assert torch.equal(m.net.lm_head.weight, zoo.load(source).lm_head.weight)
     assert m.net.training
     assert m.net.W_E.requires_grad
-    with refused("d_model is 32, and init_from .* has 16"):
+    with refused("d_model is 32, but init_from .* has 16"):
         FrozenEmbeddingGPT2(300, 8, d_model=32, init_from=str(source))
     with refused("vocab_size is 301, more than the 300 rows of init_from"):
         FrozenEmbeddingGPT2(301, 8, init_from=str(source))

@@ -270,5 +270,5 @@ def test_sizes_and_coefficients_out_of_range_are_refused(variant, options, messa
 
 @pytest.mark.parametrize("call", ["forward", "encode", "reconstruct"])
 def test_data_of_another_width_are_refused(refused, call):
-    with refused("the data have 32 dimensions, and the autoencoder d_in = 16"):
+    with refused("the data have 32 dimensions, but d_in of the autoencoder is 16"):
         getattr(models.TopKSAE(16, 24, k=4), call)(torch.randn(10, 32))

@@ -288,11 +288,11 @@ def test_training_goes_on_from_saved_weights(tmp_path, make_trainer, variant):
 
 def test_saved_weights_of_another_variant_or_size_are_refused(tmp_path, refused):
     source = str(zoo.save(models.TopKSAE(D, K, k=2), tmp_path / "saved"))
-    with refused("is a TopKSAE, and this run's network a ReLUSAE"):
+    with refused("is a TopKSAE, but this run trains a ReLUSAE"):
         module("ReLUSAE", init_from=source)
-    with refused(r"is a TopKSAE whose W_dec is \[40, 16\], and this run's is \[41, 16\]"):
+    with refused(r"is a TopKSAE in which W_dec has shape \[40, 16\]; in this run its shape is \[41, 16\]"):
         SparseAutoencoder(models.TopKSAE(D, 41, k=2), init_from=source)
-    with refused(r"is a TopKSAE whose W_dec is \[40, 16\], and this run's is \[40, 17\]"):
+    with refused(r"is a TopKSAE in which W_dec has shape \[40, 16\]; in this run its shape is \[40, 17\]"):
         SparseAutoencoder(models.TopKSAE(17, K, k=2), init_from=source)
     language_model = zoo.save(models.GPT2(30, 8, d_model=8, n_layers=1, n_heads=2), tmp_path / "gpt2")
     with refused("is a GPT2"):
@@ -305,7 +305,7 @@ def test_weights_that_training_would_rescale_are_refused(tmp_path, refused):
         net.W_dec.data[2] *= 3
         source = str(zoo.save(net, tmp_path / variant))
         if net.unit_norm_decoder:
-            with refused("has atoms of norm 1 to 3, and training keeps those of a TopKSAE at 1"):
+            with refused("has atoms of norm 1 to 3; atoms of a TopKSAE must have norm 1"):
                 module(variant, init_from=source)
         else:
             assert torch.equal(module(variant, init_from=source).net.W_dec, net.W_dec)
@@ -314,7 +314,7 @@ def test_weights_that_training_would_rescale_are_refused(tmp_path, refused):
 @pytest.mark.parametrize("task", ["fit", "validate"])
 def test_data_of_another_dimension_are_refused(tmp_path, make_trainer, refused, task):
     m = SparseAutoencoder(models.TopKSAE(D + 1, K, k=2))
-    with refused("the data have 16 dimensions, and the model d_in = 17"):
+    with refused("the data have 16 dimensions, but d_in of the model is 17"):
         getattr(make_trainer(), task)(m, data(tmp_path))
 
 

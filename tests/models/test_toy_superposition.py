@@ -137,13 +137,13 @@ def test_absolute_values_are_learned_far_better_than_any_linear_map_could():
 @pytest.mark.parametrize(
     ("options", "data_options", "message"),
     [
-        ({"task": "absolute"}, {}, "task absolute needs values of both signs: data.values is uniform, not signed"),
+        ({"task": "absolute"}, {}, "task absolute requires values of both signs: data.values is uniform, not signed"),
         ({}, {"values": "signed"}, "task identity ends in a ReLU and cannot give negative values"),
-        ({}, {"d_superposed": 3}, "leave out data.d_superposed"),
-        ({"loss": "one_sparse"}, {}, "needs data.values uniform and data.active FixedActive with n_active 1"),
+        ({}, {"d_superposed": 3}, "omit data.d_superposed"),
+        ({"loss": "one_sparse"}, {}, "requires data.values uniform and data.active FixedActive with n_active 1"),
         ({"loss": "one_sparse"}, {"active": FixedActive(2)}, "FixedActive with n_active 1"),
         ({"loss": "one_sparse"}, {"active": FixedActive(1, n_groups=2)}, "FixedActive with n_active 1"),
-        ({"loss": "one_sparse"}, {"active": FixedActive(1), "values": "one"}, "needs data.values uniform"),
+        ({"loss": "one_sparse"}, {"active": FixedActive(1), "values": "one"}, "requires data.values uniform"),
     ],
 )
 def test_data_that_the_task_or_the_loss_is_not_about_are_refused_in_one_line(
@@ -154,7 +154,7 @@ def test_data_that_the_task_or_the_loss_is_not_about_are_refused_in_one_line(
 
 
 def test_the_exact_loss_is_refused_for_absolute_values(refused):
-    with refused("loss one_sparse is the expectation for the task identity; use sampled"):
+    with refused("loss one_sparse is defined only for task identity; use sampled"):
         module(task="absolute", loss="one_sparse")
 
 

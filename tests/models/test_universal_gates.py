@@ -242,17 +242,17 @@ def test_superposed_features_are_trained_on(make_trainer):
 
 @pytest.mark.parametrize("values", ["uniform", "signed"])
 def test_inputs_that_are_not_boolean_are_refused_in_one_line(make_trainer, refused, values):
-    with refused(f"gates are of Boolean inputs: data.values is {values}, not one"):
+    with refused(f"gates require Boolean inputs: data.values is {values}, not one"):
         make_trainer().fit(gates(), sampled(values=values))
 
 
 def test_inputs_of_which_no_two_are_on_at_once_are_refused_in_one_line(make_trainer, refused):
-    with refused("two inputs on at once"):
+    with refused("the two inputs of a gate at once"):
         make_trainer().fit(gates(), sampled(active=FixedActive(1)))
 
 
 def test_inputs_in_other_groups_than_the_networks_are_refused_in_one_line(make_trainer, refused):
-    with refused("data.active has 2 groups of inputs, and model.n_groups is 3"):
+    with refused("data.active has 2 groups of inputs, but model.n_groups is 3"):
         make_trainer().fit(gates(12, n_groups=3), sampled(12, FixedActive(2, n_groups=2)))
 
 

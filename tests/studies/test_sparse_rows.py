@@ -36,7 +36,7 @@ def test_a_curve_holds_one_seed_of_one_coder_in_order_of_l0():
             {"variants": ("TopK", "Topk")},
             "there is no variant 'Topk'; the variants are BatchTopK, Gated, JumpReLU",
         ),
-        ({"d_sae": 16}, "d_sae is 16, and the study turns on up to 32 atoms"),
+        ({"d_sae": 16}, "d_sae is 16, but the study uses up to 32 atoms"),
         (
             {"d_sae": 4096},
             "d_sae is 4096, but a tenth of the 4096 rows is held out, and a dictionary with an atom for every training "
@@ -51,7 +51,7 @@ def test_settings_that_make_no_study_are_refused(refused, settings, words):
 
 def test_rows_of_few_dimensions_are_refused_before_anything_is_trained(tmp_path, refused):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(300, 16)))
-    with refused("has 16 dimensions, and the study turns on up to 32 atoms"):
+    with refused("has 16 dimensions, but the study uses up to 32 atoms"):
         SparseRows(str(tmp_path / "rows.npy"), d_sae=64).tasks()
 
 

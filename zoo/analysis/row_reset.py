@@ -1,7 +1,7 @@
-"""What becomes of a GPT-2 when one row of its token embedding is replaced, and either that row or the rest is trained?
+"""Replaces one row of a GPT-2's token embedding, and then trains either that row or all other weights.
 
-Many resets run side by side and stay independent of one another: each has a token, contexts and a row of its own, and
-in `train_rest` its own copy of all other weights.
+Many such resets run in parallel, independently of each other. Each has its own token, contexts and row. In `train_rest`
+each also has its own copy of all other weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,27 +19,27 @@ from zoo.metrics import log_probabilities, token_nats
 from zoo.models import GPT2
 
 W_E = "transformer.wte.weight"
-BYTES_AT_ONCE = 2**27  # of logits and copies of weights; resets beyond that wait for their turn
+BYTES_AT_ONCE = 2**27  # memory for logits and copies of weights; it limits how many resets run in parallel
 Losses = Callable[[Tensor], Tensor]  # windows (R, n, T + 1) -> (R, n, T)
 
 
 class Tuned(NamedTuple):
-    """What fine-tuning made of R resets, at P points of it."""
+    """Losses and rows of R resets at P steps of fine-tuning."""
 
     loss: Tensor  # (P, R), nats per token, on contexts that were not trained on
-    rows: Tensor  # (P, R, D), the rows of the tokens in question
+    rows: Tensor  # (P, R, D), the row of each reset's token
 
 
 def random_rows(rows: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
-    """Rows in random directions from the mean row, as far from it as the tokens' own rows are.
+    """Return a random row for every token. It has the distance of the token's row from the mean row.
 
     Args:
-        rows: The embedding (V, D).
-        tokens: Token ids (R,).
-        generator: Of the directions, which are isotropic.
+        rows: The embedding, (V, D).
+        tokens: Token ids, (R,).
+        generator: Random number generator of the directions, which are isotropic.
 
     Returns:
-        (R, D).
+        The random rows, (R, D).
     """
     mean = rows.mean(0)
     distance = (rows[tokens] - mean).norm(dim=1, keepdim=True)
@@ -47,21 +47,21 @@ def random_rows(rows: Tensor, tokens: Tensor, generator: torch.Generator) -> Ten
 
 
 def measured_at(steps: int, n: int = 5) -> list[int]:
-    """Steps of training to measure at: 0 and up to n - 1 log-spaced ones, the last included."""
+    """Return the training steps at which to measure: 0, and up to n - 1 log-spaced steps that include the last."""
     return [0, *sorted({round(step) for step in np.geomspace(1, steps, n - 1)})]
 
 
 def token_losses(model: GPT2, windows: Tensor, tokens: Tensor, rows: Tensor) -> Tensor:
-    """Loss at every position of models that differ in one row each.
+    """Return the loss at every position for R models that differ from `model` in one row each.
 
     Args:
-        model: The network they share, in eval mode.
-        windows: Token ids (R, n, T + 1).
-        tokens: The token of each (R,).
-        rows: Its row in each (R, D); where the unembedding is tied, its row there too.
+        model: The network whose other weights all R models share, in eval mode.
+        windows: Token ids, (R, n, T + 1).
+        tokens: Token whose row differs, for each model, (R,).
+        rows: Row of this token, (R, D). If the unembedding is tied, it is the token's row there as well.
 
     Returns:
-        (R, n, T), nats.
+        Losses in nats, (R, n, T).
     """
     R, n, T = *windows.shape[:2], windows.shape[2] - 1
     ids = windows[..., :-1]
@@ -76,14 +76,14 @@ def token_losses(model: GPT2, windows: Tensor, tokens: Tensor, rows: Tensor) -> 
 
 
 def counted(windows: Tensor, tokens: Tensor) -> Tensor:
-    """Where a token's row can matter: at the token's first place in each window, and after it.
+    """Return the positions that a token's row can affect: its first occurrence in each window, and those after it.
 
     Args:
-        windows: Token ids (..., n, T + 1).
-        tokens: Token ids (...).
+        windows: Token ids, (..., n, T + 1).
+        tokens: Token ids, (...).
 
     Returns:
-        (..., n, T) bool.
+        Whether each position counts, (..., n, T) bool.
     """
     return (windows[..., :-1] == tokens[..., None, None]).cumsum(-1) > 0
 
@@ -98,17 +98,17 @@ def train_rows(
     batch: int = 4,
     learning_rate: float = 0.01,
 ) -> Tuned:
-    """Train one row each, and nothing else, by Adam with a rate that falls linearly to 0.
+    """Train only one row per reset, by Adam with a learning rate that falls linearly to 0.
 
     Args:
-        model: The network; it is left as it is.
-        tokens: Token ids (R,).
-        rows: What the rows start from, (R, D); the model's own make a control without a reset.
-        train: Windows to train on (R, n, T + 1), taken in turn.
-        evaluation: Windows to judge by (R, m, T + 1).
-        points: Steps to judge at, ascending; training ends at the last.
-        batch: Windows of every reset in a step, and judged at once.
-        learning_rate: At the start, in units of the embedding.
+        model: The network, which is not changed.
+        tokens: Token ids, (R,).
+        rows: Initial rows, (R, D). The model's own rows give a control without a reset.
+        train: Windows to train on, (R, n, T + 1), used in turn.
+        evaluation: Windows to evaluate on, (R, m, T + 1).
+        points: Steps at which to evaluate, ascending; training ends at the last one.
+        batch: Number of windows per reset in a training step, and evaluated at a time.
+        learning_rate: Learning rate at the start, in units of the embedding.
 
     Returns:
         Losses and rows at the points.
@@ -139,11 +139,12 @@ def train_rest(
     batch: int = 4,
     learning_rate: float = 0.001,
 ) -> Tuned:
-    """Train everything but one row, which stays at what it was reset to: a copy of all weights for each reset.
+    """Train all weights except one row per reset, which keeps the values of `rows`.
 
-    A copy, its gradient and Adam's two moments take 16 bytes per weight; as many are made at once as fit into
-    `BYTES_AT_ONCE` together with their logits, and at least one. Arguments, results and errors are those of
-    `train_rows`; where the unembedding is tied, the token's row in it stays too.
+    Each reset has its own copy of all weights. A copy, its gradient and Adam's two moments take 16 bytes per weight.
+    As many resets run in parallel as fit into `BYTES_AT_ONCE` together with their logits, and at least one. Arguments,
+    results and errors are those of `train_rows`. If the unembedding is tied, the token's row there is not trained
+    either.
     """
     _check(model, tokens, rows, train, evaluation)
 
@@ -160,7 +161,7 @@ def train_rest(
         copies[W_E].register_hook(lambda grad: grad.index_put(at, grad.new_zeros(())))
 
         def losses(windows: Tensor) -> Tensor:
-            with sdpa_kernel(SDPBackend.MATH):  # the others' kernels are called once per copy
+            with sdpa_kernel(SDPBackend.MATH):  # kernels of the other backends would be called once per copy
                 return vmap(losses_of_copy)(copies, windows)
 
         def own() -> Tensor:
@@ -214,7 +215,7 @@ def _in_parts(n: int, bytes_each: int, tune: Callable[[slice], Tuned]) -> Tuned:
 
 
 def _bytes_of_logits(model: GPT2, batch: int, train: Tensor) -> int:
-    """Of one reset: logits, their softmax and the gradients of both."""
+    """Return the memory of one reset: logits, their softmax, and the gradients of both."""
     return 16 * batch * train.shape[2] * len(model.W_U)
 
 
@@ -225,8 +226,8 @@ def _check(model: GPT2, tokens: Tensor, rows: Tensor, train: Tensor, evaluation:
     for name, windows in (("train", train), ("evaluation", evaluation)):
         if windows.ndim != 3 or len(windows) != R or not 2 <= windows.shape[2] <= model.context_length + 1:
             raise ZooError(
-                f"{name} is {list(windows.shape)}; expected windows for {R} tokens, of at most "
-                f"{model.context_length} inputs and one target more"
+                f"{name} is {list(windows.shape)}; expected windows for {R} tokens, with at most "
+                f"{model.context_length} inputs and one more target"
             )
         if not (windows[..., :-1] == tokens[:, None, None]).any(-1).all():
-            raise ZooError(f"{name} has windows without their token among the inputs")
+            raise ZooError(f"{name} has windows whose inputs do not contain their token")

@@ -1,4 +1,4 @@
-"""How many latents fire, and how often each one does."""
+"""Metrics of sparsity: the number of latents that fire, and the firing frequency of each latent."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ from zoo.precision import float64
 
 
 def fires(codes: Tensor) -> Tensor:
-    """Where a latent fires: where its code is not zero. Negative codes count, where a model has them."""
+    """Return where a latent fires, bool: where its code is not zero, positive or negative."""
     return codes != 0
 
 
 def count_active(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Nonzero codes of each row (B,) and of each latent (d_sae,), float64.
+    """Return the number of nonzero codes of each row, (B,), and of each latent, (d_sae,), float64.
 
-    A row with a NaN has NaN codes in number, and then so has every latent.
+    If a row has a NaN, the numbers of this row and of every latent are NaN.
 
     Args:
         codes: Codes, (B, d_sae).
@@ -27,7 +27,7 @@ def count_active(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class L0(Sums):
-    """Mean number of nonzero codes of a row, sum w|z|_0 / sum w."""
+    """Mean number of nonzero codes per row, sum w|z|_0 / sum w, with weights w of the rows."""
 
     active: Tensor
     weight: Tensor
@@ -46,12 +46,12 @@ class L0(Sums):
         self.add({"active": w @ count_active(codes)[0], "weight": w.sum()})
 
     def compute(self) -> Tensor:
-        """The mean, a float64 scalar."""
+        """Return the mean, a float64 scalar."""
         return self.active / self.weight
 
 
 class FiringFrequency(Sums):
-    """Share of rows in which each latent is nonzero, every row counting the same.
+    """Share of rows in which each latent is nonzero. All rows have equal weight.
 
     Args:
         d_sae: Number of latents.
@@ -73,25 +73,25 @@ class FiringFrequency(Sums):
         self.add({"fired": fired, "rows": weights_of(codes, None).sum()})
 
     def compute(self) -> Tensor:
-        """The shares, (d_sae,) float64."""
+        """Return the shares, (d_sae,) float64."""
         return self.fired / self.rows
 
 
 def dead_share(frequency: Tensor) -> Tensor:
-    """Share of latents that never fire, a float64 scalar.
+    """Return the share of latents that never fire, a float64 scalar.
 
     Args:
-        frequency: How often each latent fires, (d_sae,).
+        frequency: Firing frequency of each latent, (d_sae,).
     """
     return _share(frequency == 0, frequency)
 
 
 def dense_share(frequency: Tensor, above: float = 0.1) -> Tensor:
-    """Share of latents that fire in more than a share of rows, a float64 scalar.
+    """Return the share of dense latents, which fire in more than a given share of rows, a float64 scalar.
 
     Args:
-        frequency: How often each latent fires, (d_sae,).
-        above: The share of rows; 0.1 by default.
+        frequency: Firing frequency of each latent, as a share of rows, (d_sae,).
+        above: Share of rows above which a latent is dense.
     """
     return _share(frequency > above, frequency)
 

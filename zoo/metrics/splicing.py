@@ -1,4 +1,4 @@
-"""How much worse a language model predicts with reconstructions in place of its activations."""
+"""Metric of the loss of a language model when reconstructions replace its activations."""
 
 from torch import Tensor
 
@@ -8,15 +8,17 @@ from zoo.precision import float64
 
 
 class LossRecovered(Sums):
-    """Share of an activation's worth to a language model that survives reconstruction.
+    """Loss recovered: the share of the loss that ablation causes and that reconstructions avoid.
 
-    1 - (ce_spliced - ce_clean) / (ce_ablated - ce_clean), where ce_clean is the model's cross-entropy, ce_spliced that
-    with reconstructions in the activations' place, and ce_ablated that with the activations set to zero or to their
-    mean; say which, as the share depends on it. 1 is lossless, 0 as bad as ablation, and below 0 is possible (Bricken
-    et al. 2023, "Towards Monosemanticity"; Rajamanoharan et al. 2024, arXiv 2404.16014). Where ablation costs little
-    the share says little, so the cross-entropies are given too, and KL(P_clean ‖ P_spliced), which is 0 only where
-    the spliced model predicts the same, whatever the targets. All are sums over tokens, so batches and ranks of
-    unequal size add up.
+    It is 1 - (ce_spliced - ce_clean) / (ce_ablated - ce_clean). ce_clean is the cross-entropy of the unchanged model,
+    and ce_spliced that with reconstructions instead of the activations. ce_ablated is the cross-entropy with the
+    activations set to zero or to their mean; reports should name the ablation, because the share depends on it. 1 means
+    no loss, 0 a loss as large as that of ablation, and negative values are possible (Bricken et al. 2023, "Towards
+    Monosemanticity"; Rajamanoharan et al. 2024, arXiv 2404.16014).
+
+    If ablation costs little, the share means little. The cross-entropies are therefore returned too, and
+    KL(P_clean ‖ P_spliced), which does not depend on targets and is 0 only if both models predict the same. All are
+    computed from sums over tokens, so batches and ranks may have different numbers of tokens.
     """
 
     clean: Tensor
@@ -32,10 +34,10 @@ class LossRecovered(Sums):
         """Add tokens.
 
         Args:
-            clean_logits: Logits of the untouched model, (..., V).
-            spliced_logits: Logits with reconstructions spliced in, (..., V).
+            clean_logits: Logits of the unchanged model, (..., V).
+            spliced_logits: Logits with reconstructions instead of the activations, (..., V).
             ablated_logits: Logits with the activations ablated, (..., V).
-            targets: Token that each position predicts, (...); -100 where it does not count.
+            targets: Token that each position should predict, (...); -100 for positions that do not count.
         """
         kept = targets != IGNORED
         targets = targets[kept]
@@ -46,7 +48,7 @@ class LossRecovered(Sums):
         self.add({**sums, "divergence": divergence, "tokens": weights_of(targets, None).sum()})
 
     def compute(self) -> dict[str, Tensor]:
-        """Float64 scalars by name.
+        """Return the metrics by name, float64 scalars.
 
         Returns:
             `ce_clean`, `ce_spliced`, `ce_ablated` and `kl` = KL(P_clean ‖ P_spliced) in nats per token, and

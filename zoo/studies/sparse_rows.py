@@ -1,9 +1,8 @@
-"""How well do autoencoders code embedding rows sparsely, and rows of null models in their place?
+"""How well do autoencoders code embedding rows sparsely, compared with null models?
 
-Every variant is trained at several sparsities on the embedding, on null models made of it, and judged on rows that were
-held out. A seed names the held-out rows, the null models' draws, the initial atoms and the batches, so differences
-between matrices are paired by seed. Beside them stand dictionaries that were not learned, and principal components at
-the same number of bits.
+Every variant is trained at several sparsities on the embedding and on its null models, and evaluated on held-out rows.
+A seed determines the held-out rows, the draws of the null models, the initial atoms and the batches. Baselines are
+dictionaries that were not learned, and principal components with the same number of bits.
 """
 
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ UNLEARNED = ("random directions", "random tokens", "most frequent tokens")
 
 @dataclass(frozen=True)
 class TrainAutoencoder(Task):
-    """One autoencoder trained on one matrix, and judged."""
+    """Train and evaluate one autoencoder on one matrix."""
 
     rows: Rows
     matrix: str
@@ -42,16 +41,16 @@ class TrainAutoencoder(Task):
     frequency_power: float
 
     def needs(self) -> Sequence[Task]:
-        """The rows."""
+        """The task that reads the rows."""
         return [self.rows]
 
     def seconds(self) -> float:
-        """As `benchmarks.embedding_study_cost` measured it."""
+        """Return an estimate from measurements of `benchmarks.embedding_study_cost`."""
         _, D = self.rows.source.shape(self.rows.step)
         return (4 + 2.7e-5 * D * self.d_sae) * self.steps / 1000
 
     def do(self, work: Work) -> Result:
-        """Errors and L0 on rows held out and trained on, bits, and how well planted atoms came back."""
+        """Return errors and L0 on held-out and on training rows, bits, and the recovery of planted atoms."""
         from zoo.analysis.autoencoders import judge, train
         from zoo.models.sae.variants import variant
 
@@ -65,7 +64,7 @@ class TrainAutoencoder(Task):
 
 @dataclass(frozen=True)
 class CodeWithoutLearning(Task):
-    """Errors of the mean alone and of matching pursuit with atoms that were not learned, on one matrix."""
+    """Compute the errors of the mean alone, and of matching pursuit with atoms that were not learned, on one matrix."""
 
     rows: Rows
     matrix: str
@@ -75,15 +74,15 @@ class CodeWithoutLearning(Task):
     frequency_power: float
 
     def needs(self) -> Sequence[Task]:
-        """The rows."""
+        """The task that reads the rows."""
         return [self.rows]
 
     def seconds(self) -> float:
-        """A guess."""
+        """Return a guess."""
         return 2.0
 
     def do(self, work: Work) -> Result:
-        """A line per kind of atoms and L0."""
+        """Return a line per kind of atoms and L0, and the effective number of training rows."""
         from zoo.analysis.autoencoders import without_learning
 
         data = _data(self, work)
@@ -99,16 +98,17 @@ def _data(task: TrainAutoencoder | CodeWithoutLearning, work: Work) -> Any:
 
 @dataclass(frozen=True)
 class SparseRows(StudyOfRows):
-    """Autoencoders of several variants and sparsities, on an embedding's rows and on null models.
+    """Trains autoencoders of several variants and sparsities on the rows of an embedding and of null models.
 
     Args:
-        d_sae: Latents, and atoms of the dictionaries that were not learned; fewer than rows.
-        steps: Optimizer steps of every autoencoder.
-        batch_size: Rows per batch.
-        frequency_power: Rows are drawn with probability p^power of their token's frequency p.
-        seeds: Autoencoders per setting.
-        variants: Which autoencoders, by default all of the zoo's: TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated.
-            Autoencoders of your own are named module.Class.
+        d_sae: Number of latents, and of atoms of the dictionaries that were not learned; fewer than training rows.
+        steps: Number of optimizer steps of every autoencoder.
+        batch_size: Number of rows per batch.
+        frequency_power: Rows are drawn with probability proportional to p^power, where p is the frequency of their
+            token; 0 for equal probabilities.
+        seeds: Number of autoencoders per variant, sparsity and matrix, each with another seed.
+        variants: Variants of autoencoders. By default all: TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated. Your own
+            classes are named module.Class.
     """
 
     source: str = "gpt2-stdlib.learned"
@@ -125,7 +125,7 @@ class SparseRows(StudyOfRows):
         if self.variants is not None:
             self._variants  # noqa: B018 - refuses unknown names
         if self.d_sae < max(BASELINE_L0):
-            raise ZooError(f"d_sae is {self.d_sae}, and the study turns on up to {max(BASELINE_L0)} atoms")
+            raise ZooError(f"d_sae is {self.d_sae}, but the study uses up to {max(BASELINE_L0)} atoms per row")
 
     @cached_property
     def _variants(self) -> dict[str, Any]:
@@ -139,7 +139,9 @@ class SparseRows(StudyOfRows):
         source = opened(self.source)
         V, D = source.shape(self.step)
         if max(BASELINE_L0) > D:
-            raise ZooError(f"{self.source} has {D} dimensions, and the study turns on up to {max(BASELINE_L0)} atoms")
+            raise ZooError(
+                f"{self.source} has {D} dimensions, but the study uses up to {max(BASELINE_L0)} atoms per row"
+            )
         refuse_trivial("d_sae", self.d_sae, V)
         runs = tuple(opened(name) for name in (self.source, *self.other_runs))
         aside = UntrainedRows(runs, self.step, self.tokens) if self.tokens or not self.keep_untrained else None
@@ -160,7 +162,7 @@ class SparseRows(StudyOfRows):
 
     @cached_property
     def _trained(self) -> dict[tuple[str, str, float, int], TrainAutoencoder]:
-        """By matrix, variant, level and seed."""
+        """The training tasks by matrix, variant, level of sparsity and seed."""
         shared = (self.d_sae, self.steps, self.batch_size, self.frequency_power)
         return {
             (matrix, variant, level, seed): TrainAutoencoder(self._rows, matrix, seed, variant, level, *shared)
@@ -171,11 +173,11 @@ class SparseRows(StudyOfRows):
         }
 
     def tasks(self) -> Sequence[Task]:
-        """One for every autoencoder, and one for every matrix and seed without."""
+        """Return one task per autoencoder, and one per matrix and seed without an autoencoder."""
         return [*self._without.values(), *self._trained.values()]
 
     def report(self, results: Results) -> Report:
-        """Errors at one L0 of every coder on every matrix."""
+        """Return a report of the errors of every coder on every matrix at one L0."""
         lines: list[dict[str, Any]] = []
         for (matrix, seed), task in self._without.items():
             lines += [{"matrix": matrix, "seed": seed} | line for line in results[task]["lines"]]
@@ -189,7 +191,7 @@ class SparseRows(StudyOfRows):
             compared[variant] = {"embedding": estimates.share(real), "null": estimates.share(null), "difference": gap}
             told.append(
                 f"a {variant} autoencoder leaves {estimates.share(real)} of the variance of held-out rows unexplained, "
-                f"and {estimates.share(null)} of that of Gaussian rows with the same covariance (difference {gap})"
+                f"and {estimates.share(null)} for Gaussian rows with the same covariance (difference {gap})"
             )
         finding = f"With {AT_L0} latents on, {'; '.join(told)}."
         section = Section(
@@ -202,18 +204,18 @@ class SparseRows(StudyOfRows):
                 self._control(lines),
             ],
             charts=[self._chart(lines, variant) for variant in self._variants],
-            null_models=EXPLAINED + " Random tokens as atoms have codes by matching pursuit, which are better than an "
-            "encoder's.",
-            not_shown="Other sizes, longer training, and autoencoders that were tuned for these rows."
+            null_models=EXPLAINED + " With random tokens as atoms, codes are found by matching pursuit, which finds "
+            "better codes than an encoder.",
+            not_shown="The study does not test other sizes, longer training, or autoencoders tuned for these rows."
             + (
                 ""
                 if self.variants is None
-                else " Other kinds of autoencoder: `study sparse-rows` trains all of the zoo's."
+                else " It does not test other variants of autoencoders; `study sparse-rows` trains all variants."
             ),
             numbers={f"at_l0_{AT_L0}": compared, "lines": lines},
         )
         subject = f"{self.source}, in {self._rows.source.shape(self.step)[1]} dimensions"
-        certainty = f"Brackets are 95 % intervals over {self.seeds} seeds; one embedding was studied."
+        certainty = f"Brackets are 95 % intervals over {self.seeds} seeds. Only one embedding was studied."
         return Report(subject, Verdict(finding, certainty, numbers=compared), [section])
 
     def _curve(
@@ -225,12 +227,12 @@ class SparseRows(StudyOfRows):
         error: str = "fvu",
         sparsity: str = "l0",
     ) -> np.ndarray:
-        """One seed's points (n, 2) of L0 and an error, ascending in L0."""
+        """Return the points (L0, error) of one seed, (n, 2), ascending in L0."""
         chosen = [r for r in lines if (r["matrix"], r["coder"], r["seed"]) == (matrix, coder, seed)]
         return np.array(sorted((r[sparsity], r[error]) for r in chosen if error in r)).reshape(-1, 2)
 
     def _at(self, lines: Sequence[dict[str, Any]], matrix: str, coder: str, *of: str) -> np.ndarray:
-        """An error at one L0, (seeds,)."""
+        """Return an error at L0 `AT_L0`, (seeds,)."""
         return np.array([at_l0(self._curve(lines, matrix, coder, seed, *of), AT_L0) for seed in range(self.seeds)])
 
     def _row(self, lines: Sequence[dict[str, Any]], label: str, coder: str, *of: str) -> list[Any]:
@@ -246,25 +248,25 @@ class SparseRows(StudyOfRows):
         if "TopK" in self._variants:
             rows.append(self._row(lines, "principal components at TopK's bits", "TopK", "pca_fvu"))
         note = (
-            f"{self.seeds} seeds; brackets are 95 % Student t intervals; those of differences ask whether one more "
-            "draw of the null model could be as far from the others. Errors are interpolated in log L0, measured on "
-            f"the same rows, between autoencoders; '-' means that L0 {AT_L0} lies outside of them. {self.d_sae} atoms, "
-            f"{self.steps} steps of {self.batch_size} rows drawn with p^{self.frequency_power:g} (n_eff {n_eff:,}). "
-            "The mean alone has FVU 1."
+            f"Brackets are 95 % Student t intervals over {self.seeds} seeds. Intervals of differences ask whether "
+            "another draw of the null model could be as far from the other draws. Errors are interpolated between "
+            "autoencoders, linearly in log L0, with the L0 of the same rows. '-' means that no autoencoders have L0 on "
+            f"both sides of {AT_L0}. There are {self.d_sae} atoms, trained for {self.steps} steps of {self.batch_size} "
+            f"rows. Rows are drawn with weights p^{self.frequency_power:g} for a token of frequency p. The effective "
+            f"number of rows is {n_eff:,}. The mean alone has FVU 1."
         )
         return Table([f"{title} at L0 {AT_L0}", *self._present, "embedding - covariance-matched"], rows, note=note)
 
     def _table_of_trained(self, lines: Sequence[dict[str, Any]]) -> Table:
         rows = [self._row(lines, v, v, "train_fvu", "train_l0") for v in self._variants]
-        columns = [f"FVU of the rows trained on at L0 {AT_L0}", *self._present, "embedding - covariance-matched"]
+        columns = [f"FVU on training rows at L0 {AT_L0}", *self._present, "embedding - covariance-matched"]
         return Table(columns, rows)
 
     def _control(self, lines: Sequence[dict[str, Any]]) -> str:
         if "planted" not in self._present:
             return (
-                f"With {self.d_sae} latents in {self._rows.source.shape(self.step)[1]} dimensions there is no "
-                "positive control: planted rows need more atoms than dimensions, and an autoencoder more latents than "
-                "these."
+                f"With {self.d_sae} latents in {self._rows.source.shape(self.step)[1]} dimensions there is no positive "
+                "control: it requires more planted atoms than dimensions, and more latents than planted atoms."
             )
         told = []
         for variant in self._variants:
@@ -278,8 +280,8 @@ class SparseRows(StudyOfRows):
             ]
             told.append(f"{variant} {np.mean(best):.3f}")
         return (
-            "Mean cosine of the planted atoms, each matched with an atom of its own, at the sparsity that finds them "
-            f"best: {', '.join(told)}."
+            "Mean cosine between planted and learned atoms, matched one to one, at the sparsity with the largest mean: "
+            f"{', '.join(told)}."
         )
 
     def _chart(self, lines: Sequence[dict[str, Any]], variant: str) -> Chart:
@@ -293,7 +295,7 @@ class SparseRows(StudyOfRows):
             "L0",
             "FVU",
             log_x=True,
-            caption="Bands: 95 %. Dotted: of the embedding, by matching pursuit.",
+            caption="Bands are 95 % intervals. Dotted: errors on the embedding, with codes by matching pursuit.",
         )
 
     def _series(self, lines: Sequence[dict[str, Any]], name: str, matrix: str, coder: str) -> Series:
