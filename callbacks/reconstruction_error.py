@@ -155,9 +155,9 @@ class ReconstructionError(L.Callback):
         lines["worst row"] = f"{error:.4g}, {data.row_labels[worst]!r} (row {worst}{count})"
         if (effective := offered(data, "effective_rows")) is not None:
             trained = (self.latest["n"] > 0) & ~self.latest["held_out"]
-            lines["n_eff"] = f"effective number of training rows {effective:,.0f} of {int(trained.sum()):,}"
+            lines["effective training rows"] = f"{effective:,.0f} of {int(trained.sum()):,}"
         if (never := offered(data, "never_occurring")) is not None:
-            lines["n_eff"] += f"; {int(never.sum()):,} rows have a token that never occurs"
+            lines["rows of unused tokens"] = f"{int(never.sum()):,} have a token that never occurs in the text"
         return lines
 
     def _worst(self, how_many: int) -> list[int]:

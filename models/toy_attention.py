@@ -81,14 +81,14 @@ class SkipBigramAttention(ToyModule):
         log_pattern = y.clamp(min=torch.finfo(y.dtype).tiny).log()
         return -(self.targets(batch) * log_pattern).sum(2).mean(1)
 
-    def judge(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
+    def update_own_metrics(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
         """Accumulate accuracy and mass, from the attention and the ideal attention, (n_seeds, B, T) each."""
         if n := y.shape[1]:
             matching = (target > 0).float()
             self.accuracy.update(matching.gather(2, y.argmax(2, keepdim=True)).mean((1, 2)), n)
             self.mass.update((y * matching).sum(2).mean(1), n)
 
-    def log_judgement(self, split: str) -> None:
+    def log_own_metrics(self, split: str) -> None:
         """Log accuracy and mass, averaged over seeds, and reset them."""
         self.seed_accuracies = self.accuracy.compute()
         values = {"accuracy": self.seed_accuracies, "mass": self.mass.compute()}

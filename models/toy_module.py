@@ -85,15 +85,15 @@ class ToyModule(ZooModule, ABC):
         y, target = at_least_float32(y), self.targets(batch)
         if y.shape[1]:
             self.means.update(self.losses(batch, y), y.shape[1])
-        self.judge(batch, y, target)
+        self.update_own_metrics(batch, y, target)
         found = {"x": target.flatten(0, 1), "x_hat": y.flatten(0, 1), "codes": hidden.flatten(0, 1)}
         self.fvu.update(found["x_hat"], found["x"])
         return found
 
-    def judge(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
+    def update_own_metrics(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
         """Accumulate the metrics that only this toy has, from outputs and targets (n_seeds, B, n_out)."""
 
-    def log_judgement(self, split: str) -> None:
+    def log_own_metrics(self, split: str) -> None:
         """Log the metrics that only this toy has, and reset them."""
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -131,4 +131,4 @@ class ToyModule(ZooModule, ABC):
         values = {"loss": self.seed_losses.mean(), "loss_best": self.seed_losses.min(), "fvu": self.fvu.compute()}
         self.fvu.reset()
         self.log_dict({f"{split}/{name}": value.float() for name, value in values.items()})
-        self.log_judgement(split)
+        self.log_own_metrics(split)

@@ -134,13 +134,13 @@ class UniversalGates(ToyModule):
             total = total + gate_losses(out, place, table[case], weights[case], weights[0], self.p)
         return total
 
-    def judge(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
+    def update_own_metrics(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
         """Accumulate the errors by case."""
         errors, cases = self._by_depth(y - target), self._cases(batch["f"])
         for metric, error, case in zip(self.metrics_by_depth, errors, cases, strict=True):
             metric.update(error, self.per_seed(case))
 
-    def log_judgement(self, split: str) -> None:
+    def log_own_metrics(self, split: str) -> None:
         """Log the mean and the largest error of each case at every depth, averaged over seeds, and reset them."""
         self.case_errors = [metric.compute() for metric in self.metrics_by_depth]
         for t, (metric, found) in enumerate(zip(self.metrics_by_depth, self.case_errors, strict=True)):

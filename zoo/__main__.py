@@ -80,7 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("source", help="name of a pretrained checkpoint, folder of a checkpoint or run, or .ckpt")
     push.add_argument("target", help="hf:org/repo[/folder][@branch]; the repository is created if it does not exist")
     push.add_argument("--private", action="store_true", help="create the repository as a private one")
-    for command in (export, push):
+    again = commands.add_parser("rebuild", help="train a checkpoint's network again and compare metrics and weights")
+    again.add_argument("name", help="name of a pretrained checkpoint, folder of a checkpoint or run, or .ckpt")
+    again.add_argument("--out", required=True, help="folder of the new run")
+    tolerance = "largest relative difference of validation metrics, default 0.05"
+    again.add_argument("--tolerance", type=float, default=0.05, help=tolerance)
+    for command in (export, push, again):
         command.add_argument(
             "--import",
             dest="modules",
@@ -89,11 +94,6 @@ def _parser() -> argparse.ArgumentParser:
             metavar="MODULE",
             help="module that defines the network of the checkpoint, if the network is your own",
         )
-    again = commands.add_parser("rebuild", help="train a checkpoint's network again and compare metrics and weights")
-    again.add_argument("name", help="name of a pretrained checkpoint, folder of a checkpoint or run, or .ckpt")
-    again.add_argument("--out", required=True, help="folder of the new run")
-    tolerance = "largest relative difference of validation metrics, default 0.05"
-    again.add_argument("--tolerance", type=float, default=0.05, help=tolerance)
     commands.add_parser("study", help="answer a question: study lists them, study NAME --out DIR runs one")
     return parser
 

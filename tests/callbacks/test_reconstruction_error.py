@@ -168,5 +168,5 @@ def test_the_effective_number_of_rows_comes_from_the_data(rows, make_trainer):
 
     callback = ReconstructionError()
     validated(make_trainer, callbacks=[callback]).fit(SignedCoordinates(6), Weighted(rows))
-    assert callback.summary()["n_eff"] == "effective number of training rows 7 of 12"
+    assert callback.summary()["effective training rows"] == "7 of 12"
     assert isinstance(callback, L.Callback)
