@@ -112,6 +112,32 @@ def test_tensorboard_gets_scalars_and_a_picture(tiny_data, make_trainer, tmp_pat
     assert {f"drift/W_E/{name}" for name in wanted} <= set(tags["scalars"])
 
 
+def test_the_picture_and_the_table_of_rows_that_moved_most_show_the_drift(tiny_data, make_trainer, figures, texts):
+    optimizer = AdamWCosine(learning_rate=0.01, embedding_weight_decay=0.1)
+    m = FrozenEmbeddingGPT2(**TINY, frozen_rows="0-149", optimizer=optimizer)
+    start = m.net.W_E.detach().clone()
+    callback = EmbeddingDrift(2, top_rows=2)
+    make_trainer(callbacks=[callback], logger=True).fit(m, tiny_data)
+    (figure,) = figures
+    left, right = figure.axes
+    relative = row_drift(m.net.W_E.detach(), start)["relative_distance"]
+    expected = torch.stack([tiny_data.token_counts + 1.0, relative], 1)
+    torch.testing.assert_close(torch.tensor(left.collections[0].get_offsets().data).float(), expected)
+    assert left.get_title() == "rows of W_E"
+    (decay,) = left.lines
+    assert decay.get_ydata() == pytest.approx([1 - callback.shrink["W_E"]] * 2)
+    groups = frequency_groups(tiny_data.token_counts, 300)
+    assert [line.get_label() for line in right.lines] == list(groups)
+    for line, members in zip(right.lines, groups.values(), strict=True):
+        assert line.get_xdata().tolist() == [0, 2, 4]
+        assert line.get_ydata()[-1] == pytest.approx(relative[members].median().item())
+    first, second = relative.topk(2).indices.tolist()
+    header, _, *moved = texts("drift/W_E/moved_most")
+    assert header == ["row", "token", "distance / norm"]
+    assert [line[0] for line in moved] == [str(first), str(second)]
+    assert [line[2] for line in moved] == [f"{relative[i]:.3f}" for i in (first, second)]
+
+
 class TwoMatrices(ZooModule):
     """Any module with `embedding_rows()`: here the columns of a toy's weight, and a matrix that stays."""
 

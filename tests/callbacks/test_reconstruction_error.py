@@ -81,7 +81,29 @@ def test_scaling_all_codes_leaves_the_square_of_what_is_missing_in_every_group(r
         assert [e.step for e in events] == [1, 3]
         assert [e.value for e in events] == pytest.approx([0.09, 0.09])
     assert "error/rows" in log.Tags()["images"]
-    assert "error/rows/worst/text_summary" in log.Tags()["tensors"]
+
+
+def test_the_picture_and_the_table_of_the_worst_show_what_the_last_validation_found(make_trainer, figures, texts):
+    # Coordinates 3 and 4 are lost, so that rows are worse the more of them they have.
+    rows = torch.eye(5) + torch.tensor([[0, 0, 0, 0, 0.5]] * 3 + [[0] * 5] * 2)
+    data = Rows(rows, torch.tensor([7, 0, 120, 3, 4]), torch.tensor([False, True, False, False, True]))
+    callback = ReconstructionError(top_rows=3)
+    validated(make_trainer, callbacks=[callback], logger=True).fit(SignedCoordinates(5, kept=3), data)
+    (figure,) = figures
+    left, right = figure.axes
+    shown = dict(zip(("trained", "held out"), left.collections, strict=True))
+    assert [text.get_text() for text in left.get_legend().get_texts()] == list(shown)
+    error = 0.25 / 1.25
+    assert shown["trained"].get_offsets().tolist() == [pytest.approx(p) for p in ([8, error], [121, error], [4, 1])]
+    assert shown["held out"].get_offsets().tolist() == [pytest.approx(p) for p in ([1, error], [5, 1])]
+    curves = {line.get_label(): line.get_xydata().tolist() for line in right.lines}
+    assert list(curves) == ["0", "1-9", "100-999", "all held out"]
+    assert curves["1-9"] == [pytest.approx([step, 2.25 / 3.25]) for step in (2, 4)]
+    assert curves["all held out"] == [pytest.approx([step, 1.25 / 2.25]) for step in (2, 4)]
+    header, _, *worst = texts("error/rows/worst")
+    assert header == ["row", "token", "count", "squared error / norm²"]
+    assert sorted(worst[:2]) == [["3", "``'token 3'``", "3", "1.000"], ["4", "``'token 4'``", "4", "1.000"]]
+    assert [line[3] for line in worst[2:]] == ["0.200"]
 
 
 def test_two_processes_write_the_same_table_as_one(rows, make_trainer, tmp_path):
