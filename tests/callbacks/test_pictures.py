@@ -101,7 +101,7 @@ class TestAtoms:
         axes = self.drawn().axes[1]
         assert labels(axes) == ("log10 of the firing frequency", "latents", "how often a latent fires")
         alive = [-1.0, math.log10(0.0012), -1.0]
-        assert total(axes.patches) == 4
+        assert (total(axes.patches), len(axes.patches)) == (4, 50)
         assert heights(axes.patches, alive) == [2, 1, 2]
         assert axes.patches[-1].get_height() == 1  # always
         assert color(axes.patches) == BLUE[:3]
@@ -158,6 +158,7 @@ class TestCertificates:
         assert axes.get_title() == "4 of 7 rows certified after step 1,500"
         (line,) = axes.lines
         assert is_at(line, x=1e-4)
+        assert (line.get_color(), line.get_linestyle()) == ("black", "--")
         assert named(axes)["tolerance, 1e-04"] is line
 
     def test_certified_rows_and_others_have_a_colour_each_and_are_counted_in_the_legend(self):
@@ -190,11 +191,13 @@ class TestDrift:
         (dots,) = left.collections
         expected = [[1, 0.0], [10, 0.105], [100, 0.4], [5, 0.255]]
         assert points(dots) == [pytest.approx(point) for point in expected]
+        assert dots.get_facecolor()[0].tolist()[:3] == list(BLUE[:3])
         assert labels(left) == ("occurrences of the token + 1", "distance from the start / row norm", "rows of W_E")
         assert left.get_xscale() == "log"
         assert left.get_ylim()[0] == 0
         (line,) = left.lines
         assert is_at(line, y=0.2)
+        assert (line.get_color(), line.get_linestyle()) == ("black", "--")
         assert named(left) == {"weight decay alone": line}
 
     def test_without_weight_decay_there_is_no_line_of_it(self):
@@ -215,7 +218,8 @@ class TestDrift:
     def test_rows_of_unknown_counts_are_counted_by_their_drift(self):
         left, right = self.drawn(None, ["all"], [[0.0, 0.0], [10.0, 0.3]])
         assert labels(left) == ("distance from the start / row norm", "rows", "rows of W_E")
-        assert total(left.patches) == 4
+        assert (total(left.patches), len(left.patches)) == (4, 60)
+        assert color(left.patches) == BLUE[:3]
         assert heights(left.patches, [0.0, 0.105, 0.255, 0.3]) == [1, 1, 1, 0]
         assert left.patches[-1].get_height() == 1  # the row that moved most
         (line,) = left.lines

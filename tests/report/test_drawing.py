@@ -10,6 +10,7 @@ from small_report import WEEK, charts
 
 from zoo.report import Chart, Series
 from zoo.report.drawing import draw
+from zoo.report.points import points, ranges
 
 COLORS = dict.fromkeys(
     ["learned", "random", "dots", "order", "days", "</script>tokens", *(f"class {i}" for i in range(10))], "#0072b2"
@@ -46,9 +47,13 @@ def test_names_are_written_letter_by_letter():
 
 
 def test_axes_of_a_map_are_alike_and_have_no_ticks():
-    figure = draw(Chart("c", "", [Series("days", [0, 1], [0, 5], "points")], map=True), COLORS)
+    chart = Chart("c", "", [Series("days", [0, 1], [0, 5], "points")], map=True)
+    figure = draw(chart, COLORS)
     axes = figure.axes[0]
     assert axes.get_aspect() == 1
+    across, up = ranges(chart, points(chart))
+    assert (axes.get_xlim(), axes.get_ylim()) == (tuple(across), tuple(up))
+    assert all(spine.get_visible() for spine in axes.spines.values())
     assert not [*axes.get_xticks(), *axes.get_yticks()]
 
 

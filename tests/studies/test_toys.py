@@ -61,6 +61,7 @@ def test_the_verdict_is_that_of_the_parts(parts):
     for name, part in parts.items():
         assert part.verdict.headline in verdict.headline
         assert f"- {name}: {part.verdict.certainty}" in verdict.certainty
+        assert part.verdict.numbers["evidence"]
         for question, measured, answer in part.verdict.numbers["evidence"]:
             assert f"| {question} | {measured} | {answer} |" in verdict.evidence
 
