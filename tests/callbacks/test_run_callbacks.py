@@ -247,7 +247,8 @@ def test_tokens_seen_count_all_ranks_and_go_on_after_a_resume(tiny_data, make_tr
 
 
 def test_tokens_per_second_leave_out_validation_and_the_start(monkeypatch):
-    # Eight tokens a step: two steps of 2 s and 3 s, with a validation of 100 s between them and one of 50 s before.
+    # Eight tokens a step: two steps of 2 s and 3 s, with a validation of 100 s between them, which begins 1 s after
+    # the first, and one of 50 s before.
     now, logged = [0.0], []
     monkeypatch.setattr("zoo.callbacks.throughput.time", SimpleNamespace(perf_counter=lambda: now[0]))
     logger = SimpleNamespace(log_metrics=lambda values, step: logged.append((step, values)))
@@ -269,15 +270,16 @@ def test_tokens_per_second_leave_out_validation_and_the_start(monkeypatch):
     trainer.sanity_checking = False
     callback.on_train_start(trainer, pl_module)
     step(2)
+    now[0] += 1
     validate(100)
     step(3)
     callback.on_train_end(trainer, pl_module)
     now[0] += 1000
-    assert callback.seconds == 5
+    assert callback.seconds == 6
     assert callback.summary() == {"tokens seen": "16", "tokens per second": "3"}
     assert logged == [
         (0, {"tokens_seen": 8, "tokens_per_second": 4}),
-        (1, {"tokens_seen": 16, "tokens_per_second": 8 / 3}),
+        (1, {"tokens_seen": 16, "tokens_per_second": 2}),
     ]
 
 
