@@ -167,3 +167,25 @@ def test_any_module_with_embedding_rows_is_followed(make_trainer, tmp_path):
     relative = [float(row["relative_distance"]) for row in read_table(tmp_path, "columns")]
     assert relative == pytest.approx([1 - 0.8**3, 1 - 0.8**3, 0, 0, 0], abs=1e-6)
     assert all(float(row["distance"]) == 0 for row in read_table(tmp_path, "still"))
+
+
+class TwoOptimizers(TwoMatrices):
+    """Each matrix has an optimizer of its own, with a decay of its own."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        self.manual_backward(super().training_step(batch, batch_idx))
+        for optimizer in self.optimizers():
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def configure_optimizers(self):
+        first = torch.optim.AdamW([self.W], lr=0.05, weight_decay=0.1)
+        return first, torch.optim.AdamW([self.still], lr=0.02, weight_decay=0.2)
+
+
+def test_decay_alone_is_that_of_the_optimizer_that_has_the_matrix(make_trainer):
+    callback = EmbeddingDrift(2)
+    make_trainer(callbacks=[callback], max_steps=6).fit(TwoOptimizers())  # three of each
+    assert callback.shrink == pytest.approx({"columns": (1 - 0.05 * 0.1) ** 3, "still": (1 - 0.02 * 0.2) ** 3})

@@ -175,6 +175,18 @@ def test_log_spaced_checkpoints_are_written_and_load_at_their_step(tiny_data, ma
         zoo.load(run, step=3)
 
 
+def test_rank_0_alone_writes_log_spaced_checkpoints(tmp_path):
+    class Silent:
+        def zoo_part(self):
+            raise AssertionError("another rank writes")
+
+    other = SimpleNamespace(is_global_zero=False, global_step=0, default_root_dir=str(tmp_path))
+    callback = LogSpacedCheckpoints()
+    callback.on_train_start(other, Silent())
+    callback.on_train_end(other, Silent())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_log_spaced_checkpoint_of_a_step_that_is_validated_holds_what_was_measured(tiny_data, make_trainer, tmp_path):
     trainer = make_trainer(
         max_steps=8,
