@@ -158,3 +158,16 @@ def test_a_checkpoint_before_the_last_validation_does_not_keep_its_older_losses(
     options = {"limit_val_batches": 1.0, "val_check_interval": 2, "check_val_every_n_epoch": None}
     make_trainer(callbacks=[callback, Saving()], **options).fit(module, sampled(module))
     assert f"loss {module.seed_losses.min():.5g}" in callback.summary()["best seed"]
+
+
+def test_a_resumed_run_goes_on_with_the_losses_of_the_last_validation(make_trainer, tmp_path):
+    before, after, callback = toy(learning_rate=0.1), toy(), FeatureGeometry()
+    _, trainer = trained(make_trainer, before, max_steps=2)
+    trainer.save_checkpoint(tmp_path / "2.ckpt")
+    resumed = make_trainer(callbacks=[callback], max_steps=3)  # without a validation
+    resumed.fit(after, sampled(after), ckpt_path=tmp_path / "2.ckpt")
+    assert resumed.global_step == 3
+    assert not before.seed_losses.isnan().any()
+    assert torch.equal(after.seed_losses, before.seed_losses)
+    best = before.seed_losses.argmin().item()
+    assert callback.summary()["best seed"] == f"{best}, loss {before.seed_losses[best]:.5g}"

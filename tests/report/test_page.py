@@ -148,3 +148,11 @@ def test_names_of_one_chart_differ_in_colour_when_there_are_more_names_than_colo
     drawn = [Chart(f"c{i}", "", [Series(name, [0], [0]) for name in names]) for i, names in enumerate(parts)]
     shades = colors(Report("", Verdict("", ""), [Section("A", "", "", charts=drawn)]))
     assert all(len({shades[name] for name in names}) == len(names) for names in parts)
+
+
+def test_where_there_are_more_names_than_colours_those_of_one_chart_still_differ():
+    first = Chart("one", "", [Series(f"name {i}", [0], [1]) for i in range(len(PALETTE))])
+    second = Chart("two", "", [Series(name, [0], [1]) for name in ("name 0", "name 1", "new")])
+    found = colors(Report("", Verdict("", ""), [Section("A", "", "", charts=[first, second])]))
+    assert sorted(found[f"name {i}"] for i in range(len(PALETTE))) == sorted(PALETTE)
+    assert found["new"] not in (found["name 0"], found["name 1"])
