@@ -131,6 +131,10 @@ def test_the_picture_and_the_table_of_rows_that_moved_most_show_the_drift(tiny_d
     for line, members in zip(right.lines, groups.values(), strict=True):
         assert line.get_xdata().tolist() == [0, 2, 4]
         assert line.get_ydata()[-1] == pytest.approx(relative[members].median().item())
+    median, largest, moving = f"{relative.median():.3g}", f"{relative.max():.3g}", int((relative > 0).sum())
+    assert callback.summary() == {
+        "drift of W_E": f"median {median}, max {largest} of the row norm; {moving:,} rows moved"
+    }
     first, second = relative.topk(2).indices.tolist()
     header, _, *moved = texts("drift/W_E/moved_most")
     assert header == ["row", "token", "distance / norm"]
@@ -162,7 +166,8 @@ class TwoMatrices(ZooModule):
 
 
 def test_any_module_with_embedding_rows_is_followed(make_trainer, tmp_path):
-    make_trainer(callbacks=[EmbeddingDrift(2)], max_steps=3).fit(TwoMatrices())
+    make_trainer(callbacks=[callback := EmbeddingDrift(2)], max_steps=3).fit(TwoMatrices())
+    assert callback.summary()["drift of still"] == "exactly 0 in all 3 rows"
     # Each step multiplies the first two columns by 0.8.
     relative = [float(row["relative_distance"]) for row in read_table(tmp_path, "columns")]
     assert relative == pytest.approx([1 - 0.8**3, 1 - 0.8**3, 0, 0, 0], abs=1e-6)

@@ -53,6 +53,16 @@ def test_an_exact_row_has_error_0_and_one_that_is_lost_1(make_trainer, tmp_path)
     assert callback.summary()["squared error / |x|²"] == "0.6 of held-out rows, 0 of trained rows"
 
 
+def test_the_worst_row_is_told_with_its_relative_error_and_how_often_its_token_occurs(make_trainer):
+    rows = torch.eye(5) * torch.tensor([1.0, 2, 3, 4, 5])[:, None]
+    rows[4, 0] = 5  # half of it is left
+    callback = ReconstructionError()
+    data = Rows(rows, torch.tensor([7, 0, 120, 3456, 4]))
+    validated(make_trainer, callbacks=[callback]).fit(SignedCoordinates(5, kept=3), data)
+    assert callback.summary()["worst row"] == "1, 'token 3' (row 3, 3,456 occurrences)"
+    assert callback.summary()["squared error / |x|²"] == f"{41 / 80:.4g} of trained rows"
+
+
 def test_the_error_of_a_row_seen_in_several_vectors_is_the_ratio_of_the_sums():
     sums = torch.tensor([[2.0, 3.0, 12.0, 1.0, 6.0, 0.0], [0.0] * 6, [1, 0, 0, 0, 0, 1], [1, 2, 0, 0, 1, 1]])
     rows = row_errors(sums.double())
