@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -23,3 +25,51 @@ def test_the_interval_of_a_share_ends_where_shares_do():
     assert found.high == 1.0
     assert found.low == estimates.mean([0.99, 1.0, 1.0]).low
     assert estimates.share([0.0, 0.01]).low == 0.0
+
+
+def test_a_difference_from_draws_has_the_variance_of_one_more_draw():
+    # Variances 1 and 2 of three values and two draws: 1 / 3 + 2 (1 + 1 / 2) = 10 / 3; t(0.975, 1) = 12.706205
+    found = estimates.difference([1, 2, 3], [0, 2])
+    assert (found.mean, found.n) == (1, 2)
+    half = 12.706205 * (10 / 3) ** 0.5
+    assert (found.low, found.high) == pytest.approx((1 - half, 1 + half), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (6, 3), (3, 8)])
+def test_a_matrix_that_is_a_draw_of_its_null_model_is_told_from_it_in_at_most_5_percent_of_cases(n, m):
+    rng, trials = np.random.default_rng(0), 2000
+    told = 0
+    for _ in range(trials):
+        values, null = rng.normal() + 0.5 * rng.normal(size=n), rng.normal(size=m) + 0.5 * rng.normal(size=m)
+        told += 0 not in estimates.difference(values, null)
+    assert told / trials <= 0.05 + 2 * (0.05 * 0.95 / trials) ** 0.5
+
+
+def test_between_runs_of_pretraining_differences_are_paired():
+    found = estimates.difference([1.0, 20.0, 300.0], [0.5, 19.25, 299.5], runs=3)
+    assert found == estimates.mean([0.5, 0.75, 0.5])
+    assert found.low > 0
+
+
+@pytest.mark.parametrize(("values", "null"), [([1.0], [1.0, 2.0]), ([1.0, 2.0], [1.0]), ([1.0, math.nan], [1.0, 2.0])])
+def test_a_difference_is_unknown_where_a_value_is_or_with_fewer_than_two(values, null):
+    for found in (estimates.difference(values, null), estimates.difference(null, values)):
+        assert math.isnan(found.mean)
+        assert found.sign == "undecided"
+        assert str(found) == "-"
+
+
+def test_the_interval_of_a_rate_is_wilsons():
+    # With z² = 3.841459: z² / (n + z²) is the upper end for no success, and the ends are symmetric for a half.
+    none, half = estimates.rate(0, 10), estimates.rate(5, 10)
+    assert (none.mean, none.low, none.high, none.n) == (0, 0, pytest.approx(3.841459 / 13.841459, rel=1e-6), 10)
+    assert (half.low, half.high) == pytest.approx((0.236593, 0.763407), abs=1e-6)
+
+
+def test_an_estimate_says_on_which_side_of_0_its_interval_lies_and_what_it_holds():
+    below, above, across = (estimates.Estimate(x, x - 1, x + 1) for x in (-2, 2, 0.5))
+    assert (below.sign, above.sign, across.sign) == ("below", "above", "undecided")
+    assert 0 in across
+    assert 0 not in below
+    assert f"{above:.1f}" == "2.0 [1.0, 3.0]"
+    assert f"{estimates.Estimate(0.5, 0.25, 0.75):.0%}" == "50 % [25, 75]"

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from zoo.analysis.limits import limit
 
@@ -20,6 +21,26 @@ def test_the_interval_covers_the_limit_about_as_often_as_it_says():
         found = limit(STEPS, 0.2 + 0.5 * (STEPS / 64.0) ** -0.6 + rng.normal(0, 0.01, len(STEPS)))
         covered.append(found.low <= 0.2 <= found.high)
     assert 0.88 <= np.mean(covered) <= 1
+
+
+def squares(end, values):
+    """Least sum of squares of a power law of the steps that goes to a limit."""
+
+    def left(exponent):
+        power, rest = (STEPS / 64.0) ** -exponent, values - end
+        return ((rest - (rest @ power) / (power @ power) * power) ** 2).sum()
+
+    return min(left(exponent) for exponent in np.geomspace(0.05, 4, 2000))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_ends_of_the_interval_are_the_outermost_limits_that_fit_by_an_f_test(seed):
+    values = 0.2 + 0.5 * (STEPS / 64.0) ** -0.6 + np.random.default_rng(seed).normal(0, 0.03, len(STEPS))
+    found = limit(STEPS, values)
+    allowed = squares(found.value, values) * (1 + stats.f.ppf(0.95, 1, len(STEPS) - 3) / (len(STEPS) - 3))
+    far = 1.1 * 3 * np.ptp(values) / 400  # a little more than from one candidate to the next
+    for end, outwards in ((found.low, -far), (found.high, far)):
+        assert squares(end - outwards, values) < allowed < squares(end + outwards, values)
 
 
 def test_a_curve_that_falls_with_the_logarithm_has_no_lower_end():

@@ -167,6 +167,13 @@ def test_putting_the_row_back_recovers_everything_and_leaving_it_nothing():
     assert half.value == pytest.approx(0.5, abs=0.15)
 
 
+def test_what_fine_tuning_alone_changes_is_no_part_of_the_damage():
+    # A reset costs 1 or 3 nats; fine-tuning without one gains 0.5, and with one ends 0.4 above that: 1 - 0.4 / 2.
+    before = np.full(40, 5.0)
+    reset = before + np.tile([1.0, 3.0], 20)
+    assert recovered(before, reset, before - 0.1, before - 0.5).value == pytest.approx(0.8)
+
+
 def test_what_is_recovered_of_unclear_damage_is_not_told():
     before, few = np.zeros(4), np.array([0.001, 0.002, 0.015, 0.018])  # a bootstrap alone would take it for clear
     assert np.isnan(recovered(before, few, before, before)).all()

@@ -1,10 +1,10 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_reconstruction import Rows, SignedCoordinates
 
 from zoo.callbacks import AtomReport
@@ -107,14 +107,35 @@ def test_the_path_of_l0_and_fvu_continues_in_a_resumed_run(rows, make_trainer, t
     assert 0.81 > whole[0][2] > whole[-1][2]
 
 
-def test_tensorboard_gets_the_picture_and_the_most_frequent_atoms(rows, make_trainer, tmp_path):
-    trainer = validated(make_trainer, callbacks=[AtomReport()], logger=True, num_sanity_val_steps=2)
-    trainer.fit(SignedCoordinates(6), Rows(rows))
-    [events] = (tmp_path / "run").rglob("events.*")
-    tags = EventAccumulator(str(events)).Reload().Tags()
-    assert "atoms" in tags["images"]
-    assert "atoms/most_frequent/text_summary" in tags["tensors"]
-    assert (tmp_path / "run" / "atoms" / "atoms.png").stat().st_size > 1000
+def test_the_picture_shows_the_validations_so_far_the_latents_and_their_cosines(rows, make_trainer, tmp_path, figures):
+    # Of twelve latents six never fire. Those that do are along the axes, with scale 1/2, so that FVU is 1/4.
+    callback = AtomReport()
+    validated(make_trainer, callbacks=[callback], num_sanity_val_steps=2).fit(
+        SignedCoordinates(6, 0.5), Rows(rows.abs())
+    )
+    (figure,) = figures
+    path, frequencies, cosines = figure.axes[:3]
+    assert path.collections[0].get_array().tolist() == [2, 4]
+    assert path.lines[0].get_xydata() == pytest.approx(np.array([[6, 0.25]] * 2))
+    assert sum(bar.get_height() for bar in frequencies.patches) == 6
+    assert "6 of 12" in frequencies.texts[0].get_text()
+    assert "23 vectors" in frequencies.texts[0].get_text()
+    nearest = F.normalize(rows.abs(), dim=1).amax(0)
+    null = largest_cosines(gaussian_atoms(rows.abs(), 12, 0), rows.abs())[0]
+    assert cosines.containers[0][0].get_x() == pytest.approx(min(nearest.min(), null.min()).item() - 0.01)
+    assert [text.get_text() for text in cosines.get_legend().get_texts()] == ["atoms", "random, with W_E's covariance"]
+    assert (tmp_path / "run" / "atoms" / "atoms.png").is_file()
+
+
+def test_tensorboard_gets_the_picture_and_the_most_frequent_atoms(make_trainer, texts, figures):
+    rows = torch.tensor([[1.0, 0, 0], [0, 2, 0], [0, 0, 3], [0, 5, 0], [0, 0.5, 0], [0, 0, 4]])
+    validated(make_trainer, callbacks=[AtomReport()], logger=True).fit(SignedCoordinates(3), Rows(rows))
+    header, _, first, *others = texts("atoms/most_frequent")
+    assert header == ["latent", "firing frequency", "nearest token", "cosine", "answers most to"]
+    assert first == ["1", "0.5", "``'token 1'``", "1.00", "``'token 3'`` 5, ``'token 1'`` 2, ``'token 4'`` 0.5"]
+    assert [line[:2] for line in others[:2]] == [["2", "0.333"], ["0", "0.167"]]
+    assert sorted(line[:2] for line in others[2:]) == [["3", "0"], ["4", "0"], ["5", "0"]]
+    assert len(figures) == 1
 
 
 def test_without_rows_to_compare_with_there_is_a_table_all_the_same(rows, make_trainer, tmp_path):
@@ -131,9 +152,11 @@ def test_planted_atoms_that_were_found_have_cosine_1(rows, make_trainer):
     data.true_atoms = 3 * torch.eye(6)[:4]
     callback = AtomReport()
     validated(make_trainer, callbacks=[callback]).fit(SignedCoordinates(6), data)
-    assert callback.summary()["planted atoms"].startswith(
-        "mean cosine of the 4 true atoms, each matched with one learned atom: 1.000; with random atoms: "
+    text = callback.summary()["planted atoms"]
+    assert text.startswith(
+        "mean cosine of the 4 true atoms, each matched with one learned atom: 1.000; with random atoms"
     )
+    assert 0.3 < float(text.split()[-1]) < 0.95
 
 
 def test_the_random_directions_beside_planted_atoms_are_others(make_trainer):

@@ -85,6 +85,24 @@ def test_rows_that_are_not_certified_are_counted_and_named_worst_first(make_trai
     assert "certificates" in log.Tags()["images"]
 
 
+def test_the_picture_and_the_table_show_the_gaps_of_the_last_validation(make_trainer, figures, texts):
+    fit(make_trainer, Certifying(4), Rows(with_gaps([1e-5, 2e-3, 5e-2, 9e-5])), logger=True)
+    (figure,) = figures
+    (axes,) = figure.axes
+    assert axes.get_title() == "2 of 4 rows certified after step 4"
+    shown = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert shown == ["2 certified", "2 not certified", "tolerance, 1e-04"]
+    assert [sum(bar.get_height() for bar in bars) for bars in axes.containers] == [2, 2]
+    assert texts("certificates/largest_gaps") == [
+        ["row", "token", "gap / objective", "certified"],
+        ["---"] * 4,
+        ["2", "``'token 2'``", "5.0e-02", "no"],
+        ["1", "``'token 1'``", "2.0e-03", "no"],
+        ["3", "``'token 3'``", "9.0e-05", "yes"],
+        ["0", "``'token 0'``", "1.0e-05", "yes"],
+    ]
+
+
 def test_where_all_rows_are_certified_the_largest_gap_is_told(make_trainer):
     callback = fit(make_trainer, Certifying(4), Rows(with_gaps([1e-5] * 1500 + [9.81e-5]), batch_size=500))
     assert callback.summary()["certified"] == "1,501 of 1,501 rows, largest gap 9.8e-05 of the objective"

@@ -112,6 +112,36 @@ def test_tensorboard_gets_scalars_and_a_picture(tiny_data, make_trainer, tmp_pat
     assert {f"drift/W_E/{name}" for name in wanted} <= set(tags["scalars"])
 
 
+def test_the_picture_and_the_table_of_rows_that_moved_most_show_the_drift(tiny_data, make_trainer, figures, texts):
+    optimizer = AdamWCosine(learning_rate=0.01, embedding_weight_decay=0.1)
+    m = FrozenEmbeddingGPT2(**TINY, frozen_rows="0-149", optimizer=optimizer)
+    start = m.net.W_E.detach().clone()
+    callback = EmbeddingDrift(2, top_rows=2)
+    make_trainer(callbacks=[callback], logger=True).fit(m, tiny_data)
+    (figure,) = figures
+    left, right = figure.axes
+    relative = row_drift(m.net.W_E.detach(), start)["relative_distance"]
+    expected = torch.stack([tiny_data.row_counts + 1.0, relative], 1)
+    torch.testing.assert_close(torch.tensor(left.collections[0].get_offsets().data).float(), expected)
+    assert left.get_title() == "rows of W_E"
+    (decay,) = left.lines
+    assert decay.get_ydata() == pytest.approx([1 - callback.shrink["W_E"]] * 2)
+    groups = frequency_groups(tiny_data.row_counts, 300)
+    assert [line.get_label() for line in right.lines] == list(groups)
+    for line, members in zip(right.lines, groups.values(), strict=True):
+        assert line.get_xdata().tolist() == [0, 2, 4]
+        assert line.get_ydata()[-1] == pytest.approx(relative[members].median().item())
+    median, largest, moving = f"{relative.median():.3g}", f"{relative.max():.3g}", int((relative > 0).sum())
+    assert callback.summary() == {
+        "drift of W_E": f"median {median}, max {largest} of the row norm; {moving:,} rows moved"
+    }
+    first, second = relative.topk(2).indices.tolist()
+    header, _, *moved = texts("drift/W_E/moved_most")
+    assert header == ["row", "token", "distance / norm"]
+    assert [line[0] for line in moved] == [str(first), str(second)]
+    assert [line[2] for line in moved] == [f"{relative[i]:.3f}" for i in (first, second)]
+
+
 class TwoMatrices(L.LightningModule):
     """Any module with `embedding_rows()`: here the columns of a toy's weight, and a matrix that stays."""
 
@@ -136,8 +166,31 @@ class TwoMatrices(L.LightningModule):
 
 
 def test_any_module_with_embedding_rows_is_followed(make_trainer, tmp_path):
-    make_trainer(callbacks=[EmbeddingDrift(2)], max_steps=3).fit(TwoMatrices())
+    make_trainer(callbacks=[callback := EmbeddingDrift(2)], max_steps=3).fit(TwoMatrices())
+    assert callback.summary()["drift of still"] == "exactly 0 in all 3 rows"
     # Each step multiplies the first two columns by 0.8.
     relative = [float(row["relative_distance"]) for row in read_table(tmp_path, "columns")]
     assert relative == pytest.approx([1 - 0.8**3, 1 - 0.8**3, 0, 0, 0], abs=1e-6)
     assert all(float(row["distance"]) == 0 for row in read_table(tmp_path, "still"))
+
+
+class TwoOptimizers(TwoMatrices):
+    """Each matrix has an optimizer of its own, with a decay of its own."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        self.manual_backward(super().training_step(batch, batch_idx))
+        for optimizer in self.optimizers():
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def configure_optimizers(self):
+        first = torch.optim.AdamW([self.W], lr=0.05, weight_decay=0.1)
+        return first, torch.optim.AdamW([self.still], lr=0.02, weight_decay=0.2)
+
+
+def test_decay_alone_is_that_of_the_optimizer_that_has_the_matrix(make_trainer):
+    callback = EmbeddingDrift(2)
+    make_trainer(callbacks=[callback], max_steps=6).fit(TwoOptimizers())  # three of each
+    assert callback.shrink == pytest.approx({"columns": (1 - 0.05 * 0.1) ** 3, "still": (1 - 0.02 * 0.2) ** 3})

@@ -3,8 +3,7 @@ import csv
 import lightning as L
 import pytest
 import torch
-from matplotlib.image import imread
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from matplotlib.text import Text
 
 from zoo.active_inputs import BernoulliActive
 from zoo.callbacks import FeatureGeometry
@@ -66,19 +65,41 @@ def test_the_summary_is_about_the_seed_of_least_loss(make_trainer):
 
 @pytest.mark.parametrize("d_hidden", [1, 2, 3])
 @pytest.mark.parametrize("n_seeds", [1, 12])
-def test_features_are_drawn_in_any_number_of_dimensions(make_trainer, tmp_path, d_hidden, n_seeds):
-    trained(make_trainer, toy(d_hidden, n_seeds))
-    picture = imread(tmp_path / "run" / "feature_geometry" / "features.png")
-    assert picture.shape[0] > 300
-    assert picture[..., :3].std() > 0.05
+def test_features_are_drawn_in_any_number_of_dimensions(make_trainer, tmp_path, figures, d_hidden, n_seeds):
+    module = toy(d_hidden, n_seeds)
+    trained(make_trainer, module)
+    (figure,) = figures
+    best, W = module.seed_losses.argmin().item(), module.features()
+    said = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert f"seed {best}, {'the ' * (d_hidden == 3)}best" in said
+    assert f"loss {module.seed_losses[best]:.5g}" in said
+    drawn = [line.get_xydata().flatten().tolist() for axes in figure.axes for line in axes.lines]
+    for feature in range(4):
+        if d_hidden == 3:
+            assert figure.axes[0].images[0].get_array()[feature].tolist() == pytest.approx(
+                (W[best] @ W[best, feature]).tolist()
+            )
+        else:
+            assert [*W[best, feature].tolist(), *[0] * (d_hidden == 1)] in drawn
+    (shares,) = [axes for axes in figure.axes if axes.get_xlabel() == "dimensionality"]
+    assert sum(bar.get_height() for bar in shares.patches) == 4 * n_seeds
+    assert (tmp_path / "run" / "feature_geometry" / "features.png").is_file()
 
 
-def test_the_picture_and_the_best_seed_are_in_tensorboard(make_trainer, tmp_path):
-    trained(make_trainer, toy(), logger=True)
-    [events] = (tmp_path / "run").rglob("events.*")
-    tags = EventAccumulator(str(events)).Reload().Tags()
-    assert "features" in tags["images"]
-    assert "features/best_seed/text_summary" in tags["tensors"]
+def test_the_features_of_the_best_seed_are_in_tensorboard(make_trainer, texts):
+    module = toy()
+    with torch.no_grad():
+        module.net.W_in[:] = 3.0
+        module.net.W_in[1] = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.5], [0.0, 0.0]])
+    trained(make_trainer, module, logger=True)
+    assert texts("features/best_seed") == [
+        ["feature", "norm", "dimensionality"],
+        ["---"] * 3,
+        ["0", "1.0000", "0.5000"],
+        ["1", "1.0000", "0.5000"],
+        ["2", "0.5000", "1.0000"],
+        ["3", "0.0000", "0.0000"],
+    ]
 
 
 def test_a_checkpoint_brings_the_table_and_the_end_does_not_write_it_twice(make_trainer, tmp_path):
@@ -137,3 +158,16 @@ def test_a_checkpoint_before_the_last_validation_does_not_keep_its_older_losses(
     options = {"limit_val_batches": 1.0, "val_check_interval": 2, "check_val_every_n_epoch": None}
     make_trainer(callbacks=[callback, Saving()], **options).fit(module, sampled(module))
     assert f"loss {module.seed_losses.min():.5g}" in callback.summary()["best seed"]
+
+
+def test_a_resumed_run_goes_on_with_the_losses_of_the_last_validation(make_trainer, tmp_path):
+    before, after, callback = toy(learning_rate=0.1), toy(), FeatureGeometry()
+    _, trainer = trained(make_trainer, before, max_steps=2)
+    trainer.save_checkpoint(tmp_path / "2.ckpt")
+    resumed = make_trainer(callbacks=[callback], max_steps=3)  # without a validation
+    resumed.fit(after, sampled(after), ckpt_path=tmp_path / "2.ckpt")
+    assert resumed.global_step == 3
+    assert not before.seed_losses.isnan().any()
+    assert torch.equal(after.seed_losses, before.seed_losses)
+    best = before.seed_losses.argmin().item()
+    assert callback.summary()["best seed"] == f"{best}, loss {before.seed_losses[best]:.5g}"

@@ -53,6 +53,16 @@ def test_an_exact_row_has_error_0_and_one_that_is_lost_1(make_trainer, tmp_path)
     assert callback.summary()["squared error / |x|²"] == "0.6 on held-out rows, 0 on trained rows"
 
 
+def test_the_worst_row_is_told_with_its_relative_error_and_how_often_its_token_occurs(make_trainer):
+    rows = torch.eye(5) * torch.tensor([1.0, 2, 3, 4, 5])[:, None]
+    rows[4, 0] = 5  # half of it is left
+    callback = ReconstructionError()
+    data = Rows(rows, torch.tensor([7, 0, 120, 3456, 4]))
+    validated(make_trainer, callbacks=[callback]).fit(SignedCoordinates(5, kept=3), data)
+    assert callback.summary()["worst row"] == "1, 'token 3' (row 3, 3,456 occurrences)"
+    assert callback.summary()["squared error / |x|²"] == f"{41 / 80:.4g} of trained rows"
+
+
 def test_the_error_of_a_row_seen_in_several_vectors_is_the_ratio_of_the_sums():
     sums = torch.tensor([[2.0, 3.0, 12.0, 1.0, 6.0, 0.0], [0.0] * 6, [1, 0, 0, 0, 0, 1], [1, 2, 0, 0, 1, 1]])
     rows = row_errors(sums.double())
@@ -81,7 +91,29 @@ def test_scaling_all_codes_leaves_the_square_of_what_is_missing_in_every_group(r
         assert [e.step for e in events] == [1, 3]
         assert [e.value for e in events] == pytest.approx([0.09, 0.09])
     assert "error/rows" in log.Tags()["images"]
-    assert "error/rows/worst/text_summary" in log.Tags()["tensors"]
+
+
+def test_the_picture_and_the_table_of_the_worst_show_what_the_last_validation_found(make_trainer, figures, texts):
+    # Coordinates 3 and 4 are lost, so that rows are worse the more of them they have.
+    rows = torch.eye(5) + torch.tensor([[0, 0, 0, 0, 0.5]] * 3 + [[0] * 5] * 2)
+    data = Rows(rows, torch.tensor([7, 0, 120, 3, 4]), torch.tensor([False, True, False, False, True]))
+    callback = ReconstructionError(top_rows=3)
+    validated(make_trainer, callbacks=[callback], logger=True).fit(SignedCoordinates(5, kept=3), data)
+    (figure,) = figures
+    left, right = figure.axes
+    shown = dict(zip(("trained", "held out"), left.collections, strict=True))
+    assert [text.get_text() for text in left.get_legend().get_texts()] == list(shown)
+    error = 0.25 / 1.25
+    assert shown["trained"].get_offsets().tolist() == [pytest.approx(p) for p in ([8, error], [121, error], [4, 1])]
+    assert shown["held out"].get_offsets().tolist() == [pytest.approx(p) for p in ([1, error], [5, 1])]
+    curves = {line.get_label(): line.get_xydata().tolist() for line in right.lines}
+    assert list(curves) == ["0", "1-9", "100-999", "all held out"]
+    assert curves["1-9"] == [pytest.approx([step, 2.25 / 3.25]) for step in (2, 4)]
+    assert curves["all held out"] == [pytest.approx([step, 1.25 / 2.25]) for step in (2, 4)]
+    header, _, *worst = texts("error/rows/worst")
+    assert header == ["row", "token", "count", "squared error / norm²"]
+    assert sorted(worst[:2]) == [["3", "``'token 3'``", "3", "1.000"], ["4", "``'token 4'``", "4", "1.000"]]
+    assert [line[3] for line in worst[2:]] == ["0.200"]
 
 
 def test_two_processes_write_the_same_table_as_one(rows, make_trainer, tmp_path):

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -29,11 +30,11 @@ class Contexts(Rows):
 
     skip_positions = 2
 
-    def __init__(self, layer=1):
+    def __init__(self, layer=1, dropout=0.0):
         super().__init__(torch.randn(7, D, generator=torch.Generator().manual_seed(0)))
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.model, self.layer = GPT2(V, T, D, n_layers=2, n_heads=2), layer
+            self.model, self.layer = GPT2(V, T, D, n_layers=2, n_heads=2, dropout=dropout), layer
             for p in self.model.parameters():
                 torch.nn.init.normal_(p, std=0.5)
             self.input_ids = torch.randint(V, (6, T))
@@ -120,6 +121,48 @@ def test_random_vectors_are_as_long_as_the_error_and_have_the_covariance_asked_f
         share[name] = square[0] / square[-1]
     assert share["_random"] == pytest.approx(1, abs=0.2)
     assert share["_covariance"] < 1e-3
+
+
+def test_the_covariance_is_that_of_the_positions_that_count():
+    # Positions that do not count lie along the last coordinate, and those that do have none of it.
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(20, 30, D, generator=generator)
+    counted = torch.arange(30).expand(20, 30) < 25
+    x[..., -1] = 0
+    x[~counted] = 100 * F.one_hot(torch.tensor(D - 1), D) * torch.randn(100, 1, generator=generator)
+    module = SignedCoordinates(D, scale=0.5).requires_grad_(False)
+    added = (SplicedLoss._edits(module, x, counted, generator)["_covariance"] - x)[counted]
+    assert added[:, :-1].norm(dim=1).min() > 0
+    assert added[:, -1].abs().max() < 1e-5
+
+
+def measured_by(rank, seed=0):
+    """What a rank measures of all contexts."""
+    data, logged = Contexts(), {}
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0)
+    module = SimpleNamespace(
+        device=torch.device("cpu"),
+        reconstruct=SignedCoordinates(D, kept=6).reconstruct,
+        log=lambda name, value: logged.update({name: value.item()}),
+    )
+    trainer = SimpleNamespace(sanity_checking=False, datamodule=data, global_rank=rank)
+    SplicedLoss(seed).on_validation_epoch_end(trainer, module)
+    return logged
+
+
+def test_random_vectors_are_those_of_a_seed_and_a_rank():
+    first = measured_by(0)
+    assert measured_by(0) == first
+    for other in (measured_by(1), measured_by(0, seed=5)):
+        assert {name for name in first if other[name] != first[name]} == {"val/kl_random", "val/kl_covariance"}
+
+
+def test_a_language_model_that_was_left_in_training_mode_is_measured_without_dropout(measure):
+    module, plain, dropping = SignedCoordinates(D, kept=6), Contexts(), Contexts(dropout=0.5)
+    dropping.model.load_state_dict(plain.model.state_dict())
+    dropping.input_ids, dropping.targets = plain.input_ids, plain.targets
+    dropping.model.train()
+    assert measure(module, dropping) == measure(module, plain)
 
 
 def test_two_processes_measure_the_same_as_one(make_trainer, tmp_path):

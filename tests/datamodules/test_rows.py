@@ -13,7 +13,7 @@ from zoo.datamodules import (
     PermutedCoordinateRows,
     PlantedRows,
 )
-from zoo.datamodules.row_loaders import AllRowsLoader, RowEvaluationLoader, RowLoader
+from zoo.datamodules.row_loaders import AllRowsLoader, RowEvaluationLoader, RowLoader, cumulative, draw
 from zoo.models import GPT2, AdamLinear, SparseAutoencoder, TopKSAE
 
 W = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)) @ torch.randn(
@@ -450,3 +450,11 @@ def test_steps_that_are_revisions_of_a_hub_repository_are_named_by_a_pattern(hub
         assert torch.equal(data.W_E, rows)
     with refused("contains {step}; choose a training step"):
         EmbeddingRowsDataModule("hf:org/neox@step{step}")
+
+
+def test_a_row_without_weight_is_not_drawn_where_a_number_falls_on_its_edge():
+    class Edges:
+        def random(self, n):
+            return np.array([0.0, 0.5, 0.999])
+
+    assert draw(Edges(), cumulative(torch.tensor([0.0, 1.0, 0.0, 1.0])), 3).tolist() == [1, 3, 3]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from zoo.datamodules import CovarianceMatchedRows, EmbeddingRowsDataModule
+from zoo.untrained_rows import CLUSTER, NAME, REASONS
 
 N, D, UNTRAINED = 600, 24, 60
 ASIDE = {7, *range(200, 200 + UNTRAINED)}  # a reserved name, and a cluster in the middle
@@ -39,6 +40,16 @@ def test_rows_names_and_counts_are_those_of_the_same_tokens(source):
     assert made.row_counts.tolist() == [i + 1 for i in KEPT]
     assert len(made.held_out) == len(made.row_weights) == len(made.evaluation_weights) == len(KEPT)
     assert made.train_rows.max() < len(KEPT)
+
+
+def test_how_many_rows_are_left_out_is_told_with_the_number_of_every_reason(source, caplog):
+    EmbeddingRowsDataModule(source)
+    assert f"of {N} rows" not in caplog.text
+    aside(source)
+    (told,) = [record.getMessage() for record in caplog.records if f"of {N} rows" in record.getMessage()]
+    assert f"note: {len(ASIDE)} of {N} rows of {source} " in told
+    assert f"{UNTRAINED} {REASONS[CLUSTER]}" in told
+    assert f"1 {REASONS[NAME]}" in told
 
 
 def test_by_default_all_rows_stay(source):

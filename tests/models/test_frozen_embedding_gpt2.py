@@ -148,6 +148,13 @@ def test_load_from_checkpoint_rebuilds_a_module_made_in_python(tiny_data, make_t
     assert all(torch.equal(a, b) for a, b in zip(again.net.parameters(), m.net.parameters(), strict=True))
 
 
+def test_the_largest_cosine_of_a_low_coherence_embedding_is_told(caplog):
+    m = module(embedding=LowCoherenceEmbedding(0.95, seed=0), vocab_size=40)
+    rows = torch.nn.functional.normalize(m.net.W_E.detach())
+    largest = (rows @ rows.T).abs().fill_diagonal_(0).max()
+    assert f"{largest:.4f}" in caplog.text
+
+
 def test_an_embedding_of_its_own_in_the_place_of_saved_weights_is_pointed_out(tmp_path, caplog):
     saved = zoo.save(module().net, tmp_path / "saved")
     kept = module(init_from=str(saved))

@@ -184,6 +184,21 @@ def test_the_auxiliary_loss_alone_revives_a_latent_that_was_pushed_off(
     assert (0 in since_fired.values) == (aux_coefficient > 0)
 
 
+def test_the_penalty_rises_over_the_warm_up_and_a_latent_is_dead_from_so_many_examples_on(tmp_path, make_trainer):
+    m, d, given = module("ReLUSAE", sparsity_warmup_steps=3, dead_after=128), data(tmp_path), []
+    push_off(m, 3, d)
+    loss = m.net.loss
+
+    def noted(x, dead, sparsity):
+        given.append((dead is not None and 3 in dead, sparsity))
+        return loss(x, None, sparsity)
+
+    m.net.loss = noted
+    make_trainer(max_steps=5).fit(m, d)
+    assert [sparsity for _, sparsity in given] == [1 / 4, 2 / 4, 3 / 4, 1, 1]
+    assert [dead for dead, _ in given] == [False, False, True, True, True]  # after 2 batches of 64
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_resumed_run_ends_in_the_same_bits(tmp_path, make_trainer, variant):
     whole, part, resumed = (module(variant, seed=seed) for seed in (0, 0, 1))

@@ -43,12 +43,33 @@ def ours(page):
     return page.replace(get_plotlyjs(), "")
 
 
-def test_every_chart_is_in_the_page_as_strict_json(ours):
+def test_every_chart_is_in_the_page_as_strict_json(ours, tmp_path):
     shown = [json.loads(text) for kind, text in Tags(ours).scripts if kind.get("type") == "application/json"]
-    assert len(shown) == len(charts())
-    assert all(chart["data"] and "xaxis" in chart["layout"] for chart in shown)
+    shades = colors(small_report(tmp_path))
+    assert shown == [json.loads(json.dumps(figure(chart, shades))) for chart in charts()]
     assert "NaN" not in ours
     assert "Infinity" not in ours
+
+
+def test_a_chart_has_its_title_above_and_its_legend_and_caption_beneath_it(ours, tmp_path):
+    (loss,) = re.findall(r'<figure class="chart" id="chart-loss">.*?</figure>', ours, re.DOTALL)
+    parts = [
+        "<h3>Loss</h3>",
+        'aria-label="Loss"',
+        "application/json",
+        'class="legend"',
+        "<figcaption>Bands: 95 % intervals.",
+    ]
+    assert sorted(parts, key=loss.index) == parts
+    entries = re.findall(r'data-group="(\d)"><svg.*?</svg>(.*?)</button>', loss)
+    assert entries == [("0", "learned"), ("1", "random"), ("2", "third")]
+    shades = colors(small_report(tmp_path))
+    strokes = re.findall(r'stroke="(#\w+)" stroke-width="2.5" stroke-dasharray="([\d. ]*)"', loss)
+    assert strokes[0][0] == strokes[2][0] == shades["learned"] != strokes[1][0] == shades["random"]
+    assert len({dash for _, dash in strokes}) == 3
+    (cloud,) = re.findall(r'<figure class="[^"]*" id="chart-cloud">.*?</figure>', ours, re.DOTALL)
+    assert cloud.count("<circle") == 10
+    assert "<figcaption>" not in cloud
 
 
 def test_nothing_is_loaded_from_elsewhere(ours):
@@ -128,3 +149,11 @@ def test_names_of_one_chart_differ_in_colour_when_there_are_more_names_than_colo
     drawn = [Chart(f"c{i}", "", [Series(name, [0], [0]) for name in names]) for i, names in enumerate(parts)]
     shades = colors(Report("", Verdict("", ""), [Section("A", "", "", charts=drawn)]))
     assert all(len({shades[name] for name in names}) == len(names) for names in parts)
+
+
+def test_where_there_are_more_names_than_colours_those_of_one_chart_still_differ():
+    first = Chart("one", "", [Series(f"name {i}", [0], [1]) for i in range(len(PALETTE))])
+    second = Chart("two", "", [Series(name, [0], [1]) for name in ("name 0", "name 1", "new")])
+    found = colors(Report("", Verdict("", ""), [Section("A", "", "", charts=[first, second])]))
+    assert sorted(found[f"name {i}"] for i in range(len(PALETTE))) == sorted(PALETTE)
+    assert found["new"] not in (found["name 0"], found["name 1"])

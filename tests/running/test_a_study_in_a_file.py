@@ -1,14 +1,19 @@
 import json
 import os
+import random
 import re
 import signal
 import sys
 
 import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
 from small_study import begun, environment, results, start, study, times, wait_for, write_study
 
+from zoo import estimates
 from zoo.__main__ import main
 from zoo.report import read
+from zoo.report.colors import PALETTE
 
 PAUSE = "0.15"  # seconds that a task takes where a run is ended in its middle
 
@@ -57,7 +62,20 @@ def test_it_ends_in_a_page_its_data_a_table_and_pictures(undisturbed):
     assert [row[:2] for row in report["costs"]["rows"]] == [["Draw", 6], ["Sum", 6], ["all", 12]]
     assert "cores" in report["costs"]["rows"][0][-1]
     assert "5.220 [3.584, 6.856]" in (undisturbed / "table.md").read_text()
-    assert (undisturbed / "figures" / "sums.png").stat().st_size > 5000
+    (chart,) = report["sections"][0]["charts"]
+    (sums,) = chart["series"]
+    assert (chart["title"], chart["x_label"], chart["y_label"]) == ("Sums", "numbers", "sum")
+    assert (sums["name"], sums["x"]) == ("sums", [10, 20])
+    drawn = [[random.Random(seed).random for seed in range(3)] for _ in range(2)]
+    expected = [
+        estimates.mean([sum(draw() for _ in range(n)) for draw in own]) for n, own in zip((10, 20), drawn, strict=True)
+    ]
+    assert list(zip(sums["low"], sums["y"], sums["high"], strict=True)) == [
+        pytest.approx((one.low, one.mean, one.high)) for one in expected
+    ]
+    picture = Image.open(undisturbed / "figures" / "sums.png")
+    assert picture.size == (960, 660)
+    assert to_rgb(PALETTE[0]) in {tuple(c / 255 for c in color) for _, color in picture.convert("RGB").getcolors(10**6)}
     assert "From 5.22" in (undisturbed / "report.html").read_text("utf-8")
     assert not list(undisturbed.rglob("*.partial*"))
 

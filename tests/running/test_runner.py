@@ -1,5 +1,6 @@
 """The runner with an engine that does tasks in the test's own process."""
 
+import math
 import os
 import re
 import sys
@@ -12,10 +13,10 @@ from small_study import environment, results, write_study
 from zoo.__main__ import main
 from zoo.report import Report, Section, Verdict, read
 from zoo.running import processes, progress, runner
-from zoo.running.doing import Failed, do
-from zoo.running.folder import ResultsFolder
-from zoo.running.progress import Progress
-from zoo.running.runner import Run
+from zoo.running.doing import Failed, Lost, do
+from zoo.running.folder import Cost, ResultsFolder
+from zoo.running.progress import Progress, seconds_to_go, time_to_go
+from zoo.running.runner import Run, costs
 from zoo.study import NotTested, Study, Task, closure
 
 
@@ -156,6 +157,77 @@ def test_a_line_with_the_time_to_go_where_there_is_no_terminal(tmp_path, monkeyp
     monkeypatch.setattr(progress, "EVERY", 60.0)
     run_here(tmp_path / "other", Chains())
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_time_to_go_is_that_of_finished_tasks_of_a_class_or_what_tasks_say_shared_by_those_done_at_once():
+    missing = [Link("a", n) for n in range(4)]
+    assert seconds_to_go(missing, {}) == 4 * 90
+    assert seconds_to_go(missing, {"Link": [10.0, 30.0], "Other": [1000.0]}) == 4 * 20
+    assert time_to_go(missing, {}, 1) == "about 6 minutes to go"
+    assert time_to_go(missing, {}, 3) == "about 2 minutes to go"
+    assert time_to_go(missing, {}, 6) == "about 60 seconds to go"
+    assert seconds_to_go([], {}) == 0
+
+
+def test_the_time_to_go_is_not_made_up_where_one_task_does_not_say():
+    class Unknown(Link):
+        def seconds(self):
+            return None
+
+    assert seconds_to_go([Link("a", 0), Unknown("a", 1)], {}) is None
+    assert "not known" in time_to_go([Unknown("a", 0)], {}, 1)
+    assert seconds_to_go([Unknown("a", 0)], {"Unknown": [3.0]}) == 3
+
+
+def test_costs_are_added_up_by_class_with_the_largest_memory_and_every_machine(tmp_path):
+    @dataclass(frozen=True)
+    class Other(Link):
+        pass
+
+    folder = ResultsFolder(tmp_path)
+    folder.make()
+    assert costs([Link("a", 0)], folder) is None
+    done = {
+        Link("a", 0): Cost(60.0, 100.4, "cpu", "here"),
+        Link("a", 1): Cost(120.0, 300.4, "gpu", "there"),
+        Link("a", 2): Cost(30.0, 200.0, "cpu", "here"),
+        Other("a", 0): Cost(90.0, math.nan, "cpu", "here"),
+    }
+    for task, cost in done.items():
+        folder.put(task, {}, cost)
+    table = costs([*done, Link("missing", 0)], folder)
+    assert table.rows == [
+        ["Link", 3, 3.5, 300, "cpu (here); gpu (there)"],
+        ["Other", 1, 1.5, None, "cpu (here)"],
+        ["all", 4, 5.0, None, ""],
+    ]
+
+
+class Losing(Here):
+    """Loses the process of one task, so often."""
+
+    def __init__(self, results, times):
+        super().__init__(results)
+        self.times, self.lost = times, 0
+
+    def finished(self, timeout):
+        if self.lost < self.times and (self.task.chain, self.task.n) == ("a", 2):
+            self.lost += 1
+            return [(self.task, Lost())]
+        return super().finished(timeout)
+
+
+@pytest.mark.parametrize(("times", "done"), [(3, True), (4, False)])
+def test_a_task_whose_process_ends_is_done_again_three_times_at_most(tmp_path, times, done):
+    run = Run(Chains(), tmp_path)
+    run.results.make()
+    run.do(Losing(run.results, times), Progress())
+    findings = {section["id"]: section["finding"] for section in read(tmp_path)["sections"]}
+    assert findings["b"] == "3 links."
+    assert (findings["a"] == "3 links.") == done
+    if not done:
+        assert findings["a"].startswith("2 of 4 tasks failed, 2 are done.")
+        assert "its process ended 4 times" in findings["a"]
 
 
 def test_results_come_back_as_they_were(tmp_path):

@@ -18,7 +18,9 @@ def sections(tmp_path_factory):
 
 
 def test_learned_heads_beat_constructed_ones_and_their_groups_overlap_less_than_random_vectors(sections):
-    for one in sections["learned-heads"].numbers["heads"]:
+    heads = sections["learned-heads"].numbers["heads"]
+    assert len(heads) == 2  # numbers of pairs
+    for one in heads:
         assert one["against_constructed"].low > 0
         assert one["learned"].mean > one["constructed"].mean + 0.2
         assert one["constructed"].mean > one["chance"].mean
@@ -26,7 +28,9 @@ def test_learned_heads_beat_constructed_ones_and_their_groups_overlap_less_than_
 
 
 def test_tokens_of_equal_length_attend_to_themselves(sections):
-    for one in sections["dimensions"].numbers["normalised"]:
+    normalised = sections["dimensions"].numbers["normalised"]
+    assert len(normalised) == 2 * 3  # vocabularies and dimensions
+    for one in normalised:
         assert one["value"].tolist() == [1, 1, 1]
 
 

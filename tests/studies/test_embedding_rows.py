@@ -63,6 +63,16 @@ def test_all_names_that_are_set_aside_are_kept_by_reason_and_the_page_says_how_m
     assert "No random start was detected, so rows were kept unless another criterion applies." in told
 
 
+def test_rows_after_those_of_the_tokens_belong_to_no_token_and_never_occur(tmp_path):
+    np.save(tmp_path / "W.npy", torch.randn(N, D, generator=torch.Generator().manual_seed(0)).numpy())
+    (tmp_path / "W.tokens.json").write_text(json.dumps([f"word{i}" for i in range(N - 5)]))
+    found, aside, every = judged(tmp_path, str(tmp_path / "W.npy"))
+    assert found["aside"] == {"never occur": [f"row {i}" for i in range(N - 5, N)]}
+    assert aside["tokens"] == [f"word{i}" for i in range(N - 5)]
+    assert len(aside["W_E"]) == N - 5
+    assert every["tokens"][-6:] == [f"word{N - 6}", *(f"row {i}" for i in range(N - 5, N))]
+
+
 def test_rows_tokens_and_counts_stay_together_when_some_are_set_aside(tmp_path):
     counts = list(range(1, N + 1))
     _, aside, every = judged(tmp_path, saved(tmp_path, matrix(), counts))

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from zoo.studies.planted_atoms import PlantedAtoms, RecoverAtoms
@@ -19,6 +20,16 @@ def test_atoms_are_found_where_there_is_no_noise_and_less_well_in_noise(tmp_path
     assert [chart.name for chart in report.sections[0].charts] == [
         f"planted-atoms-{name}" for name in ("found", "cosine", "fvu")
     ]
+    drawn = [
+        {"recovered": "line"},
+        {"cosine": "line", "cosine_of_rows": "dotted"},
+        {"fvu": "line", "train_fvu": "dashed", "floor": "dotted"},
+    ]
+    for chart, styles in zip(report.sections[0].charts, drawn, strict=True):
+        assert [series.style for series in chart.series] == list(styles.values())
+        for series, key in zip(chart.series, styles, strict=True):
+            assert (series.name, series.x) == ("2 atoms per row", [0.0, 0.5])
+            assert series.y == pytest.approx([np.mean([r[key] for r in of]) for of in (clean, noisy)])
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@ import pytest
 from doing_studies import do_tasks
 
 from zoo.models import TopKSAE
-from zoo.shared_tasks.dictionaries import at_l0
+from zoo.shared_tasks.dictionaries import at_l0, likeness, pursued_error
 from zoo.studies import sparse_rows
 from zoo.studies.sparse_rows import SparseRows
 
@@ -17,6 +17,23 @@ def test_an_error_between_two_runs_is_linear_in_the_logarithm_of_l0():
 @pytest.mark.parametrize("l0", [3, 65])
 def test_an_error_outside_of_the_runs_is_not_made_up(l0):
     assert np.isnan(at_l0(np.array([[4.0, 0.8], [64.0, 0.3]]), l0))
+
+
+def test_the_error_by_pursuit_is_that_of_the_best_penalty():
+    assert pursued_error({"lines": [{"fvu_pursued": 0.5}, {"fvu_pursued": 0.3}, {"fvu_pursued": 0.4}]}) == 0.3
+
+
+def test_atoms_of_two_seeds_are_alike_whatever_their_order_and_signs():
+    atoms = np.random.default_rng(0).normal(size=(2, 6, 10)).astype(np.float32)  # at two penalties
+    turned = atoms[:, ::-1] * np.array([1, -1, 1, -1, -1, 1], np.float32)[:, None]
+    others = np.random.default_rng(1).normal(size=(2, 6, 10)).astype(np.float32)
+    results = {"one": {"atoms": atoms}, "turned": {"atoms": turned.copy()}, "others": {"atoms": others}}
+    assert likeness(results, "one", "turned") == pytest.approx([1, 1], abs=1e-6)
+    cosines = [
+        np.abs((a / np.linalg.norm(a, axis=1)[:, None]) @ (b / np.linalg.norm(b, axis=1)[:, None]).T)
+        for a, b in zip(atoms, others, strict=True)
+    ]
+    assert likeness(results, "one", "others") == pytest.approx([c.max(0).mean() for c in cosines], rel=1e-5)
 
 
 def test_a_curve_holds_one_seed_of_one_coder_in_order_of_l0():
