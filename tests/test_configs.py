@@ -41,7 +41,9 @@ def small_gpt2(config, tmp_path, tiny_corpus):
         args += ["--model.init_from", str(source), "--data.tokenizer", "TrainedBPE"]
         return [*args, "--data.tokenizer.vocab_size=300"]
     args += TINY
-    if "source: gpt2-stdlib.learned" in text:
+    if "base: small_" in text:  # what the config builds on
+        text += (config.parent / "small_124m.yaml").read_text()
+    if "source: gpt2-stdlib.learned" in text or "source: hf:" in text:
         np.save(tmp_path / "W_E.npy", np.random.default_rng(0).normal(size=(4096, 16)))
         args += ["--model.embedding.source", str(tmp_path / "W_E.npy")]
     if "LowCoherenceEmbedding" in text:
@@ -50,6 +52,7 @@ def small_gpt2(config, tmp_path, tiny_corpus):
     for name, (key, value) in corpus.items():
         if name in text:
             args += [f"--data.corpus.{key}", value, "--data.tokenizer", "TrainedBPE"]
+            args += ["--data.corpus.config", "null"] if "sample-10BT" in text else []
             args += ["--data.tokenizer.vocab_size", "300", "--data.val_fraction", "0.2", "--data.test_fraction", "0.2"]
     return args
 
@@ -230,3 +233,60 @@ def test_a_config_that_is_not_there_gets_one_line(elsewhere, capsys, name):
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: config ")
         assert WRONG[name] in line
+
+
+GPT2_TOKENS = 50_257
+STATED = re.compile(r"([\d.]+) (million parameters|million are trained|billion tokens)")
+
+
+def with_bases(config):
+    """Settings of a config and of those it builds on."""
+    found = {}
+    for file in expand_configs(["fit", "--config", str(config)])[2::2]:
+        settings = yaml.safe_load(Path(file).read_text())
+        for part in ("model", "data"):
+            found.setdefault(part, {}).update((settings.get(part) or {}).get("init_args") or {})
+        found.setdefault("trainer", {}).update(settings.get("trainer") or {})
+    return found
+
+
+@pytest.mark.parametrize(
+    "config", [path for path in CONFIGS if STATED.search(path.read_text())], ids=lambda path: path.stem
+)
+def test_a_config_has_as_many_parameters_and_tokens_as_it_states(config):
+    settings = with_bases(config)
+    model, data, trainer = settings["model"], settings["data"], settings["trainer"]
+    assert data["tokenizer"]["init_args"]["name"] == "openai-community/gpt2"
+    sizes = {name: model[name] for name in ("d_model", "n_layers", "n_heads", "tied")}
+    with torch.device("meta"):
+        net = GPT2(GPT2_TOKENS, data["context_length"], **sizes)
+    parameters = sum(p.numel() for p in net.parameters())
+    frozen = net.W_E.numel() if model["frozen_rows"] == "all" else 0
+    per_step = data["batch_size"] * data["context_length"] * trainer["accumulate_grad_batches"]
+    true = {
+        "million parameters": parameters / 1e6,
+        "million are trained": (parameters - frozen) / 1e6,
+        "billion tokens": per_step * trainer["max_steps"] / 1e9,
+    }
+    for number, what in STATED.findall(config.read_text()):
+        assert round(true[what], len(number.partition(".")[2])) == float(number), what
+
+
+def test_the_configs_that_state_numbers_are_those_of_gpt2_small():
+    stating = {path.stem for path in CONFIGS if STATED.search(path.read_text())}
+    assert stating == {"small_124m", "small_untied", "small_frozen"}
+
+
+def test_readme_names_every_config():
+    table = (ROOT / "README.md").read_text("utf-8").partition("| config |")[2].partition("\n## ")[0]
+    shared = {"base", "base_embedding"}
+    missing = [name for name in shipped() if name.rpartition("/")[2] not in shared and not named_in(table, name)]
+    assert missing == []
+
+
+def named_in(table, name):
+    """Whether a table names a config in full or by the part of its name that differs from its neighbour's."""
+    folder, _, stem = name.rpartition("/")
+    full = f"`{folder}/{stem}.yaml`" if folder else f"`{stem}.yaml`"
+    parts = [f"`{stem}`", f"`{stem.partition('_')[0]}_...`", *(f"`..._{stem[i + 1 :]}`" for i in range(len(stem)))]
+    return full in table or any(part in table for part in parts)
