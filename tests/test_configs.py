@@ -44,7 +44,8 @@ def small_gpt2(config, tmp_path, tiny_corpus):
     if "base: small_" in text:  # what the config builds on
         text += (config.parent / "small_124m.yaml").read_text()
     if "source: gpt2-stdlib.learned" in text or "source: hf:" in text:
-        np.save(tmp_path / "W_E.npy", np.random.default_rng(0).normal(size=(4096, 16)))
+        n_rows = 300 if "HubDataset" in text else 4096
+        np.save(tmp_path / "W_E.npy", np.random.default_rng(0).normal(size=(n_rows, 16)))
         args += ["--model.embedding.source", str(tmp_path / "W_E.npy")]
     if "LowCoherenceEmbedding" in text:
         args += ["--model.embedding.max_cosine", "0.97"]
@@ -52,7 +53,7 @@ def small_gpt2(config, tmp_path, tiny_corpus):
     for name, (key, value) in corpus.items():
         if name in text:
             args += [f"--data.corpus.{key}", value, "--data.tokenizer", "TrainedBPE"]
-            args += ["--data.corpus.config", "null"] if "sample-10BT" in text else []
+            args += ["--data.corpus.config", "default"] if "sample-10BT" in text else []
             args += ["--data.tokenizer.vocab_size", "300", "--data.val_fraction", "0.2", "--data.test_fraction", "0.2"]
     return args
 

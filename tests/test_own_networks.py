@@ -81,7 +81,7 @@ def test_a_network_that_does_not_derive_from_network_is_refused_before_training(
     module = SparseAutoencoder(TopKSAE(8, 16, 3))
     module.net = nn.Linear(8, 8)
     module.net.d_in = 8
-    with refused("derive it from zoo.models.Network"):
+    with refused("it must be a zoo.models.Network"):
         trainer().fit(module, DataLoader(X, 64))
 
 

@@ -8,7 +8,7 @@ from zoo.analysis.autoencoders import judge, train, without_learning
 from zoo.analysis.baselines import unlearned_dictionaries
 from zoo.datamodules import EmbeddingRowsDataModule, PlantedRows
 from zoo.metrics import description_length, pca_rank_at_bits
-from zoo.models import ReLUSAE, TopKSAE
+from zoo.models import BatchTopKSAE, ReLUSAE, TopKSAE
 from zoo.models.sparse_coding import orthogonal_matching_pursuit
 
 V, D, K = 60, 8, 20
@@ -91,7 +91,7 @@ def test_without_learning_held_out_rows_are_coded_about_the_mean_of_training_row
 
 def test_a_trained_autoencoder_codes_as_at_inference_and_is_that_of_its_seed():
     data = EmbeddingRowsDataModule(n_rows=V, d_in=D, null_model=PlantedRows(16, 2), batch_size=16)
-    one, again, other = (train(data, "BatchTopKSAE", K, {"k": 2}, 3, seed) for seed in (0, 0, 1))
+    one, again, other = (train(data, BatchTopKSAE, K, {"k": 2}, 3, seed) for seed in (0, 0, 1))
     assert not one.training
     assert torch.equal(one.W_dec, again.W_dec)
     assert not torch.equal(one.W_dec, other.W_dec)

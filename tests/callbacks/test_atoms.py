@@ -123,7 +123,10 @@ def test_the_picture_shows_the_validations_so_far_the_latents_and_their_cosines(
     nearest = F.normalize(rows.abs(), dim=1).amax(0)
     null = largest_cosines(gaussian_atoms(rows.abs(), 12, 0), rows.abs())[0]
     assert cosines.containers[0][0].get_x() == pytest.approx(min(nearest.min(), null.min()).item() - 0.01)
-    assert [text.get_text() for text in cosines.get_legend().get_texts()] == ["atoms", "random, with W_E's covariance"]
+    assert [text.get_text() for text in cosines.get_legend().get_texts()] == [
+        "atoms",
+        "random atoms, covariance of W_E",
+    ]
     assert (tmp_path / "run" / "atoms" / "atoms.png").is_file()
 
 
@@ -131,7 +134,7 @@ def test_tensorboard_gets_the_picture_and_the_most_frequent_atoms(make_trainer, 
     rows = torch.tensor([[1.0, 0, 0], [0, 2, 0], [0, 0, 3], [0, 5, 0], [0, 0.5, 0], [0, 0, 4]])
     validated(make_trainer, callbacks=[AtomReport()], logger=True).fit(SignedCoordinates(3), Rows(rows))
     header, _, first, *others = texts("atoms/most_frequent")
-    assert header == ["latent", "firing frequency", "nearest token", "cosine", "answers most to"]
+    assert header == ["latent", "firing frequency", "nearest token", "cosine", "largest codes"]
     assert first == ["1", "0.5", "``'token 1'``", "1.00", "``'token 3'`` 5, ``'token 1'`` 2, ``'token 4'`` 0.5"]
     assert [line[:2] for line in others[:2]] == [["2", "0.333"], ["0", "0.167"]]
     assert sorted(line[:2] for line in others[2:]) == [["3", "0"], ["4", "0"], ["5", "0"]]

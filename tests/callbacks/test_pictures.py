@@ -111,9 +111,9 @@ class TestAtoms:
 
     def test_the_cosines_of_latents_that_fire_stand_beside_those_of_random_atoms_as_shares(self):
         axes = self.drawn().axes[2]
-        assert labels(axes) == ("largest cosine with a row of W_E", "share of atoms", "atoms that fire, and rows")
+        assert labels(axes) == ("largest cosine with a row of W_E", "share of atoms", "atoms that fire: nearest row")
         shown = named(axes)
-        atoms, random = shown["atoms"], shown["random, with W_E's covariance"]
+        atoms, random = shown["atoms"], shown["random atoms, covariance of W_E"]
         assert total(atoms) == pytest.approx(1)
         assert heights(atoms, [0.31, 0.42, 0.33, 0.97]) == [0.25] * 4
         assert color(atoms) == BLUE[:3]
@@ -137,7 +137,7 @@ class TestAtoms:
         figure = draw_atoms([], torch.zeros(3), 9, torch.tensor([0.1, 0.2, 0.3]), self.null)
         assert not figure.axes[1].patches
         assert "3 of 3 (100.0%)" in written(figure.axes[1])[0]
-        assert list(named(figure.axes[2])) == ["random, with W_E's covariance"]
+        assert list(named(figure.axes[2])) == ["random atoms, covariance of W_E"]
 
 
 class TestCertificates:
@@ -192,7 +192,11 @@ class TestDrift:
         expected = [[1, 0.0], [10, 0.105], [100, 0.4], [5, 0.255]]
         assert points(dots) == [pytest.approx(point) for point in expected]
         assert dots.get_facecolor()[0].tolist()[:3] == list(BLUE[:3])
-        assert labels(left) == ("occurrences of the token + 1", "distance from the start / row norm", "rows of W_E")
+        assert labels(left) == (
+            "occurrences of the token + 1",
+            "distance from the initial row / row norm",
+            "rows of W_E",
+        )
         assert left.get_xscale() == "log"
         assert left.get_ylim()[0] == 0
         (line,) = left.lines
@@ -217,7 +221,7 @@ class TestDrift:
 
     def test_rows_of_unknown_counts_are_counted_by_their_drift(self):
         left, right = self.drawn(None, ["all"], [[0.0, 0.0], [10.0, 0.3]])
-        assert labels(left) == ("distance from the start / row norm", "rows", "rows of W_E")
+        assert labels(left) == ("distance from the initial row / row norm", "rows", "rows of W_E")
         assert (total(left.patches), len(left.patches)) == (4, 60)
         assert color(left.patches) == BLUE[:3]
         assert heights(left.patches, [0.0, 0.105, 0.255, 0.3]) == [1, 1, 1, 0]
@@ -254,13 +258,13 @@ class TestErrors:
     def test_groups_and_held_out_rows_are_curves_over_the_steps_unless_nothing_is_known_of_them(self):
         _, right = self.drawn()
         curves = named(right)
-        assert list(curves) == ["0", "10-99", "all held out"]
+        assert list(curves) == ["0", "10-99", "all held-out rows"]
         assert len(right.lines) == 3
         assert curves["0"].get_xydata().tolist() == [[2, 0.6], [4, 0.4]]
         assert curves["10-99"].get_xydata().tolist() == [[2, 0.7], [4, 0.2]]
-        assert curves["all held out"].get_xydata().tolist() == [[2, 0.5], [4, 0.3]]
+        assert curves["all held-out rows"].get_xydata().tolist() == [[2, 0.5], [4, 0.3]]
         assert [list(curves[name].get_color()) for name in ("0", "10-99")] == shades(3)[::2]
-        assert (curves["all held out"].get_color(), curves["all held out"].get_linestyle()) == ("C3", "--")
+        assert (curves["all held-out rows"].get_color(), curves["all held-out rows"].get_linestyle()) == ("C3", "--")
         assert labels(right)[:2] == ("step", "pooled squared error / norm²")
         assert "by number of occurrences" in right.get_title()
         assert right.get_ylim()[0] == 0
@@ -316,7 +320,7 @@ class TestGateErrors:
         assert len(figure.axes) == 4
         for i, (axes, case, shade) in enumerate(zip(figure.axes, ("00", "01", "10", "11"), (7, 0, 2, 3), strict=True)):
             assert axes.get_title() == f"inputs {case}"
-            assert axes.get_xlabel() == "output - value of the gate"
+            assert axes.get_xlabel() == "output - true value of the gate"
             (line,) = axes.lines
             assert is_at(line, x=0)
             if case == "01":
@@ -347,7 +351,7 @@ class TestGateErrors:
         assert figure.get_figheight() == pytest.approx(0.8 + 2.4 * 2)
         titles = [f"depth {depth}, inputs {case}" for depth in (1, 2) for case in ("00", "01", "10", "11")]
         assert [axes.get_title() for axes in figure.axes] == titles
-        assert [axes.get_xlabel() for axes in figure.axes] == [""] * 4 + ["output - value of the gate"] * 4
+        assert [axes.get_xlabel() for axes in figure.axes] == [""] * 4 + ["output - true value of the gate"] * 4
         assert [axes.get_ylabel() for axes in figure.axes] == ["density", "", "", ""] * 2
         for axes, own in ((figure.axes[0], bins[0][0]), (figure.axes[7], bins[1][3])):
             assert axes.patches[0].get_data()[0] == pytest.approx((own / own.sum() * 40).numpy(), rel=1e-4)

@@ -60,7 +60,7 @@ def test_the_worst_row_is_told_with_its_relative_error_and_how_often_its_token_o
     data = Rows(rows, torch.tensor([7, 0, 120, 3456, 4]))
     validated(make_trainer, callbacks=[callback]).fit(SignedCoordinates(5, kept=3), data)
     assert callback.summary()["worst row"] == "1, 'token 3' (row 3, 3,456 occurrences)"
-    assert callback.summary()["squared error / |x|²"] == f"{41 / 80:.4g} of trained rows"
+    assert callback.summary()["squared error / |x|²"] == f"{41 / 80:.4g} on trained rows"
 
 
 def test_the_error_of_a_row_seen_in_several_vectors_is_the_ratio_of_the_sums():
@@ -107,9 +107,9 @@ def test_the_picture_and_the_table_of_the_worst_show_what_the_last_validation_fo
     assert shown["trained"].get_offsets().tolist() == [pytest.approx(p) for p in ([8, error], [121, error], [4, 1])]
     assert shown["held out"].get_offsets().tolist() == [pytest.approx(p) for p in ([1, error], [5, 1])]
     curves = {line.get_label(): line.get_xydata().tolist() for line in right.lines}
-    assert list(curves) == ["0", "1-9", "100-999", "all held out"]
+    assert list(curves) == ["0", "1-9", "100-999", "all held-out rows"]
     assert curves["1-9"] == [pytest.approx([step, 2.25 / 3.25]) for step in (2, 4)]
-    assert curves["all held out"] == [pytest.approx([step, 1.25 / 2.25]) for step in (2, 4)]
+    assert curves["all held-out rows"] == [pytest.approx([step, 1.25 / 2.25]) for step in (2, 4)]
     header, _, *worst = texts("error/rows/worst")
     assert header == ["row", "token", "count", "squared error / norm²"]
     assert sorted(worst[:2]) == [["3", "``'token 3'``", "3", "1.000"], ["4", "``'token 4'``", "4", "1.000"]]

@@ -163,9 +163,9 @@ def test_the_time_to_go_is_that_of_finished_tasks_of_a_class_or_what_tasks_say_s
     missing = [Link("a", n) for n in range(4)]
     assert seconds_to_go(missing, {}) == 4 * 90
     assert seconds_to_go(missing, {"Link": [10.0, 30.0], "Other": [1000.0]}) == 4 * 20
-    assert time_to_go(missing, {}, 1) == "about 6 minutes to go"
-    assert time_to_go(missing, {}, 3) == "about 2 minutes to go"
-    assert time_to_go(missing, {}, 6) == "about 60 seconds to go"
+    assert time_to_go(missing, {}, 1) == "about 6 minutes left"
+    assert time_to_go(missing, {}, 3) == "about 2 minutes left"
+    assert time_to_go(missing, {}, 6) == "about 60 seconds left"
     assert seconds_to_go([], {}) == 0
 
 
@@ -227,7 +227,7 @@ def test_a_task_whose_process_ends_is_done_again_three_times_at_most(tmp_path, t
     assert (findings["a"] == "3 links.") == done
     if not done:
         assert findings["a"].startswith("2 of 4 tasks failed, 2 are done.")
-        assert "its process ended 4 times" in findings["a"]
+        assert "its process died 4 times" in findings["a"]
 
 
 def test_results_come_back_as_they_were(tmp_path):
