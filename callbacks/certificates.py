@@ -11,7 +11,7 @@ from zoo.callbacks.certificate_picture import draw_certificates
 from zoo.callbacks.tables_and_pictures import logged_step, markdown_table, quoted, show, write_table
 from zoo.errors import ZooError
 from zoo.precision import float64, float64_device
-from zoo.protocols import LabelledRows, Reconstructs, datamodule, require
+from zoo.protocols import LabelledRows, Reconstructs, batch_rows, datamodule, require
 
 LARGEST = ("relative_gap", "uncertified", "held_out")  # quantities whose largest value is kept for every row
 NAMED = 10  # largest number of rows that are listed
@@ -68,13 +68,14 @@ class Certificates(L.Callback):
             raise ZooError(
                 "Certificates needs a model whose validation_step returns `certified`, such as DictionaryLearning"
             )
+        at = batch_rows(self, batch)
         columns = {
             "relative_gap": float64(outputs["relative_gap"]).nan_to_num(torch.inf, torch.inf),
             "uncertified": ~outputs["certified"],
-            "held_out": batch["held_out"],
+            "held_out": batch.get("held_out", torch.ones_like(at)),
         }
         values = torch.stack([float64(columns[name]) for name in LARGEST], 1)
-        rows = batch["row"].to(values.device).unsqueeze(1).expand_as(values)
+        rows = at.to(values.device).unsqueeze(1).expand_as(values)
         self._largest.scatter_reduce_(0, rows, values, "amax")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import every
@@ -16,6 +17,7 @@ import zoo.datamodules
 import zoo.models
 from zoo import catalog, checkpoint_config, protocols
 from zoo.checkpoints import check_loadable
+from zoo.cli import LINKED
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.models import BatchTopKSAE, GatedSAE, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, TopKSAE, ToyModule, ZooModule
 from zoo.models.embeddings import Embedding
@@ -168,6 +170,9 @@ def test_what_is_asked_of_data_and_modules_is_listed_in_one_file():
                 f"{path.name}: {line}" for line in text.splitlines() if 'getattr(self.trainer, "datamodule"' in line
             ]
     assert asked == []
+    files = [path for folder in ("models", "datamodules", "callbacks") for path in (ROOT / folder).rglob("*.py")]
+    used = {name for path in files for name in re.findall(r'offered\([^"]*"(\w+)"', path.read_text("utf-8"))}
+    assert set(protocols.OPTIONAL) == used | {name for name, _ in LINKED}
     for name, cls in vars(protocols).items():
         if isinstance(cls, type) and getattr(cls, "_is_protocol", False) and cls.__module__ == protocols.__name__:
             assert protocols.members(cls), name

@@ -166,7 +166,6 @@ OPTIONAL = {
     "d_in": "length of the vectors, which the model's `d_in` follows",
     "n_features": "number of features, which the model's `n_features` follows",
     "n_seeds": "number of networks trained in parallel, which the model's `n_seeds` follows",
-    "n_groups": "number of groups of the model's inputs, if inputs are mutually exclusive within a group",
     "sample": "method: returns vectors (n, d_in) that scale, bias and first atoms are fitted to, the same on every "
     "rank; by default the first training batches are used",
     "batch_size": "examples per batch, over all devices together; None if a batch is all training rows",
