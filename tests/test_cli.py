@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import zoo
+from zoo import cli
 from zoo.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -361,3 +362,19 @@ def test_mistakes_of_the_light_commands_get_one_line(command, args):
     code, _, errors = command(*args) if args else (main([]), "", ["-"])
     assert code == 2
     assert len(errors) == 1
+
+
+def test_with_ddp_gradients_are_views_of_the_buffers_that_are_sent(command, monkeypatch):
+    made, real = [], cli.DDPStrategy
+    monkeypatch.setattr(cli, "DDPStrategy", lambda **settings: made.append(real(**settings)) or made[-1])
+    small = ["--model.sae.d_sae", "128", "--data.batch_size", "64", "--trainer.max_steps", "2"]
+    ddp = ["--trainer.strategy", "ddp", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
+    try:
+        code, _, errors = command("fit", "--config", "sae/topk_embedding", *small, *ddp)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    assert (code, errors) == (0, [])
+    (strategy,) = made
+    assert strategy._ddp_kwargs["gradient_as_bucket_view"]
+    assert not strategy._ddp_kwargs.get("find_unused_parameters", False)

@@ -19,6 +19,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
 import zoo.datamodules
@@ -204,6 +205,8 @@ class ZooCLI(LightningCLI):
         for kind in {type(c) for c in given}:
             if sum(type(c) is kind for c in given) > 1 and kind.__module__.startswith("zoo."):
                 raise ZooError(f"trainer.callbacks names {kind.__name__} twice")
+        if trainer_config.get("strategy") == "ddp":  # gradients are views of the buffers that are sent: one copy less
+            kwargs["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
         if trainer_config.get("logger") in (None, True):
             kwargs["logger"] = self.subcommand == "fit" and TensorBoardLogger(
                 self._get(self.config, "run_dir"), name="", version="", purge_step=self.first_step
