@@ -102,7 +102,7 @@ def test_a_module_that_was_not_imported_is_named_and_not_executed(tmp_path):
     subprocess.run([*python, script], cwd=tmp_path, check=True)
     (tmp_path / "imported").unlink()
     done = subprocess.run([*python, "import zoo; zoo.load('saved')"], cwd=tmp_path, capture_output=True, text=True)
-    assert "saved holds a network of class OwnSAE from the module own_sae, which is not part of the zoo;" in done.stderr
+    assert "saved holds a network of class OwnSAE from module own_sae, which is not part of the zoo;" in done.stderr
     assert not (tmp_path / "imported").exists()
     script = "import zoo, own_sae; assert type(zoo.load('saved')) is own_sae.OwnSAE"
     subprocess.run([*python, script], cwd=tmp_path, check=True)

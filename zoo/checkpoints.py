@@ -274,8 +274,8 @@ def network_class(path: str, source: str | Path) -> Any:
     module = module or "zoo.models"
     if module not in sys.modules and not module.startswith("zoo."):
         raise ZooError(
-            f"checkpoint {source} holds a network of class {name} from the module {module}, which is not part of the zoo; "
-            f"import {module} first (on the command line: --import {module})"
+            f"checkpoint {source} holds a network of class {name} from module {module}, which is not part of the zoo;"
+            f" import {module} first (on the command line: --import {module})"
         )
     try:
         cls = getattr(importlib.import_module(module), name, None)
