@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -369,9 +370,12 @@ def test_with_ddp_gradients_are_views_of_the_buffers_that_are_sent(command, monk
     monkeypatch.setattr(cli, "DDPStrategy", lambda **settings: made.append(real(**settings)) or made[-1])
     small = ["--model.sae.d_sae", "128", "--data.batch_size", "64", "--trainer.max_steps", "2"]
     ddp = ["--trainer.strategy", "ddp", "--trainer.devices", "1", "--trainer.accelerator", "cpu"]
+    environment = dict(os.environ)
     try:
         code, _, errors = command("fit", "--config", "sae/topk_embedding", *small, *ddp)
-    finally:
+    finally:  # or processes of later tests would take themselves for ranks of this run
+        os.environ.clear()
+        os.environ.update(environment)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     assert (code, errors) == (0, [])
