@@ -120,3 +120,9 @@ def test_rate_is_zero_at_the_whole_variance_and_infinite_at_no_error():
     assert rate_distortion_bits(eigenvalues, 0.0) == math.inf
     assert rate_distortion_bits(torch.zeros(3), 0.0) == 0
     assert math.isnan(rate_distortion_bits(eigenvalues, math.nan))
+
+
+def test_matched_atoms_of_the_opposite_sign_are_found_where_codes_may_be_negative():
+    atoms = torch.eye(4)
+    assert matched_cosine(-atoms, atoms, signed=False).item() == 1
+    assert matched_cosine(-atoms, atoms).item() == 0  # matched with other atoms, which are orthogonal

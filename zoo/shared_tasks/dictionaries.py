@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class LearnDictionaries(Task):
         noise: Share of the planted rows' variance that is noise.
         only_if_aside: Whether to return an empty result if no rows look untrained.
     """
+
+    version: ClassVar[int] = 2  # since 2, atoms that may have negative codes match true atoms of either sign
 
     rows: Rows
     matrix: str
