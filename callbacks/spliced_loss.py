@@ -1,25 +1,26 @@
 """Callback that measures a language model's loss when its activations are replaced by their reconstructions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
+from zoo.interventions import Edit, activations, hook_name, layer_of, logits
 from zoo.metrics import LossRecovered
 from zoo.metrics.next_token import IGNORED
 from zoo.null_models import principal_axes, with_norms_of
-from zoo.protocols import LanguageModelData, Reconstructs, datamodule, offered, require
+from zoo.protocols import LanguageModel, LanguageModelData, Reconstructs, datamodule, offered, require
 
 
 class SplicedLoss(L.Callback):
-    """Splices `reconstruct(x)` into the residual stream of the language model that the activations come from.
+    """Splices `reconstruct(x)` into the language model that the activations come from, at the site that they come from.
 
-    It requires a datamodule with three attributes: the language model `model`; the `layer` before which the residual
-    stream is cut; and `evaluation_contexts()`, which returns batches with `input_ids` and `targets` (B, T). Targets of
-    -100 do not count. If the datamodule has `skip_positions`, that many activations at the start of every context are
-    not replaced, and do not count.
+    It requires a datamodule with three attributes: the language model `model`; the names `sites` of the sites that the
+    vectors come from; and `evaluation_contexts()`, which returns batches with `input_ids` and `targets` (B, T). Targets
+    of -100 do not count. If the datamodule has `skip_positions`, that many activations at the start of every context
+    are not replaced, and do not count.
 
     After every validation it logs, in nats per token except for `val/loss_recovered`, which is a share:
 
@@ -58,18 +59,17 @@ class SplicedLoss(L.Callback):
         if trainer.sanity_checking:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        model, layer = data.model.to(pl_module.device).eval(), data.layer
+        model, sites = data.model.to(pl_module.device).eval(), data.sites
         skip = offered(data, "skip_positions") or 0
         generator = torch.Generator().manual_seed(self.seed + trainer.global_rank)
         measured = {name: LossRecovered().to(pl_module.device) for name in ("", "_random", "_covariance")}
         for batch in data.evaluation_contexts():
             input_ids, targets = batch["input_ids"].to(pl_module.device), batch["targets"].to(pl_module.device)
-            resid = model.blocks(model.embed(input_ids), stop=layer)  # (B, T, D)
-            logits = _spliced_logits(model, layer, resid, skip)
-            x, targets = resid[:, skip:], targets[:, skip:]
-            clean, ablated = logits(x), logits(torch.zeros_like(x))
+            resid, spliced_logits = _spliced(model, sites, input_ids, skip)  # (B, T, D)
+            x, targets = resid[:, skip:].float(), targets[:, skip:]
+            clean, ablated = spliced_logits(x), spliced_logits(torch.zeros_like(x))
             for name, edited in self._edits(pl_module, x, targets != IGNORED, generator).items():
-                measured[name].update(clean, logits(edited), ablated, targets)
+                measured[name].update(clean, spliced_logits(edited), ablated, targets)
         for name, metric in measured.items():
             for key, value in metric.compute().items():
                 if not name or key == "kl":
@@ -94,10 +94,24 @@ class SplicedLoss(L.Callback):
         return {name: edited.view_as(x) for name, edited in edits.items()}
 
 
-def _spliced_logits(model: Any, layer: int, resid: Tensor, skip: int) -> Callable[[Tensor], Tensor]:
-    """Return a function from activations (B, T - skip, D) to the logits at these positions, (B, T - skip, V).
+def _spliced(
+    model: LanguageModel, sites: Sequence[str], input_ids: Tensor, skip: int
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return the activations at the sites, concatenated, (B, T, D), and a function that replaces them.
 
-    It uses the original activations at the first `skip` positions.
+    The function takes activations (B, T - skip, D) and returns the logits at these positions, (B, T - skip, V). At the
+    first `skip` positions the model uses its own activations.
     """
-    first = resid[:, :skip]
-    return lambda edited: model.unembed(model.blocks(torch.cat([first, edited], 1), start=layer))[:, skip:]
+    layer = min(layer_of(site) for site in sites)
+    before = hook_name(layer, "resid_pre")
+    found = activations(model, input_ids, [before, *sites])
+    sizes = [found[site].shape[-1] for site in sites]
+
+    def spliced_logits(x: Tensor) -> Tensor:
+        def spliced(part: Tensor) -> Edit:
+            return lambda own: torch.cat([own[:, :skip], part.to(own.dtype)], 1)
+
+        edits = {site: spliced(part) for site, part in zip(sites, x.split(sizes, -1), strict=True)}
+        return logits(model, input_ids, edits, start=(layer, found[before]))[:, skip:]
+
+    return torch.cat([found[site] for site in sites], -1), spliced_logits

@@ -1,8 +1,7 @@
-"""Loaders that yield activations of a GPT-2 on text, taken from its residual stream."""
+"""Loaders that yield activations of a language model on text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,20 +10,22 @@ from torch import Tensor
 from zoo.datamodules.activation_store import ActivationStore
 from zoo.datamodules.resumable import ResumableLoader
 from zoo.datamodules.text import EvaluationLoader, TokenLoader
+from zoo.interventions import activations
+from zoo.protocols import LanguageModel
 
 MICRO_BATCH_TOKENS = 8192  # tokens per forward pass of the model in training
 
 
-class ResidualStream:
-    """Function from token ids to the residual stream before layer `layer`; n_layers means after the last layer.
+class SiteReader:
+    """Function from token ids to the activations at some sites, concatenated in this order.
 
     Args:
-        model: A network with `embed` and `blocks`, such as `zoo.models.GPT2`.
-        layer: Number of layers that are run before the residual stream is read.
+        model: The language model.
+        sites: Names of the sites, see `zoo.interventions`.
     """
 
-    def __init__(self, model: Any, layer: int) -> None:
-        self.model, self.layer = model, layer
+    def __init__(self, model: LanguageModel, sites: Sequence[str]) -> None:
+        self.model, self.sites = model, sites
 
     @property
     def device(self) -> torch.device:
@@ -34,7 +35,8 @@ class ResidualStream:
     @torch.no_grad()
     def __call__(self, input_ids: Tensor) -> Tensor:
         """Return the activations of token ids (B, T) on any device: (B, T, D) float32, on the model's device."""
-        return self.model.blocks(self.model.embed(input_ids.to(self.device)), stop=self.layer).float()
+        found = activations(self.model, input_ids.to(self.device), self.sites)
+        return torch.cat([found[site] for site in self.sites], -1).float()
 
 
 class ActivationLoader(ResumableLoader):
@@ -55,7 +57,7 @@ class ActivationLoader(ResumableLoader):
     def __init__(
         self,
         contexts: TokenLoader,
-        stream: ResidualStream,
+        stream: SiteReader,
         positions_per_context: int,
         skip_positions: int,
         store: ActivationStore | None = None,
@@ -145,7 +147,7 @@ class ActivationEvaluationLoader:
         skip_positions: Number of first positions of each context that are excluded.
     """
 
-    def __init__(self, contexts: EvaluationContexts, stream: ResidualStream, skip_positions: int) -> None:
+    def __init__(self, contexts: EvaluationContexts, stream: SiteReader, skip_positions: int) -> None:
         self.contexts, self.stream, self.skip_positions = contexts, stream, skip_positions
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from zoo.datamodules.activation_loaders import (
     ActivationEvaluationLoader,
     ActivationLoader,
     EvaluationContexts,
-    ResidualStream,
+    SiteReader,
 )
 from zoo.datamodules.activation_store import ActivationStore
 from zoo.datamodules.corpora import Corpus
@@ -24,8 +24,9 @@ from zoo.datamodules.text import EvaluationLoader, TextDataModule, TokenLoader
 from zoo.datamodules.tokenizers import TokenizerSource, vocabulary_size
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
+from zoo.interventions import hook_name
 from zoo.paths import expanded
-from zoo.protocols import ResidualModel, missing_in
+from zoo.protocols import LanguageModel, missing_in
 from zoo.source import Source
 from zoo.token_texts import read_tokenizer
 
@@ -112,7 +113,8 @@ class ActivationsDataModule(ZooDataModule):
         source = Source.open(model)
         self.model = _gpt2(source, step, layer, sequence_length)
         self.d_in: int = self.model.W_E.shape[1]
-        self.stream = ResidualStream(self.model, layer)
+        self.sites = [self.hook_name]
+        self.stream = SiteReader(self.model, self.sites)
         self._own_tokenizer = _tokenizer_json(source, step, needed=tokenizer is None)
         n_contexts = batch_size // positions_per_context
         self.text = TextDataModule(
@@ -135,10 +137,8 @@ class ActivationsDataModule(ZooDataModule):
     @property
     def hook_name(self) -> str:
         """TransformerLens name of this point in the residual stream."""
-        n_layers = self.model.config["n_layers"]
-        return (
-            f"blocks.{self.layer}.hook_resid_pre" if self.layer < n_layers else f"blocks.{n_layers - 1}.hook_resid_post"
-        )
+        last = self.layer == self.model.n_layers
+        return hook_name(self.layer - 1, "resid_post") if last else hook_name(self.layer, "resid_pre")
 
     @property
     def W_E(self) -> Tensor:
@@ -244,11 +244,9 @@ class _OwnTokenizer(TokenizerSource):
 
 def _gpt2(source: Source, step: int | None, layer: int, sequence_length: int) -> Any:
     model: Any = source.load(step)
-    if missing_in(model, ResidualModel):
-        raise ZooError(
-            f"{source.name} is a {type(model).__name__}, which has no residual stream; data.model must be a GPT2"
-        )
-    n_layers, longest = model.config["n_layers"], model.config["context_length"]
+    if missing_in(model, LanguageModel):
+        raise ZooError(f"{source.name} is a {type(model).__name__}; data.model must be a language model")
+    n_layers, longest = model.n_layers, model.context_length
     if not 0 <= layer <= n_layers:
         raise ZooError(
             f"layer is {layer}; {source.name} has {n_layers} layers: 0 to {n_layers - 1} means before that layer, "

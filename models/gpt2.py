@@ -1,15 +1,21 @@
 """GPT-2 with access to its residual stream; its tensors have the names and layout of Hugging Face."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
+from zoo.interventions import Edit, edited, hook_name, rescaled
 from zoo.models.unembedded_loss import unembedded_nats
 from zoo.network import Network
+
+BLOCK_SITES = (
+    *("resid_pre", "attn_in", "ln1.hook_scale", "attn_out", "resid_mid", "mlp_in", "ln2.hook_scale", "mlp_out"),
+    "resid_post",
+)
 
 
 class Conv1D(nn.Module):
@@ -71,25 +77,26 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(d_model, eps=1e-5)
         self.mlp = MLP(d_model, dropout)
 
-    def attn_out(self, resid_pre: Tensor) -> Tensor:
-        """Return what attention adds to the residual stream, (B, T, D) -> (B, T, D)."""
-        return self.attn(self.ln_1(resid_pre))
-
-    def mlp_out(self, resid_mid: Tensor) -> Tensor:
-        """Return what the MLP adds to the residual stream, (B, T, D) -> (B, T, D)."""
-        return self.mlp(self.ln_2(resid_mid))
-
     def forward(self, resid_pre: Tensor) -> Tensor:
         """Add the output of attention, and then that of the MLP, to the residual stream."""
-        resid_mid = resid_pre + self.attn_out(resid_pre)
-        return resid_mid + self.mlp_out(resid_mid)
+        resid_mid = resid_pre + self.attn(self.ln_1(resid_pre))
+        return resid_mid + self.mlp(self.ln_2(resid_mid))
+
+    def run(self, resid_pre: Tensor, edits: Mapping[str, Edit]) -> Tensor:
+        """Return the same with edits, by the name of the site in the layer, such as "attn_out"."""
+        resid_pre = edited(resid_pre, edits, "resid_pre")
+        read = edited(resid_pre, edits, "attn_in")
+        added = self.attn(_normalised(self.ln_1, read, edits.get("ln1.hook_scale")))
+        resid_mid = edited(resid_pre + edited(added, edits, "attn_out"), edits, "resid_mid")
+        read = edited(resid_mid, edits, "mlp_in")
+        added = self.mlp(_normalised(self.ln_2, read, edits.get("ln2.hook_scale")))
+        return edited(resid_mid + edited(added, edits, "mlp_out"), edits, "resid_post")
 
 
-class Sublayer(NamedTuple):
-    """Attention or MLP of one layer, with its layer norm."""
-
-    name: str  # TransformerLens's name of its output, such as "blocks.0.hook_attn_out"
-    output: Callable[[Tensor], Tensor]  # from the residual stream before it to what it adds, (B, T, D) -> (B, T, D)
+def _normalised(norm: nn.LayerNorm, x: Tensor, edit: Edit | None) -> Tensor:
+    """Return the layer norm of x (B, T, D), with an edited scale."""
+    normalised = norm(x)
+    return normalised if edit is None else rescaled(normalised, x, norm.bias, edit, centred=True, eps=norm.eps)
 
 
 class _Transformer(nn.Module):
@@ -112,11 +119,9 @@ class GPT2(Network):
         resid_pre = model.blocks(model.embed(input_ids), stop=layer)    # (B, T, D)
         logits = model.unembed(model.blocks(edit(resid_pre), start=layer))  # (B, T, V)
 
-    `sublayers` cuts it between attention and MLP as well::
+    `run` reads and edits every site of the forward pass, see `zoo.interventions`::
 
-        resid = model.embed(input_ids)
-        for sublayer in model.sublayers:  # attention and MLP of layer 0, of layer 1, ...
-            resid = resid + edit(sublayer.output(resid))
+        logits = zoo.interventions.logits(model, input_ids, {"blocks.1.hook_mlp_out": torch.zeros_like})
 
     `zoo.metrics` has functions for the loss and the divergence per token::
 
@@ -206,26 +211,32 @@ class GPT2(Network):
             resid = block(resid)
         return resid
 
-    @property
-    def sublayers(self) -> list[Sublayer]:
-        """Attention and MLP of every layer, 2 L in the order in which they add to the residual stream."""
-        return [
-            Sublayer(f"blocks.{layer}.hook_{kind}", getattr(block, kind))
-            for layer, block in enumerate(self.transformer.h)
-            for kind in ("attn_out", "mlp_out")
-        ]
-
-    def sublayer_outputs(self, input_ids: Tensor) -> Tensor:
-        """Return what every sublayer adds, (B, T) -> (2 L, B, T, D). Plus `embed`, it sums to the last resid_post."""
-        resid, outputs = self.embed(input_ids), []
-        for sublayer in self.sublayers:
-            outputs.append(sublayer.output(resid))
-            resid = resid + outputs[-1]
-        return torch.stack(outputs) if outputs else resid.new_zeros(0, *resid.shape)
-
     def unembed(self, resid: Tensor) -> Tensor:
         """Final layer norm and unembedding, (B, T, D) -> logits (B, T, V)."""
         return self.lm_head(self.transformer.ln_f(resid))
+
+    @property
+    def n_layers(self) -> int:
+        """Number of transformer layers L."""
+        return len(self.transformer.h)
+
+    @property
+    def sites(self) -> list[str]:
+        """Names of the sites that `run` can edit, in the order of the computation."""
+        names = [hook_name(layer, site) for layer in range(self.n_layers) for site in BLOCK_SITES]
+        return [*names, "ln_final.hook_scale"]
+
+    def run(
+        self, input_ids: Tensor, edits: Mapping[str, Edit] | None = None, start: tuple[int, Tensor] | None = None
+    ) -> Tensor:
+        """Return the logits with edited activations, (B, T) -> (B, T, V); see `zoo.protocols.LanguageModel`."""
+        edits = edits or {}
+        first, resid = start or (0, self.embed(input_ids))
+        blocks: Any = self.transformer.h[first:]
+        for layer, block in enumerate(blocks, first):
+            here = {site: edits[name] for site in BLOCK_SITES if (name := hook_name(layer, site)) in edits}
+            resid = block.run(resid, here)
+        return self.lm_head(_normalised(self.transformer.ln_f, resid, edits.get("ln_final.hook_scale")))
 
     def forward(self, input_ids: Tensor, targets: Tensor | None = None) -> Tensor:
         """Return the next-token logits, (B, T) int64 -> (B, T, V), or the loss.

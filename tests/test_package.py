@@ -50,6 +50,7 @@ def test_models_datamodules_and_callbacks_are_imported_only_as_parts_of_zoo():
 LAYERS = [  # modules import only from earlier layers and, in those that begin with a star, from their own
     ["described", "end_with_parent", "errors", "estimates", "lazy", "precision", "wording"],
     ["network", "protocols"],
+    ["interventions"],
     ["*", "active_inputs", "catalog", "checkpoint_config", "checkpoints", "hugging_face", "metrics", "model_card"],
     ["models", "datamodules"],
     ["*", "dictionary_learning", "export", "hub", "matrices", "quiet_fit", "saelens"],
@@ -58,8 +59,8 @@ LAYERS = [  # modules import only from earlier layers and, in those that begin w
     ["running", "shared_tasks", "training_process", "training_text"],
     ["studies", "study_command"],
 ]
-LAYERS[2] += ["near_neighbours", "null_models", "paths", "source", "source_files", "sparsify", "token_texts"]
-LAYERS[2] += ["untrained_rows"]
+LAYERS[3] += ["near_neighbours", "null_models", "paths", "source", "source_files", "sparsify", "token_texts"]
+LAYERS[3] += ["untrained_rows"]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules if module != "*"}
 
 

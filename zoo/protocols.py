@@ -31,7 +31,7 @@ and `codes` (B, K). If the codes are certified solutions, it also has `relative_
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import lightning as L
@@ -67,10 +67,10 @@ class WeightedRows(EmbeddingData, Protocol):
 
 
 class LanguageModelData(Protocol):
-    """Activations of a language model, at one layer of its residual stream."""
+    """Activations of a language model, at one or several of its sites."""
 
-    model: Any  # a `ResidualModel`
-    layer: int  # the activations are the residual stream before this layer
+    model: "LanguageModel"
+    sites: Sequence[str]  # names of the sites, see `zoo.interventions`; vectors of several sites are concatenated
 
     def evaluation_contexts(self) -> Iterable[dict[str, Tensor]]:
         """Return the validation contexts of this process, as batches of kind `"tokens"`."""
@@ -94,19 +94,25 @@ class SyntheticFeatures(Protocol):
 # Protocols for networks.
 
 
-class ResidualModel(Protocol):
-    """A language model that can be cut between two layers, see `zoo.models.GPT2`."""
+class LanguageModel(Protocol):
+    """A causal language model whose activations can be read and edited, see `zoo.interventions`."""
 
     W_E: Tensor  # the token embedding, (V, D)
+    n_layers: int
+    context_length: int | None  # largest number of tokens of a text; None if there is no limit
+    sites: Sequence[str]  # names of the sites that can be read and edited
 
-    def embed(self, input_ids: Tensor) -> Tensor:
-        """Return the residual stream before layer 0, (B, T) int64 -> (B, T, D)."""
+    def run(
+        self,
+        input_ids: Tensor,
+        edits: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        start: tuple[int, Tensor] | None = None,
+    ) -> Tensor:
+        """Return the logits (B, T, V) of token ids (B, T), on the model's device.
 
-    def blocks(self, resid: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """Run the layers `start` to `stop` - 1 on the residual stream, (B, T, D) -> (B, T, D)."""
-
-    def unembed(self, resid: Tensor) -> Tensor:
-        """Return the logits, (B, T, D) -> (B, T, V)."""
+        At every site in `edits`, its function is called once with the activations, and the result is used instead of
+        them. With `start`, a layer and the residual stream before it (B, T, D), the run begins there.
+        """
 
 
 # Protocols for LightningModules.

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from toy_reconstruction import Rows, SignedCoordinates
 
 from zoo.callbacks import SplicedLoss
-from zoo.callbacks.spliced_loss import _spliced_logits
+from zoo.callbacks.spliced_loss import _spliced
+from zoo.interventions import hook_name
 from zoo.models import GPT2
 
 V, T, D = 50, 8, 12
@@ -34,7 +35,8 @@ class Contexts(Rows):
         super().__init__(torch.randn(7, D, generator=torch.Generator().manual_seed(0)))
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.model, self.layer = GPT2(V, T, D, n_layers=2, n_heads=2, dropout=dropout), layer
+            self.model = GPT2(V, T, D, n_layers=2, n_heads=2, dropout=dropout)
+            self.sites = [hook_name(layer, "resid_pre") if layer < 2 else hook_name(1, "resid_post")]
             for p in self.model.parameters():
                 torch.nn.init.normal_(p, std=0.5)
             self.input_ids = torch.randint(V, (6, T))
@@ -102,9 +104,12 @@ def test_positions_that_are_skipped_keep_their_activations(layer):
     data = Contexts(layer)
     with torch.no_grad():
         resid = data.model.blocks(data.model.embed(data.input_ids), stop=layer)
-        logits = _spliced_logits(data.model, layer, resid, 0)(torch.cat([resid[:, :3], 0 * resid[:, 3:]], 1))
+        x, whole = _spliced(data.model, data.sites, data.input_ids, 0)
+        assert torch.equal(x, resid)
+        logits = whole(torch.cat([resid[:, :3], 0 * resid[:, 3:]], 1))
         torch.testing.assert_close(logits[:, :3], data.model(data.input_ids)[:, :3])
-        assert torch.equal(_spliced_logits(data.model, layer, resid, 3)(0 * resid[:, 3:]), logits[:, 3:])
+        _, rest = _spliced(data.model, data.sites, data.input_ids, 3)
+        assert torch.equal(rest(0 * resid[:, 3:]), logits[:, 3:])
 
 
 def test_random_vectors_are_as_long_as_the_error_and_have_the_covariance_asked_for():
@@ -180,5 +185,5 @@ def test_two_processes_measure_the_same_as_one(make_trainer, tmp_path):
 
 
 def test_rows_without_a_language_model_are_refused_in_one_line(make_trainer, refused):
-    with refused("SplicedLoss needs a datamodule with model, layer, evaluation_contexts; Rows has no model, layer"):
+    with refused("SplicedLoss needs a datamodule with model, sites, evaluation_contexts; Rows has no model, sites"):
         make_trainer(callbacks=[SplicedLoss()]).fit(SignedCoordinates(D), Rows(torch.zeros(4, D)))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo.datamodules import ActivationsDataModule, LocalFiles, TrainedBPE
-from zoo.datamodules.activation_loaders import ActivationEvaluationLoader, EvaluationContexts, ResidualStream
+from zoo.datamodules.activation_loaders import ActivationEvaluationLoader, EvaluationContexts, SiteReader
 from zoo.datamodules.text import EvaluationLoader
 from zoo.models import GPT2, TopKSAE
 
@@ -135,7 +135,9 @@ def test_evaluation_asks_the_first_contexts_for_all_but_their_first_positions(wo
     tokens = np.arange(1000, dtype=np.uint16)  # every token is different, so a vector is known by its token
     windows = [EvaluationLoader(tokens, 18, 6, rank, world_size) for rank in range(world_size)]
     ranks = [EvaluationContexts(w, n_contexts, CPU) for w in windows]
-    loaders = [ActivationEvaluationLoader(contexts, ResidualStream(net, 2), 2) for contexts in ranks]
+    loaders = [
+        ActivationEvaluationLoader(contexts, SiteReader(net, ["blocks.2.hook_resid_pre"]), 2) for contexts in ranks
+    ]
     batches = [list(each) for each in loaders]
     assert {len(b) for b in batches} == {len(each) for each in loaders} == {min(-(-n_contexts // 6), 10)}
     seen = {key: torch.cat([b[key] for part in batches for b in part]) for key in batches[0][0]}
@@ -205,7 +207,7 @@ def test_stored_activations_are_read_back_bit_by_bit(make, tmp_path):
     (folder,) = (tmp_path / "store").iterdir()
     assert sorted(p.name for p in folder.iterdir()) == [f"refill-00000{r}-rank-0-of-1.safetensors" for r in (0, 1)]
     read = loader(make(activations_dir=store))
-    read.stream = ResidualStream(network(seed=1), 2)  # would give other activations
+    read.stream = SiteReader(network(seed=1), ["blocks.2.hook_resid_pre"])  # would give other activations
     for step, x in enumerate(first):
         assert torch.equal(read.batch(step)["x"], x)
         assert torch.equal(loader(make()).batch(step)["x"], x)
@@ -329,7 +331,7 @@ def test_arguments_that_do_not_fit_are_refused(make, refused, options, message):
 
 def test_a_model_without_a_residual_stream_or_a_tokenizer_is_refused(make, tmp_path, refused):
     sae = zoo.save(TopKSAE(8, 16, k=2), tmp_path / "sae")
-    with refused("is a TopKSAE, which has no residual stream"):
+    with refused("is a TopKSAE; data.model must be a language model"):
         make(model=str(sae))
     bare = zoo.save(network(), tmp_path / "bare")
     with refused("has no tokenizer; set data.tokenizer"):

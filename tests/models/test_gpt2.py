@@ -1,4 +1,3 @@
-import copy
 import math
 
 import pytest
@@ -184,27 +183,3 @@ def test_the_residual_stream_stays_in_float32_beside_products_of_half_precision(
         found = net.residual_stream(input_ids)
     assert found.dtype == torch.float32
     assert 0 < (found - exact).norm() < 0.01 * exact.norm()
-
-
-def test_sublayers_add_up_to_the_residual_stream(model, ids):
-    input_ids = ids
-    outputs, stream = model.sublayer_outputs(input_ids), model.residual_stream(input_ids)
-    assert [s.name for s in model.sublayers[:3]] == [
-        "blocks.0.hook_attn_out",
-        "blocks.0.hook_mlp_out",
-        "blocks.1.hook_attn_out",
-    ]
-    assert len(outputs) == 2 * (len(stream) - 1)
-    summed = torch.cat([stream[:1], outputs]).cumsum(0)
-    torch.testing.assert_close(summed[::2], stream)
-
-
-def test_replacing_a_sublayers_output_by_0_is_a_network_without_it(model, ids):
-    input_ids = ids
-    resid = model.embed(input_ids)
-    for sublayer in model.sublayers:
-        resid = resid + (0 if "1.hook_mlp" in sublayer.name else 1) * sublayer.output(resid)
-    without = copy.deepcopy(model)
-    for p in without.transformer.h[1].mlp.c_proj.parameters():
-        p.data.zero_()
-    torch.testing.assert_close(model.unembed(resid), without(input_ids))
