@@ -93,8 +93,9 @@ def load_causal_lm(files: Folder, trust_remote_code: bool = False) -> nn.Module:
         trust_remote_code: Whether Python code that comes with the model may be run.
 
     Raises:
-        ZooError: If `transformers` is not installed or has no causal language model of this type, if a file is missing
-            or damaged, if a weight is missing, not used, not finite or quantised, or if the model needs code of its own.
+        ZooError: If `transformers` is not installed or has no causal language model of this type; if a file is missing
+            or damaged; if a weight is missing, not used, not finite or quantised; or if the model needs code of its
+            own.
     """
     config, name = files.json(checkpoint_config.NAME), files.name
     kind = config.get("model_type")
