@@ -201,8 +201,18 @@ class Source:
         return self.at(step).zoo_part
 
     def provenance(self, step: int | None = None) -> dict[str, Any]:
-        """Return the description of the run that the source comes from; empty if there is none."""
-        return (self.zoo_part(step) or {}).get("provenance") or {}
+        """Return the description of the run that the source comes from; empty if there is none.
+
+        For an autoencoder of activations, in any format, `model` is the name of the language model, and `hook_name` is
+        TransformerLens's name of the place in it, as far as the source tells. A place that has no such name has the
+        name of its module.
+        """
+        opened = self.at(step)
+        told = (opened.zoo_part or {}).get("provenance") or {}
+        if isinstance(opened, Folder) and not opened.zoo_part:
+            return {**opened.trained_on()}
+        data = ((told.get("config") or {}).get("data") or {}).get("init_args") or {}
+        return {"model": data["model"], **told} if {"model", "layer"} <= data.keys() else told
 
     def tokenizer_json(self, step: int | None = None) -> str | None:
         """Return the tokenizer of the source, serialised, or None if there is none."""
