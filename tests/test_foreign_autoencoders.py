@@ -156,6 +156,25 @@ def test_a_pickle_in_a_file_of_arrays_is_not_executed(tmp_path, refused):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_file_of_arrays_is_refused_or_holds_the_same_numbers(tmp_path, save):
+    save(tmp_path / "params.npz", **PLAIN, threshold=thresholds(KEPT))
+    intact, state = (tmp_path / "params.npz").read_bytes(), zoo.load(tmp_path).state_dict()
+    damaged = [intact[:n] for n in range(0, len(intact), 97)]
+    damaged += [intact[:n] + bytes([intact[n] ^ 1 << n % 8]) + intact[n + 1 :] for n in range(0, len(intact), 5)]
+    messages = []
+    for content in damaged:
+        (tmp_path / "params.npz").write_bytes(content)
+        try:
+            again = zoo.load(tmp_path).state_dict()
+        except zoo.ZooError as error:
+            messages.append(str(error))
+        else:
+            assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
+    assert len(messages) > len(damaged) / 2
+    assert all(len(message.splitlines()) == 1 for message in messages)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.dtype(">f4"), np.longdouble])
 def test_arrays_of_gemma_scope_in_another_precision_are_read_as_float32(tmp_path, dtype):
     arrays = {name: tensor.numpy().astype(dtype) for name, tensor in PLAIN.items()}

@@ -120,6 +120,8 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
             for entry in archive.namelist():
                 with archive.open(entry) as file:
                     arrays[entry.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+                    if file.read(1) or not entry.removesuffix(".npy").isidentifier():  # reading to the end checks it
+                        raise ValueError("there is more than an array, or its name is damaged")
     except Exception:  # zipfile, zlib and numpy raise exceptions of many kinds
         raise ZooError(f"{path} is damaged, or is not a .npz file of numbers") from None
     for name, array in arrays.items():
