@@ -545,6 +545,20 @@ def test_from_a_cached_repository_everything_is_read_if_the_hub_cannot_be_reache
     assert len(server.connections) == 1
 
 
+def test_a_look_up_of_the_hubs_name_that_takes_long_counts(unreachable, refused, monkeypatch):
+    unreachable(True)
+    released = threading.Event()
+
+    def slow(*args, **options):
+        released.wait(30)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with seconds(8), refused(NOT_REACHED):
+        zoo.load("hf:org/repo")
+    released.set()
+
+
 def test_of_a_repository_that_is_cached_in_part_the_missing_file_is_named(folder, hub, unreachable, refused):
     unreachable(True)
     (folder / "model.safetensors").unlink()

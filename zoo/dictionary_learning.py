@@ -9,6 +9,9 @@ class of `dictionary_learning`              class of the zoo
 `JumpReluAutoEncoder`                       `JumpReLUSAE`
 `BatchTopKSAE`, `MatryoshkaBatchTopKSAE`    `JumpReLUSAE` with their threshold, which computes the same at inference
 ==========================================  ===========================================================================
+
+Codes are those of the weights as they are stored. For an `AutoEncoder`, the library's `from_pretrained` multiplies each
+code by the norm of its atom, unless told not to; the reconstruction is the same.
 """
 
 import re

@@ -37,7 +37,7 @@ def load(
 
     Args:
         source: The name of a pretrained checkpoint; a folder (a zoo checkpoint, a run, a Hugging Face GPT-2, or an
-            autoencoder of SAELens, sparsify or dictionary_learning); a Lightning .ckpt; or
+            autoencoder of SAELens, sparsify, dictionary_learning or Gemma Scope); a Lightning .ckpt; or
             hf:org/repo[/folder][@revision].
         step: Training step, if the source has several; by default the last one.
         device: Device of the weights, such as "cuda"; by default the CPU.
@@ -101,7 +101,8 @@ class Source:
     Two sources are equal if their names are equal. A pickled source has the name and the fingerprints that are known.
     In all methods, `step` is a training step, if the source has several; by default it is the last one. A name may
     contain {step}, which is replaced by the training step. All methods raise ZooError if there is no such step, or if
-    what they read is damaged or cannot be read.
+    what they read is damaged or cannot be read. If the hub does not answer within HF_HUB_ETAG_TIMEOUT seconds, only the
+    local cache is read. HF_HUB_ETAG_TIMEOUT is an environment variable of huggingface_hub; its default is 10.
     """
 
     def __init__(self, name: str, fingerprints: dict[tuple[str, int | None], str] | None = None) -> None:
