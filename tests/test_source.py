@@ -204,6 +204,8 @@ def kinds(place):
         (place / name / "config.json").write_text(json.dumps(config))
     (place / "sparsify").mkdir()
     (place / "sparsify" / "cfg.json").write_text('{"expansion_factor": 4}')
+    (place / "gemma").mkdir()
+    np.savez(place / "gemma" / "params.npz", W_enc=np.zeros((2, 3), np.float32))
     save_file(W, place / "hf" / "model.safetensors")
     save_file(W, place / "W.safetensors")
     np.save(place / "W.npy", W["wte.weight"].numpy())
@@ -215,6 +217,7 @@ def kinds(place):
         "SAELens": saelens.write(sae, place / "sae"),
         "sparsify": place / "sparsify",
         "dictionary_learning": place / "dictionary",
+        "Gemma Scope": place / "gemma",
         ".npy": place / "W.npy",
         ".safetensors": place / "W.safetensors",
         "{step}": place / "{step}.npy",
