@@ -144,9 +144,7 @@ class ActivationsDataModule(ZooDataModule):
         self.bos = tokens_before_text(source, step, own or tokenizer, config, prepend_bos)
         if len(self.bos) >= sequence_length:
             n_bos = len(self.bos)
-            raise ZooError(
-                f"sequence_length is {sequence_length}; a context has {n_bos} BOS and at least 1 token more"
-            )
+            raise ZooError(f"sequence_length is {sequence_length}; a context has {n_bos} BOS and at least 1 token more")
         n_contexts = batch_size // positions_per_context
         self.text = TextDataModule(
             corpus,

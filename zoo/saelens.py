@@ -135,11 +135,12 @@ def training_data(provenance: dict[str, Any]) -> dict[str, Any]:
     if not {"model", "layer"} <= data.keys():
         return {}
     model = str(data["model"]).removeprefix("hf:").partition("@")[0]
+    old_name = f"blocks.{data['layer']}.hook_resid_pre"  # of runs that recorded no name
     return {
         "model_name": model.removeprefix("openai-community/"),  # TransformerLens calls it gpt2
-        "hook_name": provenance.get("hook_name") or f"blocks.{data['layer']}.hook_resid_pre",
+        "hook_name": provenance.get("hook_name", old_name),  # None if there are several
         "context_size": data.get("sequence_length"),
-        "prepend_bos": False,
+        "prepend_bos": bool(provenance.get("prepend_bos")),
     }
 
 
