@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from zoo import lazy
 
 if TYPE_CHECKING:
+    from zoo.models.causal_lm import CausalLM
     from zoo.models.dictionary import Dictionary
     from zoo.models.dictionary_learning import DictionaryLearning
     from zoo.models.embeddings import (

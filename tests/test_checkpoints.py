@@ -154,9 +154,13 @@ def test_names_without_prefix_and_mask_buffers_are_understood(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "bert"}, "type 'bert'"),
-        ({"activation_function": "relu"}, "activation_function is 'relu'"),
-        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
+        ({"model_type": "t5"}, "type 't5'"),
+        (
+            {"activation_function": "relu", "n_layer": 1},
+            r"tensor transformer\.h\.1\S+ does not belong to a GPT2LMHeadModel",
+        ),
+        ({"activation_function": "relu", "n_layer": 3}, r"has no tensor transformer\.h\.2"),
+        ({"activation_function": "relu", "n_embd": 32}, "cannot be loaded"),
         ({"n_layer": 3}, r"tensor transformer\.h\.2\S+ is missing"),
         ({"n_layer": 1}, r"tensor transformer\.h\.1\S+ does not belong"),
         ({"n_embd": 32}, r"has shape \[.*\]; its config says \[.*\]"),

@@ -1,16 +1,18 @@
 """Readers of `transformers` folders: they read a whole GPT-2, or the token embedding of any model with a known name."""
 
-from collections.abc import Iterable, Mapping
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo import checkpoint_config
 from zoo.checkpoints import open_tensors, read_tensors
 from zoo.errors import ZooError
-from zoo.source_files import Folder
+from zoo.source_files import INDEX, Folder
 
 W_E_NAMES = (  # endings of the token embedding's name, in the order in which they are tried
     "wte.weight",  # GPT-2 and similar models
@@ -21,6 +23,8 @@ W_E_NAMES = (  # endings of the token embedding's name, in the order in which th
     "tok_embeddings.weight",  # ModernBERT
     "W_E",  # TransformerLens
 )
+PICKLE = "pytorch_model.bin"
+INSTALL = "pip install 'superposition-zoo[transformers]'"
 GPT2_EMBEDDING, GPT2_HEAD = "transformer.wte.weight", "lm_head.weight"
 GPT2_SIZES = {  # argument of GPT2 -> its names in a config, and its value if the config does not contain it
     "vocab_size": (("vocab_size",), 50257),
@@ -40,23 +44,33 @@ TANH_GELUS = (
 )  # names of the same function
 
 
+def is_gpt2(config: Mapping[str, Any]) -> bool:
+    """Return whether `GPT2` computes the same function as a model with this config from the same weights."""
+    d_model = _setting(config, *GPT2_SIZES["d_model"])
+    expected: dict[str, tuple[Any, ...]] = {
+        "activation_function": TANH_GELUS,
+        "layer_norm_epsilon": (1e-5,),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+        "n_inner": (None, 4 * d_model if isinstance(d_model, int) else None),
+    }
+    same = all(config.get(key, allowed[0]) in allowed for key, allowed in expected.items())
+    return config.get("model_type") == "gpt2" and same
+
+
 def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     """Return the class, init arguments and tensors from which `checkpoints.build` makes a GPT2.
 
-    Names of tensors may have the prefix `transformer.` or not. Attention masks in old files are left out. If the head
-    differs from the embedding, the model is untied, even if its config says that it is tied. The file of a tied model
-    may hold only the head or only the embedding.
+    The config fulfils `is_gpt2`. Names of tensors may have the prefix `transformer.` or not. Attention masks in old
+    files are left out. If the head differs from the embedding, the model is untied, even if its config says that it is
+    tied. The file of a tied model may hold only the head or only the embedding.
 
     Raises:
-        ZooError: If a file is missing or damaged, or the model is not a GPT-2, or has settings that `GPT2` does not
-            support.
+        ZooError: If a file is missing or damaged.
     """
-    config, name = files.json(checkpoint_config.NAME), files.name
-    if config.get("model_type") != "gpt2":
-        kind = config.get("model_type")
-        raise ZooError(f"{name} is a model of type {kind!r}; load() reads zoo checkpoints, gpt2 and SAELens")
+    config = files.json(checkpoint_config.NAME)
     arguments = {argument: _setting(config, keys, other) for argument, (keys, other) in GPT2_SIZES.items()}
-    _check_function(config, arguments["d_model"], name)
     tensors = _all_tensors(files)
     prefix = "" if any(key.startswith("transformer.") for key in tensors) else "transformer."
     tensors = {
@@ -67,6 +81,94 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     if GPT2_EMBEDDING in tensors and GPT2_HEAD in tensors:
         arguments["tied"] = arguments["tied"] and torch.equal(tensors[GPT2_EMBEDDING], tensors[GPT2_HEAD])
     return "GPT2", arguments, tensors
+
+
+def load_causal_lm(files: Folder, trust_remote_code: bool = False) -> nn.Module:
+    """Load a causal language model of `transformers` as a `zoo.models.CausalLM`, in the precision of its files.
+
+    Files of pickles are read without running the code in them.
+
+    Args:
+        files: The folder, with `config.json` and the weights.
+        trust_remote_code: Whether Python code that comes with the model may be run.
+
+    Raises:
+        ZooError: If `transformers` is not installed or has no causal language model of this type; if a file is missing
+            or damaged; if a weight is missing, not used, not finite or quantised; or if the model needs code of its
+            own.
+    """
+    config, name = files.json(checkpoint_config.NAME), files.name
+    kind = config.get("model_type")
+    try:
+        from transformers import AutoModelForCausalLM
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
+    except ImportError:
+        raise ZooError(f"{name} is a model of type {kind!r}, which needs transformers; run {INSTALL}") from None
+    if kind not in KNOWN and not (trust_remote_code and "auto_map" in config):
+        why = "transformers has no causal language model of this type"
+        if "auto_map" in config:
+            why = "it needs Python code that comes with it, which is run only with trust_remote_code"
+        raise ZooError(f"{name} is a model of type {kind!r}: {why}; {only_rows(name)}")
+    if "quantization_config" in config:
+        raise ZooError(f"{name} is quantised, and quantised models cannot be run; {only_rows(name)}")
+    code = [f"{str(path).rpartition('--')[2].partition('.')[0]}.py" for path in config.get("auto_map", {}).values()]
+    for file in [*_weight_files(files), *(code if trust_remote_code else [])]:
+        files.require(file)
+    folder = files.require(checkpoint_config.NAME).parent
+    with _quiet():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype="auto",
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+            )
+        except Exception as error:
+            raise ZooError(f"{name} cannot be loaded: {str(error).strip().partition(chr(10))[0]}") from error
+    model, told = loaded
+    if told["missing_keys"]:
+        raise ZooError(f"{name} is damaged: it has no tensor {min(told['missing_keys'])}")
+    if told["unexpected_keys"]:
+        raise ZooError(f"{name}: tensor {min(told['unexpected_keys'])} does not belong to a {type(model).__name__}")
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ZooError(f"{name}: tensor {key} has entries that are NaN or infinite")
+    return importlib.import_module("zoo.models.causal_lm").CausalLM(model, name)
+
+
+def _weight_files(files: Folder) -> list[str]:
+    """Return the names of the files with the weights, by preference safetensors."""
+    index = f"{PICKLE}.index.json"
+    if any(map(files.path, (checkpoint_config.WEIGHTS, INDEX))) or not any(map(files.path, (PICKLE, index))):
+        return [checkpoint_config.WEIGHTS if name == "*" else file for name, file in files.weight_files().items()]
+    if files.path(PICKLE):
+        return [PICKLE]
+    shards = files.json(index).get("weight_map")
+    if not isinstance(shards, dict):
+        raise ZooError(f"{files.require(index)} is damaged: it has no weight_map")
+    return sorted({str(file) for file in shards.values()})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep `transformers` from printing progress and warnings; what matters is raised."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def only_rows(name: str) -> str:
+    """Return what can be done with a model that cannot be run."""
+    return f"its embedding can be studied: python -m zoo study embedding --embedding {name}"
 
 
 def read_tensor(file: Path, wanted: str | None, config: Mapping[str, Any], name: str) -> tuple[str, Tensor]:
@@ -136,21 +238,6 @@ def shared_tensors(
 
 def _setting(config: Mapping[str, Any], keys: Iterable[str], otherwise: Any) -> Any:
     return next((config[key] for key in keys if key in config), otherwise)
-
-
-def _check_function(config: Mapping[str, Any], d_model: Any, name: str) -> None:
-    """Refuse settings with which the same weights compute another function than in `GPT2`."""
-    expected: dict[str, tuple[Any, ...]] = {
-        "activation_function": TANH_GELUS,
-        "layer_norm_epsilon": (1e-5,),
-        "scale_attn_weights": (True,),
-        "scale_attn_by_inverse_layer_idx": (False,),
-        "add_cross_attention": (False,),
-        "n_inner": (None, 4 * d_model if isinstance(d_model, int) else None),
-    }
-    for key, allowed in expected.items():
-        if config.get(key, allowed[0]) not in allowed:
-            raise ZooError(f"{name} cannot be read as a GPT-2: {key} is {config[key]!r}; expected {allowed[0]!r}")
 
 
 def _all_tensors(files: Folder) -> dict[str, Tensor]:

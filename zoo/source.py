@@ -32,24 +32,31 @@ def load(
     step: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
 ) -> nn.Module:
     """Load a model with its raw weights, in eval mode and without gradients.
 
     Args:
-        source: The name of a pretrained checkpoint; a folder (a zoo checkpoint, a run, a Hugging Face GPT-2, or an
-            autoencoder of SAELens, sparsify or dictionary_learning); a Lightning .ckpt; or
+        source: The name of a pretrained checkpoint; a folder (a zoo checkpoint, a run, a causal language model of
+            Hugging Face, or an autoencoder of SAELens, sparsify or dictionary_learning); a Lightning .ckpt; or
             hf:org/repo[/folder][@revision].
         step: Training step, if the source has several; by default the last one.
         device: Device of the weights, such as "cuda"; by default the CPU.
         dtype: Floating-point type of the parameters, such as torch.bfloat16; by default float32.
+        trust_remote_code: Whether Python code that comes with a Hugging Face model may be run.
 
     Returns:
-        The network, a `zoo.models.Network`. If it is of your own class, import the module of the class first.
+        The network, a `zoo.models.Network`, or a `zoo.models.CausalLM` for a language model that is not a GPT-2. If it
+        is of your own class, import the module of the class first.
 
     Raises:
         ZooError: If there is no such source, step or device, or the checkpoint is damaged or of an unknown kind.
     """
-    model = Source.open(source).load(step)
+    import torch
+
+    model = Source.open(source).load(step, trust_remote_code)
+    if dtype is None and any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
+        dtype = torch.float32
     if dtype is not None and not (hasattr(dtype, "is_floating_point") and dtype.is_floating_point):
         raise ZooError(f"dtype is {dtype}; expected a floating-point type such as torch.bfloat16")
     try:
@@ -180,9 +187,12 @@ class Source:
             raise ZooError(f"{self.name} has no step {step}; it has {', '.join(map(str, self.steps))}")
         return self._root / catalog.step_folder(chosen)
 
-    def load(self, step: int | None = None) -> nn.Module:
-        """Return the network, in eval mode and without gradients."""
-        return self.at(step).load()
+    def load(self, step: int | None = None, trust_remote_code: bool = False) -> nn.Module:
+        """Return the network, in eval mode and without gradients.
+
+        It is in float32, except a `CausalLM`, which is in the precision in which it is stored.
+        """
+        return self.at(step).load(trust_remote_code)
 
     def embedding(self, step: int | None = None, tensor: str | None = None) -> Tensor:
         """Return the token embedding, or another matrix by the name of its tensor, (V, D) float32."""

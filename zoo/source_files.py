@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 INDEX, SAE_CONFIG = f"{WEIGHTS}.index.json", "cfg.json"
 EXPECTED = "a folder, a .ckpt or, for an embedding, a .safetensors or .npy file"
-ZOO = "zoo checkpoint"
+ZOO, HUGGING_FACE = "zoo checkpoint", "Hugging Face"
 READERS = {  # kind of a folder -> the module whose `read` returns the arguments of `checkpoints.build`
     ZOO: "zoo.checkpoints",
-    "Hugging Face": "zoo.hugging_face",
+    HUGGING_FACE: "zoo.hugging_face",
     "SAELens": "zoo.saelens",
     "sparsify": "zoo.sparsify",
     "dictionary_learning": "zoo.dictionary_learning",
@@ -75,7 +75,7 @@ class Folder:
         if self.zoo_part:
             return ZOO
         trainer = self.json(NAME).get("trainer") if self.path(NAME) else None
-        return "dictionary_learning" if isinstance(trainer, dict) and "dict_class" in trainer else "Hugging Face"
+        return "dictionary_learning" if isinstance(trainer, dict) and "dict_class" in trainer else HUGGING_FACE
 
     @cached_property
     def zoo_part(self) -> dict[str, Any] | None:
@@ -91,11 +91,15 @@ class Folder:
             raise ZooError(f"{file} is damaged: it is not the config that was saved")
         return None
 
-    def load(self) -> nn.Module:
+    def load(self, trust_remote_code: bool = False) -> nn.Module:
         """Return the network, in eval mode and without gradients."""
         from zoo.checkpoints import build
 
-        path, init_args, tensors = importlib.import_module(READERS[self.kind]).read(self)
+        reader = importlib.import_module(READERS[self.kind])
+        if self.kind == HUGGING_FACE and not reader.is_gpt2(self.json(NAME)):
+            network: nn.Module = reader.load_causal_lm(self, trust_remote_code)
+            return network
+        path, init_args, tensors = reader.read(self)
         return build(path, init_args, tensors, self.require(NAME).parent if self.kind == ZOO else self.name)
 
     def require(self, file: str) -> Path:
@@ -188,7 +192,7 @@ class LightningFile:
         self.name, self.path = name, path
         self._state, self.zoo_part = read_lightning(path)
 
-    def load(self) -> nn.Module:
+    def load(self, trust_remote_code: bool = False) -> nn.Module:
         """Return the network, in eval mode and without gradients."""
         from zoo.checkpoints import build, class_path
 
@@ -214,7 +218,7 @@ class MatrixFile:
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path, self.kind = name, path, path.suffix
 
-    def load(self) -> nn.Module:
+    def load(self, trust_remote_code: bool = False) -> nn.Module:
         """Refuse: the file holds a matrix, not a network."""
         raise ZooError(f"{self.name} is a file; expected {EXPECTED}")
 

@@ -5,6 +5,7 @@ the output of the program that wrote it, or of its formula.
 """
 
 import json
+from functools import partial
 
 import torch
 import transformers
@@ -150,9 +151,36 @@ def pickle_only(folder):
     return folder
 
 
-def other_type(folder):
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    transformers.GPTNeoXModel(transformers.GPTNeoXConfig(vocab_size=20, **sizes)).save_pretrained(folder)
+SMALL = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+
+
+def gpt_neox(folder, model="GPTNeoXForCausalLM"):
+    torch.manual_seed(0)
+    twin = getattr(transformers, model)(transformers.GPTNeoXConfig(**SMALL)).eval()
+    twin.save_pretrained(folder)
+    return (folder, IDS, twin(IDS).logits) if model == "GPTNeoXForCausalLM" else folder
+
+
+def neox_pickle(folder):
+    made = gpt_neox(folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return made
+
+
+def t5(folder):
+    transformers.T5Config(vocab_size=20).save_pretrained(folder)
+    return folder
+
+
+def bert(folder):
+    transformers.BertForMaskedLM(transformers.BertConfig(**SMALL)).save_pretrained(folder)
+    return folder
+
+
+def own_code(folder):
+    config = {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
@@ -222,7 +250,7 @@ CASES = [
         ),
     ),
     *[
-        Case(f"GPT-2 with {key} {value}", refused_settings(gpt2, **{key: value}), "refused: names the setting", key)
+        Case(f"GPT-2 with {key} {value}", partial(gpt2, **{key: value}), "read as a `CausalLM`")
         for key, value in {
             "activation_function": "gelu",
             "layer_norm_epsilon": 1e-6,
@@ -286,11 +314,37 @@ CASES = [
         "refused: says that it must be converted",
         "a pickle, which",
     ),
+    Case("causal language model of another type (see below)", gpt_neox, "read as a `CausalLM`"),
     Case(
-        "model of another type",
-        other_type,
+        "the same without its head",
+        partial(gpt_neox, model="GPTNeoXModel"),
+        "refused: names the tensor",
+        r"is damaged: it has no tensor lm_head\.weight",
+    ),
+    Case("the same as a pickle (`pytorch_model.bin`)", neox_pickle, "read as a `CausalLM`, without running its code"),
+    Case(
+        "model of a type that is not a language model",
+        t5,
         "refused: names the type (`zoo.embedding` reads its embedding)",
-        "type 'gpt_neox'",
+        "type 't5': transformers has no causal language model of this type; its embedding can be studied",
+    ),
+    Case(
+        "model whose logits depend on later tokens (BERT)",
+        bert,
+        "refused (`zoo.embedding` reads its embedding)",
+        "is not causal: its logits depend on later tokens; its embedding can be studied",
+    ),
+    Case(
+        "model that comes with Python code",
+        own_code,
+        "refused, unless `trust_remote_code` is set",
+        "needs Python code that comes with it, which is run only with trust_remote_code",
+    ),
+    Case(
+        "quantised model",
+        lambda f: rewritten(f, config={"activation_function": "gelu", "quantization_config": {"bits": 4}}),
+        "refused (`zoo.embedding` says which tensor is quantised)",
+        "is quantised, and quantised models cannot be run",
     ),
     Case(
         "Lightning checkpoint with a weight that is infinite",
