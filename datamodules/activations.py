@@ -78,8 +78,10 @@ class ActivationsDataModule(ZooDataModule):
             see `zoo.interventions`; or a list of them.
         prepend_bos: Whether every context begins with the tokens that the model's tokenizer puts before a text, or with
             its BOS token if it puts none. By default as the tokenizer does.
-        model_dtype: Precision in which the language model computes. "stored" is the precision of its files.
+        model_dtype: Precision in which the language model computes. "stored" is the precision of its files, and float32
+            for a GPT-2.
         model_device: Device of the language model, such as "cpu" or "cuda:1". By default the training device.
+        trust_remote_code: Whether Python code that comes with a Hugging Face model may be run.
 
     Raises:
         ZooError: If the model, tokenizer or corpus cannot be read or they do not fit together, or if an argument is
@@ -112,6 +114,7 @@ class ActivationsDataModule(ZooDataModule):
         prepend_bos: bool | None = None,
         model_dtype: Precision = "float32",
         model_device: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"sequence_length": sequence_length, "batch_size": batch_size, "val_contexts": val_contexts}
@@ -134,7 +137,7 @@ class ActivationsDataModule(ZooDataModule):
         if model_device is not None:
             _check_device(model_device)
         source = Source.open(model)
-        self.model = _language_model(source, step, model_dtype, sequence_length)
+        self.model = _language_model(source, step, model_dtype, sequence_length, trust_remote_code)
         self.sites = _site_names(self.model, layer, site, source.name)
         self.stream = SiteReader(self.model, self.sites)
         self.d_in: int = self.stream(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
@@ -271,8 +274,8 @@ class ActivationsDataModule(ZooDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-def _language_model(source: Source, step: int | None, dtype: str, sequence_length: int) -> Any:
-    model: Any = source.load(step)
+def _language_model(source: Source, step: int | None, dtype: str, sequence_length: int, trust_code: bool) -> Any:
+    model: Any = source.load(step, trust_code)
     if missing_in(model, LanguageModel):
         raise ZooError(f"{source.name} is a {type(model).__name__}; data.model must be a language model")
     longest = model.context_length
