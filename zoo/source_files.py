@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 INDEX, SAE_CONFIG = f"{WEIGHTS}.index.json", "cfg.json"
 EXPECTED = "a folder, a .ckpt or, for an embedding, a .safetensors or .npy file"
+UNREACHABLE = {"ConnectError", "TimeoutException", "ProxyError", "ConnectionError", "Timeout"}  # names of exceptions
+HUB_TIMEOUT = 1.5  # seconds after which the hub counts as not reachable
 ZOO, HUGGING_FACE = "zoo checkpoint", "Hugging Face"
 READERS = {  # kind of a folder -> the module whose `read` returns the arguments of `checkpoints.build`
     ZOO: "zoo.checkpoints",
@@ -253,7 +255,7 @@ def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repo, name, revision=revision))
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=not _hub_answers()))
     except LocalEntryNotFoundError as error:
         if try_to_load_from_cache(repo, name, revision=revision) is _CACHED_NO_EXIST:  # the file is known not to exist
             return None
@@ -262,6 +264,24 @@ def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
         return None
     except Exception as error:
         raise ZooError(f"hf:{repo} cannot be read: {str(error).strip().partition(chr(10))[0]}") from error
+
+
+def _hub_answers() -> bool:
+    """Return whether the hub can be reached. Without this, every file that is not there is asked for many times."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)
+
+
+@cache
+def _answers(url: str) -> bool:
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(url, timeout=HUB_TIMEOUT)
+    except Exception as error:  # of httpx or requests, which versions of huggingface_hub use
+        return not any(kind.__name__ in UNREACHABLE for kind in type(error).__mro__)
+    return True
 
 
 def parsed(text: str) -> Any:
