@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 TOLERANCE = 8  # largest error of a sum of tensors, in units of their precision
-NORM_TOLERANCE = 2000  # that of a layer norm, which adds a small number to the mean square
+NORM_TOLERANCE = 2e-3  # largest relative difference of two outputs of a layer norm, which adds a small number to x
 
 Values = tuple[tuple[Any, ...], dict[str, Any]]  # arguments of a module
 Run = Callable[[], Any]  # runs the network on a few tokens
@@ -92,13 +92,13 @@ def is_norm(module: nn.Module, x: Tensor) -> bool:
     if list(module.children()):
         return False
     y, longer = module(x), module(4 * x)
-    is_invariant = isinstance(y, Tensor) and y.shape == x.shape and close(y, longer, NORM_TOLERANCE)
-    return is_invariant and not close(y, torch.zeros_like(y), NORM_TOLERANCE)
+    is_invariant = isinstance(y, Tensor) and y.shape == x.shape and _alike_as_norms(y, longer)
+    return is_invariant and not _alike_as_norms(y, torch.zeros_like(y))
 
 
 def centres(norm: nn.Module, x: Tensor) -> bool:
     """Return whether a layer norm subtracts the mean."""
-    return close(norm(x), norm(x + x.abs().mean()), NORM_TOLERANCE)
+    return _alike_as_norms(norm(x), norm(x + x.abs().mean()))
 
 
 def find_layers(model: nn.Module, run: Run) -> list[DecoderLayer]:
@@ -123,8 +123,9 @@ def find_final_norm(model: nn.Module, layers: list[DecoderLayer], run: Run) -> n
     inside = {id(m) for layer in layers for m in layer.module.modules()}
     outside = [m for m in model.modules() if id(m) not in inside and not list(m.children())]
     calls = _recorded([*outside, layers[-1].module], run)
-    last = next(call.y for call in calls if call.module is layers[-1].module)
-    readers = [c.module for c in calls if last is not None and c.module in outside and _equal(c.x, last)]
+    end = next(i for i, call in enumerate(calls) if call.module is layers[-1].module)
+    last = calls[end].y
+    readers = [c.module for c in calls[end:] if last is not None and c.module in outside and _equal(c.x, last)]
     return next((module for module in readers if last is not None and is_norm(module, last)), None)
 
 
@@ -285,9 +286,14 @@ def _equal(a: Tensor | None, b: Tensor | None) -> bool:
     return a is not None and b is not None and a.numel() == b.numel() and torch.equal(a.flatten(), b.flatten())
 
 
-def close(a: Tensor, b: Tensor | None, tolerance: float = TOLERANCE) -> bool:
+def _alike_as_norms(a: Tensor, b: Tensor) -> bool:
+    error = max(NORM_TOLERANCE, 4 * torch.finfo(a.dtype).eps) * (1 + b.abs().max().item())
+    return bool((a - b).abs().max().item() <= error)
+
+
+def close(a: Tensor, b: Tensor | None) -> bool:
     """Return whether two tensors differ by rounding only."""
     if b is None or a.shape != b.shape:
         return False
-    error = tolerance * torch.finfo(a.dtype).eps * (1 + b.abs().max().item())
+    error = TOLERANCE * torch.finfo(a.dtype).eps * (1 + b.abs().max().item())
     return bool((a - b).abs().max().item() <= error)

@@ -71,8 +71,10 @@ def save(
         The folder.
 
     Raises:
-        ZooError: If the folder contains something other than a zoo checkpoint, or it cannot be written.
+        ZooError: If `load` could not rebuild the network, the folder contains something other than a zoo checkpoint, or
+            it cannot be written.
     """
+    check_loadable(model)
     folder = expanded(folder)
     seen: set[int] = set()
     tensors: dict[str, Tensor] = {}
