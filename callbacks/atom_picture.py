@@ -37,7 +37,7 @@ def draw_atoms(
 
     right.set(xlabel="largest cosine with a row of W_E", ylabel="share of atoms", title="atoms that fire: nearest row")
     if cosine is None or null is None:
-        right.text(0.5, 0.5, "the datamodule has no W_E", transform=right.transAxes, ha="center")
+        right.text(0.5, 0.5, "the datamodule has no W_E of this width", transform=right.transAxes, ha="center")
     else:
         shown = {"random, covariance of W_E": null.numpy(), "atoms": cosine[alive].numpy()}
         low = min((float(np.nanmin(v)) for v in shown.values() if len(v)), default=0.0)

@@ -35,7 +35,7 @@ class AtomReport(L.Callback):
     - `mean_code`: mean absolute value of its codes on those vectors;
     - `decoder_norm`: norm of its atom;
     - `nearest_token`, `nearest_cosine`: the row of the datamodule's `W_E` with the largest cosine to the atom, and that
-      cosine; empty if there is no `W_E`;
+      cosine; empty if there is no `W_E`, or if its rows are not as long as the atoms;
     - `top_tokens`: a JSON list of pairs [token, code], the largest codes first. A code may be negative where the
       module's `signed_codes` is true.
 
@@ -186,7 +186,7 @@ class AtomReport(L.Callback):
             "top_tokens": [json.dumps(pairs, ensure_ascii=False) for pairs in top],
         }
         cosine = null = None
-        if data.W_E is not None:
+        if data.W_E is not None and data.W_E.shape[1] == atoms.shape[1]:
             W_E = data.W_E.detach().to(atoms.device)
             cosine, nearest = largest_cosines(atoms, W_E)
             columns |= {"nearest_token": [labels[i] for i in nearest.tolist()], "nearest_cosine": cosine.tolist()}

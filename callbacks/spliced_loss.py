@@ -20,7 +20,7 @@ class SplicedLoss(L.Callback):
     It requires a datamodule with three attributes: the language model `model`; the names `sites` of the sites that the
     vectors come from; and `evaluation_contexts()`, which returns batches with `input_ids` and `targets` (B, T). Targets
     of -100 do not count. If the datamodule has `skip_positions`, that many activations at the start of every context
-    are not replaced, and do not count.
+    are not replaced, and do not count. The language model runs on its own device and in its own precision.
 
     After every validation it logs, in nats per token except for `val/loss_recovered`, which is a share:
 
@@ -59,19 +59,20 @@ class SplicedLoss(L.Callback):
         if trainer.sanity_checking:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        model, sites = data.model.to(pl_module.device).eval(), data.sites
+        model, sites, device = data.model.eval(), data.sites, data.model.W_E.device
         skip = offered(data, "skip_positions") or 0
         generator = torch.Generator().manual_seed(self.seed + trainer.global_rank)
-        measured = {name: LossRecovered().to(pl_module.device) for name in ("", "_random", "_covariance")}
+        measured = {name: LossRecovered().to(device) for name in ("", "_random", "_covariance")}
         for batch in data.evaluation_contexts():
-            input_ids, targets = batch["input_ids"].to(pl_module.device), batch["targets"].to(pl_module.device)
-            resid, spliced_logits = _spliced(model, sites, input_ids, skip)  # (B, T, D)
-            x, targets = resid[:, skip:].float(), targets[:, skip:]
+            input_ids, targets = batch["input_ids"].to(device), batch["targets"].to(device)[:, skip:]
+            found, spliced_logits = _spliced(model, sites, input_ids, skip)  # (B, T, D)
+            x = found[:, skip:].to(pl_module.device, torch.float32)
             clean, ablated = spliced_logits(x), spliced_logits(torch.zeros_like(x))
-            for name, edited in self._edits(pl_module, x, targets != IGNORED, generator).items():
+            counted = (targets != IGNORED).to(pl_module.device)
+            for name, edited in self._edits(pl_module, x, counted, generator).items():
                 measured[name].update(clean, spliced_logits(edited), ablated, targets)
         for name, metric in measured.items():
-            for key, value in metric.compute().items():
+            for key, value in metric.to(pl_module.device).compute().items():
                 if not name or key == "kl":
                     pl_module.log(f"val/{key}{name}", value.float())
 
@@ -109,7 +110,7 @@ def _spliced(
 
     def spliced_logits(x: Tensor) -> Tensor:
         def spliced(part: Tensor) -> Edit:
-            return lambda own: torch.cat([own[:, :skip], part.to(own.dtype)], 1)
+            return lambda own: torch.cat([own[:, :skip], part.to(own)], 1)
 
         edits = {site: spliced(part) for site, part in zip(sites, x.split(sizes, -1), strict=True)}
         return logits(model, input_ids, edits, start=(layer, found[before]))[:, skip:]

@@ -11,9 +11,26 @@ from zoo.datamodules.activation_store import ActivationStore
 from zoo.datamodules.resumable import ResumableLoader
 from zoo.datamodules.text import EvaluationLoader, TokenLoader
 from zoo.interventions import activations
+from zoo.metrics.next_token import IGNORED
 from zoo.protocols import LanguageModel
 
 MICRO_BATCH_TOKENS = 8192  # tokens per forward pass of the model in training
+
+
+def after_bos(batch: dict[str, Tensor], bos: Sequence[int]) -> dict[str, Tensor]:
+    """Put the same tokens before every context of a batch `input_ids` and `targets` (B, T).
+
+    The last of them predicts the first token of the context. The others predict nothing, and neither does padding.
+    """
+    ids, targets = batch["input_ids"], batch["targets"]
+    if not bos:
+        return batch
+    first = ids[:, :1].where(targets[:, :1] != IGNORED, IGNORED)
+    before = torch.tensor(bos).expand(len(ids), -1)
+    return {
+        "input_ids": torch.cat([before, ids], 1),
+        "targets": torch.cat([torch.full_like(before[:, 1:], IGNORED), first, targets], 1),
+    }
 
 
 class SiteReader:
@@ -34,9 +51,9 @@ class SiteReader:
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor) -> Tensor:
-        """Return the activations of token ids (B, T) on any device: (B, T, D) float32, on the model's device."""
+        """Return the activations of token ids (B, T) on any device, (B, T, D), in the model's precision and device."""
         found = activations(self.model, input_ids.to(self.device), self.sites)
-        return torch.cat([found[site] for site in self.sites], -1).float()
+        return torch.cat([found[site] for site in self.sites], -1)
 
 
 class ActivationLoader(ResumableLoader):
@@ -50,8 +67,10 @@ class ActivationLoader(ResumableLoader):
         contexts: Loader of the contexts; a refill takes one of its batches.
         stream: Function from token ids to activations.
         positions_per_context: Number of positions P in a group.
-        skip_positions: Number of first positions of each context that are excluded.
+        skip_positions: Number of first positions of each context that are excluded, BOS included.
         store: Storage for the activations of refills. By default they are not stored.
+        bos: Tokens that are put before every context.
+        device: Device of the batches. By default that of the model.
     """
 
     def __init__(
@@ -61,39 +80,47 @@ class ActivationLoader(ResumableLoader):
         positions_per_context: int,
         skip_positions: int,
         store: ActivationStore | None = None,
+        bos: Sequence[int] = (),
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
-        self.contexts, self.stream, self.store = contexts, stream, store
+        self.contexts, self.stream, self.store, self.bos = contexts, stream, store, bos
+        self.device = stream.device if device is None else device
         self.positions_per_context, self.skip_positions = positions_per_context, skip_positions
-        self.batches_per_refill = (contexts.context_length - skip_positions) // positions_per_context
+        self.n_positions = len(bos) + contexts.context_length - skip_positions
+        self.batches_per_refill = self.n_positions // positions_per_context
         self._buffer: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def __len__(self) -> int:
         return len(self.contexts) * self.batches_per_refill
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Return this rank's part of global batch `step`: `x` (B / world_size, D), ordered by context."""
+        """Return this rank's part of global batch `step`: `x` (B / world_size, D) float32, ordered by context."""
         refill, index = divmod(step, self.batches_per_refill)
         if self._buffer[0] != refill:
             self._buffer = (-1, torch.empty(0))  # free the old activations before the new ones are computed
             self._buffer = (refill, self._refill(refill))
-        return {"x": self._buffer[1][:, index].flatten(0, 1)}
+        return {"x": self._buffer[1][:, index].flatten(0, 1).to(self.device, torch.float32)}
 
     def sample(self, n: int) -> Tensor:
         """Return at most `n` vectors of this rank's part of the first batch, (<= n, D), ordered by context."""
         n_contexts = max(1, n // self.positions_per_context)
-        ids = self.contexts.batch(0)["input_ids"][:n_contexts]
-        return self._read(ids, self._positions(0)[:n_contexts, :1]).flatten(0, 2)[:n]
+        x = self._read(self._input_ids(0)[:n_contexts], self._positions(0)[:n_contexts, :1])
+        return x.flatten(0, 2)[:n].to(self.device, torch.float32)
 
     def _refill(self, refill: int) -> Tensor:
         """Read or compute all activations of a refill, (contexts of this rank, batches, P, D)."""
         name = f"refill-{refill:06d}-rank-{self.contexts.rank}-of-{self.contexts.world_size}"
         if self.store and (stored := self.store.load(name)) is not None:
             return stored.to(self.stream.device)
-        x = self._read(self.contexts.batch(refill)["input_ids"], self._positions(refill))
+        x = self._read(self._input_ids(refill), self._positions(refill))
         if self.store:
             self.store.save(name, x)
         return x
+
+    def _input_ids(self, refill: int) -> Tensor:
+        """Return the contexts of a refill, (contexts of this rank, T)."""
+        return after_bos(self.contexts.batch(refill), self.bos)["input_ids"]
 
     def _read(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         """Return the activations of contexts (C, T) at positions (C, batches, P), as (C, batches, P, D)."""
@@ -108,7 +135,7 @@ class ActivationLoader(ResumableLoader):
         share = self.contexts.batch_size // self.contexts.world_size
         shape = (share, self.batches_per_refill, self.positions_per_context)
         rng = np.random.default_rng((self.contexts.seed, refill, 1))  # another stream than the contexts'
-        order = rng.random((self.contexts.batch_size, self.contexts.context_length - self.skip_positions)).argsort(1)
+        order = rng.random((self.contexts.batch_size, self.n_positions)).argsort(1)
         mine = order[self.contexts.rank * share :][:share, : shape[1] * shape[2]]
         return torch.from_numpy(mine.reshape(shape)) + self.skip_positions
 
@@ -120,10 +147,13 @@ class EvaluationContexts:
         windows: The windows of a split, in a fixed random order.
         n_contexts: Number of windows over all ranks. The last batch is filled up with padding, whose target is -100.
         device: Device to which batches are moved.
+        bos: Tokens that are put before every context.
     """
 
-    def __init__(self, windows: EvaluationLoader, n_contexts: int, device: torch.device) -> None:
-        self.windows, self.device = windows, device
+    def __init__(
+        self, windows: EvaluationLoader, n_contexts: int, device: torch.device, bos: Sequence[int] = ()
+    ) -> None:
+        self.windows, self.device, self.bos = windows, device, bos
         self.n_contexts = min(n_contexts, windows.n_windows)
 
     def __len__(self) -> int:
@@ -134,8 +164,8 @@ class EvaluationContexts:
         for index, batch in enumerate(islice(self.windows, len(self))):
             first = index * self.windows.batch_size + self.windows.rank * share
             beyond = torch.arange(first, first + share) >= self.n_contexts
-            batch["input_ids"][beyond], batch["targets"][beyond] = 0, -100
-            yield {key: value.to(self.device) for key, value in batch.items()}
+            batch["input_ids"][beyond], batch["targets"][beyond] = 0, IGNORED
+            yield {key: value.to(self.device) for key, value in after_bos(batch, self.bos).items()}
 
 
 class ActivationEvaluationLoader:
@@ -144,7 +174,7 @@ class ActivationEvaluationLoader:
     Args:
         contexts: The contexts.
         stream: Function from token ids to activations.
-        skip_positions: Number of first positions of each context that are excluded.
+        skip_positions: Number of first positions of each context that are excluded, BOS included.
     """
 
     def __init__(self, contexts: EvaluationContexts, stream: SiteReader, skip_positions: int) -> None:
@@ -155,8 +185,9 @@ class ActivationEvaluationLoader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for batch in self.contexts:
-            kept = batch["targets"] != -100
+            kept = batch["targets"] != IGNORED
             kept[:, : self.skip_positions] = False
             row = batch["input_ids"][kept]
-            x, weight = self.stream(batch["input_ids"])[kept], torch.ones(len(row), device=row.device)
+            x = self.stream(batch["input_ids"])
+            x, weight = x[kept.to(x.device)].to(row.device, torch.float32), torch.ones(len(row), device=row.device)
             yield {"x": x, "row": row, "weight": weight, "held_out": weight.bool()}

@@ -26,7 +26,7 @@ class ActivationStore:
         self.folder = root / f"activations-{self.fingerprint[:16]}"
 
     def load(self, name: str) -> Tensor | None:
-        """Return the activations stored under a name, float32 on the CPU, or None if the file does not exist.
+        """Return the activations stored under a name, on the CPU, or None if the file does not exist.
 
         Raises:
             ZooError: If the file is damaged or belongs to other activations.
@@ -57,4 +57,4 @@ class ActivationStore:
 
 
 def _digest(x: Tensor) -> str:
-    return hashlib.sha256(x.contiguous().numpy().data).hexdigest()
+    return hashlib.sha256(x.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from zoo.checkpoints import weights_digest
@@ -19,36 +18,47 @@ from zoo.datamodules.activation_loaders import (
 )
 from zoo.datamodules.activation_store import ActivationStore
 from zoo.datamodules.corpora import Corpus
+from zoo.datamodules.own_tokenizer import OwnTokenizer, stored_tokenizer, tokenizer_config, tokens_before_text
 from zoo.datamodules.rows import SAMPLE_SIZE
 from zoo.datamodules.text import EvaluationLoader, TextDataModule, TokenLoader
-from zoo.datamodules.tokenizers import TokenizerSource, vocabulary_size
+from zoo.datamodules.tokenizers import TokenizerSource
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
-from zoo.interventions import hook_name
+from zoo.interventions import check_sites, hook_name
 from zoo.paths import expanded
 from zoo.protocols import LanguageModel, missing_in
 from zoo.source import Source
 from zoo.token_texts import read_tokenizer
 
-EVALUATION_TOKENS = 2048  # tokens per evaluation batch on one rank; the logits of all of them fit into memory
+EVALUATION_TOKENS = 2048  # largest number of tokens per evaluation batch on one rank
+EVALUATION_LOGITS = 2**27  # largest number of their logits, which must fit into memory several times
+Precision = Literal["float32", "bfloat16", "float16", "stored"]
 
 
 class ActivationsDataModule(ZooDataModule):
-    """Activations of a GPT-2 on a corpus: its residual stream at one layer.
+    """Activations of a language model on a corpus, at one or several sites of its layers.
 
-    Activations are computed on the training device during training. The model reads batch_size / positions_per_context
-    contexts at a time. Their positions are shuffled and used for several batches. A batch depends only on (seed, step,
-    rank). Resuming is therefore exact, and the global batches do not depend on the number of ranks, up to rounding.
+    Activations are computed during training. The model reads batch_size / positions_per_context contexts at a time.
+    Their positions are shuffled and used for several batches. A batch depends only on (seed, step, rank). Resuming is
+    therefore exact, and the global batches do not depend on the number of ranks, up to rounding. Batches are float32
+    and on the training device, whatever the precision and the device of the language model.
+
+    If the model's tokenizer puts a token before every text, such as BOS of Llama and Gemma, then every context begins
+    with it. It counts among the `sequence_length` tokens of the context, and among `skip_positions`. The training text
+    of the zoo's own models has no such token, and neither have their contexts.
+
+    With several layers or sites, the model runs once, and the activations are concatenated along the last axis. The
+    order is that of the layers and, within a layer, that of the sites. `sites` lists their full names.
 
     Args:
-        model: The GPT-2: name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, or
-            hf:org/repo[/folder][@revision].
-        layer: Layer before which the residual stream is read, counted from 0. The number of layers means after the last
-            layer.
+        model: The language model: name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning
+            .ckpt, or hf:org/repo[/folder][@revision].
+        layer: Layer whose activations are read, counted from 0, or a list of layers. The number of layers, with the
+            site resid_pre, means the residual stream after the last layer.
         step: Training step of the model, for a source that holds several. By default the last.
         corpus: Source of documents. By default Python's standard library, which needs no download.
         tokenizer: Source of the tokenizer. By default the tokenizer that is stored with the model.
-        sequence_length: Number of tokens per context, T.
+        sequence_length: Number of tokens per context, T, BOS included.
         batch_size: Activation vectors per batch over all devices together.
         positions_per_context: Number of vectors in a batch that come from the same context.
         skip_positions: Number of first positions of every context that are excluded. Many models use them as attention
@@ -64,6 +74,14 @@ class ActivationsDataModule(ZooDataModule):
             By default it is read as ordinary text.
         max_lost: Largest share of the text, in bytes, that the tokenizer may lose: text for which it has no token or
             only its unknown token. White space between words does not count.
+        site: What is read in a layer: resid_pre, attn_out, resid_mid, mlp_out, resid_post or another site of the model,
+            see `zoo.interventions`; or a list of them.
+        prepend_bos: Whether every context begins with the tokens that the model's tokenizer puts before a text, or with
+            its BOS token if it puts none. By default as the tokenizer does.
+        model_dtype: Precision in which the language model computes. "stored" is the precision of its files, and float32
+            for a GPT-2.
+        model_device: Device of the language model, such as "cpu" or "cuda:1". By default the training device.
+        trust_remote_code: Whether Python code that comes with a Hugging Face model may be run.
 
     Raises:
         ZooError: If the model, tokenizer or corpus cannot be read or they do not fit together, or if an argument is
@@ -76,7 +94,7 @@ class ActivationsDataModule(ZooDataModule):
     def __init__(
         self,
         model: str,
-        layer: int,
+        layer: int | list[int],
         step: int | None = None,
         corpus: Corpus | None = None,
         tokenizer: TokenizerSource | None = None,
@@ -92,6 +110,11 @@ class ActivationsDataModule(ZooDataModule):
         activations_dir: str | None = None,
         special_tokens: bool = False,
         max_lost: float = 0.01,
+        site: str | list[str] = "resid_pre",
+        prepend_bos: bool | None = None,
+        model_dtype: Precision = "float32",
+        model_device: str | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"sequence_length": sequence_length, "batch_size": batch_size, "val_contexts": val_contexts}
@@ -107,20 +130,29 @@ class ActivationsDataModule(ZooDataModule):
                 f"skip_positions is {skip_positions}; it must be at least 0 and at most sequence_length - "
                 f"positions_per_context, {sequence_length} - {positions_per_context}"
             )
-        self.source, self.layer, self.batch_size, self.seed = model, layer, batch_size, seed
+        self.model_name, self.layer, self.site, self.batch_size, self.seed = model, layer, site, batch_size, seed
         self.positions_per_context, self.skip_positions = positions_per_context, skip_positions
-        self.val_contexts, self.activations_dir = val_contexts, activations_dir
+        self.val_contexts, self.activations_dir, self.model_device = val_contexts, activations_dir, model_device
+        self._device = torch.device("cpu")  # of the batches
+        if model_device is not None:
+            _check_device(model_device)
         source = Source.open(model)
-        self.model = _gpt2(source, step, layer, sequence_length)
-        self.d_in: int = self.model.W_E.shape[1]
-        self.sites = [self.hook_name]
+        self.model = _language_model(source, step, model_dtype, sequence_length, trust_remote_code)
+        self.sites = _site_names(self.model, layer, site, source.name)
         self.stream = SiteReader(self.model, self.sites)
-        self._own_tokenizer = _tokenizer_json(source, step, needed=tokenizer is None)
+        self.d_in: int = self.stream(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+        self._own_tokenizer = stored_tokenizer(source, step, needed=tokenizer is None)
+        config = tokenizer_config(source, step)
+        own = None if self._own_tokenizer is None else OwnTokenizer(self._own_tokenizer, model, config)
+        self.bos = tokens_before_text(source, step, own or tokenizer, config, prepend_bos)
+        if len(self.bos) >= sequence_length:
+            n_bos = len(self.bos)
+            raise ZooError(f"sequence_length is {sequence_length}; a context has {n_bos} BOS and at least 1 token more")
         n_contexts = batch_size // positions_per_context
         self.text = TextDataModule(
             corpus,
-            tokenizer or _OwnTokenizer(str(self._own_tokenizer), model),
-            sequence_length,
+            tokenizer or own,
+            sequence_length - len(self.bos),
             n_contexts,
             val_fraction,
             test_fraction,
@@ -129,28 +161,31 @@ class ActivationsDataModule(ZooDataModule):
             special_tokens=special_tokens,
             max_lost=max_lost,
         )
-        if self.text.vocab_size > len(self.W_E):
-            raise ZooError(
-                f"the tokenizer has {self.text.vocab_size} tokens, more than the {len(self.W_E)} rows of W_E of {model}"
-            )
+        if self.text.vocab_size > (n_rows := len(self.model.W_E)):
+            n_tokens = self.text.vocab_size
+            raise ZooError(f"the tokenizer has {n_tokens} tokens, more than the {n_rows} rows of W_E of {model}")
 
     @property
-    def hook_name(self) -> str:
-        """TransformerLens name of this point in the residual stream."""
-        last = self.layer == self.model.n_layers
-        return hook_name(self.layer - 1, "resid_post") if last else hook_name(self.layer, "resid_pre")
+    def hook_name(self) -> str | None:
+        """TransformerLens name of the site, None if there are several."""
+        return self.sites[0] if len(self.sites) == 1 else None
 
     @property
-    def W_E(self) -> Tensor:
-        """The model's token embedding, (V, d_in)."""
-        return self.model.W_E
+    def prepend_bos(self) -> bool:
+        """Whether every context begins with BOS."""
+        return bool(self.bos)
+
+    @property
+    def W_E(self) -> Tensor | None:
+        """The model's token embedding, (V, d_in), or None if its rows are not as long as the vectors."""
+        return self.model.W_E if self.model.W_E.shape[1] == self.d_in else None
 
     def prepare_data(self) -> None:
         """Tokenize the corpus, or check the token cache that an earlier run wrote."""
         self.text.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the token cache, and move the model to the training device."""
+        """Open the token cache, and move the model to its device."""
         cache, T, C = self.text.cache, self.text.context_length, self.text.batch_size
         need, have = (C + 2) * T, cache.meta["splits"]["train"]["tokens"]
         if have < need:
@@ -160,12 +195,17 @@ class ActivationsDataModule(ZooDataModule):
             )
         self.text.setup()
         text = self._own_tokenizer
-        own = read_tokenizer(text, self.source).get_vocab() if text else None
+        own = read_tokenizer(text, self.model_name).get_vocab() if text else None
         if own not in (None, self.text.tokenizer.get_vocab()):
-            raise ZooError(f"data.tokenizer is not the tokenizer that is stored with {self.source}; leave it out")
-        if missing := len(self.W_E) - self.text.vocab_size:
+            raise ZooError(f"data.tokenizer is not the tokenizer that is stored with {self.model_name}; leave it out")
+        n_rows, width = self.model.W_E.shape
+        if missing := n_rows - self.text.vocab_size:
             rank_zero_info(f"note: {missing} rows of W_E belong to no token")
-        self.row_labels = self.text.row_labels + [f"row {i}" for i in range(self.text.vocab_size, len(self.W_E))]
+        if width != self.d_in:
+            rank_zero_info(
+                f"note: rows of W_E have {width} dimensions and vectors {self.d_in}, so no atom is compared with them"
+            )
+        self.row_labels = self.text.row_labels + [f"row {i}" for i in range(self.text.vocab_size, n_rows)]
         self.row_counts: Tensor | None = torch.cat([self.text.row_counts, torch.zeros(missing, dtype=torch.int64)])
         told = {
             "weights": weights_digest(self.model),
@@ -173,11 +213,16 @@ class ActivationsDataModule(ZooDataModule):
             "tokenizer": cache.source.fingerprint(),
             "special_tokens": cache.special_tokens,
             "fractions": [cache.val_fraction, cache.test_fraction],
-            "layer": self.layer,
+            "layer": self.layer if self.site == "resid_pre" and isinstance(self.layer, int) else self.sites,
             "positions": [T, self.positions_per_context, self.skip_positions],
+            **({"bos": self.bos} if self.bos else {}),
         }
         self.corpus_fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
-        self.model.to(self.trainer.strategy.root_device if self.trainer else "cpu")
+        self._device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if self.model_device is None:
+            self.model.to(self._device)
+        else:
+            self.model.to(_check_device(self.model_device))
 
     def sample(self) -> Tensor:
         """Return training vectors for initialisation, (n <= 16384, d_in), the same on every rank.
@@ -205,15 +250,15 @@ class ActivationsDataModule(ZooDataModule):
         return ActivationEvaluationLoader(self.evaluation_contexts("test"), self.stream, self.skip_positions)
 
     def evaluation_contexts(self, split: str = "val") -> EvaluationContexts:
-        """Return this rank's contexts of a split, in batches `input_ids` and `targets` (B, T) on the model's device.
+        """Return this rank's contexts of a split, in batches `input_ids` and `targets` (B, T) on the training device.
 
         Targets of -100 are padding. Every rank gets the same number of batches.
         """
         rank, world_size = self._ranks()
-        T = self.text.context_length
-        batch_size = world_size * max(1, EVALUATION_TOKENS // T)
+        T, V = self.text.context_length, len(self.model.W_E)
+        batch_size = world_size * max(1, min(EVALUATION_TOKENS, EVALUATION_LOGITS // V) // (T + len(self.bos)))
         windows = EvaluationLoader(self.text.cache.tokens(split), T, batch_size, rank, world_size)
-        return EvaluationContexts(windows, self.val_contexts, self.stream.device)
+        return EvaluationContexts(windows, self.val_contexts, self._device, self.bos)
 
     def _train_loader(self, rank: int, world_size: int) -> ActivationLoader:
         T, C = self.text.context_length, self.text.batch_size
@@ -222,48 +267,51 @@ class ActivationsDataModule(ZooDataModule):
         if self.activations_dir is not None:
             fingerprint = json.dumps([self.corpus_fingerprint, self.seed, C])
             store = ActivationStore(expanded(self.activations_dir), fingerprint)
-        return ActivationLoader(contexts, self.stream, self.positions_per_context, self.skip_positions, store)
+        positions = (self.positions_per_context, self.skip_positions)
+        return ActivationLoader(contexts, self.stream, *positions, store, self.bos, self._device)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-class _OwnTokenizer(TokenizerSource):
-    """The tokenizer that is stored with a checkpoint."""
-
-    def __init__(self, tokenizer_json: str, source: str) -> None:
-        self._json, self._tokenizer = tokenizer_json, read_tokenizer(tokenizer_json, source)
-        self.vocab_size = vocabulary_size(self._tokenizer, f"the tokenizer of {source}")
-
-    def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
-        return self._tokenizer
-
-    def fingerprint(self) -> str:
-        return json.dumps(json.loads(self._json), sort_keys=True)  # as `TokenizerFile` does for the same tokenizer
-
-
-def _gpt2(source: Source, step: int | None, layer: int, sequence_length: int) -> Any:
-    model: Any = source.load(step)
+def _language_model(source: Source, step: int | None, dtype: str, sequence_length: int, trust_code: bool) -> Any:
+    model: Any = source.load(step, trust_code)
     if missing_in(model, LanguageModel):
         raise ZooError(f"{source.name} is a {type(model).__name__}; data.model must be a language model")
-    n_layers, longest = model.n_layers, model.context_length
-    if not 0 <= layer <= n_layers:
-        raise ZooError(
-            f"layer is {layer}; {source.name} has {n_layers} layers: 0 to {n_layers - 1} means before that layer, "
-            f"{n_layers} means after the last layer"
-        )
-    if sequence_length > longest:
+    longest = model.context_length
+    if longest is not None and sequence_length > longest:
         raise ZooError(f"sequence_length is {sequence_length}, more than the {longest} positions of {source.name}")
-    return model
+    return model if dtype == "stored" else model.to(getattr(torch, dtype))
 
 
-def _tokenizer_json(source: Source, step: int | None, needed: bool) -> str | None:
+def _site_names(
+    model: LanguageModel, layers: int | Sequence[int], sites: str | Sequence[str], source: str
+) -> list[str]:
+    """Return the full names of the sites of some layers, in this order."""
+    layers = [layers] if isinstance(layers, int) else list(layers)
+    sites = [sites] if isinstance(sites, str) else list(sites)
+    if not layers or not sites:
+        raise ZooError(f"data.layer is {layers} and data.site is {sites}; give at least one of both")
+    names = [_site_name(model, layer, site, source) for layer in layers for site in sites]
+    for name in names:
+        if names.count(name) > 1:
+            raise ZooError(f"data.layer {layers} and data.site {sites} name {name} twice")
+    check_sites(model, names)
+    return names
+
+
+def _site_name(model: LanguageModel, layer: int, site: str, source: str) -> str:
+    n_layers = model.n_layers
+    if layer == n_layers and site == "resid_pre":
+        return hook_name(n_layers - 1, "resid_post")
+    if not 0 <= layer < n_layers:
+        means = f" means before that layer, {n_layers} means after the last layer" if site == "resid_pre" else ""
+        raise ZooError(f"layer is {layer}; {source} has {n_layers} layers: 0 to {n_layers - 1}{means}")
+    return hook_name(layer, site)
+
+
+def _check_device(name: str) -> torch.device:
     try:
-        own = source.tokenizer_json(step)
-    except ZooError:
-        if needed:
-            raise
-        own = None
-    if own is None and needed:
-        raise ZooError(f"{source.name} has no tokenizer; set data.tokenizer to the tokenizer it was trained with")
-    return own
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # raised by torch if there is no such device
+        raise ZooError(f"data.model_device {name} cannot be used: {str(error).splitlines()[0]}") from None

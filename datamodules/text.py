@@ -121,7 +121,8 @@ class TextDataModule(ZooDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Return a loader of one prompt per batch, (1, T)."""
-        encoder, batches = TextEncoder(self.tokenizer, self.cache.special_tokens), []
+        encoder = TextEncoder(self.tokenizer, self.cache.special_tokens, self.source.end_of_text)
+        batches = []
         for prompt in self.prompts:
             (encoded,) = encoder.encode([prompt])
             if not len(encoded.ids):

@@ -44,10 +44,11 @@ class TextEncoder:
         special_tokens: Whether the name of a special token in a text, such as <|endoftext|>, is read as that token. If
             not, the name is encoded as ordinary text. Some tokenizers nevertheless encode the name of the end-of-text
             token as that token; the token is then left out and its bytes are counted as lost.
+        end_of_text: Name of the token that ends a document; None to look for a common name.
     """
 
-    def __init__(self, tokenizer: Tokenizer, special_tokens: bool = False) -> None:
-        self.end = end_of_text_id(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, special_tokens: bool = False, end_of_text: str | None = None) -> None:
+        self.end = end_of_text_id(tokenizer, end_of_text)
         self._reserved = -1 if special_tokens else self.end
         # A post-processor only adds special tokens and removes spaces from the offsets of tokens.
         unused = {"truncation": None, "padding": None, "post_processor": None}

@@ -20,6 +20,7 @@ class TokenizerSource(Described, ABC):
     """Source of a tokenizer, whose vocabulary size is known before any text is read."""
 
     vocab_size: int
+    end_of_text: str | None = None  # name of the token that ends a document; None for the first name in `END_NAMES`
 
     @abstractmethod
     def tokenizer(self, training_texts: Iterable[str]) -> Tokenizer:
@@ -138,13 +139,18 @@ def vocabulary_size(tokenizer: Tokenizer, name: str) -> int:
     return size
 
 
-def end_of_text_id(tokenizer: Tokenizer) -> int:
+def end_of_text_id(tokenizer: Tokenizer, name: str | None = None) -> int:
     """Return the id of the token that ends a document.
+
+    Args:
+        tokenizer: The tokenizer.
+        name: Name of the token; None for the first name in `END_NAMES` that is a token.
 
     Raises:
         ZooError: If the tokenizer has no such token.
     """
-    for name in END_NAMES:
-        if (token_id := tokenizer.token_to_id(name)) is not None:
+    names = END_NAMES if name is None else (name,)
+    for known in names:
+        if (token_id := tokenizer.token_to_id(known)) is not None:
             return token_id
-    raise ZooError(f"the tokenizer has no token that ends a document; looked for {', '.join(END_NAMES)}")
+    raise ZooError(f"the tokenizer has no token that ends a document; looked for {', '.join(names)}")

@@ -59,7 +59,9 @@ class ReconstructionModule(ZooModule, ABC):
             self.initialise(sample)
 
     def check_data(self, d_in: int) -> None:
-        """Refuse data whose width is not `d_in`, and log a note if there are at least as many codes as training rows.
+        """Refuse data whose width is not `d_in`; log notes.
+
+        The notes tell if there are at least as many codes as training rows, and if the weights come from other data.
 
         Raises:
             ZooError: If the width of the data is not `d_in`.
@@ -68,6 +70,12 @@ class ReconstructionModule(ZooModule, ABC):
         width, train_rows = offered(data, "d_in"), offered(data, "train_rows")
         if width not in (None, d_in):
             raise ZooError(f"the data have {width} dimensions, but d_in of the model is {d_in}")
+        part = RESTORED.get()
+        told = self.started_from if part is None else part.get("provenance") or {}
+        for name, what in (("model_name", "model"), ("hook_name", "site")):
+            before, now = told.get(name), offered(data, name)
+            if None not in (before, now) and before != now:
+                rank_zero_info(f"note: the weights come from {what} {before}, and the data from {what} {now}")
         n_rows = 0 if train_rows is None else len(train_rows)
         if self.trainer.state.fn == "fit" and 0 < n_rows <= self.n_codes:
             rank_zero_info(

@@ -14,7 +14,7 @@ from zoo.checkpoints import check_loadable, named_class
 from zoo.errors import ZooError
 from zoo.precision import PreciseBuffers
 from zoo.protocols import datamodule, offered
-from zoo.source import load
+from zoo.source import Source
 from zoo.token_texts import read_tokenizer
 
 # The "zoo" part of the checkpoint that is being restored, otherwise None. When it is set, a module builds that
@@ -36,6 +36,7 @@ class ZooModule(PreciseBuffers, L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.provenance = {}
+        self.started_from: dict[str, Any] = {}  # provenance of the weights that training starts from, see `start_from`
         self._measured: dict[str, float] = {}  # values of metrics from before the run was resumed
 
     def setup(self, stage: str) -> None:
@@ -89,6 +90,8 @@ class ZooModule(PreciseBuffers, L.LightningModule):
                 **self.provenance,
                 "corpus_fingerprint": offered(data, "corpus_fingerprint"),
                 "hook_name": offered(data, "hook_name"),
+                "model_name": offered(data, "model_name"),
+                "prepend_bos": offered(data, "prepend_bos"),
                 "metrics": measured,
                 "versions": {m.__name__: str(m.__version__) for m in (torch, L, zoo)},
             },
@@ -111,7 +114,8 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         """
         if source is None or RESTORED.get() is not None:
             return
-        weights, own = load(source), self.net.state_dict()
+        opened = Source.open(source)
+        weights, own = opened.load(), self.net.state_dict()
         ours, theirs = type(self.net).__name__, type(weights).__name__
         if ours != theirs:
             raise ZooError(f"init_from {source} is a {theirs}, but this run trains a {ours}")
@@ -123,6 +127,7 @@ class ZooModule(PreciseBuffers, L.LightningModule):
                 shapes = f"{list(tensor.shape)}; in this run its shape is {list(own[name].shape)}"
                 raise ZooError(f"init_from {source} is a {theirs} in which {name} has shape {shapes}")
         self.net.load_state_dict(given)
+        self.started_from = opened.provenance()
 
     def total_steps(self) -> float:
         """Number of optimizer steps in the run; infinite for a run without an end."""

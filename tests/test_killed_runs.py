@@ -3,10 +3,12 @@
 import lightning as L
 import numpy as np
 import pytest
+import torch
 from killed_runs import KillAfterSaving, KillAt, SignalAt, differing, forked, left_by
 from lightning.pytorch.loggers import TensorBoardLogger
 from processes import ROOT, last, training_args
 from small_corpus import make_corpus
+from tiny_transformers import save
 
 from zoo.__main__ import main
 from zoo.active_inputs import BernoulliActive, FixedActive
@@ -20,10 +22,12 @@ from zoo.callbacks import (
     LogSpacedCheckpoints,
     ReconstructionError,
     RunProgress,
+    SplicedLoss,
     tables_and_pictures,
 )
 from zoo.cli import ALWAYS
 from zoo.datamodules import (
+    ActivationsDataModule,
     EmbeddingRowsDataModule,
     LocalFiles,
     PlantedRows,
@@ -38,6 +42,7 @@ from zoo.models import (
     FrozenEmbeddingGPT2,
     GatedSAE,
     SparseAutoencoder,
+    TopKSAE,
     ToySuperposition,
     UniversalGates,
 )
@@ -89,7 +94,20 @@ def gates(folder):
     return model, data, [GateErrors(), EmbeddingDrift(5)]
 
 
-FAMILIES = {f.__name__: f for f in (gpt2, autoencoder, dictionary, features, gates)}
+def activations(folder):
+    source = folder / "llama"
+    if not source.is_dir():
+        texts = [path.read_text() for path in sorted((folder / "corpus").iterdir())]
+        save("llama", source, TrainedBPE(300).tokenizer(texts), torch.bfloat16, bos=True)
+    options = {"layer": 1, "site": ["resid_pre", "mlp_out"], "model_dtype": "stored", "sequence_length": 16}
+    options |= {"batch_size": 24, "positions_per_context": 3, "val_fraction": 0.15, "test_fraction": 0.15}
+    corpus, cache = LocalFiles([str(folder / "corpus")]), str(folder / "cache")
+    data = ActivationsDataModule(str(source), corpus=corpus, cache_dir=cache, val_contexts=300, **options)
+    model = SparseAutoencoder(TopKSAE(32, 64, k=4), ADAM, dead_after=100)
+    return model, data, [ReconstructionError(), AtomReport(), SplicedLoss()]
+
+
+FAMILIES = {f.__name__: f for f in (gpt2, autoencoder, dictionary, features, gates, activations)}
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +205,7 @@ CORE = {
     ("dictionary", "after a validation"),
     ("features", "within a validation"),
     ("gates", "after the last checkpoint"),
+    ("activations", "between two validations"),
 }
 
 
@@ -225,9 +244,16 @@ def test_a_run_killed_at_the_end_of_an_epoch_leaves_all_that_an_undisturbed_one_
     check("gpt2", *kills, validate=n, save=n, batch_size=100, **end)
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_two_processes_of_which_one_is_killed_leave_all_that_undisturbed_ones_leave(check, rank):
-    check("autoencoder", KillAt("on_validation_batch_end", 12, rank=rank), devices=2)
+@pytest.mark.parametrize(
+    ("family", "rank"),
+    [
+        ("autoencoder", 0),
+        pytest.param("autoencoder", 1, marks=pytest.mark.slow),
+        pytest.param("activations", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_of_which_one_is_killed_leave_all_that_undisturbed_ones_leave(check, family, rank):
+    check(family, KillAt("on_validation_batch_end", 12, rank=rank), devices=2)
 
 
 @pytest.mark.slow

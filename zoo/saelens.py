@@ -142,9 +142,10 @@ def training_data(provenance: dict[str, Any]) -> dict[str, Any]:
     before_layer = f"blocks.{data.get('layer')}.hook_resid_pre"  # early versions of the zoo had this place only
     metadata = {
         "model_name": model.removeprefix("openai-community/"),  # TransformerLens calls it gpt2
-        "hook_name": provenance.get("hook_name") or (before_layer if data else None),
+        "hook_name": provenance.get("hook_name", before_layer if data else None),  # None if there are several
     }
-    return metadata | ({"context_size": data.get("sequence_length"), "prepend_bos": False} if data else {})
+    prepend_bos = bool(provenance.get("prepend_bos"))
+    return metadata | ({"context_size": data.get("sequence_length"), "prepend_bos": prepend_bos} if data else {})
 
 
 def trained_on(files: Folder) -> dict[str, Any]:

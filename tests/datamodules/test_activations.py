@@ -334,7 +334,7 @@ def test_a_model_without_a_residual_stream_or_a_tokenizer_is_refused(make, tmp_p
     with refused("is a TopKSAE; data.model must be a language model"):
         make(model=str(sae))
     bare = zoo.save(network(), tmp_path / "bare")
-    with refused("has no tokenizer; set data.tokenizer"):
+    with refused("has no tokenizer.json; set data.tokenizer"):
         make(model=str(bare))
     assert loader(make(model=str(bare), tokenizer=TrainedBPE(300))).batch(0)["x"].shape == (40, 8)
 
