@@ -22,6 +22,9 @@ from zoo.token_texts import read_tokenizer
 RESTORED: ContextVar[dict[str, Any] | None] = ContextVar("restored", default=None)
 
 
+NAMED = {"model": "model_name", "prepend_bos": "prepend_bos"}  # entry of the provenance -> attribute of the datamodule
+
+
 class ZooModule(PreciseBuffers, L.LightningModule):
     """A thin LightningModule around `self.net`, the nn.Module that is trained, saved and loaded.
 
@@ -90,7 +93,7 @@ class ZooModule(PreciseBuffers, L.LightningModule):
                 **self.provenance,
                 "corpus_fingerprint": offered(data, "corpus_fingerprint"),
                 "hook_name": offered(data, "hook_name"),
-                **{name: value for name in ("model_name", "prepend_bos") if (value := offered(data, name)) is not None},
+                **{key: value for key, name in NAMED.items() if (value := offered(data, name)) is not None},
                 "metrics": measured,
                 "versions": {m.__name__: str(m.__version__) for m in (torch, L, zoo)},
             },

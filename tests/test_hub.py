@@ -3,10 +3,13 @@ import hashlib
 import http.server
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -17,8 +20,10 @@ from huggingface_hub import constants
 from small_gpt2 import network, same
 
 import zoo
-from zoo import checkpoint_config
+from zoo import checkpoint_config, source_files
+from zoo.__main__ import main
 from zoo.hub import push
+from zoo.source import Source
 
 PLAIN = ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
 
@@ -43,6 +48,7 @@ class Hub:
         self.root, self.objects, self.requests = root, root / "objects", []
         self.branches = defaultdict(dict)  # (repo, branch) -> path -> content's digest
         self.heads, self.summaries, self.private, self.refusals = {}, [], {}, {}
+        self.answers = True  # whether it answers at all
         self.objects.mkdir(parents=True)
 
     def keep(self, content):
@@ -172,6 +178,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         hub, path = self.server.hub, urlsplit(self.path).path
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         hub.requests.append((self.command, path))
+        if not hub.answers:
+            self.close_connection = True
+            return None
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self.download(match[1], unquote(match[2]), unquote(match[3]))
         status, answer = hub.answer(self.command, path, body)
@@ -451,3 +460,146 @@ def test_importing_it_loads_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(zoo.__file__).parents[1]
     )
     assert run.stdout == "[]\n", run.stderr
+
+
+# Reading from a hub that cannot be reached.
+
+
+class Deaf(threading.Thread):
+    """A server that accepts connections, counts them, and never answers; or it closes them at once."""
+
+    def __init__(self, closes):
+        super().__init__(daemon=True)
+        self.closes, self.connections = closes, []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+
+    def run(self):
+        while True:
+            try:
+                self.connections.append(self.socket.accept()[0])
+            except OSError:
+                return
+            if self.closes:
+                self.connections[-1].close()
+
+
+@pytest.fixture
+def unreachable(monkeypatch, hub):
+    """A function that puts a server in the hub's place, beside an empty cache; `hub` adds to the cache."""
+    servers = []
+
+    def start(closes):
+        server = Deaf(closes)
+        servers.append(server)
+        server.start()
+        here = f"http://127.0.0.1:{server.port}"
+        template = here + "/{repo_id}/resolve/{revision}/{filename}"
+        settings = {"ENDPOINT": here, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": False}
+        for name, value in (settings | {"HF_HUB_ETAG_TIMEOUT": 1}).items():
+            monkeypatch.setattr(constants, name, value)
+        huggingface_hub.close_session()
+        return server
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield start
+    for server in servers:
+        server.socket.shutdown(socket.SHUT_RDWR)
+        server.join()
+        for connection in (*server.connections, server.socket):
+            connection.close()
+    huggingface_hub.close_session()
+
+
+@contextmanager
+def seconds(most):
+    """A context that must end within some seconds, far fewer than huggingface_hub's own repetitions take."""
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < most
+
+
+NOT_REACHED = "is not in the local cache and the hub cannot be reached"
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_hub_that_cannot_be_reached_is_asked_once_for_all_files(unreachable, refused, closes):
+    server = unreachable(closes)
+    with seconds(15):
+        for source in ("hf:org/repo", "hf:org/other/folder", "hf:org/repo@v2"):
+            for read in (zoo.load, zoo.embedding):
+                with refused(f"^hf:org/.*{NOT_REACHED}$"):
+                    read(source)
+        with refused("hf:org/repo has no step 8, neither"):
+            zoo.load("hf:org/repo", step=8)
+    assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_from_a_cached_repository_everything_is_read_if_the_hub_cannot_be_reached(folder, hub, unreachable, closes):
+    server = unreachable(closes)
+    hub("org/repo", folder)
+    with seconds(15):
+        assert same(zoo.load("hf:org/repo"), network())
+        assert torch.equal(zoo.embedding("hf:org/repo"), network().W_E)
+    assert len(server.connections) == 1
+
+
+def test_a_look_up_of_the_hubs_name_that_takes_long_counts(unreachable, refused, monkeypatch):
+    unreachable(True)
+    released = threading.Event()
+
+    def slow(*args, **options):
+        released.wait(30)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with seconds(15), refused(NOT_REACHED):
+        zoo.load("hf:org/repo")
+    released.set()
+
+
+def test_of_a_repository_that_is_cached_in_part_the_missing_file_is_named(folder, hub, unreachable, refused):
+    unreachable(True)
+    (folder / "model.safetensors").unlink()
+    hub("org/repo", folder)
+    with seconds(15), refused(f"model.safetensors {NOT_REACHED}$"):
+        zoo.load("hf:org/repo")
+    assert Source.open("hf:org/repo").kind == "zoo checkpoint"
+
+
+def test_offline_nothing_is_asked_and_the_message_says_why(unreachable, refused, monkeypatch):
+    server = unreachable(False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with seconds(15), refused(rf"{NOT_REACHED} \(HF_HUB_OFFLINE is set\)$"):
+        zoo.load("hf:org/repo")
+    assert not server.connections
+
+
+def test_a_hub_that_can_be_reached_again_is_read(folder, remote, refused, monkeypatch):
+    push(folder, "hf:org/repo")
+    remote.answers = False
+    with seconds(15), refused(NOT_REACHED):
+        zoo.load("hf:org/repo")
+    remote.answers = True
+    with refused(NOT_REACHED):  # as is remembered
+        zoo.load("hf:org/repo")
+    monkeypatch.setattr(source_files, "REMEMBERED", 0)
+    assert same(zoo.load("hf:org/repo"), network())
+
+
+def test_the_kind_of_a_repository_with_a_config_is_told_by_that_file_alone(folder, remote):
+    push(folder, "hf:org/repo")
+    remote.requests.clear()
+    assert Source.open("hf:org/repo").kind == "zoo checkpoint"
+    assert {path.rpartition("/")[2] for _, path in remote.requests} == {"config.json"}
+
+
+def test_the_command_line_says_in_one_line_that_the_hub_cannot_be_reached(tmp_path, unreachable, monkeypatch, capfd):
+    server = unreachable(True)
+    monkeypatch.chdir(tmp_path)
+    with seconds(15):
+        assert main(["fit", "--config", "sae/residual_stream.yaml", "--data.model", "hf:org/repo"]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("Seed set to")]
+    assert lines == [f"error: hf:org/repo: config.json {NOT_REACHED}"]
+    assert len(server.connections) == 1

@@ -53,7 +53,7 @@ LAYERS = [  # modules import only from earlier layers and, in those that begin w
     ["interventions"],
     ["*", "active_inputs", "catalog", "checkpoint_config", "checkpoints", "hugging_face", "metrics", "model_card"],
     ["models", "datamodules"],
-    ["*", "dictionary_learning", "export", "hub", "matrices", "quiet_fit", "saelens"],
+    ["*", "dictionary_learning", "export", "gemma_scope", "hub", "matrices", "quiet_fit", "saelens"],
     ["analysis", "callbacks"],
     ["*", "cli", "config_files", "families_file", "rebuild", "report", "run_folder", "short_errors", "study"],
     ["running", "shared_tasks", "training_process", "training_text"],

@@ -129,6 +129,7 @@ def test_a_folder_inside_a_hub_repository_is_read(folder, tmp_path, hub):
 
 
 def test_a_folder_that_a_hub_repository_does_not_have_is_refused(folder, hub, refused):
-    hub("org/repo", folder, absent=("layer_9/config.json", "layer_9/cfg.json"))
+    files = ("config.json", "cfg.json", "params.npz", "params.safetensors")
+    hub("org/repo", folder, absent=[f"layer_9/{file}" for file in files])
     with refused(r"hf:org/repo/layer_9 has no config\.json"):
         zoo.load("hf:org/repo/layer_9")

@@ -112,7 +112,7 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
     if "log_threshold" in tensors:
         tensors["threshold"] = tensors.pop("log_threshold").exp()
     shapes |= {key: (d_sae,) for key in FACTORS if key in tensors}
-    _check_shapes(tensors, shapes, name)
+    check_shapes(tensors, shapes, name, WEIGHTS, CONFIG)
     factors = next((tensors.pop(key) for key in FACTORS if key in tensors), torch.ones(d_sae))
     if not cfg["finetuning_scaling_factor"] and not torch.allclose(factors, torch.ones(d_sae)):
         raise ZooError(f"{name}: {WEIGHTS} has scaling factors, but finetuning_scaling_factor is not true")
@@ -130,18 +130,29 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
 
 
 def training_data(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Return SAELens's metadata about the data of a run on activations; empty for other runs."""
-    data = ((provenance.get("config") or {}).get("data") or {}).get("init_args") or {}
-    if not {"model", "layer"} <= data.keys():
+    """Return SAELens's metadata about the data of a run on activations; empty for other runs.
+
+    Args:
+        provenance: The result of `Source.provenance`.
+    """
+    if "model" not in provenance:
         return {}
-    model = str(data["model"]).removeprefix("hf:").partition("@")[0]
-    old_name = f"blocks.{data['layer']}.hook_resid_pre"  # of runs that recorded no name
-    return {
+    model = str(provenance["model"]).removeprefix("hf:").partition("@")[0]
+    data = ((provenance.get("config") or {}).get("data") or {}).get("init_args") or {}
+    before_layer = f"blocks.{data['layer']}.hook_resid_pre" if data else None  # runs of early versions tell no name
+    metadata = {
         "model_name": model.removeprefix("openai-community/"),  # TransformerLens calls it gpt2
-        "hook_name": provenance.get("hook_name", old_name),  # None if there are several
-        "context_size": data.get("sequence_length"),
-        "prepend_bos": bool(provenance.get("prepend_bos")),
+        "hook_name": provenance.get("hook_name", before_layer),  # None if there are several
     }
+    more = {"context_size": data.get("sequence_length"), "prepend_bos": bool(provenance.get("prepend_bos"))}
+    return metadata | (more if data else {})
+
+
+def trained_on(files: Folder) -> dict[str, Any]:
+    """See `Folder.trained_on`. Versions before 6 keep the names outside the metadata."""
+    cfg = files.json(CONFIG)
+    told = {**cfg, **metadata} if isinstance(metadata := cfg.get("metadata"), dict) else cfg
+    return {"model": told.get("model_name"), "hook_name": told.get("hook_name", told.get("hook_point"))}
 
 
 def _settings(cfg: dict[str, Any], name: str) -> dict[str, Any]:
@@ -176,14 +187,28 @@ def _settings(cfg: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _check_shapes(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], name: str) -> None:
+def check_shapes(
+    tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], name: str, weights: str, sizes: str
+) -> None:
+    """Refuse tensors that are missing, unknown or of another shape.
+
+    Args:
+        tensors: Tensors by name.
+        shapes: Names and shapes of the tensors of the architecture.
+        name: Name of the source, for messages.
+        weights: Name of the file of the tensors, for messages.
+        sizes: Name of what tells the shapes, for messages.
+
+    Raises:
+        ZooError: If a tensor does not fit.
+    """
     for key in sorted(shapes.keys() | tensors.keys()):
         if key not in tensors:
-            raise ZooError(f"{name}: {WEIGHTS} has no tensor {key}")
+            raise ZooError(f"{name}: {weights} has no tensor {key}")
         if key not in shapes:
-            raise ZooError(f"{name}: tensor {key} of {WEIGHTS} does not belong to its architecture")
+            raise ZooError(f"{name}: tensor {key} of {weights} does not belong to its architecture")
         if (shape := tuple(tensors[key].shape)) != shapes[key]:
-            raise ZooError(f"{name}: tensor {key} has shape {list(shape)}; {CONFIG} says {list(shapes[key])}")
+            raise ZooError(f"{name}: tensor {key} has shape {list(shape)}; {sizes} says {list(shapes[key])}")
 
 
 def undo_subtraction(tensors: dict[str, Tensor]) -> None:

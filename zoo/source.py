@@ -38,8 +38,8 @@ def load(
 
     Args:
         source: The name of a pretrained checkpoint; a folder (a zoo checkpoint, a run, a causal language model of
-            Hugging Face, or an autoencoder of SAELens, sparsify or dictionary_learning); a Lightning .ckpt; or
-            hf:org/repo[/folder][@revision].
+            Hugging Face, or an autoencoder of SAELens, sparsify, dictionary_learning or Gemma Scope); a Lightning
+            .ckpt; or hf:org/repo[/folder][@revision].
         step: Training step, if the source has several; by default the last one.
         device: Device of the weights, such as "cuda"; by default the CPU.
         dtype: Floating-point type of the parameters, such as torch.bfloat16; by default float32.
@@ -108,7 +108,8 @@ class Source:
     Two sources are equal if their names are equal. A pickled source has the name and the fingerprints that are known.
     In all methods, `step` is a training step, if the source has several; by default it is the last one. A name may
     contain {step}, which is replaced by the training step. All methods raise ZooError if there is no such step, or if
-    what they read is damaged or cannot be read.
+    what they read is damaged or cannot be read. If the hub does not answer within HF_HUB_ETAG_TIMEOUT seconds, only the
+    local cache is read. HF_HUB_ETAG_TIMEOUT is an environment variable of huggingface_hub; its default is 10.
     """
 
     def __init__(self, name: str, fingerprints: dict[tuple[str, int | None], str] | None = None) -> None:
@@ -211,8 +212,18 @@ class Source:
         return self.at(step).zoo_part
 
     def provenance(self, step: int | None = None) -> dict[str, Any]:
-        """Return the description of the run that the source comes from; empty if there is none."""
-        return (self.zoo_part(step) or {}).get("provenance") or {}
+        """Return the description of the run that the source comes from; empty if there is none.
+
+        For an autoencoder of activations, in any format, `model` is the name of the language model, and `hook_name` is
+        TransformerLens's name of the place in it, as far as the source tells. A place that has no such name has the
+        name of its module.
+        """
+        opened = self.at(step)
+        told = (opened.zoo_part or {}).get("provenance") or {}
+        if isinstance(opened, Folder) and not opened.zoo_part:
+            return {**opened.trained_on()}
+        data = ((told.get("config") or {}).get("data") or {}).get("init_args") or {}
+        return {"model": data["model"], **told} if {"model", "layer"} <= data.keys() else told
 
     def tokenizer_json(self, step: int | None = None) -> str | None:
         """Return the tokenizer of the source, serialised, or None if there is none."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import posixpath
 import re
+import threading
+import time
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,9 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 INDEX, SAE_CONFIG = f"{WEIGHTS}.index.json", "cfg.json"
+GEMMA_SCOPE = ("params.npz", "params.safetensors")  # weights of Gemma Scope and of Gemma Scope 2
+OF_AUTOENCODERS = (SAE_CONFIG, "ae.pt", *GEMMA_SCOPE)  # each of these files marks the folder of an autoencoder
 EXPECTED = "a folder, a .ckpt or, for an embedding, a .safetensors or .npy file"
-UNREACHABLE = {"ConnectError", "TimeoutException", "ProxyError", "ConnectionError", "Timeout"}  # names of exceptions
-HUB_TIMEOUT = 1.5  # seconds after which the hub counts as not reachable
 ZOO, HUGGING_FACE = "zoo checkpoint", "Hugging Face"
 READERS = {  # kind of a folder -> the module whose `read` returns the arguments of `checkpoints.build`
     ZOO: "zoo.checkpoints",
@@ -33,7 +36,14 @@ READERS = {  # kind of a folder -> the module whose `read` returns the arguments
     "SAELens": "zoo.saelens",
     "sparsify": "zoo.sparsify",
     "dictionary_learning": "zoo.dictionary_learning",
+    "Gemma Scope": "zoo.gemma_scope",
 }
+REMEMBERED = 60  # seconds for which it is remembered whether the hub answers
+_asked: dict[str, tuple[float, bool]] = {}  # address of the hub -> when it was asked, and whether it answered
+
+
+class NotCached(ZooError):
+    """A file that may exist on the hub, which cannot be reached, and is not in the local cache."""
 
 
 class Folder:
@@ -43,10 +53,17 @@ class Folder:
         name: Name of the checkpoint in messages.
         find: Function from the name of a file to its path, or to None if there is no such file.
         may_hold_steps: Whether folders in it may be checkpoints of training steps.
+        autoencoders: Function that returns the names of folders in it that hold autoencoders of other libraries.
     """
 
-    def __init__(self, name: str, find: Callable[[str], Path | None], may_hold_steps: bool = False) -> None:
-        self.name, self._may_hold_steps = name, may_hold_steps
+    def __init__(
+        self,
+        name: str,
+        find: Callable[[str], Path | None],
+        may_hold_steps: bool = False,
+        autoencoders: Callable[[], list[str]] = list,
+    ) -> None:
+        self.name, self._may_hold_steps, self._autoencoders = name, may_hold_steps, autoencoders
         self.path: Callable[[str], Path | None] = cache(find)
         self.content: Callable[[str], bytes] = cache(lambda file: self.require(file).read_bytes())
         self.json: Callable[[str], dict[str, Any]] = cache(self._json)
@@ -54,7 +71,11 @@ class Folder:
     @classmethod
     def here(cls, name: str, folder: Path) -> Folder:
         """Return a local folder."""
-        return cls(name, lambda file: path if (path := folder / file).is_file() else None)
+        return cls(
+            name,
+            lambda file: path if (path := folder / file).is_file() else None,
+            autoencoders=lambda: sorted({p.parent.name for file in OF_AUTOENCODERS for p in folder.glob(f"*/{file}")}),
+        )
 
     @classmethod
     def on_hub(cls, name: str, step: int | None = None) -> Folder:
@@ -71,20 +92,45 @@ class Folder:
     @cached_property
     def kind(self) -> str:
         """The program or library that wrote the checkpoint, one of `READERS`."""
-        if not self.path(NAME) and self.path(SAE_CONFIG):
+        if self.marker == SAE_CONFIG:
             cfg = self.json(SAE_CONFIG)  # sparsify and SAELens both write a file of this name
             return "sparsify" if "expansion_factor" in cfg and "d_sae" not in cfg else "SAELens"
+        if self.marker in GEMMA_SCOPE:
+            return "Gemma Scope"
+        if self.marker is None:
+            return HUGGING_FACE
         if self.zoo_part:
             return ZOO
-        trainer = self.json(NAME).get("trainer") if self.path(NAME) else None
+        config = self.json(NAME)
+        if "hf_hook_point_in" in config:
+            return "Gemma Scope"
+        trainer = config.get("trainer")
         return "dictionary_learning" if isinstance(trainer, dict) and "dict_class" in trainer else HUGGING_FACE
+
+    @cached_property
+    def marker(self) -> str | None:
+        """The file that tells the kind, None if there is none.
+
+        A file of which it is not known whether it exists on the hub, which cannot be reached, is passed over if a later
+        one is in the cache.
+        """
+        unknown = None
+        for file in (NAME, SAE_CONFIG, *GEMMA_SCOPE):
+            try:
+                if self.path(file):
+                    return file
+            except NotCached as error:
+                unknown = unknown or error
+        if unknown:
+            raise unknown
+        return None
 
     @cached_property
     def zoo_part(self) -> dict[str, Any] | None:
         """The "zoo" part of the config, see `checkpoint_config.KEYS`; None if the zoo did not write it."""
-        file = self.path(NAME)
-        if file is None:
+        if self.marker != NAME:
             return None
+        file = self.require(NAME)
         content = self.json(NAME)
         if "zoo" in content:
             return checkpoint_config.read(file.parent, content)
@@ -93,10 +139,24 @@ class Folder:
             raise ZooError(f"{file} is damaged: it is not the config that was saved")
         return None
 
+    def trained_on(self) -> dict[str, str]:
+        """Return `model` and `hook_name` of an autoencoder of another library, as far as its files tell.
+
+        See `Source.provenance`. For other checkpoints, the result is empty.
+        """
+        if self.kind in (ZOO, HUGGING_FACE):
+            return {}
+        told = importlib.import_module(READERS[self.kind]).trained_on(self)
+        return {name: value for name, value in told.items() if isinstance(value, str)}
+
     def load(self, trust_remote_code: bool = False) -> nn.Module:
         """Return the network, in eval mode and without gradients."""
         from zoo.checkpoints import build
 
+        is_model = self.marker == NAME and "model_type" in self.json(NAME)
+        if self.kind == HUGGING_FACE and not is_model and (inside := self._autoencoders()):
+            folders = ", ".join(inside[:20]) + (", ..." if len(inside) > 20 else "")
+            raise ZooError(f"{self.name} has an autoencoder in each of its folders {folders}; choose one of them")
         reader = importlib.import_module(READERS[self.kind])
         if self.kind == HUGGING_FACE and not reader.is_gpt2(self.json(NAME)):
             network: nn.Module = reader.load_causal_lm(self, trust_remote_code)
@@ -251,37 +311,69 @@ def hub_place(text: str) -> tuple[str, str, str | None]:
 
 
 def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    """Return the path of a file of a repository, None if there is none.
+
+    If the hub does not answer, only the local cache is read, without any waiting.
+
+    Raises:
+        ZooError: If the file cannot be read; `NotCached` if the hub does not answer and its cache does not tell.
+    """
+    from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    name = posixpath.normpath(name)
+    if name.startswith("../"):
+        return None
     try:
-        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=not _hub_answers()))
+        online = hub_answers(hf_hub_url(repo, name, revision=revision))
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=not online))
     except LocalEntryNotFoundError as error:
         if try_to_load_from_cache(repo, name, revision=revision) is _CACHED_NO_EXIST:  # the file is known not to exist
             return None
-        raise ZooError(f"hf:{repo}: {name} is not in the local cache and the hub cannot be reached") from error
+        if online:  # it answers, but not with files
+            _asked[constants.ENDPOINT] = time.monotonic(), False
+        why = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+        raise NotCached(f"hf:{repo}: {name} is not in the local cache and the hub cannot be reached{why}") from error
     except EntryNotFoundError:
         return None
     except Exception as error:
         raise ZooError(f"hf:{repo} cannot be read: {str(error).strip().partition(chr(10))[0]}") from error
 
 
-def _hub_answers() -> bool:
-    """Return whether the hub can be reached. Without this, every file that is not there is asked for many times."""
-    from huggingface_hub import constants
+def hub_answers(url: str) -> bool:
+    """Return whether the hub answers one request, which is not repeated, within HF_HUB_ETAG_TIMEOUT seconds.
 
-    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)
+    This variable of huggingface_hub is 10 by default. Looking up the hub's name, and trying all its addresses, count.
+    The answer is remembered for `REMEMBERED` seconds. Without this, huggingface_hub tries again for half a minute or
+    more, for every file.
 
+    Args:
+        url: Address of any file on the hub.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata
+    from huggingface_hub.errors import HfHubHTTPError
 
-@cache
-def _answers(url: str) -> bool:
-    from huggingface_hub.utils import get_session
+    if constants.HF_HUB_OFFLINE:
+        return False
+    when, answered = _asked.get(constants.ENDPOINT, (-float("inf"), False))
+    if time.monotonic() - when < REMEMBERED:
+        return answered
+    found = []
 
-    try:
-        get_session().head(url, timeout=HUB_TIMEOUT)
-    except Exception as error:  # of httpx or requests, which versions of huggingface_hub use
-        return not any(kind.__name__ in UNREACHABLE for kind in type(error).__mro__)
-    return True
+    def ask() -> None:
+        try:
+            get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except HfHubHTTPError:  # an answer, such as that there is no such file
+            pass
+        except Exception:
+            return
+        found.append(True)
+
+    thread = threading.Thread(target=ask, daemon=True)  # a timeout of a request holds for one address of the hub only
+    thread.start()
+    thread.join(constants.HF_HUB_ETAG_TIMEOUT)
+    _asked[constants.ENDPOINT] = time.monotonic(), bool(found)
+    return bool(found)
 
 
 def parsed(text: str) -> Any:

@@ -219,6 +219,21 @@ def test_padding_on_the_left_is_treated_as_the_reference_treats_it(loaded, famil
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()])
 
 
+def test_a_training_step_on_the_hub_is_a_revision(tmp_path, hub):
+    models = {}
+    for step in (0, 1000):
+        (tmp_path / str(step)).mkdir()
+        folder, models[step] = saved(tmp_path / str(step), "GPT-NeoX, Pythia", shard_size="4KB", vocab_size=V + step)
+        hub(
+            "EleutherAI/pythia-14m",
+            folder,
+            f"step{step}",
+            absent=["model.safetensors", "step-001000/config.json", "step-001000/cfg.json"],
+        )
+    for name, step in (("hf:EleutherAI/pythia-14m@step1000", None), ("hf:EleutherAI/pythia-14m", 1000)):
+        assert torch.equal(zoo.load(name, step)(IDS), models[1000](IDS).logits)
+
+
 def test_sublayers_that_add_nothing_are_found(tmp_path):
     reference = network("Llama, SmolLM")
     for name, p in reference.named_parameters():

@@ -7,6 +7,7 @@ that the library's formula gives.
 import json
 from functools import partial
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -16,8 +17,9 @@ from zoo import models, saelens
 
 TITLE = "Autoencoders of other libraries"
 INTRODUCTION = (
-    "`zoo.load` reads autoencoders of SAELens (versions 1 to 6), of EleutherAI's sparsify and of dictionary_learning. "
-    "The table shows as which class, and what is refused."
+    "`zoo.load` reads autoencoders of SAELens (versions 1 to 6), of EleutherAI's sparsify, of dictionary_learning, of "
+    "Gemma Scope and of Gemma Scope 2. The table shows as which class, and what is refused. `Source.provenance` tells "
+    "the language model (`model`) and the place in it (`hook_name`), as far as the files tell."
 )
 X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
 
@@ -63,7 +65,52 @@ def sparsify(folder, **options):
     return folder, X, (codes.unsqueeze(2) * W_dec[latents]).sum(1) + b_dec
 
 
-def dictionary_learning(folder, theirs, change=lambda stored: stored):
+def run_of_sparsify(folder):
+    """Write the folder of a run of sparsify on two hookpoints."""
+    for hookpoint in ("layers.3", "layers.3.mlp"):
+        (folder / hookpoint).mkdir()
+        sparsify(folder / hookpoint)
+    (folder / "config.json").write_text(json.dumps({"model": "EleutherAI/pythia-70m", "sae": {"k": 3}, "layers": [3]}))
+    return folder
+
+
+def gemma_scope_arrays():
+    """Random arrays of Gemma Scope, and the output of its function."""
+    torch.manual_seed(0)
+    W_enc, W_dec, b_enc, b_dec = torch.randn(8, 32), torch.randn(32, 8), torch.randn(32), torch.randn(8)
+    threshold = torch.rand(32)
+    pre = X @ W_enc + b_enc
+    arrays = {"W_enc": W_enc, "W_dec": W_dec, "b_enc": b_enc, "b_dec": b_dec, "threshold": threshold}
+    return arrays, (pre > threshold) * pre.relu() @ W_dec + b_dec
+
+
+def gemma_scope(folder, change=lambda arrays: arrays, place="gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"):
+    """Write a folder as Gemma Scope has it; also return the output of the function in its tutorial."""
+    arrays, output = gemma_scope_arrays()
+    (folder / place).mkdir(parents=True)
+    np.savez(folder / place / "params.npz", **change({name: array.numpy() for name, array in arrays.items()}))
+    return folder / place, X, output
+
+
+def gemma_scope_2(folder, change=lambda tensors: tensors, **config):
+    """Write a folder as Gemma Scope 2 has it; also return the output of its function."""
+    arrays, output = gemma_scope_arrays()
+    hook = "model.layers.17.output"
+    told = {"architecture": "jump_relu", "model_name": "google/gemma-3-1b-pt", "width": 32, "l0": 60}
+    told |= {"hf_hook_point_in": hook, "hf_hook_point_out": hook, "affine_connection": False}
+    save_file(change({n.replace("W", "w"): t for n, t in arrays.items()}), folder / "params.safetensors")
+    (folder / "config.json").write_text(json.dumps(told | config))
+    return folder, X, output
+
+
+def truncated_gemma_scope(folder):
+    place = gemma_scope(folder)[0]
+    content = (place / "params.npz").read_bytes()
+    (place / "params.npz").write_bytes(content[: len(content) // 2])
+    return place
+
+
+def dictionary_learning(folder, theirs, change=lambda stored: stored, **trainer):
     """Write a folder as `dictionary_learning` 0.1 does; also return the output of that library's class."""
     torch.manual_seed(0)
     E, D, b_enc, b_dec = torch.randn(32, 8), torch.randn(8, 32), torch.randn(32), torch.randn(8)
@@ -91,7 +138,7 @@ def dictionary_learning(folder, theirs, change=lambda stored: stored):
         stored |= {"group_sizes": torch.tensor([8, 24])} if theirs == "MatryoshkaBatchTopKSAE" else {}
         codes = pre.relu() * (pre.relu() > threshold)
     torch.save(change({name: tensor.clone() for name, tensor in stored.items()}), folder / "ae.pt")
-    (folder / "config.json").write_text(json.dumps({"trainer": {"dict_class": theirs, "steps": 9}, "buffer": {}}))
+    (folder / "config.json").write_text(json.dumps({"trainer": {"dict_class": theirs, "steps": 9} | trainer}))
     return folder, X, codes @ D.T + b_dec
 
 
@@ -120,8 +167,20 @@ CASES = [
             "refused: names the setting",
             key,
         )
-        for key, value in {"activation": "groupmax", "transcode": True, "skip_connection": True}.items()
+        for key, value in {
+            "activation": "groupmax",
+            "transcode": True,
+            "skip_connection": True,
+            "embed_skip": True,
+            "gram_lookup": True,
+        }.items()
     ],
+    Case(
+        "run of sparsify on several hookpoints",
+        run_of_sparsify,
+        "refused: names the folders, each of which is read",
+        r"has an autoencoder in each of its folders layers\.3, layers\.3\.mlp; choose one of them",
+    ),
     *[
         Case(f"{theirs} of dictionary_learning", partial(dictionary_learning, theirs=theirs), f"read as `{ours}`")
         for theirs, ours in {
@@ -134,6 +193,21 @@ CASES = [
             "MatryoshkaBatchTopKSAE": "JumpReLUSAE",
         }.items()
     ],
+    Case(
+        "AutoEncoderTopK of dictionary_learning with k in the config only",
+        lambda f: dictionary_learning(
+            f, "AutoEncoderTopK", lambda s: {n: t for n, t in s.items() if n not in ("k", "threshold")}, k=3
+        ),
+        "read as `TopKSAE`",
+    ),
+    Case(
+        "AutoEncoderTopK of dictionary_learning without k",
+        refused_settings(
+            dictionary_learning, theirs="AutoEncoderTopK", change=lambda s: {n: t for n, t in s.items() if n != "k"}
+        ),
+        "refused: says so",
+        r"k in config\.json is None; expected a whole number",
+    ),
     Case(
         "another class of dictionary_learning",
         refused_settings(dictionary_learning, theirs="CrossCoder"),
@@ -152,6 +226,62 @@ CASES = [
             ("with an extra tensor", lambda s: s | {"W_skip": s["W_dec"]}, "differ in W_skip"),
             ("with a missing tensor", lambda s: {"W_enc": s["W_enc"]}, "differ in W_dec"),
             ("with a wrong shape", lambda s: s | {"b_dec": s["b_enc"]}, r"b_dec has shape \[32\]; expected \[8\]"),
+        )
+    ],
+    Case("Gemma Scope, `params.npz`", gemma_scope, "read as `JumpReLUSAE`"),
+    Case("Gemma Scope 2, `params.safetensors`", gemma_scope_2, "read as `JumpReLUSAE`"),
+    Case(
+        "transcoder of Gemma Scope, in a folder with the name of its repository",
+        refused_settings(gemma_scope, place="gemma-scope-2b-pt-transcoders/layer_12/width_16k/average_l0_6"),
+        "refused: says that it is a transcoder",
+        "is a transcoder of Gemma Scope",
+    ),
+    Case(
+        "transcoder of Gemma Scope 2",
+        refused_settings(gemma_scope_2, hf_hook_point_out="model.layers.17.post_feedforward_layernorm.output"),
+        "refused: says that it is a transcoder",
+        "is a transcoder of Gemma Scope",
+    ),
+    Case(
+        "Gemma Scope 2 with another architecture",
+        refused_settings(gemma_scope_2, architecture="topk"),
+        "refused: names the architecture",
+        "the architecture is 'topk'",
+    ),
+    Case("truncated Gemma Scope", truncated_gemma_scope, "refused: names the file", r"params\.npz is damaged"),
+    *[
+        Case(
+            f"Gemma Scope {what}", refused_settings(gemma_scope, change=change), f"refused: names the {named}", message
+        )
+        for what, change, named, message in (
+            (
+                "with NaN",
+                lambda a: a | {"b_enc": a["b_enc"] * np.nan},
+                "tensor",
+                "tensor b_enc has entries that are NaN",
+            ),
+            (
+                "with an extra array",
+                lambda a: a | {"W_skip": a["W_dec"]},
+                "array",
+                "W_skip of params.npz does not belong",
+            ),
+            ("with a missing array", lambda a: {"W_enc": a["W_enc"]}, "array", "params.npz has no tensor W_dec"),
+            ("without encoder", lambda a: {"W_dec": a["W_dec"]}, "array", "params.npz has no tensor W_enc"),
+            (
+                "with a wrong shape",
+                lambda a: a | {"b_dec": a["b_enc"]},
+                "array",
+                r"b_dec has shape \[32\]; W_enc says \[8\]",
+            ),
+            ("with an encoder that is no matrix", lambda a: a | {"W_enc": a["b_enc"]}, "array", "W_enc of shape"),
+            ("of integers", lambda a: a | {"W_enc": a["W_enc"].astype(int)}, "array", "int64 numbers in W_enc"),
+            (
+                "with a pickle",
+                lambda a: a | {"W_enc": np.array([print])},
+                "file",
+                r"params\.npz is damaged, or is not a",
+            ),
         )
     ],
 ]

@@ -109,7 +109,7 @@ def network(family, **settings):
     """A random model of a family, as `transformers` makes it."""
     kind, config, _, _ = FAMILIES[family]
     torch.manual_seed(0)
-    made = transformers.AutoConfig.for_model(kind, **config, **settings)
+    made = transformers.AutoConfig.for_model(kind, **{**config, **settings})
     model = transformers.AutoModelForCausalLM.from_config(made).eval().requires_grad_(False)
     for p in model.parameters():
         p.normal_(std=0.3) if p.ndim > 1 else p.add_(0.1 * torch.randn(p.shape))
