@@ -72,10 +72,10 @@ class ReconstructionModule(ZooModule, ABC):
             raise ZooError(f"the data have {width} dimensions, but d_in of the model is {d_in}")
         part = RESTORED.get()
         told = self.started_from if part is None else part.get("provenance") or {}
-        for name, what in (("model_name", "model"), ("hook_name", "site")):
-            before, now = told.get(name), offered(data, name)
+        for key, name, what in (("model", "model_name", "model"), ("hook_name", "hook_name", "site")):
+            before, now = told.get(key), offered(data, name)
             if None not in (before, now) and before != now:
-                rank_zero_info(f"note: the weights come from {what} {before}, and the data from {what} {now}")
+                rank_zero_info(f"note: the weights were trained on {what} {before}, and the data are of {what} {now}")
         n_rows = 0 if train_rows is None else len(train_rows)
         if self.trainer.state.fn == "fit" and 0 < n_rows <= self.n_codes:
             rank_zero_info(

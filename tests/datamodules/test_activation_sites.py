@@ -216,7 +216,7 @@ def test_a_width_that_does_not_fit_is_refused_before_training(make, make_trainer
 
 
 def test_a_start_from_another_site_or_model_is_noted(make, make_trainer, tmp_path, caplog, tiny_data):
-    told = {"model_name": make(prepared=False).model_name, "hook_name": "blocks.1.hook_resid_pre"}
+    told = {"model": make(prepared=False).model_name, "hook_name": "blocks.1.hook_resid_pre"}
     start = str(zoo.save(TopKSAE(D, 32, k=4), tmp_path / "sae", provenance=told))
     other = str(zoo.save(network(1), tmp_path / "other", tokenizer_json=tiny_data.tokenizer.to_str()))
     notes = {
@@ -228,5 +228,5 @@ def test_a_start_from_another_site_or_model_is_noted(make, make_trainer, tmp_pat
         caplog.clear()
         with caplog.at_level(logging.INFO):
             make_trainer(max_steps=1).fit(SparseAutoencoder(TopKSAE(D, 32, k=4), init_from=start), make(**options))
-        found = [what for what in ("site", "model") if f"note: the weights come from {what} " in caplog.text]
+        found = [what for what in ("site", "model") if f"note: the weights were trained on {what} " in caplog.text]
         assert found == [what for what in ("site", "model") if what == changed]

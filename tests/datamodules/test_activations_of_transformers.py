@@ -153,7 +153,8 @@ def test_the_shipped_config_needs_nothing_but_the_name_of_the_model(tiny_data, t
     log = tmp_path / "log.txt"
     assert forked(log, lambda: main(args)) == 0, log.read_text()
     part = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["zoo"]["provenance"]
-    assert (part["hook_name"], part["prepend_bos"]) == ("blocks.1.hook_resid_post", True)
+    told = (part["model"], part["hook_name"], part["prepend_bos"])
+    assert told == (str(tmp_path / "llama"), "blocks.1.hook_resid_post", True)
     with (tmp_path / "run" / "atoms" / "atoms.csv").open() as file:
         assert {row["nearest_token"] != "" for row in csv.DictReader(file)} == {True}
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["init_args"]
