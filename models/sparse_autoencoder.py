@@ -155,7 +155,7 @@ class SparseAutoencoder(ReconstructionModule):
         if self._none_dead_for > 0:
             return None
         dead = (self.examples_since_fired >= self.dead_after).nonzero().squeeze(1)
-        if not is_initialized():  # with several processes, the others may have more examples per step
+        if not len(dead) and not is_initialized():  # with several processes, others may have more examples per step
             self._none_dead_for = self.dead_after - int(self.examples_since_fired.max())
         return dead
 
