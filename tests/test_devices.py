@@ -118,6 +118,12 @@ def _memory_of_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20, 2**20))
 
 
+@pytest.fixture(autouse=True)
+def _arrays_on_the_cpu(monkeypatch):
+    """Calls of `from_numpy` are not seen; those of `as_tensor`, which does the same, are."""
+    monkeypatch.setattr(torch, "from_numpy", torch.as_tensor)
+
+
 class Watch(L.Callback):
     """Notes where the parameters are, and the waits of every step, from the end of a batch to the end of the next."""
 
@@ -177,7 +183,7 @@ def test_a_step_that_logs_nothing_does_not_wait_for_the_device(family, most, mad
 
 def test_mistakes_between_devices_are_seen():
     with PretendedDevice():
-        x, here = torch.ones(3, 2).to(DEVICE), torch.tensor([0, 2])
+        x, here = torch.ones(3, 2).to(DEVICE), torch.from_numpy(np.array([0, 2]))
         assert (x.device, (x + 1).device, x.cpu().device) == (DEVICE, DEVICE, CPU)
         assert x[here].device == DEVICE  # indices may be on the CPU
         assert (x * torch.tensor(2.0)).device == DEVICE  # and numbers
