@@ -1,5 +1,6 @@
 """Callback that ends a run whose loss is not finite, before a bad checkpoint is saved."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from torch import Tensor
 from zoo.callbacks.progress import logging_is_due
 from zoo.errors import ZooError
 
+MOST_UNCHECKED = 1000  # number of losses that are kept
+
 
 class FiniteLoss(L.Callback):
     """Ends the run at the first NaN or infinite loss, with a message that names the step. No later checkpoint is saved.
 
-    A single CPU process checks the loss in every step. An accelerator, or several processes, keep the first bad step in
-    a tensor on the device, and check it every `log_every_n_steps` steps and before every checkpoint. After every
+    A single CPU process checks the loss in every step. An accelerator, or several processes, keep the losses, and check
+    them every `log_every_n_steps` steps, at the latest after 1,000 batches, and before every checkpoint. After every
     validation and test, a loss that is not finite ends the run, and so does a fraction of variance unexplained that is
     NaN. An infinite fraction is allowed, because it is the right value for data without variance.
 
@@ -24,19 +27,16 @@ class FiniteLoss(L.Callback):
     """
 
     def __init__(self) -> None:
-        self._first_bad: Tensor | None = None  # optimizer step, or -1 if there was none
+        self._unchecked: list[tuple[int, Tensor]] = []  # optimizer step and loss of every batch since the last check
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Record a loss that is not finite, and check the record if this does not slow training."""
+        """Keep the loss, and check the losses if this does not slow training."""
         loss = outputs["loss"].detach()
-        if self._first_bad is None:
-            self._first_bad = torch.tensor(-1, device=loss.device)
-        bad = (self._first_bad < 0) & ~loss.isfinite()
-        self._first_bad += bad * (trainer.global_step + 1)
+        self._unchecked.append((trainer.global_step, loss))
         cheap = loss.device.type == "cpu" and trainer.world_size == 1
-        if cheap or logging_is_due(trainer):
+        if cheap or logging_is_due(trainer) or len(self._unchecked) == MOST_UNCHECKED:
             self._check(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -55,13 +55,16 @@ class FiniteLoss(L.Callback):
         _check_measured(trainer)
 
     def _check(self, trainer: L.Trainer) -> None:
-        step = -1 if self._first_bad is None else int(self._first_bad)
-        bad = step >= 0
+        losses = [loss for _, loss in self._unchecked]
+        values = torch.stack(losses).tolist() if losses else []
+        steps = [step for (step, _), value in zip(self._unchecked, values, strict=True) if not math.isfinite(value)]
+        bad = bool(steps)
         if trainer.world_size > 1:
             bad = trainer.strategy.reduce_boolean_decision(bad, all=False)
         if bad:
-            where = f"at step {step}" if step >= 0 else f"on another process by step {trainer.global_step}"
+            where = f"at step {steps[0]}" if steps else f"on another process by step {trainer.global_step}"
             raise ZooError(f"the loss is not finite {where}; {_advice(trainer)}")
+        self._unchecked.clear()
 
 
 def _check_measured(trainer: L.Trainer) -> None:

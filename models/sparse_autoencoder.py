@@ -130,7 +130,7 @@ class SparseAutoencoder(ReconstructionModule):
             self.log_dict({f"train/{name}": value * share for name, value in logged.items()}, sync_dist=True)
             self.log("train/dead_latents", (0 if dead is None else len(dead)) / self.net.d_sae)
         self._count(loss.fired, n_examples)
-        return loss.total * share
+        return loss.total * share if is_initialized() else loss.total
 
     def on_train_start(self) -> None:
         """Make the first step look for dead latents, also in a resumed run."""
@@ -155,7 +155,7 @@ class SparseAutoencoder(ReconstructionModule):
         if self._none_dead_for > 0:
             return None
         dead = (self.examples_since_fired >= self.dead_after).nonzero().squeeze(1)
-        if not is_initialized():  # with several processes, the others may have more examples per step
+        if not len(dead) and not is_initialized():  # with several processes, others may have more examples per step
             self._none_dead_for = self.dead_after - int(self.examples_since_fired.max())
         return dead
 
@@ -168,7 +168,6 @@ class SparseAutoencoder(ReconstructionModule):
         """
         if is_initialized():
             all_reduce(fired)
-        self.examples_since_fired += n_examples
-        self.examples_since_fired.masked_fill_(fired > 0, 0)
+        self.examples_since_fired.add_(n_examples).masked_fill_(fired > 0, 0)
         if isinstance(n_examples, int):
             self._none_dead_for -= n_examples

@@ -25,9 +25,17 @@ ABOUT_NO_VALUES = (torch._C._nn._parse_to, torch._has_compatible_shallow_copy_ty
 class PretendedDevice(TorchFunctionMode):
     """Keeps account of which tensors would be on `DEVICE`, while all are on the CPU, and refuses what a GPU refuses.
 
-    It sees the calls of Python code. It does not see what autograd calls, nor calls within torch's C++ code; gradients,
-    and what an `autograd.Function` has saved, go with every device. It does not see that a result would differ, or that
-    a kernel is missing. As on a GPU, a number without dimensions and the indices of `x[...]` may be on the CPU.
+    It sees the calls of Python code that `TorchFunctionMode` sees. A tensor goes with every device if its origin is not
+    seen: gradients, what an `autograd.Function` has saved, and what `torch.from_numpy` returns, which tests replace by
+    `torch.as_tensor`. As on a GPU, a number without dimensions and the indices of `x[...]` may be on the CPU.
+
+    It does not see:
+
+    - calls by autograd, by torch's C++ code, by Triton's kernels and in compiled code;
+    - branches that a small test does not take, such as those for large or dense data;
+    - that a kernel is missing on the device, or gives another result there;
+    - memory, streams, and copies that do not wait;
+    - processes: there is one device.
 
     `waits` lists the calls for which a GPU would be waited for, each with the line it comes from: what brings values or
     shapes to the CPU, copies there included.

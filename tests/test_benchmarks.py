@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = [p.stem for p in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in p.read_text("utf-8")]
@@ -25,6 +26,12 @@ SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers
     ],
     "loading": [
         ("--megabytes 1 --repeats 1", r"transformers, the same GPT-2 +│ (\S+) +│ (\S+)"),
+    ],
+    "memory": [
+        (
+            f"{GPT2} --d_in 16 --d_sae 64 --k 4 --n_vectors 32",
+            r"(?:nanoGPT's manner|dense codes) +│ (\S+) +│ (\S+) +│ (\S+) +│ (\S+) +│ (\S+) +│ (\S+)",
+        )
     ],
     "sae_speed": [
         (
@@ -86,6 +93,46 @@ def test_every_benchmark_prints_finite_numbers_beside_its_peer(benchmark, capsys
         assert lines, printed
         for number in (number for found in lines for number in found.groups()):
             assert math.isfinite(float(number.replace(",", ""))), printed
+
+
+@pytest.mark.parametrize("benchmark", ["memory"], indirect=True, ids=str)
+def test_memory_is_counted_to_the_byte(benchmark):
+    n = 2**20
+
+    class Numbers(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(n))
+
+    peak = benchmark.peak(Numbers, lambda net: net.w.exp().sum(), torch.float32)
+    scalars = 10 * 512  # a scalar counts as the least that a GPU gives
+    assert 0 <= peak.kept - 12 * n < scalars  # weights, and two averages
+    assert 0 <= peak.total - peak.kept - 8 * n < scalars  # the last step's gradient and the exponentials
+
+
+@pytest.mark.parametrize("benchmark", ["memory"], indirect=True, ids=str)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_the_zoos_loss_never_holds_all_logits_in_float32(benchmark, precision, monkeypatch):
+    monkeypatch.setattr("zoo.models.unembedded_loss.LOGITS_AT_ONCE", {"cpu": 16 * 4096})
+    smallest = f"{GPT2} --vocab_size 4096 --batch_size 32".split()
+    peaks = benchmark.gpt2_peaks(benchmark.parser().parse_args(smallest), precision)
+    held = {name: peak.total - peak.kept for name, peak in peaks.items()}
+    all_logits = 4 * 32 * 8 * 4096
+    assert held["zoo"] < all_logits / 2
+    assert held["the same network, all logits at a time"] > 2 * all_logits
+    assert held["nanoGPT's manner"] > 2 * all_logits
+
+
+@pytest.mark.parametrize("benchmark", ["memory"], indirect=True, ids=str)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_a_topk_autoencoder_never_holds_a_matrix_of_codes(benchmark, precision, monkeypatch):
+    monkeypatch.setattr("zoo.models.sae.selection.CHUNK", 32)
+    smallest = ["--d_in", "8", "--d_sae", "1024", "--k", "4", "--n_vectors", "1024"]
+    peaks = benchmark.topk_peaks(benchmark.parser().parse_args(smallest), precision)
+    held = {name: peak.total - peak.kept for name, peak in peaks.items()}
+    matrix = 4 * 1024 * 1024
+    assert held["zoo"] < matrix / 4
+    assert held["dense codes"] > 2 * matrix / (1 if precision == torch.float32 else 2)
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS, indirect=True, ids=str)

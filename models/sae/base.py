@@ -199,7 +199,7 @@ class SAE(Network, ABC):
         k = min(self.aux_k, len(dead))
         values, places = top_k_of_affine(x, self.W_enc.detach()[:, dead], bias.detach()[dead], k)
         support = Support.of_indices(dead[places], self.d_sae)
-        above = places[values > 0].bincount(minlength=len(dead))
+        above = Support.of_indices(places, len(dead)).counts(values.flatten().relu())
         if is_initialized():
             all_reduce(above)
         stuck = (above == 0)[places.flatten()]

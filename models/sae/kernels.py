@@ -291,10 +291,10 @@ def _relu_with_sums(  # type: ignore[no-untyped-def]
         row = part * ROWS_OF_A_PROGRAM + first + tl.arange(0, ROWS)
         there = (row < B)[:, None] & (column < K)[None, :]
         places = pre + row[:, None] * K + column[None, :]
-        tile = tl.load(places, mask=there, other=0.0)
-        tile = tl.where(tile <= 0, 0.0, tile).to(tile.dtype)  # keeps NaN
-        tl.store(places, tile, mask=there)
-        total += tl.sum(tile.to(total.dtype), 0)
+        tile = tl.load(places, mask=there, other=0.0).to(total.dtype)
+        tile = tl.where(tile <= 0, 0.0, tile)  # keeps NaN
+        tl.store(places, tile.to(pre.dtype.element_ty), mask=there)
+        total += tl.sum(tile, 0)
         on += tl.sum((tile > 0).to(total.dtype), 0)
     tl.store(sums + part * K + column, total, mask=column < K)
     tl.store(counts + part * K + column, on, mask=column < K)

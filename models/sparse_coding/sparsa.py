@@ -40,9 +40,10 @@ def solve(X: Tensor, D: Tensor, lam: Tensor, codes: Tensor, tolerance: float, po
         if iteration % LOOK_EVERY == 0:
             n_going = int(going.sum())
             if n_going <= (1 - LEAVE) * len(rows):
-                codes[rows[~going]] = a[~going]
-                rows, x, a, r, c, lam = (t[going] for t in (rows, x, a, r, c, lam))
-                objective, recent, curvature, going = (t[going] for t in (objective, recent, curvature, going))
+                left, done = (mask.nonzero().squeeze(1) for mask in (going, ~going))
+                codes[rows[done]] = a[done]
+                rows, x, a, r, c, lam = (t[left] for t in (rows, x, a, r, c, lam))
+                objective, recent, curvature, going = (t[left] for t in (objective, recent, curvature, going))
             if not n_going:
                 break
         a_new = torch.addcdiv(a, c, curvature)

@@ -181,9 +181,10 @@ class GateNet(Network):
             gate, partner, is_first = (self.get_buffer(f"{name}_{t}") for name in ("gate", "partner", "is_first"))
             row, on = values.nonzero(as_tuple=True)
             both = values[row.unsqueeze(1), partner[on]]  # (inputs that are on, gates of an input)
-            once = (gate[on] >= 0) & (is_first[on] | ~both)  # list a gate with inputs 11 only once
-            place = (row.unsqueeze(1) * pairs.shape[1] + gate[on])[once]
-            case = (1 + is_first[on].long() + (is_first[on] & both))[once]
+            gate, is_first = gate[on], is_first[on]
+            once = ((gate >= 0) & (is_first | ~both)).nonzero(as_tuple=True)  # list a gate with inputs 11 only once
+            place = (row.unsqueeze(1) * pairs.shape[1] + gate)[once]
+            case = (1 + is_first.long() + (is_first & both))[once]
             found.append((place, case))
             values = torch.zeros(len(f), pairs.shape[1], dtype=torch.bool, device=f.device)
             values.view(-1)[place] = table[case] > 0

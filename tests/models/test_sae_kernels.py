@@ -10,9 +10,12 @@ from zoo.models import ReLUSAE, TopKSAE
 from zoo.models.sae import dispatch, gathered_rows, selection, support
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-RUNS = DEVICE == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-by_triton = pytest.mark.skipif(not RUNS, reason="run in a process of its own, in which triton was told to interpret")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+RUNS = DEVICE == "cuda" or INTERPRETED
+INSTALLED = importlib.util.find_spec("triton") is not None
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="triton is not installed")
+in_a_process_of_its_own = "run in a process of its own, in which triton was told to interpret"
+by_triton = pytest.mark.skipif(INSTALLED and not RUNS, reason=in_a_process_of_its_own)
 
 
 @pytest.fixture
@@ -29,6 +32,41 @@ def test_kernels_in_an_interpreter():
     command = [sys.executable, "-m", "pytest", __file__, "-p", "no:cacheprovider"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+PAIRS = {"index": "*i64", "starts": "*i64", "n_pairs": "i32", "n": "i32"}
+TILES = {"d": 768, "CHUNK": 128, "PAIRS": 16, "COLUMNS": 256}
+KERNELS = {  # kernel -> types of its arguments, where "*" is a matrix in the precision of the data; constants
+    "_sums_of_chunks": ({**PAIRS, "values": "*fp32", "rows": "*", "of_chunks": "*fp32"}, TILES),
+    "_weighted_sums": ({**PAIRS, "values": "*fp32", "rows": "*", "of_chunks": "*fp32", "sums": "*fp32"}, TILES),
+    "_dot_products": ({**PAIRS, "left": "*fp32", "rows": "*", "products": "*fp32"}, TILES),
+    "_top_k": (
+        {"pre": "*", "values": "*", "indices": "*i64", "K": "i32", "k": "i32"},
+        {"MEMBERS": 24, "SIZE": 32, "GROUPS": 1024, "WANTED": 32},
+    ),
+    "_relu_with_sums": (
+        {"pre": "*", "sums": "*fp32", "counts": "*fp32", "B": "i32", "K": "i32"},
+        {"ROWS_OF_A_PROGRAM": 128, "ROWS": 8, "COLUMNS": 1024},
+    ),
+    "_relu_backward": (
+        {"grad": "*", "codes": "*", "of_sums": "*fp32", "made": "*", "B": "i32", "K": "i32"},
+        {"ROWS": 8, "COLUMNS": 1024},
+    ),
+}
+
+
+@pytest.mark.skipif(INTERPRETED, reason="triton does not compile what it was told to interpret")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_compile_for_an_h100_that_need_not_be_there(kernels, name, precision):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    kernel, (types, constants) = getattr(kernels, name), KERNELS[name]
+    types = {n: "*" + precision if t == "*" else t for n, t in types.items()}
+    constants = {n: value for n, value in constants.items() if n in kernel.arg_names}
+    source = ASTSource(kernel, {n: types.get(n, "constexpr") for n in kernel.arg_names}, constants)
+    assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
 
 
 def random(*shape, dtype=torch.float32, seed=0):
