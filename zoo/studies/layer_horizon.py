@@ -21,7 +21,7 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from zoo import estimates
 from zoo.errors import ZooError
 from zoo.estimates import Estimate
-from zoo.report import Chart, Grid, Report, Section, Series, Table, Verdict
+from zoo.report import Chart, Grid, Report, Section, Series, Style, Table, Verdict
 from zoo.shared_tasks.horizon import Clean, Documents, LeaveOut, Truncate, Variant, text_of, windows_of
 from zoo.source import Source
 from zoo.study import AtLeastTwo, Results, Study, Task
@@ -36,6 +36,8 @@ FILLERS = {"mean": "mean", "zero": "zero", "resampled": "another document's"}
 NORMS = {"recomputed": "recomputed", "frozen": "frozen"}
 POSITION_0 = {"truncated": "truncated", "clean": "clean"}
 SHORTEST = 3  # tokens of a window
+DARKEST = 1.0  # nats
+FEW = 16  # sublayers
 SMALLEST = 1e-3  # nats; smaller increases are drawn at this height
 LEAVES = ("the whole residual stream", "one input only")
 
@@ -263,7 +265,8 @@ class LayerHorizon(Study):
         for one in found:
             variant = one.main._replace(reading="one")
             increases = one.increases(one.model.last, variant).mean((0, 1))  # (N + 1, N)
-            cells = [[v if k + 1 < n else None for k, v in enumerate(row)] for n, row in enumerate(increases, 1)]
+            cells = [[v if k < n else None for k, v in enumerate(row, 1)] for n, row in enumerate(increases[1:], 2)]
+            ks = [str(k) for k in range(1, one.N + 1)]
             charts.append(
                 Chart(
                     f"inputs-{one.slug}",
@@ -272,20 +275,18 @@ class LayerHorizon(Study):
                     "k, number of outputs kept",
                     "input of",
                     caption="Nothing is left out where a cell is empty.",
-                    grid=Grid([str(k) for k in range(1, one.N + 1)], one.readers, cells, "increase of the loss, nats"),
+                    grid=Grid(ks, one.readers[1:], cells, "increase of the loss, nats", darkest=DARKEST),
                 )
             )
-            own = [one.horizon_of_input(variant, n) for n in range(1, one.N + 2)]
-            rows += [
-                [one.model.name, name, _span(h), n] for n, (name, h) in enumerate(zip(one.readers, own, strict=True), 1)
-            ]
-            needs_all = [name for n, (name, h) in enumerate(zip(one.readers, own, strict=True), 1) if h.most == n]
-            needs_one = [
-                name for h, name in zip(own, one.readers, strict=True) if h.most == 1 and name != one.readers[0]
-            ]
+            own = {name: one.horizon_of_input(variant, n) for n, name in enumerate(one.readers, 1)}
+            rows += [[one.model.name, name, _span(h), n] for n, (name, h) in enumerate(own.items(), 1)]
+            later = list(own.items())[1:]
+            needs_all = [name for n, (name, h) in enumerate(later, 2) if h.most == n]
+            needs_one = [name for name, h in later if h.most == 1]
             told.append(
-                f"{one.model.name}: the whole stream is needed by {listed(needs_all) or 'no input'}; only the latest "
-                f"output is needed by {listed(needs_one) or 'none of the later inputs'}."
+                f"{one.model.name}: it is not shown that anything can be left out of what is read by "
+                f"{listed(needs_all) or 'any of them'}. Only the latest output is needed by "
+                f"{listed(needs_one) or 'none of them'}."
             )
         return Section(
             "inputs",
@@ -507,8 +508,8 @@ class _Measured:
 
     def curves(self) -> list[Chart]:
         """Charts of the increase of the loss over k: by reading with null models, by filler, and by the rest."""
-        ks, tolerance = list(range(1, self.N + 1)), self.study.tolerance
-        limit = Series("tolerance", [1, self.N], [tolerance] * 2, "dotted")
+        ks: list[Any] = [str(k) if self.N <= FEW else k for k in range(1, self.N + 1)]  # names have a tick each
+        limit = Series("tolerance", [ks[0], ks[-1]], [self.study.tolerance] * 2, "dotted")
         labels = ("k, number of latest outputs kept", "increase of the loss, nats")
         bands = f"Bands: 95 % intervals over documents. Increases below {SMALLEST:g} are drawn at {SMALLEST:g}."
 
@@ -542,7 +543,11 @@ class _Measured:
             )
         others = [self.main._replace(norm=n, position_0=p) for n in self.model.norms for p in self.study.position_0]
         if len(others) > 1:
-            lines = [series(f"norm {v.norm}, position 0 {v.position_0}", self.curves_of[v]) for v in others]
+            styles: dict[str, Style] = {"truncated": "line", "clean": "dashed"}
+            lines = [
+                series(f"norm {v.norm}, position 0 {v.position_0}", self.curves_of[v], style=styles[v.position_0])
+                for v in others
+            ]
             charts.append(
                 chart("norms", "layer norms and position 0", lines, f"{READINGS[self.main.reading].capitalize()}.")
             )
