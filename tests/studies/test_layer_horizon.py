@@ -77,7 +77,9 @@ def test_the_report_has_horizons_inputs_effects_and_training(report, tmp_path):
     slug = next(chart.name for chart in report.sections[1].charts).removeprefix("inputs-")
     kinds = ["curves-all", "curves-one", "curves-recursive", "curves-fillers", "curves-norms", "inputs", "training"]
     kinds += ["effects-total", "effects-direct"]
-    assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == sorted(f"{kind}-{slug}" for kind in kinds)
+    assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == sorted(
+        ["training", *(f"{kind}-{slug}" for kind in kinds)]
+    )
     numbers = json.loads((tmp_path / "report.json").read_text())["sections"][0]["numbers"]
     (found,) = numbers.values()
     assert len(found["variants"]) == 3 * 3 * 2 * 2

@@ -36,6 +36,8 @@ FILLERS = {"mean": "mean", "zero": "zero", "resampled": "another document's"}
 NORMS = {"recomputed": "recomputed", "frozen": "frozen"}
 POSITION_0 = {"truncated": "truncated", "clean": "clean"}
 SHORTEST = 3  # tokens of a window
+INCREASE = "increase of the loss, nats"
+STYLES: tuple[Style, ...] = ("line", "dashed", "dotted")
 DARKEST = 1.0  # nats
 FEW = 16  # sublayers
 SMALLEST = 1e-3  # nats; smaller increases are drawn at this height
@@ -275,7 +277,7 @@ class LayerHorizon(Study):
                     "k, number of outputs kept",
                     "input of",
                     caption="Nothing is left out where a cell is empty.",
-                    grid=Grid(ks, one.readers[1:], cells, "increase of the loss, nats", darkest=DARKEST),
+                    grid=Grid(ks, one.readers[1:], cells, INCREASE, darkest=DARKEST),
                 )
             )
             own = {name: one.horizon_of_input(variant, n) for n, name in enumerate(one.readers, 1)}
@@ -342,32 +344,41 @@ class LayerHorizon(Study):
         )
 
     def _training(self, found: Sequence["_Measured"]) -> Section:
-        charts: list[Chart] = []
+        lines: list[Series] = []
+        grids: list[Chart] = []
         rows: list[list[Any]] = []
         told: list[str] = []
-        for one in found:
+        for one, style in zip(found, itertools.cycle(STYLES)):
             steps = [str(step) for step in one.model.clean]
-            lines = []
-            for variant in one.main_readings:
-                horizons = [one.horizon_at(clean, variant) for clean in one.model.clean.values()]
-                spans = [Estimate(h.most, h.least, h.most) for h in horizons]
-                lines.append(Series.of(READINGS[variant.reading], steps, spans))
-            title = f"{one.model.name}: horizon over training"
-            caption = "Bands reach down to the smallest horizon that the intervals over documents allow."
-            charts.append(Chart(f"training-{one.slug}", title, lines, "training step", "horizon k", caption=caption))
+            curves = [one.curve(clean, one.main) for clean in one.model.clean.values()]
+            horizons = [one.horizon_of(curve) for curve in curves]
+            lines.append(Series.of(one.model.name, steps, [Estimate(h.most, h.least, h.most) for h in horizons], style))
+            increases = [[curve[k - 1].mean for curve in curves] for k in range(1, one.N + 1)]
+            grids.append(
+                Chart(
+                    f"training-{one.slug}",
+                    f"{one.model.name}: {READINGS[one.main.reading]}",
+                    [],
+                    "training step",
+                    "k, number of latest outputs kept",
+                    grid=Grid(steps, [*map(str, range(1, one.N + 1))], increases, INCREASE, darkest=DARKEST),
+                )
+            )
             for step, clean in one.model.clean.items():
-                cells = [_span(one.horizon_at(clean, variant)) for variant in one.main_readings]
-                loss = estimates.mean(one.results[clean]["loss"])
-                rows.append([one.model.name, str(step), loss, *cells])
-            by_step = [f"{step}: {_span(one.horizon_at(clean, one.main))}" for step, clean in one.model.clean.items()]
-            told.append(f"{one.model.name}, of at most {one.N + 1}, by training step: {', '.join(by_step)}.")
+                cells = [_span(one.horizon_of(one.curve(clean, variant))) for variant in one.main_readings]
+                rows.append([one.model.name, str(step), estimates.mean(one.results[clean]["loss"]), *cells])
+            by_step = [f"{_span(h)} at step {step}" for step, h in zip(steps, horizons, strict=True)]
+            told.append(f"{one.model.name}, of at most {one.N + 1}: {', '.join(by_step)}.")
+        caption = f"{READINGS[found[0].main.reading].capitalize()}. Bands reach down to the smallest horizon that the "
+        caption += "intervals over documents allow."
+        chart = Chart("training", "Horizon over training", lines, "training step", "horizon k", caption=caption)
         columns = ["model", "training step", "clean loss in nats", *(READINGS[r] for r in self.readings)]
         return Section(
             "training",
             "How does the horizon change over training?",
-            " ".join(told),
+            f"Horizons in the main variant: {' '.join(told)}",
             tables=[Table(columns, rows)],
-            charts=charts,
+            charts=[chart, *grids],
             null_models="Step 0 is the untrained network.",
             not_shown="One run of training is shown. With other seeds, horizons may change at other steps.",
         )
@@ -418,7 +429,7 @@ class _Measured:
         self.main = self.main_readings[0]
         variants = study._variants(model.norms)
         self.curves_of = {variant: self.curve(model.last, variant) for variant in variants}
-        self.horizons = {variant: self._horizon(curve) for variant, curve in self.curves_of.items()}
+        self.horizons = {variant: self.horizon_of(curve) for variant, curve in self.curves_of.items()}
         self.random = {variant: self.curve(model.last, variant, "random") for variant in self.main_readings}
         self.slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in model.name).strip("-")
 
@@ -437,30 +448,27 @@ class _Measured:
             for k in range(1, self.N + 1)
         ]
 
-    def _horizon(self, curve: Sequence[Estimate]) -> Any:
+    def horizon_of(self, curve: Sequence[Estimate]) -> Any:
+        """The horizon, a `zoo.analysis.layer_horizon.Horizon`."""
         from zoo.analysis.layer_horizon import horizon
 
         return horizon(curve, self.study.tolerance)
 
-    def horizon_at(self, clean: Clean, variant: Variant) -> Any:
-        """The horizon of a network, such as that of another step."""
-        return self._horizon(self.curve(clean, variant))
-
     def horizon_of_input(self, variant: Variant, n: int) -> Any:
         """The horizon of input n alone, at most n."""
         values = self.increases(self.model.last, variant).mean(0)[:, n - 1]
-        return self._horizon([estimates.mean(values[:, k - 1]) for k in range(1, n)])
+        return self.horizon_of([estimates.mean(values[:, k - 1]) for k in range(1, n)])
 
     def written(self, variant: Variant, kept: Literal["last", "random"] = "last") -> str:
         """A horizon as it is written in a table."""
-        return _span(self._horizon(self.curves_of[variant] if kept == "last" else self.random[variant]))
+        return _span(self.horizon_of(self.curves_of[variant] if kept == "last" else self.random[variant]))
 
     def untrained_rows(self) -> list[tuple[str, Estimate, list[str]]]:
         """Name, loss and horizons of every untrained network."""
         rows = []
         for clean in self.model.untrained:
             name = "untrained, step 0" if clean.untrained is None else f"untrained, seed {clean.untrained}"
-            horizons = [_span(self.horizon_at(clean, variant)) for variant in self.main_readings]
+            horizons = [_span(self.horizon_of(self.curve(clean, variant))) for variant in self.main_readings]
             rows.append((name, estimates.mean(self.results[clean]["loss"]), horizons))
         return rows
 
@@ -510,7 +518,7 @@ class _Measured:
         """Charts of the increase of the loss over k: by reading with null models, by filler, and by the rest."""
         ks: list[Any] = [str(k) if self.N <= FEW else k for k in range(1, self.N + 1)]  # names have a tick each
         limit = Series("tolerance", [ks[0], ks[-1]], [self.study.tolerance] * 2, "dotted")
-        labels = ("k, number of latest outputs kept", "increase of the loss, nats")
+        labels = ("k, number of latest outputs kept", INCREASE)
         bands = f"Bands: 95 % intervals over documents. Increases below {SMALLEST:g} are drawn at {SMALLEST:g}."
 
         def series(name: str, curve: Sequence[Estimate], **options: Any) -> Series:
