@@ -90,7 +90,10 @@ class Grid:
     @staticmethod
     def written(value: float | None) -> str:
         """Return a number as it is written in its cell."""
-        return "" if value is None else f"{value:.0f}" if abs(value) >= 10 else f"{value:.2f}"
+        if value is None:
+            return ""
+        text = f"{value:.0f}" if abs(value) >= 10 else f"{value:.2f}"
+        return text.removeprefix("-") if float(text) == 0 else text
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Documents(Task):
         source: The model in whose tokens the text is read.
         text_config: Config whose text is used; None for the model's own text.
         tokens: Hash of the text's tokens and the tokenizer.
+        vocab_size: Number of rows V of the model's embedding.
         n: Number of documents.
         length: Number T of inputs of a window.
     """
@@ -39,6 +40,7 @@ class Documents(Task):
     source: Source
     text_config: str | None
     tokens: str
+    vocab_size: int
     n: int
     length: int
     here = True
@@ -49,7 +51,7 @@ class Documents(Task):
 
     def do(self, work: Work) -> Result:
         """Return windows for `evaluation` and for `means`, (n, T + 1) each, and notes."""
-        data, notes = text_of(self.source, self.text_config)
+        data, notes = text_of(self.source, self.text_config, self.vocab_size)
         held_out, train = windows_of(data, self.n, self.length)
         return {"evaluation": held_out, "means": train, "notes": notes, "corpus_fingerprint": data.corpus_fingerprint}
 
@@ -234,16 +236,14 @@ def windows_of(data: "TextDataModule", n: int, length: int) -> tuple[np.ndarray,
 
 
 @lru_cache(maxsize=2)
-def text_of(source: Source, config: str | None) -> "tuple[TextDataModule, list[str]]":
+def text_of(source: Source, config: str | None, vocab_size: int) -> "tuple[TextDataModule, list[str]]":
     """The model's own text or that of a config, with notes; or the default corpus, for a model without a text."""
     from zoo.training_text import text_in_own_tokens, training_text
 
-    n_tokens = source.shape()[0]
     if (source.provenance().get("config") or {}).get("data"):
-        return training_text(source.name, config, n_tokens)
-    return text_in_own_tokens(source.name, config, n_tokens), [
-        "the text is not known to be one the model was trained on"
-    ]
+        return training_text(source.name, config, vocab_size)
+    data = text_in_own_tokens(source.name, config, vocab_size)
+    return data, [f"it is not known whether {source.name} was trained on the text"]
 
 
 @lru_cache(maxsize=1)

@@ -127,11 +127,12 @@ class LayerHorizon(Study):
             raise ZooError(f"{name} is a {type(model).__name__}; the study needs a language model")
         if not sublayers(model):
             raise ZooError(f"{name} has no layer, so it has no horizon")
-        data, _ = text_of(source, self.text_config)
+        vocab_size, of_text = len(model.W_E), Source.open(name.replace("{step}", str(steps[-1])))
+        data, _ = text_of(of_text, self.text_config, vocab_size)
         length = min(self.length, model.context_length or self.length)
         windows_of(data, self.documents, length)
         tokens = hashlib.sha256(json.dumps(data.cache.meta["sha256"], sort_keys=True).encode()).hexdigest()
-        documents = Documents(source, self.text_config, tokens, self.documents, length)
+        documents = Documents(of_text, self.text_config, tokens, vocab_size, self.documents, length)
         if 0 in source.steps or 0 in steps:
             untrained = [Clean(documents, source, 0, None, self.batch)]
         else:
@@ -227,13 +228,14 @@ class LayerHorizon(Study):
             tables += [f"**{one.model.name}**: horizons of at most {one.N + 1}", Table(columns, rows)]
             names = ["clean loss in nats", *(READINGS[reading] for reading in self.readings)]
             nulls: list[list[Any]] = [["the model", one.loss, *(one.written(v) for v in one.main_readings)]]
-            nulls.append(["k random outputs", one.loss, *(one.written(v, "random") for v in one.main_readings)])
+            nulls.append(["k random outputs", one.loss, *(one.of_draws(v) for v in one.main_readings)])
             nulls += [[name, loss, *horizons] for name, loss, horizons in one.untrained_rows()]
             tables.append(Table([f"null models, {_short(one.main)}", *names], nulls))
         tables.append(
             "A cell is the horizon in sublayers; the embedding counts as one. *a to b*: the intervals over documents "
             "do not decide between these horizons. The horizon in layers is (k - 1) L / N for L layers with N "
-            "sublayers. A layer whose attention and MLP read the same stream is one sublayer."
+            "sublayers. A layer whose attention and MLP read the same stream is one sublayer. For random outputs, the "
+            "horizons of all draws are given."
         )
         charts = [chart for one in found for chart in one.curves()]
         of_nulls = " ".join(one.null_told() for one in found)
@@ -438,9 +440,15 @@ class _Measured:
         found: np.ndarray = self.results[self.study._task(clean, variant, kept)]["increases"]
         return found
 
-    def curve(self, clean: Clean, variant: Variant, kept: Literal["last", "random"] = "last") -> list[Estimate]:
+    def curve(
+        self,
+        clean: Clean,
+        variant: Variant,
+        kept: Literal["last", "random"] = "last",
+        seeds: slice = slice(None),
+    ) -> list[Estimate]:
         """The increase of the loss at k = 1 to N, over documents; one input at a time, that of the worst input."""
-        values = self.increases(clean, variant, kept).mean(0)  # averaged over seeds
+        values = self.increases(clean, variant, kept)[seeds].mean(0)  # averaged over seeds
         if variant.reading != "one":
             return [estimates.mean(values[:, k - 1]) for k in range(1, self.N + 1)]
         return [
@@ -459,9 +467,15 @@ class _Measured:
         values = self.increases(self.model.last, variant).mean(0)[:, n - 1]
         return self.horizon_of([estimates.mean(values[:, k - 1]) for k in range(1, n)])
 
-    def written(self, variant: Variant, kept: Literal["last", "random"] = "last") -> str:
-        """A horizon as it is written in a table."""
-        return _span(self.horizon_of(self.curves_of[variant] if kept == "last" else self.random[variant]))
+    def written(self, variant: Variant) -> str:
+        """A horizon at the last step, as it is written in a table."""
+        return _span(self.horizons[variant])
+
+    def of_draws(self, variant: Variant) -> str:
+        """The horizons of all draws of random outputs."""
+        draws = range(self.study.seeds)
+        curves = [self.curve(self.model.last, variant, "random", slice(draw, draw + 1)) for draw in draws]
+        return ", ".join(_span(self.horizon_of(curve)) for curve in curves)
 
     def untrained_rows(self) -> list[tuple[str, Estimate, list[str]]]:
         """Name, loss and horizons of every untrained network."""
@@ -496,7 +510,7 @@ class _Measured:
             what = "whether the oldest outputs are needed is not decided"
         else:
             what = (
-                f"no input needs outputs of more than {found.most} sublayers back, so no circuit that leads straight "
+                f"no input needs outputs from more than {found.most} sublayers back, so no circuit that leads straight "
                 "from the embedding to the unembedding is needed"
             )
         return f"{self.told().replace(' is ', ': the horizon is ', 1)}; {what}."
@@ -509,10 +523,10 @@ class _Measured:
     def null_told(self) -> str:
         """The horizons of the null models in words."""
         untrained = [horizons[0] for _, _, horizons in self.untrained_rows()]
-        random, of_untrained = self.written(self.main, "random"), f"that of untrained networks is {listed(untrained)}"
+        random, of_untrained = self.of_draws(self.main), f"that of untrained networks is {listed(untrained)}"
         if not untrained:
             of_untrained = "no untrained network was tested, because the zoo cannot make one of this kind"
-        return f"{self.model.name}: with random outputs the horizon is {random}, and {of_untrained}."
+        return f"{self.model.name}: in the draws of random outputs the horizon is {random}, and {of_untrained}."
 
     def curves(self) -> list[Chart]:
         """Charts of the increase of the loss over k: by reading with null models, by filler, and by the rest."""
@@ -538,7 +552,14 @@ class _Measured:
             if self.model.untrained:
                 many = [self.increases(clean, variant) for clean in self.model.untrained]
                 lines.append(series("untrained network", self._mean_curve(many, variant), style="dotted"))
-            charts.append(chart(variant.reading, READINGS[variant.reading], lines, f"{_short(variant).capitalize()}."))
+            charts.append(
+                chart(
+                    variant.reading,
+                    READINGS[variant.reading],
+                    lines,
+                    f"{_short(variant).capitalize()}. Of random outputs and untrained networks, means over all draws.",
+                )
+            )
         if len(self.study.fillers) > 1:
             lines = [
                 series(f"left out: {FILLERS[filler]}", self.curves_of[self.main._replace(filler=filler)])
