@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from zoo.estimates import Estimate
-from zoo.report import Chart, Report, Section, Series, Table, Verdict
+from zoo.report import Chart, Grid, Report, Section, Series, Table, Verdict
 
 HOSTILE = ["</script><script>bad()</script>", "<b>&amp;\"'", "a\nb\x00", "\ud800", " ", "$x_1$", "_日本", "%{x}<br>"]
 TABLE = "| class | residual |\n|---|--:|\n| days | 0.12 |\n| `<script>bad()</script>` | 0.61 |"
@@ -42,12 +42,15 @@ def charts():
         Series(f"class {i}", *rng.normal(size=(2, 40)), "points", labels=[f"t{i}.{j}" for j in range(40)])
         for i in range(10)
     ]
+    changes = [[0.75, i / 4] if i else [None, np.nan] for i in range(7)]
+    grid = Grid(HOSTILE[:2], WEEK, changes, "change [nats]", darkest=1.0)
     return [
         Chart("loss", "Loss", loss, "step", "loss [nats]", log_x=True, log_y=True, caption="Bands: 95 % intervals."),
         Chart("shares", "Shares", shares, "", "variance explained"),
         Chart("week", "A circle", [circle, week], map=True),
         Chart("cloud", "All tokens", cloud, map=True),
         hostile_chart(),
+        Chart("grid", "Changes", [], "<x>", "y & z", caption="Empty: unknown.", grid=grid),
     ]
 
 

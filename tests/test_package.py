@@ -56,11 +56,12 @@ LAYERS = [  # modules import only from earlier layers and, in those that begin w
     ["*", "dictionary_learning", "export", "gemma_scope", "hub", "matrices", "quiet_fit", "saelens"],
     ["analysis", "callbacks"],
     ["*", "cli", "config_files", "families_file", "rebuild", "report", "run_folder", "short_errors", "study"],
-    ["running", "shared_tasks", "training_process", "training_text"],
+    ["running", "shared_tasks", "training_process"],
     ["studies", "study_command"],
 ]
 LAYERS[3] += ["near_neighbours", "null_models", "paths", "source", "source_files", "sparsify", "token_texts"]
 LAYERS[3] += ["untrained_rows"]
+LAYERS[7] += ["training_text"]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules if module != "*"}
 
 

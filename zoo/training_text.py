@@ -32,12 +32,11 @@ def training_text(source: str, config: str | None, vocab_size: int) -> tuple[Tex
     notes: list[str] = []
     told = Source.open(source).provenance()
     if config is not None:
-        words = expand_configs(["--config", config])
-        parts = [read_config(Path(word)).get("data") for word in words[1::2]]
+        data = _datamodule(_parts_of(config), f"config {config}")
         made_by = f"config {config}"
     else:
-        parts, made_by = [_without_cache((told.get("config") or {}).get("data"))], source
-    data = _datamodule([part for part in parts if part], made_by)
+        part = _without_cache((told.get("config") or {}).get("data"))
+        data, made_by = _datamodule([part] if part else [], source), source
     if data.vocab_size != vocab_size:
         raise ZooError(f"the tokenizer of {made_by} has {data.vocab_size} tokens, and {source} knows {vocab_size}")
     tokenizer = Source.open(source).tokenizer_json()
@@ -53,6 +52,39 @@ def training_text(source: str, config: str | None, vocab_size: int) -> tuple[Tex
     elif Tokenizer.from_str(tokenizer).get_vocab() != data.tokenizer.get_vocab():
         raise ZooError(f"the tokenizer of {made_by} is not the one that came with {source}")
     return data, notes
+
+
+def text_in_own_tokens(source: str, config: str | None, vocab_size: int) -> TextDataModule:
+    """The text of a config, or else the default corpus, in the tokens of a model that was not trained by the zoo.
+
+    Args:
+        source: The model, as `zoo.load` takes it.
+        config: Path or shipped name of a config with a `data` part, whose tokenizer is not used; None for the default
+            corpus, Python's standard library.
+        vocab_size: Number of rows V of the model's embedding.
+
+    Returns:
+        A datamodule that is set up.
+
+    Raises:
+        ZooError: If the model has no tokenizer, or one with more tokens than the model knows.
+    """
+    tokenizer = Source.open(source).tokenizer_json()
+    if tokenizer is None:
+        raise ZooError(f"{source} has no tokenizer.json, so no text can be read in its tokens")
+    data = TextDataModule() if config is None else _datamodule(_parts_of(config), f"config {config}")
+    data = _with_tokenizer(data, tokenizer)
+    if data.vocab_size > vocab_size:
+        raise ZooError(f"the tokenizer of {source} has {data.vocab_size} tokens, and its embedding {vocab_size} rows")
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def _parts_of(config: str) -> list[dict[str, Any]]:
+    """The data parts of a config and of those it builds on."""
+    words = expand_configs(["--config", config])
+    return [part for word in words[1::2] if (part := read_config(Path(word)).get("data"))]
 
 
 def _datamodule(parts: list[dict[str, Any]], made_by: str) -> TextDataModule:

@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from small_report import WEEK, charts
 
-from zoo.report import Chart, Series
+from zoo.report import Chart, Grid, Series
 from zoo.report.drawing import draw
 from zoo.report.points import points, ranges
 
@@ -199,3 +199,18 @@ def test_a_logarithmic_axis_over_few_decades_has_its_numbers_in_full():
         assert {axis.get_minor_formatter()(tick) for tick in axis.get_minorticklocs()} <= {""}
     _, axes = drawn([Series("a", [1, 1e6], [1, 2])], log_x=True)
     assert axes.xaxis.get_major_formatter()(1e6) != "1000000"
+
+
+def test_a_heat_map_is_darker_for_larger_numbers_and_writes_them():
+    grid = Grid(["a", "b", "c"], ["first", "second"], [[0.0, 0.5, 2.0], [None, 12.4, -1.0]], "change", darkest=1.0)
+    figure = draw(Chart("c", "Title", [], "x", "y", grid=grid), {})
+    pixels(figure)
+    axes, bar = figure.axes
+    (image,) = axes.images
+    shade = image.to_rgba(image.get_array())[..., :3].sum(-1)  # of rows from top to bottom
+    assert shade[0, 0] > shade[0, 1] > shade[0, 2] == shade[1, 1]
+    assert shade[1, 2] == shade[0, 0]
+    assert [text.get_text() for text in axes.texts] == ["0.00", "0.50", "2.00", "", "12", "-1.00"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["first", "second"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is at the top
+    assert bar.get_ylabel() == "change"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zoo.report import Chart, Series
+from zoo.report import Chart, Grid, Series
 from zoo.report.traces import figure, legend
 
 SHADES = {"a": "#d55e00", "b": "#0072b2", "c": "#009e73"}
@@ -89,3 +89,14 @@ def test_a_line_through_the_tokens_of_a_map_does_not_answer_in_their_place():
     tokens = Series("a", [0, 1], [0, 1], "points", labels=["x", "y"])
     dots, line = shown(tokens, Series("b", [0, 1], [0, 1], "dotted"), map=True)[0]
     assert (dots["hoverinfo"], dots["hovertext"], line["hoverinfo"]) == ("text", ["x", "y"], "skip")
+
+
+def test_a_heat_map_has_its_numbers_from_top_to_bottom_and_empty_cells():
+    grid = Grid(["a", "<b>"], ["first", "second"], [[0.25, float("nan")], [None, 2.0]], "change")
+    found = figure(Chart("c", "Title", [], "x", "y", grid=grid), SHADES)
+    (trace,) = found["data"]
+    assert (trace["type"], trace["z"], trace["zmin"], trace["zmax"]) == ("heatmap", [[0.25, None], [None, 2.0]], 0, 2.0)
+    assert trace["text"] == [["0.25", ""], ["", "2.00"]]
+    assert trace["hovertext"][0] == ["y: first<br>x: a<br>change: 0.25", "y: first<br>x: &lt;b&gt;<br>change: -"]
+    assert found["layout"]["yaxis"]["ticktext"] == ["first", "second"]
+    assert found["layout"]["yaxis"]["autorange"] == "reversed"

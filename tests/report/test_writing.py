@@ -65,7 +65,7 @@ def test_the_json_is_strict_and_holds_what_was_measured(written):
     assert first["tables"][2]["rows"] == [["x", {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 3}], ["y", None]]
     assert content["costs"]["rows"] == [["Learn", 1.0]]
     assert first["pictures"] == ["figures/panels.png"]
-    assert [chart["name"] for chart in second["charts"]] == ["shares", "week", "cloud", "hostile"]
+    assert [chart["name"] for chart in second["charts"]] == ["shares", "week", "cloud", "hostile", "grid"]
     assert second["charts"][3]["series"][0]["labels"][3] == "\ud800"
     assert not third["tested"]
     assert content["settings"]["seeds"] == [0, 1, 2]

@@ -1,5 +1,6 @@
 """Contents of a chart, for both ways to draw it: interactive on the HTML page, and as a PNG file."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -59,6 +60,43 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """A heat map: numbers in rows and columns, drawn as shades of one colour, with the numbers written on them.
+
+    Args:
+        columns: Names of the columns, from left to right.
+        rows: Names of the rows, from top to bottom.
+        values: Rows of numbers; NaN or None leaves a cell empty.
+        label: What the numbers are, with units.
+        darkest: Number from which on the shade is darkest; by default the largest number. The shade of 0 is white.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    label: str = ""
+    darkest: float | None = None
+
+    def numbers(self) -> list[list[float | None]]:
+        """Return the numbers, with None for cells that are empty."""
+        return [[float(v) if v is not None and math.isfinite(v) else None for v in row] for row in self.values]
+
+    def top(self) -> float:
+        """Return the number from which on the shade is darkest."""
+        if self.darkest is not None:
+            return self.darkest
+        return max((v for row in self.numbers() for v in row if v is not None and v > 0), default=1.0)
+
+    @staticmethod
+    def written(value: float | None) -> str:
+        """Return a number as it is written in its cell."""
+        if value is None:
+            return ""
+        text = f"{value:.0f}" if abs(value) >= 10 else f"{value:.2f}"
+        return text.removeprefix("-") if float(text) == 0 else text
+
+
+@dataclass(frozen=True)
 class Chart:
     """A chart with one pair of axes.
 
@@ -73,6 +111,7 @@ class Chart:
         map: Whether only the distances between points have a meaning, as on a UMAP. Both axes then have the same scale
             and no ticks.
         caption: Text below the chart that explains it.
+        grid: A heat map; the chart then has no series.
     """
 
     name: str
@@ -84,3 +123,4 @@ class Chart:
     log_y: bool = False
     map: bool = False
     caption: str = ""
+    grid: Grid | None = None

@@ -13,12 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from zoo.report.chart import Chart
+from zoo.report.chart import Chart, Grid
 from zoo.report.colors import color_name
 from zoo.report.labels import label, lines
 from zoo.report.points import Points, categories, points, ranges, sides
 
 WIDTH, HEIGHT, DPI = 6.4, 4.4, 150
+GRID_COLORS = "Blues"  # from white to dark blue
 FEW_DECADES = 1000  # ratio of the ends of a logarithmic axis, below which numbers are written in full
 DASHES: dict[str, Any] = {"line": "-", "dashed": "--", "dotted": ":"}
 ALIGN = ({-1: "right", 0: "center", 1: "left"}, {-1: "top", 0: "center", 1: "bottom"})
@@ -34,6 +35,8 @@ def draw(chart: Chart, colors: Mapping[str, str]) -> Figure:
     Raises:
         ZooError: If the fields of a series have different lengths.
     """
+    if chart.grid is not None:
+        return _draw_grid(chart, chart.grid)
     drawn, names = points(chart), categories(chart)
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -43,6 +46,38 @@ def draw(chart: Chart, colors: Mapping[str, str]) -> Figure:
         _write(axes, chart, one, drawn)
     _axes(axes, chart, drawn, names)
     _legend(figure, chart, colors)
+    return figure
+
+
+def _draw_grid(chart: Chart, grid: Grid) -> Figure:
+    """Draw a heat map; the figure is higher if there are many rows."""
+    n_rows, n_columns = len(grid.rows), len(grid.columns)
+    figure = Figure(figsize=(WIDTH, max(HEIGHT, 1.2 + 0.22 * n_rows)), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    values, top = grid.numbers(), grid.top()
+    shades = [_floats(row) for row in values]
+    image = axes.imshow(shades, GRID_COLORS, vmin=0, vmax=top, aspect="auto", interpolation="nearest")
+    small = 8 if n_columns <= 10 else 6.5 if n_columns <= 16 else 4.5
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            color = "#ffffff" if value is not None and value > 0.6 * top else "#222222"
+            axes.text(j, i, grid.written(value), ha="center", va="center", fontsize=small, color=color)
+    axes.set_title(_lines(chart.title, 70), loc="left", fontsize=10.5, parse_math=False)
+    axes.set_xlabel(_lines(chart.x_label, 75), fontsize=9, parse_math=False)
+    axes.set_ylabel(_lines(chart.y_label, 50), fontsize=9, parse_math=False)
+    turned: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    long = max(map(len, grid.columns), default=0) * n_columns > 75
+    size = 8 if max(n_rows, n_columns) <= 30 else 5.5
+    axes.set_xticks(
+        range(n_columns), [_seen(label(c)) for c in grid.columns], fontsize=size, **(turned if long else {})
+    )
+    axes.set_yticks(range(n_rows), [_seen(label(r)) for r in grid.rows], fontsize=size)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, extend="max" if grid.darkest is not None else "neither", shrink=0.9)
+    bar.set_label(_lines(grid.label, 50), fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
     return figure
 
 

@@ -4,13 +4,15 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from zoo.report.chart import Chart
+from zoo.report.chart import Chart, Grid
 from zoo.report.colors import color_name
 from zoo.report.labels import label, lines, number
 from zoo.report.points import Points, categories, points, ranges, sides
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 DASHES = {"line": "solid", "dashed": "dash", "dotted": "dot"}
+GRID_COLORS = [[0, "#f7fbff"], [0.25, "#c6dbef"], [0.5, "#6baed6"], [0.75, "#2171b5"], [1, "#08306b"]]
+MOST_WRITTEN = 20  # columns of a heat map whose numbers are written in its cells
 POSITIONS = ({-1: "bottom", 0: "middle", 1: "top"}, {-1: "left", 0: "center", 1: "right"})
 
 
@@ -27,6 +29,8 @@ def figure(chart: Chart, colors: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         ZooError: If the fields of a series have different lengths.
     """
+    if chart.grid is not None:
+        return _grid_figure(chart, chart.grid)
     drawn = points(chart)
     names, groups = categories(chart), legend(chart)
     traces = []
@@ -36,6 +40,30 @@ def figure(chart: Chart, colors: Mapping[str, str]) -> dict[str, Any]:
         parts += _intervals(one, color, behind=False)
         traces += [{**part, "legendgroup": group} for part in parts]
     return {"data": traces, "layout": _layout(chart, drawn, names)}
+
+
+def _grid_figure(chart: Chart, grid: Grid) -> dict[str, Any]:
+    values = grid.numbers()
+    columns, rows = [escaped(name) for name in grid.columns], [escaped(name) for name in grid.rows]
+    hover = [
+        [
+            f"{escaped(chart.y_label)}: {row}<br>{escaped(chart.x_label)}: {column}<br>"
+            f"{escaped(grid.label)}: {number(value) if value is not None else '-'}"
+            for column, value in zip(columns, line, strict=True)
+        ]
+        for row, line in zip(rows, values, strict=True)
+    ]
+    trace: dict[str, Any] = {"type": "heatmap", "z": values, "zmin": 0, "zmax": grid.top(), "colorscale": GRID_COLORS}
+    trace |= {"x": list(range(len(columns))), "y": list(range(len(rows))), "hoverinfo": "text", "hovertext": hover}
+    trace |= {"xgap": 1, "ygap": 1, "hoverongaps": False, "showscale": True}
+    trace["colorbar"] = {"title": {"text": _lines(grid.label, 36), "side": "right"}, "thickness": 14, "outlinewidth": 0}
+    if len(columns) <= MOST_WRITTEN:
+        trace |= {"text": [[grid.written(value) for value in row] for row in values], "texttemplate": "%{text}"}
+    layout = _layout(chart, [], [])
+    layout["xaxis"] |= {"tickvals": trace["x"], "ticktext": columns, "showgrid": False, "zeroline": False}
+    layout["yaxis"] |= {"tickvals": trace["y"], "ticktext": rows, "showgrid": False, "zeroline": False}
+    layout["yaxis"]["autorange"] = "reversed"
+    return {"data": [trace], "layout": layout}
 
 
 def legend(chart: Chart) -> list[str]:
