@@ -15,7 +15,7 @@ from zoo.callbacks.tables_and_pictures import markdown_table, quoted, show, writ
 from zoo.errors import ZooError
 from zoo.metrics import fires, matched_cosine
 from zoo.precision import float64, float64_device
-from zoo.protocols import EmbeddingData, HasAtoms, batch_rows, datamodule, offered, require
+from zoo.protocols import EmbeddingData, HasAtoms, batch_rows, datamodule, offered, refuse_null_model, require
 
 TABLED = 20  # number of atoms in TensorBoard's table
 NULL_ATOMS = 2048  # largest number of random atoms, which is enough for a histogram
@@ -52,7 +52,8 @@ class AtomReport(L.Callback):
         seed: Seed of the random atoms.
 
     Raises:
-        ZooError: In `setup`, if the module has no atoms or the datamodule no labelled rows.
+        ZooError: In `setup`, if the module has no atoms, the datamodule no labelled rows, or the vectors are a null
+            model's.
     """
 
     def __init__(self, top_tokens: int = 8, seed: int = 0) -> None:
@@ -70,6 +71,7 @@ class AtomReport(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a module without atoms and a datamodule without rows."""
         require(self, pl_module, HasAtoms)
+        refuse_null_model(self, datamodule(trainer))
         require(self, datamodule(trainer), EmbeddingData)
         if "W_dec" not in _rows(pl_module):
             name = type(pl_module).__name__

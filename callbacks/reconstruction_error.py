@@ -14,7 +14,7 @@ from zoo.callbacks.tables_and_pictures import frequency_groups, logged_step, mar
 from zoo.errors import ZooError
 from zoo.metrics import fires
 from zoo.precision import float64, float64_device
-from zoo.protocols import LabelledRows, Reconstructs, batch_rows, datamodule, offered, require
+from zoo.protocols import LabelledRows, Reconstructs, batch_rows, datamodule, offered, refuse_null_model, require
 
 SUMS = ("n", "squared_error", "squared_norm", "cosine", "l0", "held_out")  # quantities that are summed for every row
 
@@ -44,7 +44,8 @@ class ReconstructionError(L.Callback):
         top_rows: Number of rows listed in TensorBoard, those with the largest errors.
 
     Raises:
-        ZooError: In `setup`, if the module has no `reconstruct` or the datamodule no `row_labels`.
+        ZooError: In `setup`, if the module has no `reconstruct`, the datamodule no `row_labels`, or the vectors are a
+            null model's.
     """
 
     def __init__(self, top_rows: int = 10) -> None:
@@ -60,6 +61,7 @@ class ReconstructionError(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a module that does not reconstruct, and data without labelled rows."""
         require(self, pl_module, Reconstructs)
+        refuse_null_model(self, datamodule(trainer))
         require(self, datamodule(trainer), LabelledRows)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -11,7 +11,15 @@ from zoo.interventions import Edit, activations, hook_name, layer_of, logits
 from zoo.metrics import LossRecovered
 from zoo.metrics.next_token import IGNORED
 from zoo.null_models import principal_axes, with_norms_of
-from zoo.protocols import LanguageModel, LanguageModelData, Reconstructs, datamodule, offered, require
+from zoo.protocols import (
+    LanguageModel,
+    LanguageModelData,
+    Reconstructs,
+    datamodule,
+    offered,
+    refuse_null_model,
+    require,
+)
 
 
 class SplicedLoss(L.Callback):
@@ -42,7 +50,8 @@ class SplicedLoss(L.Callback):
         seed: Seed of the random vectors.
 
     Raises:
-        ZooError: In `setup`, if the module has no `reconstruct` or the datamodule no language model.
+        ZooError: In `setup`, if the module has no `reconstruct`, the datamodule no language model, or the vectors are a
+            null model's.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -51,6 +60,7 @@ class SplicedLoss(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse data that do not come from a language model."""
         require(self, pl_module, Reconstructs)
+        refuse_null_model(self, datamodule(trainer))
         require(self, datamodule(trainer), LanguageModelData)
 
     @torch.no_grad()

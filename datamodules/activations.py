@@ -18,6 +18,13 @@ from zoo.datamodules.activation_loaders import (
 )
 from zoo.datamodules.activation_store import ActivationStore
 from zoo.datamodules.corpora import Corpus
+from zoo.datamodules.null_activations import (
+    MOMENT_VECTORS,
+    GaussianVectors,
+    NullEvaluationLoader,
+    NullLoader,
+    moments_of,
+)
 from zoo.datamodules.own_tokenizer import OwnTokenizer, stored_tokenizer, tokenizer_config, tokens_before_text
 from zoo.datamodules.rows import SAMPLE_SIZE
 from zoo.datamodules.text import EvaluationLoader, TextDataModule, TokenLoader
@@ -82,6 +89,11 @@ class ActivationsDataModule(ZooDataModule):
             for a GPT-2.
         model_device: Device of the language model, such as "cpu" or "cuda:1". By default the training device.
         trust_remote_code: Whether Python code that comes with a Hugging Face model may be run.
+        null_model: Null model whose random vectors replace the activations: "covariance-matched" draws Gaussian vectors
+            with the mean and covariance of the activations, estimated in float64 from the first 131,072 (2^17) vectors
+            of the training split in a fixed random order. Every batch has new vectors. Validation and test each have
+            val_contexts * (sequence_length - skip_positions) vectors of their own. The vectors belong to no token, so
+            callbacks that need tokens or text refuse them. By default the activations are used.
 
     Raises:
         ZooError: If the model, tokenizer or corpus cannot be read or they do not fit together, or if an argument is
@@ -115,6 +127,7 @@ class ActivationsDataModule(ZooDataModule):
         model_dtype: Precision = "float32",
         model_device: str | None = None,
         trust_remote_code: bool = False,
+        null_model: Literal["covariance-matched"] | None = None,
     ) -> None:
         super().__init__()
         sizes = {"sequence_length": sequence_length, "batch_size": batch_size, "val_contexts": val_contexts}
@@ -130,6 +143,11 @@ class ActivationsDataModule(ZooDataModule):
                 f"skip_positions is {skip_positions}; it must be at least 0 and at most sequence_length - "
                 f"positions_per_context, {sequence_length} - {positions_per_context}"
             )
+        if null_model not in (None, "covariance-matched"):
+            raise ZooError(f"null_model is {null_model!r}; it must be covariance-matched, or null for the activations")
+        if null_model and activations_dir is not None:
+            raise ZooError("activations_dir stores activations, and null_model replaces them; leave one of them out")
+        self.null_model = null_model
         self.model_name, self.layer, self.site, self.batch_size, self.seed = model, layer, site, batch_size, seed
         self.positions_per_context, self.skip_positions = positions_per_context, skip_positions
         self.val_contexts, self.activations_dir, self.model_device = val_contexts, activations_dir, model_device
@@ -205,8 +223,9 @@ class ActivationsDataModule(ZooDataModule):
             rank_zero_info(
                 f"note: rows of W_E have {width} dimensions and vectors {self.d_in}, so no atom is compared with them"
             )
-        self.row_labels = self.text.row_labels + [f"row {i}" for i in range(self.text.vocab_size, n_rows)]
-        self.row_counts: Tensor | None = torch.cat([self.text.row_counts, torch.zeros(missing, dtype=torch.int64)])
+        if not self.null_model:
+            self.row_labels = self.text.row_labels + [f"row {i}" for i in range(self.text.vocab_size, n_rows)]
+            self.row_counts: Tensor | None = torch.cat([self.text.row_counts, torch.zeros(missing, dtype=torch.int64)])
         told = {
             "weights": weights_digest(self.model),
             "corpus": cache.corpus_fingerprint,
@@ -217,12 +236,18 @@ class ActivationsDataModule(ZooDataModule):
             "positions": [T, self.positions_per_context, self.skip_positions],
             **({"bos": self.bos} if self.bos else {}),
         }
+        if self.null_model:
+            told["null_model"] = self.null_model
         self.corpus_fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
         self._device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if self.model_device is None:
             self.model.to(self._device)
         else:
             self.model.to(_check_device(self.model_device))
+        if self.null_model:
+            contexts = self._contexts("train", MOMENT_VECTORS, 0, 1)  # more than are needed
+            activations = ActivationEvaluationLoader(contexts, self.stream, self.skip_positions)
+            self._null = GaussianVectors(*moments_of(activations), self._device)
 
     def sample(self) -> Tensor:
         """Return training vectors for initialisation, (n <= 16384, d_in), the same on every rank.
@@ -231,8 +256,8 @@ class ActivationsDataModule(ZooDataModule):
         """
         return self._train_loader(0, 1).sample(SAMPLE_SIZE)
 
-    def train_dataloader(self) -> ActivationLoader:
-        """Return a loader of activations at random positions of shuffled contexts."""
+    def train_dataloader(self) -> ActivationLoader | NullLoader:
+        """Return a loader of activations at random positions of shuffled contexts, or of the null model's vectors."""
         rank, world_size = self._ranks()
         if self.text.batch_size % world_size:
             raise ZooError(
@@ -241,26 +266,35 @@ class ActivationsDataModule(ZooDataModule):
             )
         return self._train_loader(rank, world_size)
 
-    def val_dataloader(self) -> ActivationEvaluationLoader:
+    def val_dataloader(self) -> ActivationEvaluationLoader | NullEvaluationLoader:
         """Return a loader of the activations of the validation contexts, without their first positions."""
-        return ActivationEvaluationLoader(self.evaluation_contexts("val"), self.stream, self.skip_positions)
+        return self._evaluation_loader("val")
 
-    def test_dataloader(self) -> ActivationEvaluationLoader:
+    def test_dataloader(self) -> ActivationEvaluationLoader | NullEvaluationLoader:
         """Return a loader of the activations of the test contexts, without their first positions."""
-        return ActivationEvaluationLoader(self.evaluation_contexts("test"), self.stream, self.skip_positions)
+        return self._evaluation_loader("test")
 
     def evaluation_contexts(self, split: str = "val") -> EvaluationContexts:
         """Return this rank's contexts of a split, in batches `input_ids` and `targets` (B, T) on the training device.
 
         Targets of -100 are padding. Every rank gets the same number of batches.
         """
-        rank, world_size = self._ranks()
+        return self._contexts(split, self.val_contexts, *self._ranks())
+
+    def _contexts(self, split: str, n_contexts: int, rank: int, world_size: int) -> EvaluationContexts:
         T, V = self.text.context_length, len(self.model.W_E)
         batch_size = world_size * max(1, min(EVALUATION_TOKENS, EVALUATION_LOGITS // V) // (T + len(self.bos)))
         windows = EvaluationLoader(self.text.cache.tokens(split), T, batch_size, rank, world_size)
-        return EvaluationContexts(windows, self.val_contexts, self._device, self.bos)
+        return EvaluationContexts(windows, n_contexts, self._device, self.bos)
 
-    def _train_loader(self, rank: int, world_size: int) -> ActivationLoader:
+    def _evaluation_loader(self, split: str) -> ActivationEvaluationLoader | NullEvaluationLoader:
+        contexts = self.evaluation_contexts(split)
+        if self.null_model:
+            n_vectors = contexts.n_contexts * (self.text.context_length - self.skip_positions)
+            return NullEvaluationLoader(self._null, n_vectors, split, *self._ranks())
+        return ActivationEvaluationLoader(contexts, self.stream, self.skip_positions)
+
+    def _train_loader(self, rank: int, world_size: int) -> ActivationLoader | NullLoader:
         T, C = self.text.context_length, self.text.batch_size
         contexts = TokenLoader(self.text.cache.tokens("train"), T, C, self.seed, rank, world_size)
         store = None
@@ -268,7 +302,10 @@ class ActivationsDataModule(ZooDataModule):
             fingerprint = json.dumps([self.corpus_fingerprint, self.seed, C])
             store = ActivationStore(expanded(self.activations_dir), fingerprint)
         positions = (self.positions_per_context, self.skip_positions)
-        return ActivationLoader(contexts, self.stream, *positions, store, self.bos, self._device)
+        loader = ActivationLoader(contexts, self.stream, *positions, store, self.bos, self._device)
+        if self.null_model:
+            return NullLoader(self._null, len(loader), self.batch_size, self.seed, rank, world_size)
+        return loader
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -338,6 +338,22 @@ def test_list_names_what_load_loads(command):
         assert type(zoo.load(row["name"])).__name__ == row["class"]
 
 
+def test_list_shows_every_checkpoint_once_alone_or_by_a_pattern_with_the_number_of_its_names(command):
+    def shown(*pattern):
+        lines = [line.split("│") for line in command("list", *pattern)[1].splitlines()]
+        return [[cell.strip() for cell in cells[1:-1]] for cells in lines if len(cells) > 3 and cells[1].strip()]
+
+    found = []
+    for name, steps_or_number, _ in shown():
+        names = zoo.list_models(name)
+        assert names, name
+        assert len(names) == 1 or steps_or_number == str(len(names))
+        found += names
+    assert sorted(found) == zoo.list_models()
+    assert len(shown()) < len(found) - 30
+    assert [row[0] for row in shown("sae-resid.gpt2-mini*")] == zoo.list_models("sae-resid.gpt2-mini*")
+
+
 def test_configs_lists_describes_filters_and_prints_shipped_configs(command):
     code, out, _ = command("configs", "--json")
     rows = {row["name"]: row["about"] for row in json.loads(out)}

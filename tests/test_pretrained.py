@@ -9,12 +9,17 @@ import torch.nn.functional as F
 
 import zoo
 from zoo import catalog, checkpoint_config
-from zoo.datamodules import EmbeddingRowsDataModule, TextDataModule, TrainedBPE
+from zoo.datamodules import ActivationsDataModule, EmbeddingRowsDataModule, TextDataModule, TrainedBPE
 from zoo.metrics import FVU
 from zoo.models import SAE, Dictionary, GateNet, SkipBigramHead, SuperpositionNet
 from zoo.rebuild import rebuild
 
 NAMES = catalog.list_models()
+SITES = [  # a language model, and a layer before which its residual stream is read; the last is after the last layer
+    *(("gpt2-stdlib.learned", layer) for layer in range(5)),
+    *((model, layer) for model in ("gpt2-mini.learned", "gpt2-mini.frozen-gaussian") for layer in range(3)),
+]
+SEEDS = (0, 1)
 FAMILIES = {"gpt2": "GPT2", "sae": SAE, "dictionary": Dictionary, "toy": (GateNet, SkipBigramHead, SuperpositionNet)}
 
 
@@ -27,7 +32,7 @@ def shipped(name):
 def test_what_ships_is_small_and_plain():
     files = [p for p in catalog.PRETRAINED.rglob("*") if p.is_file()]
     assert {p.name for p in files} <= set(checkpoint_config.FILES)
-    assert sum(p.stat().st_size for p in files) < 26e6
+    assert sum(p.stat().st_size for p in files) < 36e6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,6 +92,71 @@ def test_a_shipped_dictionary_has_the_error_that_its_card_says(name):
     fvu.update(zoo.load(name).reconstruct(x)[0], x)
     said = checkpoint_config.read(shipped(name)[-1])["provenance"]["metrics"]["val/fvu"]
     assert fvu.compute().item() == pytest.approx(said, rel=1e-4)
+
+
+def residual(model, layer, seed):
+    """Name of the autoencoder of a residual stream; its null twin's name has .null at the end."""
+    return f"sae-resid.{model}.layer-{layer}.seed-{seed}"
+
+
+RESIDUAL = [residual(*site, seed) + twin for site in SITES for seed in SEEDS for twin in ("", ".null")]
+
+
+def provenance(name):
+    return checkpoint_config.read(catalog.PRETRAINED / name)["provenance"]
+
+
+def test_every_layer_of_every_gpt2_has_two_autoencoders_each_with_a_null_twin():
+    assert catalog.list_models("sae-resid.*") == sorted(RESIDUAL)
+    assert {model for model, _ in SITES} == set(catalog.list_models("gpt2*"))
+    for model in {model for model, _ in SITES}:
+        assert zoo.load(model).n_layers + 1 == sum(site[0] == model for site in SITES)
+
+
+@pytest.mark.parametrize(("model", "layer"), SITES)
+def test_an_autoencoder_of_a_residual_stream_and_its_null_twin_differ_in_the_data_alone(model, layer):
+    width = zoo.embedding(model).shape[1]
+    for seed in SEEDS:
+        name = residual(model, layer, seed)
+        real, null = provenance(name), provenance(f"{name}.null")
+        settings = [part["config"]["data"]["init_args"] for part in (real, null)]
+        assert [args.pop("null_model") for args in settings] == [None, "covariance-matched"]
+        assert settings[0] == settings[1]
+        assert (settings[0]["model"], settings[0]["layer"], settings[0]["seed"]) == (model, layer, seed)
+        assert real["config"]["model"] == null["config"]["model"]
+        assert real["seed"] == null["seed"] == seed
+        assert real["hook_name"] == null["hook_name"]
+        assert real["corpus_fingerprint"] != null["corpus_fingerprint"]
+        assert (zoo.load(name).d_in, zoo.load(name).d_sae) == (width, 4 * width)
+        assert real["metrics"]["val/fvu"] < null["metrics"]["val/fvu"]
+        assert {"val/kl", "val/loss_recovered"} <= real["metrics"].keys() - null["metrics"].keys()
+
+
+QUICK = {f"{residual('gpt2-mini.learned', 1, 0)}{twin}" for twin in ("", ".null")}
+QUICK.add(residual("gpt2-mini.frozen-gaussian", 2, 1))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RESIDUAL]
+)
+def test_an_autoencoder_of_a_residual_stream_has_the_error_that_its_card_says(name, stdlib_cache):
+    part = provenance(name)
+    args = part["config"]["data"]["init_args"]
+    data = ActivationsDataModule(
+        args["model"], args["layer"], null_model=args["null_model"], cache_dir=str(stdlib_cache)
+    )
+    data.prepare_data()
+    data.setup()
+    text = checkpoint_config.read(shipped(args["model"])[-1])["provenance"]["corpus_fingerprint"]
+    if data.text.corpus_fingerprint != text:
+        pytest.skip("the standard library of another version of Python is another corpus")
+    assert data.corpus_fingerprint == part["corpus_fingerprint"]
+    fvu, sae, n = FVU(), zoo.load(name), 0
+    for batch in data.val_dataloader():
+        fvu.update(sae.reconstruct(batch["x"])[0], batch["x"])
+        n += len(batch["x"])
+    assert n == 64 * 127
+    assert fvu.compute().item() == pytest.approx(part["metrics"]["val/fvu"], rel=1e-3)
 
 
 def test_a_checkpoint_is_rebuilt_by_one_command(tmp_path, capsys):

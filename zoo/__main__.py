@@ -6,7 +6,9 @@ import fnmatch
 import importlib
 import json
 import os
+import re
 import sys
+from typing import Any
 
 from zoo import end_with_parent
 from zoo.errors import ZooError
@@ -164,18 +166,43 @@ def _list(pattern: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
-    table.add_column("name", no_wrap=True)
-    table.add_column("steps")
-    table.add_column("on held-out data")
-    for row in rows:
-        steps = row["steps"]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:  # names that match a pattern of the user are all shown
+        groups.setdefault(_any_number(row["name"]) if pattern == "*" else row["name"], []).append(row)
+    single, several = Table(), Table()
+    for table, header in ((single, "steps"), (several, "number")):
+        table.add_column("name", no_wrap=True)
+        table.add_column(header)
+        table.add_column("on held-out data")
+    for name, alike in groups.items():
+        if len(alike) > 1:
+            several.add_row(name, str(len(alike)), _judged(alike))
+            continue
+        steps = alike[0]["steps"]
         span = str(steps[0]) if len(steps) == 1 else f"{steps[0]} ... {steps[-1]} ({len(steps)})"
-        metrics = row["metrics"]
-        shown = ("val/fvu", "val/l0") if "val/l0" in metrics else ("val/loss",)
-        judged = [f"{key.removeprefix('val/')} {metrics[key]:.3g}" for key in shown if key in metrics]
-        table.add_row(row["name"], span, ", ".join(judged))
-    Console().print(table)
+        single.add_row(alike[0]["name"], span, _judged(alike))
+    console = Console()
+    console.print(single)
+    if several.row_count:
+        console.print(several)
+        print("A name with ? stands for several checkpoints. `python -m zoo list 'NAME'` lists them.")
+
+
+def _any_number(name: str) -> str:
+    """Return a name with ? for the digits of its layer and seed: a pattern for the names that differ only there."""
+    return re.sub(r"\.(layer|seed)-(\d+)", lambda found: f".{found[1]}-{'?' * len(found[2])}", name)
+
+
+def _judged(rows: list[dict[str, Any]]) -> str:
+    """Return the metrics on held-out data of some checkpoints, or their ranges."""
+    shown = ("val/fvu", "val/l0") if "val/l0" in rows[0]["metrics"] else ("val/loss",)
+    texts = []
+    for key in shown:
+        values = sorted(row["metrics"][key] for row in rows if key in row["metrics"])
+        ends = list(dict.fromkeys(f"{value:.3g}" for value in values[:1] + values[-1:]))
+        if ends:
+            texts.append(f"{key.removeprefix('val/')} {' to '.join(ends)}")
+    return ", ".join(texts)
 
 
 def _configs(pattern: str, as_json: bool) -> None:

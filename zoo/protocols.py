@@ -182,6 +182,7 @@ OPTIONAL = {
     "effective_rows": "effective number of training rows, (sum w)² / sum w²",
     "never_occurring": "whether the token of each row never occurs, (V,) bool, or None if counts are not known",
     "true_atoms": "the atoms (M, d_in) from which the data were generated, if they are known",
+    "null_model": "name of the null model whose random vectors replace activations, or None",
     "skip_positions": "number of positions at the start of every context that are excluded",
     "row_labels": "see `LabelledRows`",
     "row_counts": "see `LabelledRows`",
@@ -211,6 +212,19 @@ def require(asker: L.Callback | L.LightningModule, owner: object, protocol: type
             f"{__name__})"
         )
     return owner  # type: ignore[return-value]
+
+
+def refuse_null_model(asker: L.Callback, data: object) -> None:
+    """Refuse a null model of activations, because its vectors belong to no token and no text.
+
+    Raises:
+        ZooError: If the datamodule's `null_model` is not None.
+    """
+    if name := offered(data, "null_model"):
+        raise ZooError(
+            f"{type(asker).__name__} needs the text that vectors come from, and data.null_model {name} draws random "
+            f"vectors that come from none; leave {type(asker).__name__} out"
+        )
 
 
 def offered(owner: object, name: str) -> Any:
