@@ -30,6 +30,7 @@ from zoo.callbacks import (
 )
 from zoo.datamodules import ActivationsDataModule, LocalFiles, SparseFeaturesDataModule, TrainedBPE
 from zoo.models import SparseAutoencoder, TopKSAE, UniversalGates
+from zoo.models.sae import dispatch
 
 NONE_DEAD, SOME_DEAD = ", no latent can be dead", ", some latents are dead"
 IN_DEPTH, ACTIVATIONS = "gates in depth", "TopKSAE of activations"
@@ -116,6 +117,12 @@ def _gradients_on_the_device(monkeypatch):
 def _memory_of_the_device(monkeypatch):
     """Solvers ask how much is free."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20, 2**20))
+
+
+@pytest.fixture(autouse=True)
+def _without_kernels(monkeypatch):
+    """Triton's kernels would find that the tensors are not there."""
+    monkeypatch.setattr(dispatch, "by_kernels", lambda device: False)
 
 
 @pytest.fixture(autouse=True)
