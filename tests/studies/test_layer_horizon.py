@@ -115,6 +115,13 @@ def test_kept_results_make_the_same_report_and_are_not_computed_again(done, home
             assert np.array_equal(value, kept[task][name])
 
 
+def test_steps_can_be_models_of_their_own_whose_names_contain_the_step(done, home, tmp_path):
+    for step in STEPS:
+        shutil.copytree(home / "run" / f"step-{step:06}", tmp_path / f"at-{step}")
+    apart = LayerHorizon((f"{tmp_path}/at-{{step}}",), tuple(map(str, STEPS)), **SMALL)
+    assert {task.key for task in all_tasks(apart)} == {task.key for task in all_tasks(done[0])}
+
+
 def test_a_moved_model_has_the_same_tasks_and_a_changed_setting_others(done, home, tmp_path):
     keys = {task.key for task in all_tasks(done[0])}
     shutil.copytree(home / "run", tmp_path / "moved")

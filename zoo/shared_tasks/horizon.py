@@ -248,7 +248,7 @@ def text_of(source: Source, config: str | None, vocab_size: int) -> "tuple[TextD
 
 @lru_cache(maxsize=1)
 def _network(source: Source, step: int | None, untrained: int | None, device: str) -> Any:
-    """The network of a source, or one of the same class and arguments with random weights."""
+    """The network of a source, or one of the same class and arguments with random weights, in float32."""
     import torch
 
     model: Any = source.load(step)
@@ -256,7 +256,7 @@ def _network(source: Source, step: int | None, untrained: int | None, device: st
         with torch.random.fork_rng():
             torch.manual_seed(untrained)
             model = type(model)(**model.config).eval().requires_grad_(False)
-    return model.to(device)
+    return model.to(device, torch.float32)
 
 
 def _name(writes: Sequence[str]) -> str:

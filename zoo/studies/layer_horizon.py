@@ -10,6 +10,7 @@ number 2L + 1.
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -433,7 +434,7 @@ class _Measured:
         self.curves_of = {variant: self.curve(model.last, variant) for variant in variants}
         self.horizons = {variant: self.horizon_of(curve) for variant, curve in self.curves_of.items()}
         self.random = {variant: self.curve(model.last, variant, "random") for variant in self.main_readings}
-        self.slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in model.name).strip("-")
+        self.slug = re.sub(r"[^\w.-]", "-", model.name, flags=re.ASCII)
 
     def increases(self, clean: Clean, variant: Variant, kept: Literal["last", "random"] = "last") -> np.ndarray:
         """Increases of the loss, (seeds, n, N) or, one input at a time, (seeds, n, N + 1, N)."""
