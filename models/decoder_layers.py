@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+N_TERMS = 8  # entries that are not 0 in a row of a random matrix
 TOLERANCE = 8  # largest error of a sum of tensors, in units of their precision
 NORM_TOLERANCE = 2e-3  # largest relative difference of two outputs of a layer norm, which adds a small number to x
 
@@ -260,14 +261,19 @@ def _with_zero_weights(modules: list[nn.Module], run: Run) -> list[Trace]:
 
 @contextmanager
 def _random_weights(modules: Iterable[nn.Module], scale: float) -> Iterator[None]:
-    """Let all affine maps in these modules, and their experts, act as random matrices times a number."""
+    """Let all affine maps in these modules, and their experts, act as random matrices times a number.
+
+    A row of such a matrix has a few entries only. A full one would take long to draw for a large network.
+    """
 
     def instead(seed: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         x, y = input_of(args, kwargs), first_tensor(output)
         if x is None or y is None or x.shape[:-1] != y.shape[:-1]:
             return None
-        weight = torch.randn(x.shape[-1], y.shape[-1], generator=torch.Generator().manual_seed(seed))
-        return with_first(output, (x.float() @ (weight * scale / len(weight) ** 0.5).to(x.device)).to(y.dtype))
+        random = torch.Generator().manual_seed(seed)
+        terms = torch.randint(x.shape[-1], (y.shape[-1], N_TERMS), generator=random)
+        factors = scale * torch.randn(terms.shape, generator=random) / N_TERMS**0.5
+        return with_first(output, (x.float()[..., terms.to(x.device)] * factors.to(x.device)).sum(-1).to(y.dtype))
 
     inside = [m for module in modules for m in module.modules()]
     maps = [m for m in inside if any(p.ndim > 1 for p in m.parameters(recurse=False))]
