@@ -100,6 +100,16 @@ def test_the_readings_of_a_three_sublayer_network_are_those_computed_by_hand(rea
     assert found.tolist() == [pytest.approx(expected, abs=1e-6)] * 2
 
 
+@pytest.mark.parametrize(("reading", "logit"), [("all", 4), ("recursive", 3)])
+def test_an_input_that_keeps_all_outputs_is_clean_unless_the_run_is_recursive(reading, logit):
+    model, windows = three_sublayers(), torch.zeros(2, 6, dtype=torch.int64)
+    run = clean_run(model, windows)
+    zero = fillers(run, "zero", mean_outputs(model, windows))
+    kept = [range(1), (1,), range(3), range(4)]  # only sublayer 2 loses something, so that output 2 is 1, and not 2
+    expected = math.log1p(math.exp(-logit))
+    assert truncated_losses(run, kept, zero, reading).tolist() == pytest.approx([expected] * 2, abs=1e-6)
+
+
 def test_a_horizon_needs_every_larger_k_and_so_a_curve_that_rises_again_counts():
     W_E = torch.tensor([[5.0, 0]] * 2)
 

@@ -203,8 +203,7 @@ def truncated_losses(
 ) -> Tensor:
     """Return the loss of every document if all inputs are truncated, (B,) float64.
 
-    An input of which nothing is left out is not replaced. If all outputs are kept, the loss is therefore bit-equal to
-    the clean one.
+    If all inputs keep all outputs, nothing is replaced, and the loss is bit-equal to the clean one.
 
     Args:
         run: The clean run.
