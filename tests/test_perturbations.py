@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pretended_device import DEVICE, PretendedDevice
 from small_gpt2 import network
 from torch.nn.functional import normalize
 
@@ -170,6 +171,20 @@ def test_at_a_tiny_radius_the_exponent_of_a_smooth_network_is_2_and_ascent_ends_
     F = fisher_matrix(clean.logits_at(0, 5), torch.zeros(16, dtype=torch.float64))
     ends, _ = ascend(respond, drawn(4, 16), r, steps=200)
     assert ((ends @ torch.linalg.eigh(F).eigenvectors[:, -1]).abs() > 0.999).all()
+
+
+def test_divergences_are_computed_where_the_model_is(ids):
+    with PretendedDevice():
+        model, ids, changes = network(vocab_size=V).to(DEVICE), ids.to(DEVICE), drawn(3, 16).float().to(DEVICE)
+        clean = CleanRun(model, 1, ids, counted=torch.ones_like(ids, dtype=torch.bool))
+        for kl in (
+            clean.kl(lambda x: x / 2),
+            clean.kl_from(torch.tensor([0, 1, 1]), torch.tensor([2, 3, 4]), changes),
+            clean.kl_at(0, 5)(changes),
+            ascend(clean.kl_at(0, 5), changes, 0.1, steps=2)[1],
+            fisher_matrix(clean.logits_at(0, 5), torch.zeros(16).to(DEVICE)),
+        ):
+            assert kl.device == DEVICE
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox", "bloom"])

@@ -140,6 +140,7 @@ class CleanRun:
             ZooError: If a position is not counted, or the changes have another width.
         """
         self._check(changes)
+        rows, positions = rows.to(self.input_ids.device), positions.to(self.input_ids.device)
         if not bool(self.counted[rows, positions].all()):
             raise ZooError("a position to be edited is not counted: it is padding, or at the start of its text")
         parts, T = [], self.input_ids.shape[1]
@@ -285,7 +286,6 @@ class _WithPast(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
         (q, k, v), (keys, values) = args[:3], next(self.past)  # (n, H, 1, D / H), (1, H, t, D / H)
-        scale = kwargs.get("scale") or q.shape[-1] ** -0.5
-        scores = torch.cat([torch.einsum("nhqd,htd->nhqt", q, keys[0]), (q * k).sum(-1, keepdim=True)], -1) * scale
-        weights = scores.softmax(-1)
+        scores = torch.cat([torch.einsum("nhqd,htd->nhqt", q, keys[0]), (q * k).sum(-1, keepdim=True)], -1)
+        weights = (scores * q.shape[-1] ** -0.5).softmax(-1)
         return torch.einsum("nhqt,htd->nhqd", weights[..., :-1], values[0]) + weights[..., -1:] * v

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pretended_device import DEVICE, PretendedDevice
 from scipy import stats
 from torch.nn.functional import normalize
 
@@ -191,6 +192,33 @@ def test_wrong_directions_and_wrong_codes_can_be_compared_at_equal_norm(codes, W
     wrong_codes = (with_values_of_other_tokens(codes, generator()) - codes) @ W_dec
     wrong_directions = with_norms_of(codes @ (permuted_atoms(W_dec, generator()) - W_dec), wrong_codes)
     torch.testing.assert_close(wrong_directions.norm(dim=1), wrong_codes.norm(dim=1), rtol=1e-6, atol=0)
+
+
+def test_changes_are_made_where_the_tensors_are(codes, W_dec):
+    expected = {name: change.clone() for name, change in all_changes(codes, W_dec).items()}
+    with PretendedDevice():
+        for name, change in all_changes(codes.to(DEVICE), W_dec.to(DEVICE)).items():
+            assert change.device == DEVICE, name
+            torch.testing.assert_close(change.cpu(), expected[name].cpu())
+
+
+def all_changes(codes, W_dec):
+    x = codes @ W_dec
+    delta = l0_preserving(codes, W_dec, x.norm(dim=1), generator())
+    fewer = (codes != 0).sum(1) <= K // 2
+    return {
+        "isotropic": isotropic(x, generator()),
+        "covariance-matched": covariance_matched(x, gaussian_of(x), generator()),
+        "mixture": mixture(x, gaussian_of(x), generator()),
+        "other tokens": of_other_tokens(x, generator()),
+        "L0-preserving": delta,
+        "span": in_active_span(x, codes, W_dec, generator()),
+        "permuted": permuted_atoms(W_dec, generator()),
+        "inactive": on_inactive_atoms(delta[fewer], codes[fewer], generator()),
+        "values": with_values_of_other_tokens(codes, generator()),
+        "support": keeps_support(lambda x: (x, x @ W_dec.T), x, codes),
+        "squares": mean_squares(x[0].abs()),
+    }
 
 
 @pytest.mark.parametrize(

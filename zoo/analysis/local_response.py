@@ -167,20 +167,23 @@ def exponent(responses: np.ndarray, cosine: float, angles: np.ndarray = ANGLES) 
     Args:
         responses: Divergences at the angles, (n,).
         cosine: Cosine c between u and v.
-        angles: The angles t, (n,), at least 8, with cos t sin t of both signs.
+        angles: The angles t, (n,), with cos t sin t of both signs. The formula is the same for t and t + π, so at least
+            8 of them must differ by more than half turns.
 
     Returns:
         The estimate; UNKNOWN if all responses are 0.
 
     Raises:
-        ZooError: If there are fewer than 8 angles, or cos t sin t has one sign only.
+        ZooError: If there are fewer than 8 such angles, or cos t sin t has one sign only.
     """
     from scipy import optimize, stats
 
     t, y = np.asarray(angles, float), np.asarray(responses, float)
     cos, sin = np.cos(t), np.sin(t)
-    if len(t) < LEAST_ANGLES or not ((cos * sin).min() < -1e-9 and (cos * sin).max() > 1e-9):
-        raise ZooError(f"the exponent needs at least {LEAST_ANGLES} angles, with cos t sin t of both signs")
+    different = np.unique(np.round(t % math.pi, 6) % round(math.pi, 6))
+    if len(different) < LEAST_ANGLES or not ((cos * sin).min() < -1e-9 and (cos * sin).max() > 1e-9):
+        wanted = f"at least {LEAST_ANGLES} angles that differ by more than half turns"
+        raise ZooError(f"the exponent needs {wanted}, with cos t sin t of both signs")
     if not y.any():
         return UNKNOWN
     y = y / np.abs(y).mean()
