@@ -33,7 +33,7 @@ from zoo.precision import at_least_float32, float64
 if TYPE_CHECKING:
     from zoo.protocols import LanguageModel
 
-BYTES_AT_ONCE = 2**28  # memory for log-probabilities in float64; it limits how many runs are made at once
+BYTES_AT_ONCE = 2**26  # memory for log-probabilities in float64; it limits how many runs are made at once
 SAME = 1e-4  # largest difference of logits, relative to the largest logit, between two ways of computing them
 Past = list[tuple[Tensor, Tensor]]  # keys and values of earlier positions, (1, H, t, D / H) each, of every layer
 
@@ -122,8 +122,8 @@ class CleanRun:
         if new.shape != self.x.shape:
             raise ZooError(f"the edit of {self.site} returns {tuple(new.shape)}; it must be {tuple(self.x.shape)}")
         new = torch.where(self.counted[..., None], new.to(self._x.dtype), self._x)
-        kl = torch.cat([_kl(self._clean[rows], self._run(rows, new[rows])) for rows in self._batches(*new.shape[:2])])
-        return kl.masked_fill(~self.counted.to(kl.device), torch.nan)
+        batches = self._batches(*new.shape[:2])
+        return torch.cat([_kl_where(self.counted[b], self._clean[b], self._run(b, new[b])) for b in batches])
 
     @torch.no_grad()
     def kl_from(self, rows: Tensor, positions: Tensor, changes: Tensor) -> Tensor:
@@ -148,9 +148,8 @@ class CleanRun:
             at, own = positions[part], rows[part]
             new, index = self._x[own].clone(), torch.arange(len(own), device=own.device)
             new[index, at] = (self.x[own, at] + changes[part]).to(new.dtype)
-            kl = _kl(self._clean[own], self._run(own, new))
             later = torch.arange(T, device=at.device) >= at[:, None]
-            parts.append(kl.masked_fill(~(later & self.counted[own]).to(kl.device), torch.nan))
+            parts.append(_kl_where(later & self.counted[own], self._clean[own], self._run(own, new)))
         return torch.cat(parts)
 
     def kl_at(self, row: int, position: int) -> Callable[[Tensor], Tensor]:
@@ -259,6 +258,13 @@ def _site(model: LanguageModel, site: str | int) -> str:
 
 def _kl(clean: Tensor, edited: Tensor) -> Tensor:
     return token_kl(log_probabilities(float64(clean)), log_probabilities(float64(edited)))
+
+
+def _kl_where(counted: Tensor, clean: Tensor, edited: Tensor) -> Tensor:
+    """Return the divergences of logits (n, T, V), (n, T); NaN where they are not counted."""
+    kl = _kl(clean[counted], edited[counted])
+    counted = counted.to(kl.device)
+    return torch.full_like(counted, torch.nan, dtype=kl.dtype).masked_scatter(counted, kl)
 
 
 class _Recorded(TorchFunctionMode):
