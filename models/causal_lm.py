@@ -1,5 +1,6 @@
 """Any causal language model of `transformers`, with its activations readable and editable at named sites."""
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -123,6 +124,10 @@ class CausalLM(nn.Module):
                 hooks.edit_scale(self._final_norm, edits[FINAL_SCALE])
             logits: Tensor = self.model(input_ids=input_ids, use_cache=False).logits
         return logits
+
+    def untrained(self) -> "CausalLM":
+        """Return a network of the same configuration with random weights, as `transformers` initialises them."""
+        return CausalLM(type(self.model)(copy.deepcopy(self.model.config)), f"{self.name}, untrained")
 
     def _sites_of(self, index: int) -> list[str]:
         """Return the names of a layer's sites within the layer, in the order of the computation."""

@@ -234,6 +234,15 @@ def test_a_training_step_on_the_hub_is_a_revision(tmp_path, hub):
         assert torch.equal(zoo.load(name, step)(IDS), models[1000](IDS).logits)
 
 
+def test_an_untrained_network_has_the_same_sites_and_other_weights(loaded):
+    model, _ = loaded("Llama, SmolLM")
+    torch.manual_seed(1)
+    fresh = model.untrained()
+    assert fresh.sites == model.sites
+    assert fresh.W_E.std().item() == pytest.approx(0.02, rel=0.1)  # the standard deviation of Llama's initialisation
+    assert not torch.equal(fresh(IDS), model(IDS))
+
+
 def test_sublayers_that_add_nothing_are_found(tmp_path):
     reference = network("Llama, SmolLM")
     for name, p in reference.named_parameters():

@@ -251,11 +251,14 @@ def _network(source: Source, step: int | None, untrained: int | None, device: st
     """The network of a source, or one of the same class and arguments with random weights, in float32."""
     import torch
 
+    from zoo.models import CausalLM
+
     model: Any = source.load(step)
     if untrained is not None:
         with torch.random.fork_rng():
             torch.manual_seed(untrained)
-            model = type(model)(**model.config).eval().requires_grad_(False)
+            model = model.untrained() if isinstance(model, CausalLM) else type(model)(**model.config)
+            model.eval().requires_grad_(False)
     return model.to(device, torch.float32)
 
 

@@ -118,7 +118,6 @@ class LayerHorizon(Study):
     def _opened(self, name: str) -> "_Model":
         from zoo.analysis.layer_horizon import can_freeze
         from zoo.interventions import sublayers
-        from zoo.models import GPT2
         from zoo.protocols import LanguageModel, missing_in
 
         source = Source.open(name)
@@ -137,8 +136,7 @@ class LayerHorizon(Study):
         if 0 in source.steps or 0 in steps:
             untrained = [Clean(documents, source, 0, None, self.batch)]
         else:
-            seeds = range(self.seeds if isinstance(model, GPT2) else 0)
-            untrained = [Clean(documents, source, steps[-1], seed, self.batch) for seed in seeds]
+            untrained = [Clean(documents, source, steps[-1], seed, self.batch) for seed in range(self.seeds)]
         clean = {step: Clean(documents, source, step, None, self.batch) for step in steps}
         norms = tuple(norm for norm in self.norms if norm != "frozen" or can_freeze(model))
         if not norms:
@@ -525,8 +523,6 @@ class _Measured:
         """The horizons of the null models in words."""
         untrained = [horizons[0] for _, _, horizons in self.untrained_rows()]
         random, of_untrained = self.of_draws(self.main), f"that of untrained networks is {listed(untrained)}"
-        if not untrained:
-            of_untrained = "no untrained network was tested, because the zoo cannot make one of this kind"
         return f"{self.model.name}: in the draws of random outputs the horizon is {random}, and {of_untrained}."
 
     def curves(self) -> list[Chart]:
