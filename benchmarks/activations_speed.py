@@ -27,7 +27,6 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, GPTN
 
 from benchmarks.common import clock
 from zoo.datamodules import ActivationsDataModule, LocalFiles, TrainedBPE
-from zoo.datamodules.activation_loaders import MICRO_BATCH_TOKENS
 
 ZOO, FORWARD = "zoo", "forward pass alone"
 Batches = Iterator[Tensor]  # vectors, (B, D) float32
@@ -99,10 +98,13 @@ def forward(args: argparse.Namespace, model: Path, ids: Tensor) -> Batches:
         backbone.ln_f = torch.nn.Identity()
     else:
         backbone.final_layer_norm = torch.nn.Identity()
-    for part in chain.from_iterable(repeat(ids.split(max(1, MICRO_BATCH_TOKENS // args.context_length)))):
+    left = torch.empty(0, args.d_model, device=args.device)
+    for part in chain.from_iterable(repeat(ids.split(args.prompts))):
         x = backbone(part.to(args.device), use_cache=False).last_hidden_state.flatten(0, 1)
-        for start in range(0, len(x) - args.batch_size + 1, args.batch_size):
-            yield x[start : start + args.batch_size]
+        x = torch.cat([left, x])
+        n_whole = len(x) // args.batch_size * args.batch_size
+        yield from x[:n_whole].split(args.batch_size) if n_whole else ()
+        left = x[n_whole:]
 
 
 def saelens(args: argparse.Namespace, model: Path, ids: Tensor, hooked: bool) -> Batches:
@@ -246,7 +248,7 @@ def parser() -> argparse.ArgumentParser:
         ("context_length", 128, "tokens per context"),
         ("batch_size", 2048, "vectors per batch"),
         ("positions_per_context", 16, "zoo: vectors of a batch that come from one context"),
-        ("prompts", 32, "SAELens: contexts per forward pass"),
+        ("prompts", 32, "SAELens and forward pass alone: contexts per pass"),
         ("words", 200_000, "words of the text"),
         ("steps", 8, "batches per turn"),
         ("rounds", 5, "turns of every contender that are measured"),

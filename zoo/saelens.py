@@ -139,7 +139,7 @@ def training_data(provenance: dict[str, Any]) -> dict[str, Any]:
         return {}
     model = str(provenance["model"]).removeprefix("hf:").partition("@")[0]
     data = ((provenance.get("config") or {}).get("data") or {}).get("init_args") or {}
-    before_layer = f"blocks.{data['layer']}.hook_resid_pre" if data else None  # runs of early versions tell no name
+    before_layer = f"blocks.{data['layer']}.hook_resid_pre" if "layer" in data else None  # of early versions
     metadata = {
         "model_name": model.removeprefix("openai-community/"),  # TransformerLens calls it gpt2
         "hook_name": provenance.get("hook_name", before_layer),  # None if there are several
