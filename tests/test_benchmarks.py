@@ -17,7 +17,7 @@ ACTIVATIONS += " --positions_per_context 4 --prompts 2 --words 2000 --steps 2 --
 SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers in groups
     "activations_speed": [
         (f"{ACTIVATIONS} --kind {kind}", r"forward pass alone +│ (\S+) \((\S+) to (\S+)\) +│ (\S+)")
-        for kind in ("gpt2", "pythia")
+        for kind in ("gpt2", "pythia --layer 1 --site resid_pre")
     ],
     "callback_cost": [(f"{GPT2} --every 2 --measurements 1", r"drift, every 100 +│ (\S+) +│ (\S+)")],
     "embedding_study_cost": [
