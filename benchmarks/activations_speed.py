@@ -4,8 +4,8 @@ python -m benchmarks.activations_speed
 python -m benchmarks.activations_speed --kind pythia --device cuda
 
 A random language model is saved as a folder of transformers, and all contenders read it. They are given the same text,
-already tokenized, and yield shuffled batches of the same size, in float32. They read the residual stream after the same
-layer. In each round every contender has a turn.
+already tokenized, and yield shuffled batches of the same size, in float32. They read the residual stream at the
+same site. In each round every contender has a turn.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, GPTN
 
 from benchmarks.common import clock
 from zoo.datamodules import ActivationsDataModule, LocalFiles, TrainedBPE
-from zoo.datamodules.activation_loaders import MICRO_BATCH_TOKENS
 
 ZOO, FORWARD = "zoo", "forward pass alone"
 Batches = Iterator[Tensor]  # vectors, (B, D) float32
@@ -62,7 +61,7 @@ def zoo_data(args: argparse.Namespace, folder: Path, model: Path) -> Activations
         str(model),
         args.layer,
         corpus=LocalFiles([str(folder / "text")]),
-        site="resid_post",
+        site=args.site,
         sequence_length=args.context_length,
         batch_size=args.batch_size,
         positions_per_context=args.positions_per_context,
@@ -88,21 +87,29 @@ def contexts(args: argparse.Namespace, data: ActivationsDataModule) -> Tensor:
     return torch.from_numpy(tokens[: len(tokens) // T * T].reshape(-1, T))
 
 
+def n_layers_run(args: argparse.Namespace) -> int:
+    """Return the number of layers on which the activations depend."""
+    return args.layer + (args.site == "resid_post")
+
+
 @torch.no_grad()
 def forward(args: argparse.Namespace, model: Path, ids: Tensor) -> Batches:
     """Run transformers' model up to the layer, and yield nothing but slices of what it computes, in order."""
     network: Any = AutoModelForCausalLM.from_pretrained(model).to(args.device).eval()
     backbone = network.base_model
     layers = backbone.h if args.kind == "gpt2" else backbone.layers
-    del layers[args.layer + 1 :]
+    del layers[n_layers_run(args) :]
     if args.kind == "gpt2":
         backbone.ln_f = torch.nn.Identity()
     else:
         backbone.final_layer_norm = torch.nn.Identity()
-    for part in chain.from_iterable(repeat(ids.split(max(1, MICRO_BATCH_TOKENS // args.context_length)))):
+    left = torch.empty(0, args.d_model, device=args.device)
+    for part in chain.from_iterable(repeat(ids.split(args.prompts))):
         x = backbone(part.to(args.device), use_cache=False).last_hidden_state.flatten(0, 1)
-        for start in range(0, len(x) - args.batch_size + 1, args.batch_size):
-            yield x[start : start + args.batch_size]
+        x = torch.cat([left, x])
+        n_whole = len(x) // args.batch_size * args.batch_size
+        yield from x[:n_whole].split(args.batch_size) if n_whole else ()
+        left = x[n_whole:]
 
 
 def saelens(args: argparse.Namespace, model: Path, ids: Tensor, hooked: bool) -> Batches:
@@ -119,11 +126,11 @@ def saelens(args: argparse.Namespace, model: Path, ids: Tensor, hooked: bool) ->
     from sae_lens.load_model import HookedProxyLM
 
     network: Any = AutoModelForCausalLM.from_pretrained(model).eval()
-    name = f"blocks.{args.layer}.hook_resid_post"
+    name = f"blocks.{args.layer}.hook_{args.site}"
     if hooked:
         network = hooked_transformer(args, network)
     else:
-        name = f"{'transformer.h' if args.kind == 'gpt2' else 'gpt_neox.layers'}.{args.layer}"
+        name = f"{'transformer.h' if args.kind == 'gpt2' else 'gpt_neox.layers'}.{n_layers_run(args) - 1}"
         network = HookedProxyLM(network, None, hook_names=[name])  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the text is read several times
@@ -236,17 +243,18 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--kind", choices=("gpt2", "pythia"), default="gpt2", help="architecture, default gpt2")
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    made.add_argument("--site", choices=("resid_post", "resid_pre"), default="resid_post", help="default resid_post")
     made.add_argument("--threads", type=int, default=0, help="threads of torch, default as torch chooses")
     for name, default, told in (
         ("n_layers", 6, "layers"),
         ("d_model", 512, "width"),
         ("n_heads", 8, "heads"),
         ("vocab_size", 50304, "rows of the embedding"),
-        ("layer", 2, "the layer after which the residual stream is read"),
+        ("layer", 2, "layer whose residual stream is read, at least 1 with resid_pre"),
         ("context_length", 128, "tokens per context"),
         ("batch_size", 2048, "vectors per batch"),
         ("positions_per_context", 16, "zoo: vectors of a batch that come from one context"),
-        ("prompts", 32, "SAELens: contexts per forward pass"),
+        ("prompts", 32, "SAELens and forward pass alone: contexts per pass"),
         ("words", 200_000, "words of the text"),
         ("steps", 8, "batches per turn"),
         ("rounds", 5, "turns of every contender that are measured"),

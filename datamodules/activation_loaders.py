@@ -15,6 +15,7 @@ from zoo.metrics.next_token import IGNORED
 from zoo.protocols import LanguageModel
 
 MICRO_BATCH_TOKENS = 8192  # tokens per forward pass of the model in training
+MICRO_BATCH_TOKENS_CPU = 1024  # the same on a CPU, whose cache does not hold more
 
 
 def after_bos(batch: dict[str, Tensor], bos: Sequence[int]) -> dict[str, Tensor]:
@@ -124,7 +125,8 @@ class ActivationLoader(ResumableLoader):
 
     def _read(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         """Return the activations of contexts (C, T) at positions (C, batches, P), as (C, batches, P, D)."""
-        size, parts = max(1, MICRO_BATCH_TOKENS // input_ids.shape[1]), []
+        n_tokens = MICRO_BATCH_TOKENS_CPU if self.stream.device.type == "cpu" else MICRO_BATCH_TOKENS
+        size, parts = max(1, n_tokens // input_ids.shape[1]), []
         for ids, chosen in zip(input_ids.split(size), positions.to(self.stream.device).split(size), strict=True):
             context = torch.arange(len(ids), device=chosen.device).view(-1, 1, 1)
             parts.append(self.stream(ids)[context, chosen])

@@ -13,7 +13,13 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS = [p.stem for p in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in p.read_text("utf-8")]
 GPT2 = "--n_layers 1 --d_model 8 --n_heads 2 --context_length 8 --vocab_size 32 --batch_size 2"
 LASSO = "--n_rows 48 --d_model 8 --n_atoms 16 --threads 1 --repeats 1"
+ACTIVATIONS = "--n_layers 2 --d_model 8 --n_heads 2 --context_length 8 --vocab_size 320 --layer 0 --batch_size 16"
+ACTIVATIONS += " --positions_per_context 4 --prompts 2 --words 2000 --steps 2 --rounds 1"
 SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers in groups
+    "activations_speed": [
+        (f"{ACTIVATIONS} --kind {kind}", r"forward pass alone +│ (\S+) \((\S+) to (\S+)\) +│ (\S+)")
+        for kind in ("gpt2", "pythia --layer 1 --site resid_pre")
+    ],
     "callback_cost": [(f"{GPT2} --every 2 --measurements 1", r"drift, every 100 +│ (\S+) +│ (\S+)")],
     "embedding_study_cost": [
         ("--shape 60 4 16 --steps 4", r"60 │ +4 │ +16 │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\)")
