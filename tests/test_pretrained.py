@@ -1,6 +1,8 @@
 """What ships inside the package: whole, small, of every family, and as good as its cards say."""
 
 import math
+import re
+from pathlib import Path
 
 import every
 import pytest
@@ -157,6 +159,15 @@ def test_an_autoencoder_of_a_residual_stream_has_the_error_that_its_card_says(na
         n += len(batch["x"])
     assert n == 64 * 127
     assert fvu.compute().item() == pytest.approx(part["metrics"]["val/fvu"], rel=1e-3)
+
+
+def test_the_table_of_the_page_is_what_its_code_prints():
+    page = (Path(__file__).parents[1] / "docs" / "pretrained.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    lines = []
+    exec(compile(code, "docs/pretrained.md", "exec"), {"print": lines.append})
+    assert len(lines) == 2 + len(SITES)
+    assert "\n".join(lines) in page
 
 
 def test_a_checkpoint_is_rebuilt_by_one_command(tmp_path, capsys):
