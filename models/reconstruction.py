@@ -72,8 +72,9 @@ class ReconstructionModule(ZooModule, ABC):
             raise ZooError(f"the data have {width} dimensions, but d_in of the model is {d_in}")
         part = RESTORED.get()
         told = self.started_from if part is None else part.get("provenance") or {}
-        for key, name, what in (("model", "model_name", "model"), ("hook_name", "hook_name", "site")):
-            before, now = told.get(key), offered(data, name)
+        of_model, of_site = offered(data, "model_name"), offered(data, "hook_name")
+        for key, what, now in (("model", "model", of_model), ("hook_name", "site", of_site)):
+            before = told.get(key)
             if None not in (before, now) and before != now:
                 rank_zero_info(f"note: the weights were trained on {what} {before}, and the data are of {what} {now}")
         n_rows = 0 if train_rows is None else len(train_rows)

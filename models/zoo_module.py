@@ -79,6 +79,7 @@ class ZooModule(PreciseBuffers, L.LightningModule):
         data = datamodule(self.trainer)
         tokenizer = offered(data, "tokenizer")
         counts = offered(data, "row_counts") if offered(data, "batches") == "tokens" else None
+        read = {"model": offered(data, "model_name"), "prepend_bos": offered(data, "prepend_bos")}
         measured = {name: value for name, value in self.measured().items() if math.isfinite(value)}
         return {
             **named_class(self.net),
@@ -90,8 +91,7 @@ class ZooModule(PreciseBuffers, L.LightningModule):
                 **self.provenance,
                 "corpus_fingerprint": offered(data, "corpus_fingerprint"),
                 "hook_name": offered(data, "hook_name"),
-                "model_name": offered(data, "model_name"),
-                "prepend_bos": offered(data, "prepend_bos"),
+                **{key: value for key, value in read.items() if value is not None},
                 "metrics": measured,
                 "versions": {m.__name__: str(m.__version__) for m in (torch, L, zoo)},
             },
