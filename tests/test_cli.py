@@ -1,7 +1,7 @@
 import json
-import re
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
