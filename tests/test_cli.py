@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -339,19 +340,22 @@ def test_list_names_what_load_loads(command):
 
 
 def test_list_shows_every_checkpoint_once_alone_or_by_a_pattern_with_the_number_of_its_names(command):
-    def shown(*pattern):
-        lines = [line.split("│") for line in command("list", *pattern)[1].splitlines()]
-        return [[cell.strip() for cell in cells[1:-1]] for cells in lines if len(cells) > 3 and cells[1].strip()]
+    def names_in(table):
+        lines = [line.split("│") for line in table.splitlines()]
+        return [cells[1].strip() for cells in lines if len(cells) > 3]
 
-    found = []
-    for name, steps_or_number, _ in shown():
-        names = zoo.list_models(name)
-        assert names, name
-        assert len(names) == 1 or steps_or_number == str(len(names))
-        found += names
+    table, _, several = command("list")[1].partition("names with ? stand for several")
+    found = names_in(table)
+    assert all(name in zoo.list_models() for name in found)
+    groups = re.findall(r"^(\S+\?\S*)\n    (\d+) checkpoints, fvu [\d.]+ to [\d.]+, l0 16$", several, re.MULTILINE)
+    for pattern, number in groups:
+        assert len(zoo.list_models(pattern)) == int(number) > 1
+        found += zoo.list_models(pattern)
+    assert len(groups) == 6
     assert sorted(found) == zoo.list_models()
-    assert len(shown()) < len(found) - 30
-    assert [row[0] for row in shown("sae-resid.gpt2-mini*")] == zoo.list_models("sae-resid.gpt2-mini*")
+    of_one_model = command("list", "sae-resid.gpt2-mini.learned.layer-?.seed-?")[1]
+    assert len(re.findall(r"sae-resid\.gpt2-mini\.learned\.layer-\d\.seed-\d ", of_one_model)) == 6
+    assert "stand for several" not in of_one_model
 
 
 def test_configs_lists_describes_filters_and_prints_shipped_configs(command):

@@ -169,23 +169,20 @@ def _list(pattern: str, as_json: bool) -> None:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:  # names that match a pattern of the user are all shown
         groups.setdefault(_any_number(row["name"]) if pattern == "*" else row["name"], []).append(row)
-    single, several = Table(), Table()
-    for table, header in ((single, "steps"), (several, "number")):
-        table.add_column("name", no_wrap=True)
-        table.add_column(header)
-        table.add_column("on held-out data")
+    table, several = Table(), []
+    table.add_column("name", no_wrap=True)
+    table.add_column("steps")
+    table.add_column("on held-out data")
     for name, alike in groups.items():
         if len(alike) > 1:
-            several.add_row(name, str(len(alike)), _judged(alike))
+            several += [name, f"    {len(alike)} checkpoints, {_judged(alike)}"]
             continue
         steps = alike[0]["steps"]
         span = str(steps[0]) if len(steps) == 1 else f"{steps[0]} ... {steps[-1]} ({len(steps)})"
-        single.add_row(alike[0]["name"], span, _judged(alike))
-    console = Console()
-    console.print(single)
-    if several.row_count:
-        console.print(several)
-        print("A name with ? stands for several checkpoints. `python -m zoo list 'NAME'` lists them.")
+        table.add_row(alike[0]["name"], span, _judged(alike))
+    Console().print(table)
+    if several:
+        print("\n".join(["names with ? stand for several; `python -m zoo list 'NAME'` lists them:", *several]))
 
 
 def _any_number(name: str) -> str:
