@@ -16,7 +16,6 @@ from zoo.protocols import (
     LanguageModelData,
     Reconstructs,
     datamodule,
-    offered,
     refuse_null_model,
     require,
 )
@@ -27,8 +26,8 @@ class SplicedLoss(L.Callback):
 
     It requires a datamodule with three attributes: the language model `model`; the names `sites` of the sites that the
     vectors come from; and `evaluation_contexts()`, which returns batches with `input_ids` and `targets` (B, T). Targets
-    of -100 do not count. If the datamodule has `skip_positions`, that many activations at the start of every context
-    are not replaced, and do not count. The language model runs on its own device and in its own precision.
+    of -100 do not count. If a batch has `counted` (B, T), activations where it is false are not replaced, and do not
+    count either. The language model runs on its own device and in its own precision.
 
     After every validation it logs, in nats per token except for `val/loss_recovered`, which is a share:
 
@@ -70,48 +69,51 @@ class SplicedLoss(L.Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         model, sites, device = data.model.eval(), data.sites, data.model.W_E.device
-        skip = offered(data, "skip_positions") or 0
         generator = torch.Generator().manual_seed(self.seed + trainer.global_rank)
         measured = {name: LossRecovered().to(device) for name in ("", "_random", "_covariance")}
         for batch in data.evaluation_contexts():
-            input_ids, targets = batch["input_ids"].to(device), batch["targets"].to(device)[:, skip:]
-            found, spliced_logits = _spliced(model, sites, input_ids, skip)  # (B, T, D)
-            x = found[:, skip:].to(pl_module.device, torch.float32)
+            input_ids, targets = batch["input_ids"].to(device), batch["targets"].to(device)
+            counted = targets != IGNORED
+            counted &= batch.get("counted", counted).to(device)
+            if not counted.any():
+                continue
+            found, spliced_logits = _spliced(model, sites, input_ids, counted)  # (N, D) at the N positions that count
+            x = found.to(pl_module.device, torch.float32)
             clean, ablated = spliced_logits(x), spliced_logits(torch.zeros_like(x))
-            counted = (targets != IGNORED).to(pl_module.device)
-            for name, edited in self._edits(pl_module, x, counted, generator).items():
-                measured[name].update(clean, spliced_logits(edited), ablated, targets)
+            for name, edited in self._edits(pl_module, x, generator).items():
+                measured[name].update(clean, spliced_logits(edited), ablated, targets[counted])
         for name, metric in measured.items():
             for key, value in metric.to(pl_module.device).compute().items():
                 if not name or key == "kl":
                     pl_module.log(f"val/{key}{name}", value.float())
 
     @staticmethod
-    def _edits(pl_module: Any, x: Tensor, counted: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the replacements of the activations x (B, T, D): the suffix of the KL's name -> (B, T, D)."""
-        flat = x.flatten(0, 1)
-        x_hat = pl_module.reconstruct(flat)[0].to(flat.dtype)
-        noise = torch.randn(flat.shape, generator=generator).to(flat)
-        inputs = flat[counted.flatten()]
-        coloured = noise
-        if len(inputs):
-            _, roots, axes = principal_axes(inputs)
-            coloured = noise @ (axes * roots @ axes.T).to(noise)
-        edits = {
+    def _edits(pl_module: Any, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the replacements of the activations x (N, D): the suffix of the KL's name -> (N, D)."""
+        x_hat = pl_module.reconstruct(x)[0].to(x.dtype)
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        _, roots, axes = principal_axes(x)
+        coloured = noise @ (axes * roots @ axes.T).to(noise)
+        return {
             "": x_hat,
-            "_random": flat + with_norms_of(noise, flat - x_hat),
-            "_covariance": flat + with_norms_of(coloured, flat - x_hat),
+            "_random": x + with_norms_of(noise, x - x_hat),
+            "_covariance": x + with_norms_of(coloured, x - x_hat),
         }
-        return {name: edited.view_as(x) for name, edited in edits.items()}
 
 
 def _spliced(
-    model: LanguageModel, sites: Sequence[str], input_ids: Tensor, skip: int
+    model: LanguageModel, sites: Sequence[str], input_ids: Tensor, counted: Tensor
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return the activations at the sites, concatenated, (B, T, D), and a function that replaces them.
+    """Return the activations at the N positions that count, concatenated over sites, and a function that replaces them.
 
-    The function takes activations (B, T - skip, D) and returns the logits at these positions, (B, T - skip, V). At the
-    first `skip` positions the model uses its own activations.
+    The function takes activations (N, D) and returns the logits at these positions, (N, V). At the other positions, the
+    model uses its own activations.
+
+    Args:
+        model: The language model.
+        sites: Names of the sites.
+        input_ids: Token ids, (B, T).
+        counted: Which positions count, (B, T) bool.
     """
     layer = min(layer_of(site) for site in sites)
     before = hook_name(layer, "resid_pre")
@@ -120,9 +122,9 @@ def _spliced(
 
     def spliced_logits(x: Tensor) -> Tensor:
         def spliced(part: Tensor) -> Edit:
-            return lambda own: torch.cat([own[:, :skip], part.to(own)], 1)
+            return lambda own: own.masked_scatter(counted[..., None], part.to(own))
 
         edits = {site: spliced(part) for site, part in zip(sites, x.split(sizes, -1), strict=True)}
-        return logits(model, input_ids, edits, start=(layer, found[before]))[:, skip:]
+        return logits(model, input_ids, edits, start=(layer, found[before]))[counted]
 
-    return torch.cat([found[site] for site in sites], -1), spliced_logits
+    return torch.cat([found[site][counted] for site in sites], -1), spliced_logits

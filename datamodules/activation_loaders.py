@@ -72,6 +72,7 @@ class ActivationLoader(ResumableLoader):
         store: Storage for the activations of refills. By default they are not stored.
         bos: Tokens that are put before every context.
         device: Device of the batches. By default that of the model.
+        skip_tokens: Tokens whose positions are excluded, as long as the others of the context are enough.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class ActivationLoader(ResumableLoader):
         store: ActivationStore | None = None,
         bos: Sequence[int] = (),
         device: torch.device | None = None,
+        skip_tokens: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.contexts, self.stream, self.store, self.bos = contexts, stream, store, bos
+        self.skip_tokens = skip_tokens
         self.device = stream.device if device is None else device
         self.positions_per_context, self.skip_positions = positions_per_context, skip_positions
         self.n_positions = len(bos) + contexts.context_length - skip_positions
@@ -137,25 +140,40 @@ class ActivationLoader(ResumableLoader):
         share = self.contexts.batch_size // self.contexts.world_size
         shape = (share, self.batches_per_refill, self.positions_per_context)
         rng = np.random.default_rng((self.contexts.seed, refill, 1))  # another stream than the contexts'
-        order = rng.random((self.contexts.batch_size, self.n_positions)).argsort(1)
-        mine = order[self.contexts.rank * share :][:share, : shape[1] * shape[2]]
-        return torch.from_numpy(mine.reshape(shape)) + self.skip_positions
+        ranks = rng.random((self.contexts.batch_size, self.n_positions))[self.contexts.rank * share :][:share]
+        if self.skip_tokens:
+            ids = self._input_ids(refill)[:, self.skip_positions :]
+            ranks = ranks + np.isin(ids.numpy(), self.skip_tokens)  # the last ones are left over
+        order = ranks.argsort(1)[:, : shape[1] * shape[2]]
+        return torch.from_numpy(order.reshape(shape)) + self.skip_positions
 
 
 class EvaluationContexts:
-    """Batches `input_ids` and `targets` (B, T) of the first few windows of an `EvaluationLoader`, on a device.
+    """Batches of the first few windows of an `EvaluationLoader`, on a device.
+
+    A batch has `input_ids` and `targets`, (B, T), and `counted`, (B, T) bool: whether the activations at a position are
+    among the vectors of the split.
 
     Args:
         windows: The windows of a split, in a fixed random order.
         n_contexts: Number of windows over all ranks. The last batch is filled up with padding, whose target is -100.
         device: Device to which batches are moved.
         bos: Tokens that are put before every context.
+        skip_positions: Number of first positions of each context that are excluded, BOS included.
+        skip_tokens: Tokens whose positions are excluded.
     """
 
     def __init__(
-        self, windows: EvaluationLoader, n_contexts: int, device: torch.device, bos: Sequence[int] = ()
+        self,
+        windows: EvaluationLoader,
+        n_contexts: int,
+        device: torch.device,
+        bos: Sequence[int] = (),
+        skip_positions: int = 0,
+        skip_tokens: Sequence[int] = (),
     ) -> None:
         self.windows, self.device, self.bos = windows, device, bos
+        self.skip_positions, self.skip_tokens = skip_positions, skip_tokens
         self.n_contexts = min(n_contexts, windows.n_windows)
 
     def __len__(self) -> int:
@@ -167,29 +185,31 @@ class EvaluationContexts:
             first = index * self.windows.batch_size + self.windows.rank * share
             beyond = torch.arange(first, first + share) >= self.n_contexts
             batch["input_ids"][beyond], batch["targets"][beyond] = 0, IGNORED
-            yield {key: value.to(self.device) for key, value in after_bos(batch, self.bos).items()}
+            batch = after_bos(batch, self.bos)
+            counted = batch["targets"] != IGNORED
+            counted &= ~torch.isin(batch["input_ids"], torch.tensor(self.skip_tokens, dtype=torch.int64))
+            counted[:, : self.skip_positions] = False
+            yield {key: value.to(self.device) for key, value in {**batch, "counted": counted}.items()}
 
 
 class ActivationEvaluationLoader:
-    """Batches of the activations of evaluation contexts, except those at the first positions of each context.
+    """Batches of the activations of evaluation contexts at the positions that count.
 
     Args:
         contexts: The contexts.
         stream: Function from token ids to activations.
-        skip_positions: Number of first positions of each context that are excluded, BOS included.
     """
 
-    def __init__(self, contexts: EvaluationContexts, stream: SiteReader, skip_positions: int) -> None:
-        self.contexts, self.stream, self.skip_positions = contexts, stream, skip_positions
+    def __init__(self, contexts: EvaluationContexts, stream: SiteReader) -> None:
+        self.contexts, self.stream = contexts, stream
 
     def __len__(self) -> int:
         return len(self.contexts)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for batch in self.contexts:
-            kept = batch["targets"] != IGNORED
-            kept[:, : self.skip_positions] = False
-            row = batch["input_ids"][kept]
+            counted = batch["counted"]
+            row = batch["input_ids"][counted]
             x = self.stream(batch["input_ids"])
-            x, weight = x[kept.to(x.device)].to(row.device, torch.float32), torch.ones(len(row), device=row.device)
+            x, weight = x[counted.to(x.device)].to(row.device, torch.float32), torch.ones(len(row), device=row.device)
             yield {"x": x, "row": row, "weight": weight, "held_out": weight.bool()}

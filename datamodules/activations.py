@@ -89,6 +89,9 @@ class ActivationsDataModule(ZooDataModule):
             for a GPT-2.
         model_device: Device of the language model, such as "cpu" or "cuda:1". By default the training device.
         trust_remote_code: Whether Python code that comes with a Hugging Face model may be run.
+        skip_special_tokens: Whether positions of the tokenizer's special tokens, such as <|endoftext|>, are excluded.
+            Many models have outliers there, which then are most of the variance. A training context uses them only if
+            it has too few other positions.
         null_model: Null model whose random vectors replace the activations: "covariance-matched" draws Gaussian vectors
             with the mean and covariance of the activations, estimated in float64 from the first 131,072 (2^17) vectors
             of the training split in a fixed random order. Every batch has new vectors. Validation and test each have
@@ -127,6 +130,7 @@ class ActivationsDataModule(ZooDataModule):
         model_dtype: Precision = "float32",
         model_device: str | None = None,
         trust_remote_code: bool = False,
+        skip_special_tokens: bool = False,
         null_model: Literal["covariance-matched"] | None = None,
     ) -> None:
         super().__init__()
@@ -150,6 +154,7 @@ class ActivationsDataModule(ZooDataModule):
         self.null_model = null_model
         self.model_name, self.layer, self.site, self.batch_size, self.seed = model, layer, site, batch_size, seed
         self.positions_per_context, self.skip_positions = positions_per_context, skip_positions
+        self.skip_special_tokens, self.skip_tokens = skip_special_tokens, list[int]()
         self.val_contexts, self.activations_dir, self.model_device = val_contexts, activations_dir, model_device
         self._device = torch.device("cpu")  # of the batches
         if model_device is not None:
@@ -212,6 +217,9 @@ class ActivationsDataModule(ZooDataModule):
                 f"{need}; lower batch_size or sequence_length, or raise positions_per_context"
             )
         self.text.setup()
+        if self.skip_special_tokens:
+            added = self.text.tokenizer.get_added_tokens_decoder()
+            self.skip_tokens = sorted(token_id for token_id, token in added.items() if token.special)
         text = self._own_tokenizer
         own = read_tokenizer(text, self.model_name).get_vocab() if text else None
         if own not in (None, self.text.tokenizer.get_vocab()):
@@ -235,6 +243,7 @@ class ActivationsDataModule(ZooDataModule):
             "layer": self.layer if self.site == "resid_pre" and isinstance(self.layer, int) else self.sites,
             "positions": [T, self.positions_per_context, self.skip_positions],
             **({"bos": self.bos} if self.bos else {}),
+            **({"skip_tokens": self.skip_tokens} if self.skip_tokens else {}),
         }
         if self.null_model:
             told["null_model"] = self.null_model
@@ -246,7 +255,7 @@ class ActivationsDataModule(ZooDataModule):
             self.model.to(_check_device(self.model_device))
         if self.null_model:
             contexts = self._contexts("train", MOMENT_VECTORS, 0, 1)  # more than are needed
-            activations = ActivationEvaluationLoader(contexts, self.stream, self.skip_positions)
+            activations = ActivationEvaluationLoader(contexts, self.stream)
             self._null = GaussianVectors(*moments_of(activations), self._device)
 
     def sample(self) -> Tensor:
@@ -275,9 +284,10 @@ class ActivationsDataModule(ZooDataModule):
         return self._evaluation_loader("test")
 
     def evaluation_contexts(self, split: str = "val") -> EvaluationContexts:
-        """Return this rank's contexts of a split, in batches `input_ids` and `targets` (B, T) on the training device.
+        """Return this rank's contexts of a split, on the training device.
 
-        Targets of -100 are padding. Every rank gets the same number of batches.
+        Batches have `input_ids`, `targets` and `counted`, (B, T). Targets of -100 are padding. Every rank gets the same
+        number of batches.
         """
         return self._contexts(split, self.val_contexts, *self._ranks())
 
@@ -285,14 +295,15 @@ class ActivationsDataModule(ZooDataModule):
         T, V = self.text.context_length, len(self.model.W_E)
         batch_size = world_size * max(1, min(EVALUATION_TOKENS, EVALUATION_LOGITS // V) // (T + len(self.bos)))
         windows = EvaluationLoader(self.text.cache.tokens(split), T, batch_size, rank, world_size)
-        return EvaluationContexts(windows, n_contexts, self._device, self.bos)
+        skipped = (self.skip_positions, self.skip_tokens)
+        return EvaluationContexts(windows, n_contexts, self._device, self.bos, *skipped)
 
     def _evaluation_loader(self, split: str) -> ActivationEvaluationLoader | NullEvaluationLoader:
         contexts = self.evaluation_contexts(split)
         if self.null_model:
             n_vectors = contexts.n_contexts * (self.text.context_length - self.skip_positions)
             return NullEvaluationLoader(self._null, n_vectors, split, *self._ranks())
-        return ActivationEvaluationLoader(contexts, self.stream, self.skip_positions)
+        return ActivationEvaluationLoader(contexts, self.stream)
 
     def _train_loader(self, rank: int, world_size: int) -> ActivationLoader | NullLoader:
         T, C = self.text.context_length, self.text.batch_size
@@ -302,7 +313,7 @@ class ActivationsDataModule(ZooDataModule):
             fingerprint = json.dumps([self.corpus_fingerprint, self.seed, C])
             store = ActivationStore(expanded(self.activations_dir), fingerprint)
         positions = (self.positions_per_context, self.skip_positions)
-        loader = ActivationLoader(contexts, self.stream, *positions, store, self.bos, self._device)
+        loader = ActivationLoader(contexts, self.stream, *positions, store, self.bos, self._device, self.skip_tokens)
         if self.null_model:
             return NullLoader(self._null, len(loader), self.batch_size, self.seed, rank, world_size)
         return loader

@@ -73,7 +73,10 @@ class LanguageModelData(Protocol):
     sites: Sequence[str]  # names of the sites, see `zoo.interventions`; vectors of several sites are concatenated
 
     def evaluation_contexts(self) -> Iterable[dict[str, Tensor]]:
-        """Return the validation contexts of this process, as batches of kind `"tokens"`."""
+        """Return the validation contexts of this process, as batches of kind `"tokens"`.
+
+        They may have `counted`, (B, T) bool: whether the activations at a position are among the data's vectors.
+        """
 
 
 class SyntheticFeatures(Protocol):
@@ -183,7 +186,6 @@ OPTIONAL = {
     "never_occurring": "whether the token of each row never occurs, (V,) bool, or None if counts are not known",
     "true_atoms": "the atoms (M, d_in) from which the data were generated, if they are known",
     "null_model": "name of the null model whose random vectors replace activations, or None",
-    "skip_positions": "number of positions at the start of every context that are excluded",
     "row_labels": "see `LabelledRows`",
     "row_counts": "see `LabelledRows`",
     # for callbacks and LightningModules

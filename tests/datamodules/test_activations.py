@@ -134,10 +134,8 @@ def test_evaluation_asks_the_first_contexts_for_all_but_their_first_positions(wo
     net = network(vocab_size=1000)
     tokens = np.arange(1000, dtype=np.uint16)  # every token is different, so a vector is known by its token
     windows = [EvaluationLoader(tokens, 18, 6, rank, world_size) for rank in range(world_size)]
-    ranks = [EvaluationContexts(w, n_contexts, CPU) for w in windows]
-    loaders = [
-        ActivationEvaluationLoader(contexts, SiteReader(net, ["blocks.2.hook_resid_pre"]), 2) for contexts in ranks
-    ]
+    ranks = [EvaluationContexts(w, n_contexts, CPU, skip_positions=2) for w in windows]
+    loaders = [ActivationEvaluationLoader(contexts, SiteReader(net, ["blocks.2.hook_resid_pre"])) for contexts in ranks]
     batches = [list(each) for each in loaders]
     assert {len(b) for b in batches} == {len(each) for each in loaders} == {min(-(-n_contexts // 6), 10)}
     seen = {key: torch.cat([b[key] for part in batches for b in part]) for key in batches[0][0]}
@@ -342,6 +340,26 @@ def test_a_model_without_a_residual_stream_or_a_tokenizer_is_refused(make, tmp_p
 def test_a_tokenizer_other_than_the_models_is_refused(make, refused):
     with refused("data.tokenizer is not the tokenizer that is stored with"):
         make(tokenizer=TrainedBPE(290))
+
+
+def test_positions_of_special_tokens_are_left_out(make):
+    data, every = (make(skip_special_tokens=skip, val_contexts=500) for skip in (True, False))
+    (end,) = data.skip_tokens
+    assert data.text.tokenizer.id_to_token(end) == "<|endoftext|>"
+    assert data.corpus_fingerprint != every.corpus_fingerprint
+    rows = [torch.cat([batch["row"] for batch in each.val_dataloader()]) for each in (data, every)]
+    assert (rows[1] == end).any()
+    assert torch.equal(rows[0], rows[1][rows[1] != end])
+    left, batches = 0, loader(data)
+    for refill in range(len(batches.contexts)):
+        ids, positions = batches.contexts.batch(refill)["input_ids"], batches._positions(refill)
+        used = ids.gather(1, positions.flatten(1))
+        spare = ids.shape[1] - data.skip_positions - used.shape[1]
+        n_ends = (ids[:, data.skip_positions :] == end).sum(1)
+        assert torch.equal((used == end).sum(1), (n_ends - spare).clamp(min=0))
+        assert all(len(set(row.tolist())) == len(row) for row in positions.flatten(1))
+        left += int(n_ends.sum())
+    assert left > 0
 
 
 def test_a_corpus_smaller_than_one_refill_is_refused(make, refused):
