@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from zoo.described import Described
 from zoo.errors import ZooError
 from zoo.paths import expanded
+from zoo.source_files import hub_file
 
 END_OF_TEXT = "<|endoftext|>"
 END_NAMES = (END_OF_TEXT, "</s>", "<|end_of_text|>", "[SEP]", "<eos>")
@@ -116,14 +117,10 @@ class HubTokenizer(TokenizerFile):
     """
 
     def __init__(self, name: str, revision: str | None = None) -> None:
-        from huggingface_hub import hf_hub_download
-
-        try:
-            path = hf_hub_download(name, "tokenizer.json", revision=revision)
-        except Exception as error:
-            first_line = str(error).partition("\n")[0]
-            raise ZooError(f"tokenizer.json of {name!r} cannot be read from the hub: {first_line}") from error
-        super().__init__(path)
+        path = hub_file(name, revision, "tokenizer.json")
+        if path is None:
+            raise ZooError(f"hf:{name} has no tokenizer.json")
+        super().__init__(str(path))
         self.name, self.revision = name, revision
 
 

@@ -76,7 +76,7 @@ def _check_apart(source: Source, folder: Path) -> None:
 
 def _save(source: Source, step: int | None, folder: Path, title: str, dtype: str) -> Path:
     model, counts = source.load(step), source.token_counts(step)
-    part = source.zoo_part(step) or {"provenance": {"source": source.name}}
+    part = source.zoo_part(step) or {"provenance": {"source": source.name, **source.provenance(step)}}
     return checkpoints.save(
         model,
         folder,

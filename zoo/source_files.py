@@ -87,7 +87,7 @@ class Folder:
         repo, folder, revision = hub_place(name)
         folder += "" if step is None else f"{step_folder(step)}/"
         label = name if step is None else f"{name} at step {step}"
-        return cls(label, lambda file: _hub_file(repo, revision, folder + file), step is None)
+        return cls(label, lambda file: hub_file(repo, revision, folder + file), step is None)
 
     @cached_property
     def kind(self) -> str:
@@ -310,7 +310,7 @@ def hub_place(text: str) -> tuple[str, str, str | None]:
     return "/".join(parts[:2]), "".join(f"{part}/" for part in parts[2:]), revision or None
 
 
-def _hub_file(repo: str, revision: str | None, name: str) -> Path | None:
+def hub_file(repo: str, revision: str | None, name: str) -> Path | None:
     """Return the path of a file of a repository, None if there is none.
 
     If the hub does not answer, only the local cache is read, without any waiting.

@@ -152,5 +152,5 @@ def test_a_hub_tokenizer_is_found_in_the_local_cache_by_branch_and_commit(saved,
 def test_a_hub_tokenizer_that_is_out_of_reach_is_refused(saved, hub, refused):
     hub("org/words", saved)
     for name, revision in (("org/other", None), ("org/words", "dev"), ("not a name", None)):
-        with refused(f"tokenizer.json of '{name}' cannot be read"):
+        with refused(f"hf:{name}"):
             HubTokenizer(name, revision)
