@@ -22,28 +22,28 @@ from zoo.protocols import (
 
 
 class SplicedLoss(L.Callback):
-    """Splices `reconstruct(x)` into the language model that the activations come from, at the site that they come from.
+    """Replaces (splices) activations x of a language model by `reconstruct(x)`, and measures the model's loss.
 
-    It requires a datamodule with three attributes: the language model `model`; the names `sites` of the sites that the
+    It requires a datamodule with three members: the language model `model`; `sites`, the names of the sites that the
     vectors come from; and `evaluation_contexts()`, which returns batches with `input_ids` and `targets` (B, T). Targets
-    of -100 do not count. If a batch has `counted` (B, T), activations where it is false are not replaced, and do not
-    count either. The language model runs on its own device and in its own precision.
+    of -100 do not count. If a batch has `counted` (B, T), positions where it is false do not count either. Activations
+    are replaced only at positions that count. The language model runs on its own device and in its own precision.
 
     After every validation it logs, in nats per token except for `val/loss_recovered`, which is a share:
 
     - `val/ce_clean`, `val/ce_spliced` and `val/ce_ablated`: the cross-entropy of the unchanged model, of the model with
       reconstructions instead of the activations, and of the model with zeros instead of the activations;
-    - `val/loss_recovered`: the share of the loss between ablated and clean that is recovered (see `LossRecovered`);
+    - `val/loss_recovered`: (ce_ablated - ce_spliced) / (ce_ablated - ce_clean), see `LossRecovered`;
     - `val/kl`: KL(clean ‖ spliced) of the next-token distributions;
     - `val/kl_random`: the same KL if a random vector is added to x. At every position it has the length of the error
       |x - x_hat| and a uniform direction (Gurnee 2024, "SAE reconstruction errors are (empirically) pathological");
-    - `val/kl_covariance`: the same, but with random vectors that have the covariance of the batch's activations (Lee &
-      Heimersheim 2024, arXiv 2410.12555).
+    - `val/kl_covariance`: the same, but the directions are those of Gaussian vectors with the covariance of the batch's
+      activations (Lee & Heimersheim 2024, arXiv 2410.12555).
 
     Activations are usually far from isotropic. A `val/kl` far above `val/kl_random` then means little, and
-    `val/kl_covariance` is the better baseline.
+    `val/kl_covariance` is the better baseline, unless a few outliers dominate the covariance.
 
-    The random vectors are the same in every validation. All ranks contribute.
+    The random vectors are drawn with the same seed in every validation. The results are those of all ranks together.
 
     Args:
         seed: Seed of the random vectors.

@@ -51,8 +51,8 @@ class ActivationsDataModule(ZooDataModule):
     and on the training device, whatever the precision and the device of the language model.
 
     If the model's tokenizer puts a token before every text, such as BOS of Llama and Gemma, then every context begins
-    with it. It counts among the `sequence_length` tokens of the context, and among `skip_positions`. The training text
-    of the zoo's own models has no such token, and neither have their contexts.
+    with it. It counts among the `sequence_length` tokens of the context, and among `skip_positions`. The zoo's own
+    models are trained without such a token, so their contexts begin with it only if `prepend_bos` is true.
 
     With several layers or sites, the model runs once, and the activations are concatenated along the last axis. The
     order is that of the layers and, within a layer, that of the sites. `sites` lists their full names.
@@ -68,35 +68,36 @@ class ActivationsDataModule(ZooDataModule):
         sequence_length: Number of tokens per context, T, BOS included.
         batch_size: Activation vectors per batch over all devices together.
         positions_per_context: Number of vectors in a batch that come from the same context.
-        skip_positions: Number of first positions of every context that are excluded. Many models use them as attention
-            sinks.
+        skip_positions: Number of first positions of every context that are excluded, BOS included. Many models use
+            them as attention sinks.
         val_fraction: Share of documents held out for validation.
         test_fraction: Share of documents held out for testing.
         val_contexts: Number of contexts of the validation split, and of the test split, that are evaluated.
         seed: Seed for the order of the contexts and the choice of the positions.
         cache_dir: Folder of the token caches. Default $ZOO_CACHE or ~/.cache/superposition-zoo.
-        activations_dir: Folder in which training activations are stored, and from which later runs read them. By
-            default they are not stored.
+        activations_dir: Folder in which training activations are stored, in the precision of the language model, and
+            from which later runs read them. By default they are not stored.
         special_tokens: Whether the name of a special token in a document, such as <|endoftext|>, is read as that token.
             By default it is read as ordinary text.
         max_lost: Largest share of the text, in bytes, that the tokenizer may lose: text for which it has no token or
             only its unknown token. White space between words does not count.
-        site: What is read in a layer: resid_pre, attn_out, resid_mid, mlp_out, resid_post or another site of the model,
-            see `zoo.interventions`; or a list of them.
+        site: Site of the layer that is read: resid_pre, attn_out, resid_mid, mlp_out, resid_post or another one that
+            the model has, see `zoo.interventions`; or a list of sites.
         prepend_bos: Whether every context begins with the tokens that the model's tokenizer puts before a text, or with
-            its BOS token if it puts none. By default as the tokenizer does.
+            its BOS token if it puts none. By default contexts begin with the tokens that it puts before a text, or with
+            BOS if it puts none but its `tokenizer_config.json` says `add_bos_token`.
         model_dtype: Precision in which the language model computes. "stored" is the precision of its files, and float32
             for a GPT-2.
         model_device: Device of the language model, such as "cpu" or "cuda:1". By default the training device.
         trust_remote_code: Whether Python code that comes with a Hugging Face model may be run.
         skip_special_tokens: Whether positions of the tokenizer's special tokens, such as <|endoftext|>, are excluded.
-            Many models have outliers there, which then are most of the variance. A training context uses them only if
-            it has too few other positions.
+            Many models have outliers there, which can hold most of the variance. These positions of a training context
+            are used only if it has too few others.
         null_model: Null model whose random vectors replace the activations: "covariance-matched" draws Gaussian vectors
             with the mean and covariance of the activations, estimated in float64 from the first 131,072 (2^17) vectors
-            of the training split in a fixed random order. Every batch has new vectors. Validation and test each have
-            val_contexts * (sequence_length - skip_positions) vectors of their own. The vectors belong to no token, so
-            callbacks that need tokens or text refuse them. By default the activations are used.
+            of the training split in a fixed random order. Every training batch has new vectors. Validation and test
+            each have vectors of their own, about as many as there are activations in their contexts. The vectors belong
+            to no token, so callbacks that need tokens or text refuse them. By default the activations are used.
 
     Raises:
         ZooError: If the model, tokenizer or corpus cannot be read or they do not fit together, or if an argument is
@@ -276,18 +277,19 @@ class ActivationsDataModule(ZooDataModule):
         return self._train_loader(rank, world_size)
 
     def val_dataloader(self) -> ActivationEvaluationLoader | NullEvaluationLoader:
-        """Return a loader of the activations of the validation contexts, without their first positions."""
+        """Return a loader of the activations of the validation contexts, without the excluded positions."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> ActivationEvaluationLoader | NullEvaluationLoader:
-        """Return a loader of the activations of the test contexts, without their first positions."""
+        """Return a loader of the activations of the test contexts, without the excluded positions."""
         return self._evaluation_loader("test")
 
     def evaluation_contexts(self, split: str = "val") -> EvaluationContexts:
         """Return this rank's contexts of a split, on the training device.
 
-        Batches have `input_ids`, `targets` and `counted`, (B, T). Targets of -100 are padding. Every rank gets the same
-        number of batches.
+        Batches have `input_ids`, `targets` and `counted`, (B, T). Targets of -100 do not count, such as padding.
+        `counted` tells whether the activations at a position are among the vectors. Every rank gets the same number of
+        batches.
         """
         return self._contexts(split, self.val_contexts, *self._ranks())
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from zoo.datamodules.resumable import ResumableLoader
 from zoo.precision import float64
 
-MOMENT_VECTORS = 2**17  # activations from which mean and covariance are estimated
+MOMENT_VECTORS = 2**17  # number of activations from which mean and covariance are estimated
 EVALUATED_AT_ONCE = 2048  # vectors per evaluation batch on one rank
 STREAMS = {"train": 4, "val": 5, "test": 6}  # streams of random numbers, apart from those of the text
 
@@ -31,7 +31,7 @@ class GaussianVectors:
         )  # factor.T @ factor: covariance
 
     def draw(self, stream: tuple[int, ...], n: int, part: slice = slice(None)) -> Tensor:
-        """Return a part of the n vectors of a stream of random numbers, (<= n, D) float32."""
+        """Draw n vectors from a stream of random numbers and return a part of them, (<= n, D) float32."""
         white = np.random.default_rng(stream).standard_normal((n, len(self.mean)), dtype=np.float32)[part]
         return torch.from_numpy(white).to(self.mean.device) @ self.factor + self.mean
 
@@ -54,7 +54,7 @@ def moments_of(batches: Iterable[Mapping[str, Tensor]], n: int = MOMENT_VECTORS)
 
 
 class NullLoader(ResumableLoader):
-    """Training batches `x` of Gaussian vectors. A vector depends on the seed, the step and its index in the batch.
+    """Training batches `x` of Gaussian vectors. A vector depends only on the seed, the step and its index in the batch.
 
     Args:
         vectors: The distribution.

@@ -15,14 +15,14 @@ from zoo.source_files import Folder
 from zoo.token_texts import read_tokenizer
 
 CONFIG = "tokenizer_config.json"
-DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>")  # which end a document even where eos_token ends a turn of a chat
+DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>")  # in chat models, eos_token may end a turn, not a document
 
 
 class OwnTokenizer(TokenizerSource):
     """The tokenizer that is stored with a model.
 
-    A document ends with the token <|endoftext|> or <|end_of_text|>. Without these, it ends with the `eos_token` of
-    `tokenizer_config.json`, and without that with a token of a common name.
+    Every document ends with the token <|endoftext|> or <|end_of_text|> if the tokenizer has one of them, otherwise with
+    the `eos_token` of `tokenizer_config.json`, and otherwise with a token of a common name for the end of a text.
 
     Args:
         tokenizer_json: The tokenizer, serialised.
@@ -83,18 +83,18 @@ def tokens_before_text(
 ) -> list[int]:
     """Return the tokens with which the contexts of a model begin.
 
-    They are those that its tokenizer puts before a text. If it puts none, they are its `bos_token` if its
-    `tokenizer_config.json` says `add_bos_token`, or if they are wanted.
+    They are those that its tokenizer puts before a text. If it puts none, and the `tokenizer_config.json` says
+    `add_bos_token` or `wanted` is true, it is the `bos_token` of that file. Otherwise there are none.
 
     Args:
         source: The model. Models of the zoo are trained without such tokens, so they get them only if they are wanted.
         step: Its training step.
         tokenizer: Its tokenizer. One that is trained on the corpus puts no tokens before a text.
         config: Content of `tokenizer_config.json`.
-        wanted: Whether contexts shall begin with BOS; None for what the tokenizer does.
+        wanted: Whether contexts shall begin with BOS; None to follow the tokenizer and its config.
 
     Raises:
-        ZooError: If they are wanted and the tokenizer has none.
+        ZooError: If `wanted` is true and the tokenizer has no such token.
     """
     if wanted is False or (wanted is None and source.zoo_part(step)):
         return []
@@ -123,7 +123,7 @@ def added_before_text(tokenizer: Tokenizer) -> list[int]:
 
 
 def _token_name(config: dict[str, Any], key: str) -> str | None:
-    """Return the name of a token in `tokenizer_config.json`, where a token may be a dict of its settings."""
+    """Return the name of a token in `tokenizer_config.json`, which may give a token as a dict of its settings."""
     setting = config.get(key)
     name = setting.get("content") if isinstance(setting, dict) else setting
     return name if isinstance(name, str) else None

@@ -33,7 +33,7 @@ FINAL_SCALE = "ln_final.hook_scale"
 
 
 class Norm(NamedTuple):
-    """A layer norm, and how it computes the number by which it divides."""
+    """A layer norm, whether it subtracts the mean, and the number `eps` that it adds to the mean square."""
 
     module: nn.Module
     centred: bool
@@ -44,15 +44,21 @@ class CausalLM(nn.Module):
     """A causal language model of `transformers`, which runs with edits at named sites (see `zoo.interventions`).
 
     Its decoder layers, and the modules in them that read the residual stream and add to it, are found by running the
-    network, not by their names. What is not found is not offered as a site. The residual stream before and after every
-    layer is always there.
+    network, not by their names. The residual stream before and after every layer is always a site. The inputs and
+    outputs of attention and MLP, and the scales of layer norms, are sites if they are found.
 
     Args:
-        model: The network, as `AutoModelForCausalLM` makes it. It is put into eval mode and keeps its precision.
+        model: The network, as `AutoModelForCausalLM` makes it. It is put into eval mode, without gradients of the
+            weights, and keeps its precision.
         name: Its name, for messages.
 
+    Attributes:
+        sites: Names of its sites.
+        context_length: Largest number of tokens of a text, None if there is no limit.
+
     Raises:
-        ZooError: If it is not causal, or has no chain of decoder layers.
+        ZooError: If it is not causal, or has no chain of decoder layers, each of which reads what the one before
+            returned.
     """
 
     def __init__(self, model: Any, name: str) -> None:
@@ -160,7 +166,11 @@ class CausalLM(nn.Module):
 
     @torch.no_grad()
     def _keep_what_adds_up(self) -> None:
-        """Remove from every layer what does not add up when what its sublayers read is edited."""
+        """Remove all sites but the residual stream from layers whose output is not the sum of stream and sublayers.
+
+        The check edits what the sublayers read. Then the stream before the layer plus what they add must still be the
+        stream after it.
+        """
         ids = torch.arange(N_TOKENS, device=self.W_E.device)[None] % len(self.W_E)
         found = dict[str, Tensor]()
 
@@ -199,7 +209,7 @@ class _Hooks:
     """Hooks of one forward pass, which are removed when the stack is closed.
 
     Args:
-        stack: The stack.
+        stack: The stack that removes them.
         shape: Number of texts and of tokens, (B, T).
     """
 
@@ -207,7 +217,7 @@ class _Hooks:
         self.stack, self.shape = stack, shape
 
     def before(self, module: nn.Module, edit: Edit) -> None:
-        """Replace what a module is given."""
+        """Edit the first tensor that a module is given."""
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = input_of(args, kwargs)
@@ -217,7 +227,7 @@ class _Hooks:
         self.stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
     def after(self, module: nn.Module, edit: Edit) -> None:
-        """Replace what a module returns."""
+        """Edit the first tensor that a module returns."""
 
         def hook(_: nn.Module, args: Any, output: Any) -> Any:
             new = self._edited(first_tensor(output), edit)

@@ -1,8 +1,8 @@
-"""The decoder layers of a transformer and the modules in them at which its sites lie, found by running it.
+"""Finds the decoder layers of a transformer, and the modules in them that read the residual stream or add to it.
 
-Nothing is found by the names of modules. The network runs on a few tokens, twice. In the first run the weights of the
-layers are replaced by random matrices, so that different tensors have different values. In the second they are replaced
-by zeros, so that no sublayer adds anything: a module then reads the residual stream if it reads what the layer reads.
+Names of modules are not used. The network runs on a few tokens, twice. In the first run, random matrices replace the
+weights of the layers, so that different tensors have different values. In the second run, zeros replace them, so that
+no sublayer adds anything: a module then reads the residual stream if it reads what the layer reads.
 """
 
 import itertools
@@ -34,7 +34,7 @@ class Writer(NamedTuple):
 
 @dataclass
 class DecoderLayer:
-    """A decoder layer, and what was found in it."""
+    """A decoder layer, and the modules in it that read the residual stream or add to it."""
 
     module: nn.Module
     n_outputs: int | None = None  # length of its output if it is a tuple
@@ -45,7 +45,7 @@ class DecoderLayer:
 
 
 class Call(NamedTuple):
-    """One call of a module: its arguments, and copies of its first tensor and of that of its output."""
+    """One call of a module: its arguments, and copies of the first tensor `x` in them and `y` in its output."""
 
     module: nn.Module
     values: Values
@@ -68,7 +68,7 @@ def first_tensor(value: Any) -> Tensor | None:
 
 
 def with_first(value: Any, new: Tensor) -> Any:
-    """Return the same with another first tensor."""
+    """Return an output or arguments with `new` in place of the first floating-point tensor, in that tensor's shape."""
     old = first_tensor(value)
     assert old is not None
     new = new.reshape(old.shape)
@@ -84,7 +84,7 @@ def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
 
 
 def with_input(args: tuple[Any, ...], kwargs: dict[str, Any], new: Tensor) -> Values:
-    """Return the same arguments with another first tensor."""
+    """Return the arguments of a module with `new` in place of the first floating-point tensor."""
     return (args, with_first(kwargs, new)) if first_tensor(args) is None else (with_first(args, new), kwargs)
 
 
@@ -103,10 +103,10 @@ def centres(norm: nn.Module, x: Tensor) -> bool:
 
 
 def find_layers(model: nn.Module, run: Run) -> list[DecoderLayer]:
-    """Return the decoder layers of a network, with what was found in them.
+    """Return the decoder layers of a network, with the modules that were found in them.
 
-    They are the list of modules with the most parameters of which each reads what the last one returned. The result is
-    empty if there is no such list.
+    Of all lists of modules in which each module reads what the one before returned, the decoder layers are the list
+    with the most parameters. The result is empty if there is no such list.
     """
     lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)]
     with _random_weights(itertools.chain(*lists), 1.0):
@@ -131,7 +131,7 @@ def find_final_norm(model: nn.Module, layers: list[DecoderLayer], run: Run) -> n
 
 
 def _found(generic: Trace, zeroed: Trace) -> DecoderLayer:
-    """Return what two runs show of a layer, the first with random weights and the second with zeros."""
+    """Return what two runs show about a layer. The first run had random weights, and the second zeros."""
     layer = DecoderLayer(generic.layer.module, generic.layer.n_outputs)
     before, after = generic.layer.x, generic.layer.y
     same = [a.module for a in generic.children] == [b.module for b in zeroed.children]
@@ -207,7 +207,7 @@ def _mixes_positions(call: Call) -> bool:
 
 
 def _is_chain(calls: list[Call], items: list[nn.Module]) -> bool:
-    """Return whether each module of a list was called once and reads what the one before returned."""
+    """Return whether each module of a list was called once, and read what the one before returned."""
     in_order = [c.module for c in calls] == items
     return in_order and all(_equal(a.y, b.x) for a, b in itertools.pairwise(calls)) and _alike(calls[0].x, calls[0].y)
 
@@ -261,9 +261,10 @@ def _with_zero_weights(modules: list[nn.Module], run: Run) -> list[Trace]:
 
 @contextmanager
 def _random_weights(modules: Iterable[nn.Module], scale: float) -> Iterator[None]:
-    """Let all affine maps in these modules, and their experts, act as random matrices times a number.
+    """Let all affine maps in these modules, and all experts, act as random matrices times a number.
 
-    A row of such a matrix has a few entries only. A full one would take long to draw for a large network.
+    A row of such a matrix has only a few entries that are not 0. To draw a full matrix would take long in a large
+    network.
     """
 
     def instead(seed: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:

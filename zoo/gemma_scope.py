@@ -2,7 +2,7 @@
 
 With z = x W_enc + b_enc, codes are ReLU(z) where z > threshold and 0 elsewhere, and the reconstruction is codes W_dec +
 b_dec (Lieberum et al. 2024, arXiv 2408.05147, section 2). A `JumpReLUSAE` subtracts b_dec from its input, so b_enc is
-converted. Gemma Scope has no config: names of folders tell the model and the place in it, as in
+converted. Gemma Scope has no config: the model and the site are read from the names of the folders, as in
 gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82. Gemma Scope 2 has a `config.json`.
 """
 
@@ -72,7 +72,10 @@ def read(files: Folder) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
 
 
 def trained_on(files: Folder) -> dict[str, Any]:
-    """See `Folder.trained_on`. Autoencoders of embeddings have `hook_embed`: they read rows that are not scaled."""
+    """Return `model` and `hook_name`, see `Folder.trained_on`.
+
+    For autoencoders of embedding rows, `hook_name` is "hook_embed". They read rows that are not scaled.
+    """
     config, (repository, folder) = _config(files), _place(files)
     model, hook_name = config.get("model_name"), None
     if repository:

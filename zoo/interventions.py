@@ -1,6 +1,6 @@
 """Reading and editing of a language model's activations at named sites.
 
-A site is a point of the forward pass, under TransformerLens's name. Every layer has these, in the order of the
+A site is a point of the forward pass, with TransformerLens's name for it. A layer has these sites, in the order of the
 computation:
 
 ============================ ======================================================================================
@@ -14,11 +14,12 @@ computation:
 ============================ ======================================================================================
 
 All are (B, T, D). A layer in which attention and MLP read the same stream (as in GPT-J and Pythia) has
-`blocks.L.hook_layer_in`, what both read, instead of `attn_in`, `resid_mid` and `mlp_in`. `blocks.L.ln1.hook_scale`,
-`blocks.L.ln2.hook_scale` and `ln_final.hook_scale`, (B, T, 1), are the numbers by which layer norms divide. A model's
-`sites` are those that it has.
+`blocks.L.hook_layer_in`, what both read, instead of `attn_in`, `resid_mid` and `mlp_in`; this name is the zoo's own.
+The numbers by which layer norms divide are `blocks.L.ln1.hook_scale`, `blocks.L.ln2.hook_scale` and
+`ln_final.hook_scale`, (B, T, 1). A layer of a `transformers` model in which the zoo cannot tell attention and MLP apart
+has only `resid_pre` and `resid_post`. The attribute `sites` of a model lists the sites that it has.
 
-A model runs as `zoo.protocols.LanguageModel` says. The functions here work on all of them.
+The functions of this module work on every model that has what `zoo.protocols.LanguageModel` lists.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def check_sites(model: LanguageModel, sites: Iterable[str]) -> None:
     """Refuse names of sites that a model does not have.
 
     Raises:
-        ZooError: If there is one; the message lists the sites of a layer.
+        ZooError: If a name is not that of a site; the message lists the sites of a layer.
     """
     for name in sites:
         if name not in model.sites:
@@ -108,14 +109,14 @@ def edited(x: Tensor, edits: Mapping[str, Edit], name: str) -> Tensor:
 def rescaled(normalised: Tensor, x: Tensor, bias: Tensor, edit: Edit, centred: bool, eps: float) -> Tensor:
     """Return the output of a layer norm that divides by an edited scale.
 
-    The scale is the root of the mean square of x plus `eps`, (B, T, 1); x is centred before if the layer norm centres.
+    The scale is sqrt(mean(x²) + eps), (B, T, 1). If the layer norm subtracts the mean, it is that of x minus its mean.
 
     Args:
         normalised: What the layer norm returns for x, (B, T, D).
         x: Its input, (B, T, D).
         bias: Its bias, (D,).
         edit: Function from the scale to the number that is used instead, (B, T, 1) -> (B, T, 1).
-        centred: Whether the layer norm subtracts the mean; not so for RMSNorm.
+        centred: Whether the layer norm subtracts the mean. RMSNorm does not.
         eps: The number that the layer norm adds to the mean square.
     """
     x = x - x.mean(-1, keepdim=True) if centred else x
@@ -175,11 +176,12 @@ def logits(
     Args:
         model: The language model.
         input_ids: Token ids, (B, T) int64.
-        edits: Name of a site -> function from the activations (B, T, D) to those that are used instead. They are called
-            in the order of the computation.
-        start: Layer l and the residual stream before it (B, T, D); earlier layers are then not run. If l is the number
+        edits: Name of a site -> function from the activations (B, T, D) to those that are used instead. The functions
+            are called in the order of the computation.
+        start: Layer l and the residual stream before it (B, T, D). Earlier layers then do not run. If l is the number
             of layers, the stream is that after the last layer.
-        attention_mask: As in `activations`. The functions then get the activations with padding moved to the right.
+        attention_mask: As in `activations`. The functions of `edits` then get the activations with padding moved to the
+            right.
 
     Raises:
         ZooError: As in `activations`, or if a site to be edited lies before the start.
@@ -195,7 +197,11 @@ def logits(
 
 
 def check_start(model: LanguageModel, edits: Iterable[str], layer: int) -> None:
-    """Refuse a start at a layer that does not exist, and edits of sites before it."""
+    """Refuse a start at a layer that does not exist, and edits of sites before the start.
+
+    Raises:
+        ZooError: If there is no such layer, or a site to be edited lies before it.
+    """
     if not 0 <= layer <= model.n_layers:
         raise ZooError(
             f"the start is layer {layer}; the model has {model.n_layers} layers, so it is 0 to {model.n_layers}"

@@ -1,6 +1,6 @@
-"""What a change of a language model's activations does to its predictions.
+"""How much a change of a language model's activations changes its predictions.
 
-The effect is KL(P of the clean run ‖ P of the edited run) of the next-token distributions, in nats::
+The measure is KL(P of the clean run ‖ P of the edited run) of the next-token distributions, in nats::
 
     kl = kl_of(model, "blocks.3.hook_resid_pre", input_ids, sae)  # (B, T), all positions replaced by sae(x)
 
@@ -11,8 +11,9 @@ A `CleanRun` computes the clean run once, for many edits::
     clean.kl_from(rows, positions, changes)  # (n, T), one position edited in each of n runs
     clean.kl_at(row, position)(changes)  # (n,), n changes of the same position, measured there
 
-Changes and logits are at least float32, and the sums of the divergence are float64. The first position of every text is
-neither edited nor counted by default: its activations are unlike all others. What is not counted is NaN.
+Activations to be edited and logits are at least float32, and the divergence is computed in float64. By default, the
+first position of every text is neither edited nor counted, because many models have outliers there (attention sinks).
+The result is NaN at positions that are not counted.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 BYTES_AT_ONCE = 2**26  # memory for log-probabilities in float64; it limits how many runs are made at once
 SAME = 1e-4  # largest difference of logits, relative to the largest logit, between two ways of computing them
-Past = list[tuple[Tensor, Tensor]]  # keys and values of earlier positions, (1, H, t, D / H) each, of every layer
+Past = list[tuple[Tensor, Tensor]]  # keys and values of t earlier positions in every layer, (1, H, t, D / H) each
 
 
 def kl_of(
@@ -46,7 +47,7 @@ def kl_of(
     skip_positions: int = 1,
     counted: Tensor | None = None,
 ) -> Tensor:
-    """Return KL(P of the clean run ‖ P of the edited run) at every position, (B, T) in nats.
+    """Return KL(P of the clean run ‖ P of the edited run) at every position, (B, T) float64 in nats.
 
     All counted positions are edited at once. The result is NaN at positions that are not counted.
 
@@ -56,7 +57,8 @@ def kl_of(
         input_ids: Token ids, (B, T) int64. Padding must be on the right.
         edit: Function from the activations of the site (B, T, D), at least float32, to those that are used instead.
         skip_positions: Number of positions at the start of every text that are neither edited nor counted.
-        counted: Further positions that are neither edited nor counted, such as padding, are False; (B, T) bool.
+        counted: False at further positions that are neither edited nor counted, such as padding; (B, T) bool. By
+            default there are none.
 
     Raises:
         ZooError: If the model has no such site or layer, or the edit returns another shape.
@@ -73,7 +75,8 @@ class CleanRun:
             is the residual stream after the last one.
         input_ids: Token ids, (B, T) int64. Padding must be on the right.
         skip_positions: Number of positions at the start of every text that are neither edited nor counted.
-        counted: Further positions that are neither edited nor counted, such as padding, are False; (B, T) bool.
+        counted: False at further positions that are neither edited nor counted, such as padding; (B, T) bool. By
+            default there are none.
 
     Attributes:
         site: Name of the site.
@@ -129,7 +132,7 @@ class CleanRun:
     def kl_from(self, rows: Tensor, positions: Tensor, changes: Tensor) -> Tensor:
         """Return the divergence in n runs, with one position edited in each of them, (n, T) in nats.
 
-        A run has no effect at positions before the edited one. There, and where it is not counted, the result is NaN.
+        An edit has no effect at earlier positions. There, and at positions that are not counted, the result is NaN.
 
         Args:
             rows: Text of every run, (n,) int64.
@@ -172,11 +175,11 @@ class CleanRun:
     def logits_at(self, row: int, position: int) -> Callable[[Tensor], Tensor]:
         """Return the function from changes of one position (n, D) to the logits at this position, (n, V).
 
-        If possible, every change costs one token in each layer from the site on: the keys and values of earlier
-        positions are computed once. This is done if the attention of all these layers is torch's
-        `scaled_dot_product_attention`, and the logits are then the same as those of whole texts, which is checked for
-        two changes. It holds for the zoo's GPT-2 and for models of `transformers` with learned positions. In other
-        models, every change costs the text up to this position.
+        If possible, the model runs on one token per change, in the layers from the site on: the keys and values of
+        earlier positions are computed once. This requires that the attention of all these layers is torch's
+        `scaled_dot_product_attention`, and that the logits are the same as those of whole texts, which is checked for
+        two changes. The zoo's GPT-2 and models of `transformers` with learned positions fulfil this. In other models,
+        every change costs a run of the text up to this position.
 
         Raises:
             ZooError: If the position is not counted. The function raises it if the changes have another width.
@@ -199,7 +202,7 @@ class CleanRun:
         return self._run(rows, torch.cat([before, changed[:, None]], 1), slice(0, position + 1))[:, -1]
 
     def _last(self, row: int, position: int, changes: Tensor, past: Past) -> Tensor:
-        """Return the same, from runs of this position alone with the keys and values of earlier ones."""
+        """Return the same logits as `_whole`, from runs of this position with the keys and values of earlier ones."""
         rows = torch.full((len(changes),), row, device=self.input_ids.device)
         changed = (self.x[row, position] + changes).to(self._x.dtype)
         with _WithPast(past):

@@ -12,7 +12,7 @@ DRAWS_AT_ONCE = 500
 
 
 class SignTest(NamedTuple):
-    """Documents in which the mean of one measurement is above or below that of the other, and the p-value."""
+    """Numbers of documents in which the mean of one measurement is above or below the other's, and the p-value."""
 
     above: int
     below: int
@@ -28,7 +28,8 @@ def ratio_of_means(
 ) -> Estimate:
     """Return the mean of some values divided by that of their reference, with a bootstrap interval over documents.
 
-    Whole documents are drawn with replacement. The interval is from the 2.5 % to the 97.5 % quantile of the ratio.
+    The bootstrap draws whole documents with replacement. The interval is from the 2.5 % to the 97.5 % quantile of the
+    ratio.
 
     Args:
         values: One value per token, (n,).

@@ -28,7 +28,7 @@ def fisher_matrix(logits: Callable[[Tensor], Tensor], at: Tensor, bernoulli: boo
     """Return the Fisher matrix of the predictions with respect to activations, (D, D).
 
     With the Jacobian J (V, D) of the logits, it is F = Jᵀ (diag p - p pᵀ) J for a softmax. For a small change δ, the
-    divergence is ½ δᵀFδ. J is computed by D Jacobian-vector products in forward mode.
+    divergence is about ½ δᵀFδ. J is computed by D Jacobian-vector products in forward mode.
 
     Args:
         logits: Function from activations (n, D) to logits (n, V).
@@ -52,7 +52,7 @@ def fisher_matrix(logits: Callable[[Tensor], Tensor], at: Tensor, bernoulli: boo
 
 
 def quadratic(fisher: Tensor, changes: Tensor) -> Tensor:
-    """Return ½ δᵀFδ for changes δ (n, D), (n,): the divergence if the Fisher matrix F determined it at any length."""
+    """Return ½ δᵀFδ for changes δ (n, D), (n,): the divergence that the Fisher matrix F predicts for small changes."""
     return torch.einsum("nd,de,ne->n", changes, fisher, changes) / 2
 
 
@@ -79,7 +79,8 @@ def on_sphere(respond: Response, directions: Tensor, radius: float) -> Tensor:
 def share_below(values: Tensor, random: Tensor) -> Tensor:
     """Return the share of random divergences (n,) that are below each of `values` (m,), (m,) float64.
 
-    Equal ones count half. If the values are draws of the same distribution, the shares are uniform between 0 and 1.
+    Random divergences that equal a value count half. If values and random divergences are draws of the same
+    distribution, the shares are uniform between 0 and 1.
     """
     ordered = random.sort().values
     below, upto = (torch.searchsorted(ordered, values.contiguous(), right=right) for right in (False, True))
@@ -92,8 +93,8 @@ def ascend(
     """Return where gradient ascent on a sphere ends: directions (n, D) of unit length, and their divergences (n,).
 
     Each step moves along the gradient's tangential part and returns to the sphere. A step that does not raise the
-    divergence is not made. The step of every start adapts: it is multiplied by 1.5 after a success, and by 0.3
-    otherwise. Where the gradient is 0, the start is the end.
+    divergence is rejected. Every start has a step length of its own: it is multiplied by 1.5 after an accepted step,
+    and by 0.3 after a rejected one. A start at which the gradient is 0 does not move.
 
     Args:
         respond: Differentiable function from changes (n, D) to divergences (n,), each of its own change only.
@@ -150,16 +151,16 @@ def exponent(responses: np.ndarray, cosine: float, angles: np.ndarray = ANGLES) 
         R(t) = a |α|^p + b |β|^p + g sign(αβ) |αβ|^(p/2),    α = uᵀw(t), β = vᵀw(t),
 
     with free a, b, g and p, for u and v of unit norm. α and β are the components along the two atoms: with the cosine c
-    of u and v, they are α = (cos t + c sin t) / m and β = (sin t + c cos t) / m, m² = 1 + 2 c cos t sin t. For p = 2,
-    the formula is every quadratic form, whatever u and v are. An exponent of 2 is thus what a Fisher matrix predicts.
+    of u and v, they are α = (cos t + c sin t) / m and β = (sin t + c cos t) / m, with m² = 1 + 2 c cos t sin t. For p =
+    2, the formula can equal any quadratic form, whatever u and v are. A Fisher matrix thus predicts the exponent 2.
     Without the cross term g, a quadratic form would seem to have another exponent.
 
-    If the response is the sum of the p-th powers of the components along features, and u and v are features, the
-    exponent is p, up to what the other features add: their interference moves it towards 2. It is also too low if the
-    response is that to the coefficients cos t and sin t, which is how u and v are read without interference between
-    them: 3.7 in place of 4 at a cosine of 0.1, and 3.2 at 0.2. Pairs with a small cosine are therefore preferable. An
-    exponent above 2 favours u and v over the directions between them, and that is possible for more features than
-    dimensions (Ferreira da Silva and Heimersheim 2026, arXiv 2606.24964).
+    Let the response be the sum of the p-th powers of the components along features. If u and v are features, the
+    exponent is p, except that interference from the other features moves it towards 2. The exponent is also too low if
+    the response is instead a sum of p-th powers of the coefficients cos t and sin t, which a readout of u and v without
+    interference gives: 3.7 in place of 4 at a cosine of 0.1, and 3.2 at 0.2. Pairs with a small cosine are therefore
+    preferable. With an exponent above 2, the response is larger at u and v than between them. This is possible for more
+    features than dimensions (Ferreira da Silva and Heimersheim 2026, arXiv 2606.24964).
 
     The fit minimises squared errors. The interval is that of nonlinear least squares with Student's t: it describes how
     well the formula fits at these angles, for independent errors of equal variance.
@@ -168,7 +169,7 @@ def exponent(responses: np.ndarray, cosine: float, angles: np.ndarray = ANGLES) 
         responses: Divergences at the angles, (n,).
         cosine: Cosine c between u and v.
         angles: The angles t, (n,), with cos t sin t of both signs. The formula is the same for t and t + π, so at least
-            8 of them must differ by more than half turns.
+            8 angles must be different modulo π.
 
     Returns:
         The estimate; UNKNOWN if all responses are 0.

@@ -1,4 +1,4 @@
-"""Changes of activations to be compared: random ones of the same length, and changes of codes that keep their support.
+"""Changes of activations to be compared: random ones of the same norm, and changes of codes that keep their support.
 
 Changes are (n, D), one per token. All random numbers are drawn on the CPU, so that a seed gives the same changes on
 every device.
@@ -42,8 +42,9 @@ def gaussian_of(rows: Tensor) -> Gaussian:
 def covariance_matched(changes: Tensor, gaussian: Gaussian, generator: torch.Generator) -> Tensor:
     """Return draws of a Gaussian, rescaled to the norms of `changes`, row by row, (n, D).
 
-    With the mean and covariance of the errors of an autoencoder, they have the directions of Gaussian errors. If errors
-    are Gaussian, nothing but chance makes their effect differ from that of these draws.
+    With the mean and covariance of an autoencoder's errors, they are a null model of the errors: Gaussian directions
+    with the errors' norms. The direction of a draw does not depend on the norm that it is given. In an anisotropic
+    Gaussian, longer draws are closer to the largest axes, so even Gaussian errors can differ slightly from these.
     """
     return with_norms_of(gaussian.draw(len(changes), generator), changes)
 
@@ -52,7 +53,7 @@ def mixture(changes: Tensor, gaussian: Gaussian, generator: torch.Generator) -> 
     """Return differences of two draws of a Gaussian, rescaled to the norms of `changes`, row by row, (n, D).
 
     With the mean and covariance of the activations, these are the "cov-random mixture" directions of Lee and
-    Heimersheim 2024 (arXiv 2410.12555). The mean has no effect: it cancels in the difference.
+    Heimersheim 2024 (arXiv 2410.12555). The mean cancels in the difference.
     """
     n = len(changes)
     return with_norms_of(gaussian.draw(n, generator) - gaussian.draw(n, generator), changes)
@@ -70,9 +71,9 @@ def mean_squares(eigenvalues: Tensor) -> Tensor:
 
         E[u_i²] = ∫₀^∞ s_i / (1 + 2 s_i t) Π_j (1 + 2 s_j t)^-½ dt.
 
-    It differs from s_i / Σ_j s_j, because draws along large axes are longer and are shortened more. The mean of ½ r²
-    uᵀFu over such directions is ½ r² Σ_i F_ii E[u_i²]. The trapezoidal rule in ln t gives the integral; it converges
-    exponentially.
+    It differs from s_i / Σ_j s_j, because draws along large axes are longer, and normalisation shortens them more. With
+    a Fisher matrix F in these coordinates and a radius r, the mean of ½ r² uᵀFu is ½ r² Σ_i F_ii E[u_i²]. The integral
+    is computed by the trapezoidal rule in ln t, which converges exponentially.
 
     Args:
         eigenvalues: Eigenvalues of the covariance, (D,), not negative.
@@ -91,7 +92,8 @@ def l0_preserving(codes: Tensor, W_dec: Tensor, norms: Tensor, generator: torch.
     """Return random changes δ of codes z with support and signs kept: z + δ > 0 where z > 0, and δ = 0 elsewhere.
 
     δ_i is z_i times a standard normal number, scaled so that |δ W_dec| is the given norm. Where z + δ is then not
-    positive, the sign of δ_i is turned, until none is left. Rows without an active atom stay 0.
+    positive, the sign of δ_i is flipped. Both are repeated until every z + δ is positive where z is. Rows without an
+    active atom stay 0.
 
     Args:
         codes: Codes z, (n, K), not negative.
@@ -100,8 +102,8 @@ def l0_preserving(codes: Tensor, W_dec: Tensor, norms: Tensor, generator: torch.
         generator: Random number generator.
 
     Returns:
-        The changes δ, (n, K). Encoding the changed reconstruction may still select another support, see
-        `keeps_support`.
+        The changes δ, (n, K). The autoencoder may still select another support when it encodes the changed
+        reconstruction, see `keeps_support`.
 
     Raises:
         ZooError: If codes are negative, or a norm is not positive.
@@ -144,7 +146,8 @@ def in_active_span(changes: Tensor, codes: Tensor, W_dec: Tensor, generator: tor
 def permuted_atoms(W_dec: Tensor, generator: torch.Generator) -> Tensor:
     """Return the decoder (K, D) with every atom moved to another latent.
 
-    The same δ through this decoder is the right change of codes with wrong directions.
+    It is a control: if it decodes the same change δ of the codes, every latent has the same change, but the atom of
+    another latent.
     """
     return W_dec[_moved(len(W_dec), generator).to(W_dec.device)]
 
@@ -192,7 +195,7 @@ def _moved(n: int, generator: torch.Generator) -> Tensor:
     """Return a random permutation of n indices that moves every one of them, (n,).
 
     Raises:
-        ZooError: If there is only one.
+        ZooError: If there is only one index.
     """
     if n < 2:
         raise ZooError("there is only one row; at least two are needed to exchange them")
