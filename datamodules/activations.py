@@ -303,7 +303,7 @@ class ActivationsDataModule(ZooDataModule):
     def _evaluation_loader(self, split: str) -> ActivationEvaluationLoader | NullEvaluationLoader:
         contexts = self.evaluation_contexts(split)
         if self.null_model:
-            n_vectors = contexts.n_contexts * (self.text.context_length - self.skip_positions)
+            n_vectors = contexts.n_contexts * (len(self.bos) + self.text.context_length - self.skip_positions)
             return NullEvaluationLoader(self._null, n_vectors, split, *self._ranks())
         return ActivationEvaluationLoader(contexts, self.stream)
 
