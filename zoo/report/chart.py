@@ -9,7 +9,7 @@ from zoo.estimates import Estimate
 
 Style = Literal["line", "dashed", "dotted", "points", "bars"]
 MOST_COLUMNS = 20  # of a heat map whose numbers are written in its cells
-MOST_NAMES = 30  # of rows, and of columns, that are written beside a heat map
+MOST_NAMES = 24  # of rows, and of columns, that are written beside a heat map
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Series:
 class Grid:
     """A heat map: numbers in rows and columns, drawn as shades of one colour.
 
-    The numbers are written in the cells if there are at most 20 columns. Of more than 30 rows or columns, only every
+    The numbers are written in the cells if there are at most 20 columns. Of more than 24 rows or columns, only every
     second, third, ... has its name beside the map.
 
     Args:

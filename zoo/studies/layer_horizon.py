@@ -42,7 +42,7 @@ INCREASE = "increase of the loss, nats"
 STYLES: tuple[Style, ...] = ("line", "dashed", "dotted")
 DARKEST = 1.0  # nats
 DARKEST_CHANGE = 1.0  # change of an output by its own norm
-FEW = 16  # sublayers
+FEW = 16  # values of k
 SMALLEST = 1e-3  # nats; smaller increases are drawn at this height
 LEAVES = ("the whole residual stream", "one input only")
 
@@ -524,8 +524,8 @@ class _Measured:
             of_layers = f"{self.layers(found.most)} of {self.L} layers"
             return f"{self.model.name} is {found.most} of {self.N + 1} sublayers ({of_layers})"
         between = range(found.least, found.most + 1)
-        measured = [str(k) for k in (*self.model.ks, self.N + 1) if k in between]
-        if len(measured) < len(between):
+        if not {*between} <= {*self.model.ks, self.N + 1}:
+            measured = [str(k) for k in self.model.ks if k in between]
             return (
                 f"{self.model.name} is between {found.least} and {found.most} of {self.N + 1} sublayers "
                 f"({self.layers(found.least)} to {self.layers(found.most)} of {self.L} layers; of these k, only "
@@ -551,12 +551,13 @@ class _Measured:
         return f"{self.told().replace(' is ', ': the horizon is ', 1)}; {what}."
 
     def range_told(self) -> str:
-        """Between which numbers the horizons of all variants lie."""
+        """Between which numbers the horizons of all variants lie; an empty text for one variant."""
         low, high = min(h.least for h in self.horizons.values()), max(h.most for h in self.horizons.values())
-        where = "the only variant" if len(self.horizons) == 1 else f"all {len(self.horizons)} variants"
+        if len(self.horizons) == 1:
+            return ""
         if low == high:
-            return f"In {where}, the horizon of {self.model.name} is {low}."
-        return f"Over {where}, horizons of {self.model.name} lie between {low} and {high}."
+            return f"In all {len(self.horizons)} variants, the horizon of {self.model.name} is {low}."
+        return f"Over all {len(self.horizons)} variants, horizons of {self.model.name} lie between {low} and {high}."
 
     def grid_told(self) -> str:
         """Which values of k were measured; an empty text for all of them."""
@@ -564,9 +565,9 @@ class _Measured:
         if len(ks) == self.N:
             return ""
         return (
-            f"Of {self.model.name}, only k = {listed(ks)} were measured. Its horizons are more than the largest of "
-            "these k that is outside the tolerance, and at most the next one, if the loss also stays within the "
-            "tolerance at the larger k that were not measured."
+            f"Of {self.model.name}, only k = {listed(ks)} were measured. Its horizons are therefore known only to lie "
+            "between such k. An upper end holds only if the loss stays within the tolerance at the larger k that were "
+            "not measured."
         )
 
     def subject(self) -> str:
@@ -582,11 +583,12 @@ class _Measured:
 
     def curves(self) -> list[Chart]:
         """Charts of the increase of the loss over k: by reading with null models, by filler, and by the rest."""
-        named = len(self.model.ks) == self.N <= FEW  # names have a tick each
-        ks: list[Any] = [str(k) if named else k for k in self.model.ks]
+        ks: list[Any] = [str(k) if len(self.model.ks) <= FEW else k for k in self.model.ks]  # names have a tick each
         limit = Series("tolerance", [ks[0], ks[-1]], [self.study.tolerance] * 2, "dotted")
         labels = ("k, number of latest outputs kept", INCREASE)
         bands = f"Bands: 95 % intervals over documents. Increases below {SMALLEST:g} are drawn at {SMALLEST:g}."
+        if len(ks) < self.N:
+            bands += " Marks are at the measured k; nothing was measured between them."
 
         def series(name: str, curve: Sequence[Estimate], **options: Any) -> Series:
             raised = [Estimate(max(e.mean, SMALLEST), max(e.low, SMALLEST), max(e.high, SMALLEST)) for e in curve]
