@@ -1,5 +1,6 @@
 """Horizons of networks in which it is known how far back every sublayer reads, and losses computed by hand."""
 
+import itertools
 import math
 
 import pytest
@@ -24,6 +25,7 @@ from zoo.analysis.layer_horizon import (
     total_effects,
     truncated_input_loss,
     truncated_losses,
+    values_of_k,
 )
 from zoo.errors import ZooError
 from zoo.estimates import Estimate, mean
@@ -52,7 +54,31 @@ def measured(model, windows, reading, filler, **options):
 def test_sublayers_that_read_only_s_outputs_back_have_horizon_s(s, reading, filler):
     model, windows = reads_back(s, n_sublayers=6)  # s = 1 is a chain, s = 7 copies the embedding to the unembedding
     assert clean_run(model, windows).loss.max() < 0.01
-    assert measured(model, windows, reading, filler) == (s, s, s)
+    assert measured(model, windows, reading, filler) == (s, s)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("s", range(1, 14))
+def test_with_few_values_of_k_the_horizon_lies_between_the_two_around_it(s, reading):
+    model, windows = reads_back(s, n_sublayers=12)
+    run, ks = clean_run(model, windows), values_of_k(4, 12)
+    assert ks == (1, 5, 8, 12)
+    zero = fillers(run, "zero", mean_outputs(model, windows))
+    increases = loss_increases(run, reading, lambda k: last_outputs(k, 12), zero, ks=ks)
+    assert increases.shape[-1] == 4
+    around = {1: (1, 1), **dict.fromkeys(range(2, 6), (2, 5)), **dict.fromkeys(range(6, 9), (6, 8))}
+    around |= {**dict.fromkeys(range(9, 13), (9, 12)), 13: (13, 13)}
+    assert horizon(curve(increases), 0.1, (*ks, 13)) == around[s]
+
+
+def test_values_of_k_are_evenly_spread_with_both_ends_and_all_of_a_shallow_model():
+    assert values_of_k(None, 24) == tuple(range(1, 25))
+    assert values_of_k(50, 8) == tuple(range(1, 9))
+    for ks, n in ((values_of_k(None, 60), 16), (values_of_k(5, 192), 5), (values_of_k(2, 9), 2)):
+        steps = {b - a for a, b in itertools.pairwise(ks)}
+        assert (len(ks), ks[0]) == (n, 1)
+        assert max(steps) - min(steps) <= 1
+    assert (values_of_k(None, 60)[-1], values_of_k(2, 9)) == (60, (1, 9))
 
 
 @pytest.mark.parametrize("reading", READINGS)
@@ -62,7 +88,7 @@ def test_a_parallel_layer_is_one_sublayer(s, reading):
     run = clean_run(model, windows)
     assert (model.n_layers, len(run.parts), len(run.outputs)) == (4, 4, 5)
     torch.testing.assert_close(run.outputs[2], model.sublayers[1](run.inputs[1]))
-    assert measured(model, windows, reading, "mean") == (s, s, s)
+    assert measured(model, windows, reading, "mean") == (s, s)
 
 
 def three_sublayers():
@@ -122,15 +148,23 @@ def test_a_horizon_needs_every_larger_k_and_so_a_curve_that_rises_again_counts()
     zero = fillers(run, "zero", mean_outputs(model, windows))
     increases = loss_increases(run, "all", lambda k: last_outputs(k, 2), zero)
     assert increases[0].tolist() == pytest.approx([0, math.log1p(math.e) - math.log1p(math.exp(-4))], abs=1e-6)
-    assert horizon(curve(increases), 0.1) == (3, 3, 3)
+    assert horizon(curve(increases), 0.1) == (3, 3)
+
+
+def test_between_few_values_of_k_a_curve_that_rises_again_counts_from_its_last_rise():
+    ends = [(1.0, 1.1), (0.01, 0.05), (0.3, 0.4), (0.0, 0.02)]
+    rising = [Estimate(low, low, high) for low, high in ends]
+    assert horizon(rising, 0.1, (1, 5, 9, 13, 14)) == (10, 13)
+    undecided = [rising[0], Estimate(0.1, 0.05, 0.15), *rising[1:2]]
+    assert horizon(undecided, 0.1, (1, 5, 9, 10)) == (2, 9)
 
 
 def test_a_horizon_is_not_decided_where_an_interval_contains_the_tolerance():
     spans = [(1.0, 0.9, 1.1), (0.12, 0.08, 0.16), (0.05, 0.01, 0.09), (0.09, 0.07, 0.11), (0.0, 0.0, 0.0)]
     found = horizon([Estimate(*span) for span in spans], 0.1)
-    assert found == Horizon(most=5, point=3, least=2)
-    assert horizon([Estimate(0.0, -0.1, 0.05)], 0.1) == (1, 1, 1)
-    assert horizon([Estimate(0.2, 0.15, 0.25)], 0.1) == (2, 2, 2)
+    assert found == Horizon(least=2, most=5)
+    assert horizon([Estimate(0.0, -0.1, 0.05)], 0.1) == (1, 1)
+    assert horizon([Estimate(0.2, 0.15, 0.25)], 0.1) == (2, 2)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import io
+import itertools
 import warnings
 
 import numpy as np
@@ -214,3 +215,20 @@ def test_a_heat_map_is_darker_for_larger_numbers_and_writes_them():
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["first", "second"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is at the top
     assert bar.get_ylabel() == "change"
+
+
+def test_a_heat_map_of_many_cells_has_no_numbers_and_names_only_some_of_its_rows_and_columns():
+    names = [f"output {i}" for i in range(61)]
+    cells = [[0.5] * 61 for _ in names]
+    figure = draw(Chart("c", "Title", [], "x", "y", grid=Grid(names, names, cells, "change", darkest=1.0)), {})
+    pixels(figure)
+    axes, _ = figure.axes
+    assert not axes.texts
+    for labels, ticks in (
+        (axes.get_xticklabels(), axes.get_xticks()),
+        (axes.get_yticklabels(), axes.get_yticks()),
+    ):
+        assert [tick.get_text() for tick in labels] == names[::3]
+        assert [*ticks] == [*range(0, 61, 3)]
+    boxes = [tick.get_window_extent() for tick in axes.get_yticklabels()]
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))

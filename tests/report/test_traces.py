@@ -100,3 +100,17 @@ def test_a_heat_map_has_its_numbers_from_top_to_bottom_and_empty_cells():
     assert trace["hovertext"][0] == ["y: first<br>x: a<br>change: 0.25", "y: first<br>x: &lt;b&gt;<br>change: -"]
     assert found["layout"]["yaxis"]["ticktext"] == ["first", "second"]
     assert found["layout"]["yaxis"]["autorange"] == "reversed"
+    assert trace["colorbar"]["title"]["text"] == "change"
+
+
+def test_a_heat_map_of_many_cells_has_no_numbers_and_says_from_which_number_on_it_is_darkest():
+    names = [f"output {i}" for i in range(61)]
+    grid = Grid(names, names, [[322.0] * 61 for _ in names], "change", darkest=1.0)
+    found = figure(Chart("c", "Title", [], "x", "y", grid=grid), SHADES)
+    (trace,) = found["data"]
+    assert "text" not in trace
+    assert (trace["zmax"], trace["colorbar"]["title"]["text"]) == (1.0, "change; darkest from 1 on")
+    assert trace["hovertext"][0][60].endswith("change: 322")
+    for axis in ("xaxis", "yaxis"):
+        assert found["layout"][axis]["ticktext"] == names[::3]
+        assert found["layout"][axis]["tickvals"] == [*range(0, 61, 3)]

@@ -10,6 +10,7 @@ import yaml
 from doing_studies import do_tasks
 from small_corpus import make_corpus
 from small_gpt2 import network
+from supported.language_models import saved
 
 from zoo import checkpoints
 from zoo.datamodules import LocalFiles, TextDataModule, TrainedBPE
@@ -48,6 +49,8 @@ def home(tmp_path_factory):
     checkpoints.save(network(**sizes), home / "mute", 5)
     checkpoints.save(network(n_layers=0, **sizes), home / "flat", 5, told, tokenizer)
     checkpoints.save(ReLUSAE(8, 16), home / "sae", 5, told)
+    saved(home / "neox", "GPT-NeoX, Pythia", vocab_size=300)
+    (home / "neox" / "tokenizer.json").write_text(tokenizer)
     return home
 
 
@@ -157,6 +160,80 @@ def test_a_model_that_does_not_say_its_text_reads_that_of_a_config_in_its_own_to
     assert np.array_equal(untold["evaluation"], gpt2["evaluation"])
 
 
+def test_with_few_values_of_k_the_report_gives_horizons_between_them_and_says_what_was_measured(home, tmp_path):
+    settings = SMALL | {"ks": 2, "readings": ("all", "one"), "fillers": ("mean",), "norms": ("recomputed",)}
+    study = LayerHorizon((str(home / "gpt2"),), tolerance=1e-9, **settings)
+    results = do_tasks(study, tmp_path)
+    for task in study.tasks():
+        if isinstance(task, tasks.Truncate):
+            found = results[task]["increases"]
+            assert found.shape[-1] == 2
+            found[..., 0], found[..., 1] = 1.0, 0.0  # the horizon is 2, 3 or 4
+    report = study.report(results)
+    assert report.verdict.headline == (
+        "The effective layer horizon of gpt2 is between 2 and 4 of 5 sublayers (0.5 to 1.5 of 2 layers; of these k, "
+        "only 4 was measured)."
+    )
+    assert "only k = 1 and 4 were measured" in report.verdict.certainty
+    assert report.sections[0].tables[1].rows[0][3:] == ["2 to 4", "2 to 4"]
+    of_inputs = {row[1]: row[2] for row in report.sections[1].tables[0].rows}
+    assert of_inputs == {
+        **{"attention 0": "1", "MLP 0": "2", "attention 1": "2 to 3"},
+        **{"MLP 1": "2 to 4", "unembedding": "2 to 4"},
+    }
+    for task in study.tasks():
+        if isinstance(task, tasks.Truncate):
+            results[task]["increases"][..., 1] = 1.0
+    assert "of gpt2 is 5 of 5 sublayers" in study.report(results).verdict.headline
+
+
+def test_texts_have_the_last_part_of_a_path_if_it_tells_the_models_apart(home, tmp_path):
+    shutil.copytree(home / "gpt2", tmp_path / "gpt2")
+    alike, apart = ((str(home / "gpt2"), str(other)) for other in (tmp_path / "gpt2", home / "run"))
+    assert [one.name for one in LayerHorizon(apart, **SMALL)._models.values()] == ["gpt2", "run"]
+    assert tuple(one.name for one in LayerHorizon(alike, **SMALL)._models.values()) == alike
+
+
+def test_equal_horizons_of_all_variants_are_one_number(done):
+    study, results = done
+    sharp = LayerHorizon(study.model, study.steps, tolerance=1e6, **SMALL)
+    assert "In all 36 variants, the horizon of run is 1." in sharp.report(results).verdict.certainty
+
+
+@pytest.fixture(scope="module")
+def of_neox(home, tmp_path_factory):
+    """The report on a random GPT-NeoX of `transformers`, which has 3 parallel layers, and its study."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_CACHE", str(home / "cache"))
+        settings = SMALL | {"fillers": ("mean",), "position_0": ("truncated",), "text_config": str(home / "text.yaml")}
+        study = LayerHorizon((str(home / "neox"),), **settings)
+        results = do_tasks(study, tmp_path_factory.mktemp("neox"))
+        return study, results, study.report(results)
+
+
+def test_attention_and_mlp_of_a_parallel_layer_are_one_sublayer(of_neox):
+    _, _, report = of_neox
+    assert report.subject == (
+        "neox (3 layers, 3 sublayers: attention and MLP of a layer read the same stream and are one)"
+    )
+    numbers = report.sections[0].numbers["neox"]
+    assert numbers["outputs"] == ["embedding", "layer 0", "layer 1", "layer 2"]
+    assert report.verdict.numbers["neox"]["largest"] == 4
+    assert {one["norm"] for one in numbers["variants"]} == {"recomputed", "frozen"}
+
+
+def test_the_untrained_network_of_a_model_of_transformers_has_its_shape_and_other_weights(of_neox):
+    study, results, report = of_neox
+    (one,) = study._models.values()
+    assert [row[0] for row in report.sections[0].tables[2].rows[2:]] == ["untrained, seed 0", "untrained, seed 1"]
+    trained, *untrained = (clean.network("cpu").W_E for clean in (one.last, *one.untrained))
+    assert {W_E.shape for W_E in (trained, *untrained)} == {(300, 16)}
+    assert not torch.equal(*untrained)
+    for clean in one.untrained:  # all tokens are about as likely at the beginning of training
+        assert results[clean]["loss"] == pytest.approx(np.log(300), abs=0.1)
+    assert results[one.last]["loss"].mean() > np.log(300) + 0.1
+
+
 @pytest.mark.parametrize(
     ("model", "changed", "words"),
     [
@@ -172,6 +249,7 @@ def test_a_model_that_does_not_say_its_text_reads_that_of_a_config_in_its_own_to
         ("gpt2", {"tolerance": 0.0}, "tolerance is 0"),
         ("gpt2", {"documents": 1}, "documents is 1; it must be at least 2"),
         ("gpt2", {"documents": 50}, "documents of at least 11 tokens, fewer than the 50 documents"),
+        ("gpt2", {"ks": 1}, "ks is 1; it must be at least 2"),
         ("gpt2", {"length": 2}, "length is 2; it must be at least 3"),
         ("gpt2", {"readings": ("each",)}, "readings has 'each'; expected some of all, one, recursive"),
         ("gpt2", {"fillers": ("mean", "mean")}, "fillers has a value twice"),

@@ -32,6 +32,8 @@ Reading = Literal["one", "all", "recursive"]
 Filler = Literal["zero", "mean", "resampled"]
 Kept = Sequence[Sequence[int]]  # for inputs 1 to N + 1, the outputs that are kept, ascending
 UNEMBEDDING_SCALE = "ln_final.hook_scale"
+MOST_KS = 24  # values of k that are all measured by default
+DEEP_KS = 16  # values of k by default if there are more
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,20 @@ class CleanRun:
 
 
 class Horizon(NamedTuple):
-    """A horizon, from the increase of the loss at every k with its interval.
+    """Between which numbers a horizon lies, from increases of the loss with their intervals.
+
+    If `least` is smaller than `most`, the documents or the values of k that were measured do not decide between them.
 
     Args:
-        most: The horizon if an increase is within the tolerance only if its whole interval is.
-        point: The horizon by the estimates alone.
-        least: The horizon if an increase is within the tolerance as soon as a part of its interval is. If `least` is
-            smaller than `most`, the documents do not decide between them.
+        least: The smallest horizon that the measured increases allow: one more than the largest k of which the whole
+            interval is outside the tolerance.
+        most: The smallest k that was measured such that for it and every larger k that was measured, the whole
+            interval is within the tolerance. It is an upper end only if the same holds for every larger k that was not
+            measured.
     """
 
-    most: int
-    point: int
     least: int
+    most: int
 
 
 def can_freeze(model: LanguageModel) -> bool:
@@ -290,8 +294,9 @@ def loss_increases(
     filler: Sequence[Tensor],
     frozen: bool = False,
     position_0: bool = True,
+    ks: Sequence[int] | None = None,
 ) -> Tensor:
-    """Return how much more loss every document has at k = 1 to N than in the clean run.
+    """Return how much more loss every document has at some k than in the clean run.
 
     Args:
         run: The clean run.
@@ -300,13 +305,14 @@ def loss_increases(
         filler: What stands for outputs 0 to N where they are left out.
         frozen: As in `truncated_losses`.
         position_0: As in `truncated_losses`.
+        ks: The K values of k; by default 1 to N.
 
     Returns:
-        Increases in nats per token, (B, N) float64. For "one", (B, N + 1, N), with an increase for every input.
+        Increases in nats per token, (B, K) float64. For "one", (B, N + 1, K), with an increase for every input.
     """
     N = len(run.parts)
     found = []
-    for k in range(1, N + 1):
+    for k in ks or range(1, N + 1):
         keeps = kept(k)
         if reading == "one":
             losses = [truncated_input_loss(run, n, keeps[n - 1], filler, frozen, position_0) for n in range(1, N + 2)]
@@ -317,24 +323,37 @@ def loss_increases(
     return increases - run.loss.view(-1, *[1] * (increases.ndim - 1))
 
 
-def horizon(curve: Sequence[Estimate], tolerance: float) -> Horizon:
-    """Return the smallest k such that for every k' >= k the increase is below the tolerance.
+def values_of_k(n_values: int | None, n_sublayers: int) -> tuple[int, ...]:
+    """Return values of k from 1 to the number N of sublayers, evenly spread, with both ends.
+
+    Args:
+        n_values: Number of values, at least 2; by default all if N is at most 24, and 16 otherwise.
+        n_sublayers: Number N of sublayers.
+    """
+    wanted = n_values or (n_sublayers if n_sublayers <= MOST_KS else DEEP_KS)
+    if wanted >= n_sublayers:
+        return tuple(range(1, n_sublayers + 1))
+    return tuple(1 + round(i * (n_sublayers - 1) / (wanted - 1)) for i in range(wanted))
+
+
+def horizon(curve: Sequence[Estimate], tolerance: float, ks: Sequence[int] | None = None) -> Horizon:
+    """Return between which numbers the smallest k lies such that for every k' >= k the increase is below the tolerance.
 
     With all N + 1 outputs kept, the increase is 0. That each increase from k on is below the tolerance is shown only if
     each interval is. This needs no correction for the number of increases, because all of them have to be shown.
 
     Args:
-        curve: Increase of the loss at k = 1 to N, with its interval over documents.
+        curve: Increase of the loss at every measured k, with its interval over documents.
         tolerance: Largest increase, in nats per token.
+        ks: The measured k, ascending, and then the k with which nothing is left out: one more number than `curve` has.
+            By default 1, 2, and so on.
     """
-
-    def smallest(within: Callable[[Estimate], bool]) -> int:
-        return 1 + max((k for k, one in enumerate(curve, 1) if not within(one)), default=0)
-
+    ks = ks or range(1, len(curve) + 2)
+    shown = [one.high < tolerance for one in curve]
+    possible = [one.low < tolerance for one in curve]
     return Horizon(
-        smallest(lambda one: one.high < tolerance),
-        smallest(lambda one: one.mean < tolerance),
-        smallest(lambda one: one.low < tolerance),
+        least=1 + max((k for k, within in zip(ks, possible, strict=False) if not within), default=0),
+        most=ks[max((i for i, within in enumerate(shown, 1) if not within), default=0)],
     )
 
 

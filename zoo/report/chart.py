@@ -8,6 +8,8 @@ from typing import Any, Literal
 from zoo.estimates import Estimate
 
 Style = Literal["line", "dashed", "dotted", "points", "bars"]
+MOST_COLUMNS = 20  # of a heat map whose numbers are written in its cells
+MOST_NAMES = 24  # of rows, and of columns, that are written beside a heat map
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Grid:
-    """A heat map: numbers in rows and columns, drawn as shades of one colour, with the numbers written on them.
+    """A heat map: numbers in rows and columns, drawn as shades of one colour.
+
+    The numbers are written in the cells if there are at most 20 columns. Of more than 24 rows or columns, only every
+    second, third, ... has its name beside the map.
 
     Args:
         columns: Names of the columns, from left to right.
@@ -86,6 +91,15 @@ class Grid:
         if self.darkest is not None:
             return self.darkest
         return max((v for row in self.numbers() for v in row if v is not None and v > 0), default=1.0)
+
+    def has_written_numbers(self) -> bool:
+        """Return whether the numbers are written in the cells."""
+        return len(self.columns) <= MOST_COLUMNS
+
+    @staticmethod
+    def named(names: Sequence[str]) -> range:
+        """Return the indices of the rows or columns whose names are written beside the map."""
+        return range(0, len(names), max(1, -(-len(names) // MOST_NAMES)))
 
     @staticmethod
     def written(value: float | None) -> str:

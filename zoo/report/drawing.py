@@ -50,15 +50,15 @@ def draw(chart: Chart, colors: Mapping[str, str]) -> Figure:
 
 
 def _draw_grid(chart: Chart, grid: Grid) -> Figure:
-    """Draw a heat map; the figure is higher if there are many rows."""
-    n_rows, n_columns = len(grid.rows), len(grid.columns)
-    figure = Figure(figsize=(WIDTH, max(HEIGHT, 1.2 + 0.22 * n_rows)), dpi=DPI, layout="constrained")
+    """Draw a heat map; the figure is higher if many names of rows are written."""
+    n_columns, rows, columns = len(grid.columns), grid.named(grid.rows), grid.named(grid.columns)
+    figure = Figure(figsize=(WIDTH, max(HEIGHT, 1.2 + 0.22 * len(rows))), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     values, top = grid.numbers(), grid.top()
     shades = [_floats(row) for row in values]
     image = axes.imshow(shades, GRID_COLORS, vmin=0, vmax=top, aspect="auto", interpolation="nearest")
     small = 8 if n_columns <= 10 else 6.5 if n_columns <= 16 else 4.5
-    for i, row in enumerate(values):
+    for i, row in enumerate(values if grid.has_written_numbers() else []):
         for j, value in enumerate(row):
             color = "#ffffff" if value is not None and value > 0.6 * top else "#222222"
             axes.text(j, i, grid.written(value), ha="center", va="center", fontsize=small, color=color)
@@ -66,12 +66,10 @@ def _draw_grid(chart: Chart, grid: Grid) -> Figure:
     axes.set_xlabel(_lines(chart.x_label, 75), fontsize=9, parse_math=False)
     axes.set_ylabel(_lines(chart.y_label, 50), fontsize=9, parse_math=False)
     turned: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-    long = max(map(len, grid.columns), default=0) * n_columns > 75
-    size = 8 if max(n_rows, n_columns) <= 30 else 5.5
-    axes.set_xticks(
-        range(n_columns), [_seen(label(c)) for c in grid.columns], fontsize=size, **(turned if long else {})
-    )
-    axes.set_yticks(range(n_rows), [_seen(label(r)) for r in grid.rows], fontsize=size)
+    across = [_seen(label(grid.columns[i])) for i in columns]
+    long = max(map(len, across), default=0) * len(across) > 75
+    axes.set_xticks(columns, across, fontsize=8, **(turned if long else {}))
+    axes.set_yticks(rows, [_seen(label(grid.rows[i])) for i in rows], fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, extend="max" if grid.darkest is not None else "neither", shrink=0.9)

@@ -12,7 +12,6 @@ from zoo.report.points import Points, categories, points, ranges, sides
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 DASHES = {"line": "solid", "dashed": "dash", "dotted": "dot"}
 GRID_COLORS = [[0, "#f7fbff"], [0.25, "#c6dbef"], [0.5, "#6baed6"], [0.75, "#2171b5"], [1, "#08306b"]]
-MOST_WRITTEN = 20  # columns of a heat map whose numbers are written in its cells
 POSITIONS = ({-1: "bottom", 0: "middle", 1: "top"}, {-1: "left", 0: "center", 1: "right"})
 
 
@@ -56,12 +55,15 @@ def _grid_figure(chart: Chart, grid: Grid) -> dict[str, Any]:
     trace: dict[str, Any] = {"type": "heatmap", "z": values, "zmin": 0, "zmax": grid.top(), "colorscale": GRID_COLORS}
     trace |= {"x": list(range(len(columns))), "y": list(range(len(rows))), "hoverinfo": "text", "hovertext": hover}
     trace |= {"xgap": 1, "ygap": 1, "hoverongaps": False, "showscale": True}
-    trace["colorbar"] = {"title": {"text": _lines(grid.label, 36), "side": "right"}, "thickness": 14, "outlinewidth": 0}
-    if len(columns) <= MOST_WRITTEN:
+    title = grid.label if grid.darkest is None else f"{grid.label}; darkest from {number(grid.darkest)} on"
+    trace["colorbar"] = {"title": {"text": _lines(title, 36), "side": "right"}, "thickness": 14, "outlinewidth": 0}
+    if grid.has_written_numbers():
         trace |= {"text": [[grid.written(value) for value in row] for row in values], "texttemplate": "%{text}"}
     layout = _layout(chart, [], [])
-    layout["xaxis"] |= {"tickvals": trace["x"], "ticktext": columns, "showgrid": False, "zeroline": False}
-    layout["yaxis"] |= {"tickvals": trace["y"], "ticktext": rows, "showgrid": False, "zeroline": False}
+    for axis, names in (("xaxis", columns), ("yaxis", rows)):
+        named = grid.named(names)
+        layout[axis] |= {"tickvals": [*named], "ticktext": [names[i] for i in named]}
+        layout[axis] |= {"showgrid": False, "zeroline": False}
     layout["yaxis"]["autorange"] = "reversed"
     return {"data": [trace], "layout": layout}
 

@@ -123,19 +123,21 @@ class Clean(Task):
 
 @dataclass(frozen=True)
 class Truncate(Task):
-    """Truncate the inputs of sublayers at every k.
+    """Truncate the inputs of sublayers at several k.
 
     Args:
         clean: The task that runs the model without truncation.
         variant: How inputs are truncated.
         kept: "last": the last k outputs are kept. "random": k random earlier outputs are kept, the null model.
         seeds: Number of draws of other documents and of random outputs that are averaged.
+        ks: The K values of k, ascending.
     """
 
     clean: Clean
     variant: Variant
     kept: Literal["last", "random"]
     seeds: int
+    ks: tuple[int, ...]
     here = True
     on_gpu = True
 
@@ -144,7 +146,7 @@ class Truncate(Task):
         return self.clean.documents, self.clean
 
     def do(self, work: Work) -> Result:
-        """Return `increases` of the loss, (seeds, n, N) or, one input at a time, (seeds, n, N + 1, N), in nats."""
+        """Return `increases` of the loss, (seeds, n, K) or, one input at a time, (seeds, n, N + 1, K), in nats."""
         import torch
 
         from zoo.analysis.layer_horizon import fillers, last_outputs, loss_increases, random_outputs
@@ -167,6 +169,7 @@ class Truncate(Task):
                         filler,
                         frozen=variant.norm == "frozen",
                         position_0=variant.position_0 == "truncated",
+                        ks=self.ks,
                     )
                 )
         by_seed = [torch.cat(found[seed :: self.seeds]) for seed in range(self.seeds)]

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -40,7 +41,8 @@ SHORTEST = 3  # tokens of a window
 INCREASE = "increase of the loss, nats"
 STYLES: tuple[Style, ...] = ("line", "dashed", "dotted")
 DARKEST = 1.0  # nats
-FEW = 16  # sublayers
+DARKEST_CHANGE = 1.0  # change of an output by its own norm
+FEW = 16  # values of k
 SMALLEST = 1e-3  # nats; smaller increases are drawn at this height
 LEAVES = ("the whole residual stream", "one input only")
 
@@ -67,6 +69,9 @@ class LayerHorizon(Study):
         position_0: Whether position 0 is truncated as well, or keeps its clean inputs: truncated, clean.
         seeds: Number of draws of other documents, of random outputs and of untrained networks.
         batch: Number of documents that are in memory at a time.
+        ks: Number of values of k that are measured, from 1 to the number N of sublayers, evenly spread, with both ends.
+            By default all if N is at most 24, and 16 otherwise. If not all are measured, a horizon is known only to lie
+            between two of them.
     """
 
     model: tuple[str, ...] = ("gpt2-mini.learned",)
@@ -81,6 +86,7 @@ class LayerHorizon(Study):
     position_0: tuple[str, ...] = tuple(POSITION_0)
     seeds: AtLeastTwo = 3
     batch: AtLeastTwo = 8
+    ks: AtLeastTwo | None = None
     title = "How many of the latest outputs do the sublayers of a language model need?"
     aliases: ClassVar[Mapping[str, str]] = {"config": "text_config"}
 
@@ -112,11 +118,13 @@ class LayerHorizon(Study):
 
     @cached_property
     def _models(self) -> dict[str, "_Model"]:
-        """What is known about every model, by its name."""
-        return {name: self._opened(name) for name in self.model}
+        """What is known about every model, by its source."""
+        short = {name: name if name.startswith("hf:") else Path(name).name or name for name in self.model}
+        clear = len(set(short.values())) == len(short)
+        return {name: self._opened(name, short[name] if clear else name) for name in self.model}
 
-    def _opened(self, name: str) -> "_Model":
-        from zoo.analysis.layer_horizon import can_freeze
+    def _opened(self, name: str, shown: str) -> "_Model":
+        from zoo.analysis.layer_horizon import can_freeze, values_of_k
         from zoo.interventions import sublayers
         from zoo.protocols import LanguageModel, missing_in
 
@@ -125,7 +133,8 @@ class LayerHorizon(Study):
         model: Any = source.load(steps[-1])
         if missing_in(model, LanguageModel):
             raise ZooError(f"{name} is a {type(model).__name__}; the study needs a language model")
-        if not sublayers(model):
+        parts = sublayers(model)
+        if not parts:
             raise ZooError(f"{name} has no layer, so it has no horizon")
         vocab_size, of_text = len(model.W_E), Source.open(name.replace("{step}", str(steps[-1])))
         data, _ = text_of(of_text, self.text_config, vocab_size)
@@ -141,7 +150,8 @@ class LayerHorizon(Study):
         norms = tuple(norm for norm in self.norms if norm != "frozen" or can_freeze(model))
         if not norms:
             raise ZooError(f"{name} does not have the scales of its layer norms as sites, so they cannot be frozen")
-        return _Model(name, documents, clean, untrained, norms)
+        parallel = len(parts) == model.n_layers
+        return _Model(shown, documents, clean, untrained, norms, values_of_k(self.ks, len(parts)), parallel)
 
     def _steps_of(self, source: Source) -> list[int | None]:
         """The steps of a source that are studied, ascending; [None] for a source of one step."""
@@ -167,8 +177,10 @@ class LayerHorizon(Study):
     def _seeds_of(self, variant: Variant, kept: str = "last") -> int:
         return self.seeds if variant.filler == "resampled" or kept == "random" else 1
 
-    def _task(self, clean: Clean, variant: Variant, kept: Literal["last", "random"] = "last") -> Truncate:
-        return Truncate(clean, variant, kept, self._seeds_of(variant, kept))
+    def _task(
+        self, one: "_Model", clean: Clean, variant: Variant, kept: Literal["last", "random"] = "last"
+    ) -> Truncate:
+        return Truncate(clean, variant, kept, self._seeds_of(variant, kept), one.ks)
 
     def _variants(self, norms: Sequence[str]) -> list[Variant]:
         return [Variant(*each) for each in itertools.product(self.readings, self.fillers, norms, self.position_0)]
@@ -189,11 +201,11 @@ class LayerHorizon(Study):
         found: list[Task] = []
         for one in self._models.values():
             main = self._main_readings(one.norms)
-            found += [self._task(one.last, variant) for variant in self._variants(one.norms)]
-            found += [self._task(one.last, variant, "random") for variant in main]
+            found += [self._task(one, one.last, variant) for variant in self._variants(one.norms)]
+            found += [self._task(one, one.last, variant, "random") for variant in main]
             found += [LeaveOut(one.last, self.fillers[0], self.position_0[0])]
-            found += [self._task(clean, variant) for clean in one.untrained for variant in main]
-            found += [self._task(clean, variant) for clean in one.clean.values() for variant in main]
+            found += [self._task(one, clean, variant) for clean in one.untrained for variant in main]
+            found += [self._task(one, clean, variant) for clean in one.clean.values() for variant in main]
         return list(dict.fromkeys(found))
 
     def report(self, results: Results) -> Report:
@@ -210,10 +222,11 @@ class LayerHorizon(Study):
         certainty = (
             f"A horizon is the smallest k such that for every k' >= k the loss rises by less than {self.tolerance:g} "
             f"nats per token if {_described(main)}. It counts as shown only if the whole 95 % interval over "
-            f"{self.documents} documents is below the tolerance. {' '.join(one.range_told() for one in found)}"
+            f"{self.documents} documents is below the tolerance. "
+            + " ".join(told for one in found for told in (one.grid_told(), one.range_told()) if told)
         )
         numbers = {one.model.name: one.horizons[one.main]._asdict() | {"largest": one.N + 1} for one in found}
-        subject = "; ".join(f"{one.model.name} ({one.L} layers, {one.N} sublayers)" for one in found)
+        subject = "; ".join(one.subject() for one in found)
         return Report(subject, Verdict(headline, certainty, numbers=numbers), sections)
 
     def _horizons(self, found: Sequence["_Measured"]) -> Section:
@@ -231,10 +244,10 @@ class LayerHorizon(Study):
             nulls += [[name, loss, *horizons] for name, loss, horizons in one.untrained_rows()]
             tables.append(Table([f"null models, {_short(one.main)}", *names], nulls))
         tables.append(
-            "A cell is the horizon in sublayers; the embedding counts as one. *a to b*: the intervals over documents "
-            "do not decide between these horizons. The horizon in layers is (k - 1) L / N for L layers with N "
-            "sublayers. A layer whose attention and MLP read the same stream is one sublayer. For random outputs, the "
-            "horizons of all draws are given."
+            "A cell is the horizon in sublayers; the embedding counts as one. *a to b*: the intervals over documents, "
+            "or values of k that were not measured, do not decide between these horizons. The horizon in layers is "
+            "(k - 1) L / N for L layers with N sublayers. A layer whose attention and MLP read the same stream is one "
+            "sublayer. For random outputs, the horizons of all draws are given."
         )
         charts = [chart for one in found for chart in one.curves()]
         of_nulls = " ".join(one.null_told() for one in found)
@@ -267,9 +280,10 @@ class LayerHorizon(Study):
         told: list[str] = []
         for one in found:
             variant = one.main._replace(reading="one")
-            increases = one.increases(one.model.last, variant).mean((0, 1))  # (N + 1, N)
-            cells = [[v if k < n else None for k, v in enumerate(row, 1)] for n, row in enumerate(increases[1:], 2)]
-            ks = [str(k) for k in range(1, one.N + 1)]
+            increases, ks = one.increases(one.model.last, variant).mean((0, 1)), one.model.ks  # (N + 1, K)
+            cells = [
+                [v if k < n else None for k, v in zip(ks, row, strict=True)] for n, row in enumerate(increases[1:], 2)
+            ]
             charts.append(
                 Chart(
                     f"inputs-{one.slug}",
@@ -278,7 +292,7 @@ class LayerHorizon(Study):
                     "k, number of outputs kept",
                     "input of",
                     caption="Nothing is left out where a cell is empty.",
-                    grid=Grid(ks, one.readers[1:], cells, INCREASE, darkest=DARKEST),
+                    grid=Grid([*map(str, ks)], one.readers[1:], cells, INCREASE, darkest=DARKEST),
                 )
             )
             own = {name: one.horizon_of_input(variant, n) for n, name in enumerate(one.readers, 1)}
@@ -318,7 +332,17 @@ class LayerHorizon(Study):
                         [],
                         "changed output",
                         "output left out",
-                        grid=Grid(one.outputs[1:], one.outputs[:-1], cells, "relative change |o' - o| / |o|"),
+                        caption=(
+                            f"Cells are darkest from {DARKEST_CHANGE:g} on: the output then changes by as much as its "
+                            "own norm, or by more."
+                        ),
+                        grid=Grid(
+                            one.outputs[1:],
+                            one.outputs[:-1],
+                            cells,
+                            "relative change |o' - o| / |o|",
+                            darkest=DARKEST_CHANGE,
+                        ),
                     )
                 )
             losses = {kind: [*map(estimates.mean, left_out[f"{kind}_loss"].T)] for kind in ("total", "direct")}
@@ -354,7 +378,7 @@ class LayerHorizon(Study):
             curves = [one.curve(clean, one.main) for clean in one.model.clean.values()]
             horizons = [one.horizon_of(curve) for curve in curves]
             lines.append(Series.of(one.model.name, steps, [Estimate(h.most, h.least, h.most) for h in horizons], style))
-            increases = [[curve[k - 1].mean for curve in curves] for k in range(1, one.N + 1)]
+            increases = [[curve[i].mean for curve in curves] for i in range(len(one.model.ks))]
             grids.append(
                 Chart(
                     f"training-{one.slug}",
@@ -362,7 +386,7 @@ class LayerHorizon(Study):
                     [],
                     "training step",
                     "k, number of latest outputs kept",
-                    grid=Grid(steps, [*map(str, range(1, one.N + 1))], increases, INCREASE, darkest=DARKEST),
+                    grid=Grid(steps, [*map(str, one.model.ks)], increases, INCREASE, darkest=DARKEST),
                 )
             )
             for step, clean in one.model.clean.items():
@@ -371,7 +395,7 @@ class LayerHorizon(Study):
             by_step = [f"{_span(h)} at step {step}" for step, h in zip(steps, horizons, strict=True)]
             told.append(f"{one.model.name}, of at most {one.N + 1}: {', '.join(by_step)}.")
         caption = f"{READINGS[found[0].main.reading].capitalize()}. Bands reach down to the smallest horizon that the "
-        caption += "intervals over documents allow."
+        caption += "intervals over documents and the measured values of k allow."
         chart = Chart("training", "Horizon over training", lines, "training step", "horizon k", caption=caption)
         columns = ["model", "training step", "clean loss in nats", *(READINGS[r] for r in self.readings)]
         return Section(
@@ -390,11 +414,13 @@ class _Model:
     """The tasks of a model.
 
     Args:
-        name: The model's name.
+        name: The model's name in texts: of a folder, the last part of its path, unless two models share it.
         documents: The task that draws its documents.
         clean: The runs without truncation, by training step.
         untrained: The same for its untrained networks; empty if there is none.
         norms: What is done with layer norms.
+        ks: The K values of k that are measured, ascending.
+        parallel: Whether attention and MLP of every layer are one sublayer.
     """
 
     name: str
@@ -402,6 +428,8 @@ class _Model:
     clean: dict[int | None, Clean]
     untrained: list[Clean]
     norms: tuple[str, ...]
+    ks: tuple[int, ...]
+    parallel: bool
 
     @property
     def last(self) -> Clean:
@@ -435,8 +463,8 @@ class _Measured:
         self.slug = re.sub(r"[^\w.-]", "-", model.name, flags=re.ASCII)
 
     def increases(self, clean: Clean, variant: Variant, kept: Literal["last", "random"] = "last") -> np.ndarray:
-        """Increases of the loss, (seeds, n, N) or, one input at a time, (seeds, n, N + 1, N)."""
-        found: np.ndarray = self.results[self.study._task(clean, variant, kept)]["increases"]
+        """Increases of the loss, (seeds, n, K) or, one input at a time, (seeds, n, N + 1, K)."""
+        found: np.ndarray = self.results[self.study._task(self.model, clean, variant, kept)]["increases"]
         return found
 
     def curve(
@@ -446,25 +474,25 @@ class _Measured:
         kept: Literal["last", "random"] = "last",
         seeds: slice = slice(None),
     ) -> list[Estimate]:
-        """The increase of the loss at k = 1 to N, over documents; one input at a time, that of the worst input."""
+        """The increase of the loss at every k, over documents; one input at a time, that of the worst input."""
         values = self.increases(clean, variant, kept)[seeds].mean(0)  # averaged over seeds
         if variant.reading != "one":
-            return [estimates.mean(values[:, k - 1]) for k in range(1, self.N + 1)]
+            return [*map(estimates.mean, values.T)]
         return [
-            _largest([estimates.mean(values[:, n - 1, k - 1]) for n in range(k + 1, self.N + 2)])
-            for k in range(1, self.N + 1)
+            _largest([estimates.mean(values[:, n - 1, i]) for n in range(k + 1, self.N + 2)])
+            for i, k in enumerate(self.model.ks)
         ]
 
-    def horizon_of(self, curve: Sequence[Estimate]) -> Any:
-        """The horizon, a `zoo.analysis.layer_horizon.Horizon`."""
+    def horizon_of(self, curve: Sequence[Estimate], largest: int | None = None) -> Any:
+        """The horizon, a `zoo.analysis.layer_horizon.Horizon`, of at most `largest`, by default N + 1."""
         from zoo.analysis.layer_horizon import horizon
 
-        return horizon(curve, self.study.tolerance)
+        return horizon(curve, self.study.tolerance, [*self.model.ks[: len(curve)], largest or self.N + 1])
 
     def horizon_of_input(self, variant: Variant, n: int) -> Any:
         """The horizon of input n alone, at most n."""
         values = self.increases(self.model.last, variant).mean(0)[:, n - 1]
-        return self.horizon_of([estimates.mean(values[:, k - 1]) for k in range(1, n)])
+        return self.horizon_of([estimates.mean(values[:, i]) for i, k in enumerate(self.model.ks) if k < n], n)
 
     def written(self, variant: Variant) -> str:
         """A horizon at the last step, as it is written in a table."""
@@ -495,6 +523,14 @@ class _Measured:
         if found.least == found.most:
             of_layers = f"{self.layers(found.most)} of {self.L} layers"
             return f"{self.model.name} is {found.most} of {self.N + 1} sublayers ({of_layers})"
+        between = range(found.least, found.most + 1)
+        if not {*between} <= {*self.model.ks, self.N + 1}:
+            measured = [str(k) for k in self.model.ks if k in between]
+            return (
+                f"{self.model.name} is between {found.least} and {found.most} of {self.N + 1} sublayers "
+                f"({self.layers(found.least)} to {self.layers(found.most)} of {self.L} layers; of these k, only "
+                f"{listed(measured)} {'was' if len(measured) == 1 else 'were'} measured)"
+            )
         return (
             f"{self.model.name} is not decided between {found.least} and {found.most} of {self.N + 1} sublayers "
             f"({self.layers(found.least)} and {self.layers(found.most)} of {self.L} layers)"
@@ -515,9 +551,29 @@ class _Measured:
         return f"{self.told().replace(' is ', ': the horizon is ', 1)}; {what}."
 
     def range_told(self) -> str:
-        """Between which numbers the horizons of all variants lie."""
+        """Between which numbers the horizons of all variants lie; an empty text for one variant."""
         low, high = min(h.least for h in self.horizons.values()), max(h.most for h in self.horizons.values())
+        if len(self.horizons) == 1:
+            return ""
+        if low == high:
+            return f"In all {len(self.horizons)} variants, the horizon of {self.model.name} is {low}."
         return f"Over all {len(self.horizons)} variants, horizons of {self.model.name} lie between {low} and {high}."
+
+    def grid_told(self) -> str:
+        """Which values of k were measured; an empty text for all of them."""
+        ks = [*map(str, self.model.ks)]
+        if len(ks) == self.N:
+            return ""
+        return (
+            f"Of {self.model.name}, only k = {listed(ks)} were measured. Its horizons are therefore known only to lie "
+            "between such k. An upper end holds only if the loss stays within the tolerance at the larger k that were "
+            "not measured."
+        )
+
+    def subject(self) -> str:
+        """The model with its size."""
+        one = ": attention and MLP of a layer read the same stream and are one" if self.model.parallel else ""
+        return f"{self.model.name} ({self.L} layers, {self.N} sublayers{one})"
 
     def null_told(self) -> str:
         """The horizons of the null models in words."""
@@ -527,10 +583,12 @@ class _Measured:
 
     def curves(self) -> list[Chart]:
         """Charts of the increase of the loss over k: by reading with null models, by filler, and by the rest."""
-        ks: list[Any] = [str(k) if self.N <= FEW else k for k in range(1, self.N + 1)]  # names have a tick each
+        ks: list[Any] = [str(k) if len(self.model.ks) <= FEW else k for k in self.model.ks]  # names have a tick each
         limit = Series("tolerance", [ks[0], ks[-1]], [self.study.tolerance] * 2, "dotted")
         labels = ("k, number of latest outputs kept", INCREASE)
         bands = f"Bands: 95 % intervals over documents. Increases below {SMALLEST:g} are drawn at {SMALLEST:g}."
+        if len(ks) < self.N:
+            bands += " Marks are at the measured k; nothing was measured between them."
 
         def series(name: str, curve: Sequence[Estimate], **options: Any) -> Series:
             raised = [Estimate(max(e.mean, SMALLEST), max(e.low, SMALLEST), max(e.high, SMALLEST)) for e in curve]
@@ -584,7 +642,7 @@ class _Measured:
         values = np.mean([one.mean(0) for one in many], 0)
         if variant.reading == "one":
             values = np.max(values, 1)
-        return [estimates.mean(values[:, k]) for k in range(self.N)]
+        return [*map(estimates.mean, values.T)]
 
     def numbers(self) -> dict[str, Any]:
         """All curves and horizons."""
@@ -601,6 +659,7 @@ class _Measured:
             "loss": self.loss,
             "layers": self.L,
             "outputs": self.outputs,
+            "ks": self.model.ks,
             "length": self.length,
             "notes": self.results[self.model.documents]["notes"],
         }
