@@ -10,6 +10,7 @@ from torch import Tensor
 from zoo.datamodules.activation_store import ActivationStore
 from zoo.datamodules.resumable import ResumableLoader
 from zoo.datamodules.text import EvaluationLoader, TokenLoader
+from zoo.errors import ZooError
 from zoo.interventions import activations
 from zoo.metrics.next_token import IGNORED
 from zoo.protocols import LanguageModel
@@ -52,9 +53,19 @@ class SiteReader:
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor) -> Tensor:
-        """Return the activations of token ids (B, T) on any device, (B, T, D), in the model's precision and device."""
+        """Return the activations of token ids (B, T) on any device, (B, T, D), in the model's precision and device.
+
+        Raises:
+            ZooError: If activations are too large for float16.
+        """
         found = activations(self.model, input_ids.to(self.device), self.sites)
-        return torch.cat([found[site] for site in self.sites], -1)
+        x = torch.cat([found[site] for site in self.sites], -1)
+        if x.dtype == torch.float16 and not x.isfinite().all():
+            sites = ", ".join(self.sites)
+            raise ZooError(
+                f"activations at {sites} are too large for float16; use data.model_dtype bfloat16 or float32"
+            )
+        return x
 
 
 class ActivationLoader(ResumableLoader):

@@ -32,6 +32,7 @@ from zoo.datamodules.tokenizers import TokenizerSource
 from zoo.datamodules.zoo_datamodule import ZooDataModule
 from zoo.errors import ZooError
 from zoo.interventions import check_sites, hook_name
+from zoo.network import Network
 from zoo.paths import expanded
 from zoo.protocols import LanguageModel, missing_in
 from zoo.source import Source
@@ -246,6 +247,8 @@ class ActivationsDataModule(ZooDataModule):
             **({"bos": self.bos} if self.bos else {}),
             **({"skip_tokens": self.skip_tokens} if self.skip_tokens else {}),
         }
+        if not isinstance(self.model, Network):  # the function of other networks of the zoo follows from their weights
+            told["config"] = self.model.config
         if self.null_model:
             told["null_model"] = self.null_model
         self.corpus_fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()
@@ -361,6 +364,8 @@ def _site_name(model: LanguageModel, layer: int, site: str, source: str) -> str:
 
 
 def _check_device(name: str) -> torch.device:
+    if name.startswith("meta"):
+        raise ZooError(f"data.model_device is {name}, on which nothing is computed; expected cpu, cuda, cuda:1, ...")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # raised by torch if there is no such device

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.hugging_face import only_rows
+from zoo.hugging_face import one_line, only_rows
 from zoo.interventions import Edit, edited, hook_name, rescaled
 from zoo.models.decoder_layers import (
     DecoderLayer,
@@ -29,6 +29,7 @@ from zoo.precision import HALF
 
 N_TOKENS = 5  # tokens on which a network is run to find its layers
 SCALES = ("ln1.hook_scale", "ln2.hook_scale")
+CONTEXT_LENGTHS = ("max_position_embeddings", "max_seq_len")  # names of the context length in configs
 FINAL_SCALE = "ln_final.hook_scale"
 
 
@@ -64,12 +65,18 @@ class CausalLM(nn.Module):
     def __init__(self, model: Any, name: str) -> None:
         super().__init__()
         self.model, self.name = model.eval().requires_grad_(False), name
+        model.config.return_dict = True
         config = model.config.get_text_config()
-        self.context_length: int | None = getattr(config, "max_position_embeddings", None)
+        lengths = (getattr(config, name, None) for name in CONTEXT_LENGTHS)
+        self.context_length: int | None = next((n for n in lengths if isinstance(n, int)), None)
+        try:
+            self._try()
+        except Exception as error:
+            raise ZooError(f"{name} cannot be run on token ids: {one_line(error)}; {only_rows(name)}") from error
         self._layers = find_layers(model, self._try)
         if not self._layers:
             raise ZooError(f"{name} has no chain of decoder layers; {only_rows(name)}")
-        if not self._is_causal():
+        if not (self._is_causal() and all(layer.is_causal for layer in self._layers)):
             raise ZooError(
                 f"{name} ({config.model_type}) is not causal: its logits depend on later tokens; {only_rows(name)}"
             )
@@ -240,7 +247,7 @@ class _Hooks:
         assert x is not None
         own = x.reshape(*self.shape, x.shape[-1]).clone()
         new = edit(own)
-        return None if new is own else new.to(x.dtype)
+        return None if new is own else new.to(x.dtype, copy=True)  # the network may change it in place
 
     def begin_with(self, layers: list[DecoderLayer], first: int, resid: Tensor) -> None:
         """Let the first layers do nothing, and the next one read `resid` (B, T, D)."""
@@ -293,7 +300,7 @@ class _Hooks:
             self.after(layer.attn.module, adds(layer.attn, "attn_out"))
             self.after(layer.mlp.module, adds(layer.mlp, "mlp_out"))
         if "resid_post" in edits:
-            self.after(layer.module, edits["resid_post"])
+            self.after(layer.module, lambda x: edited(x, edits, "resid_post"))
 
     def edit_scale(self, norm: Norm, edit: Edit) -> None:
         """Edit the number by which a layer norm divides."""
@@ -302,9 +309,9 @@ class _Hooks:
             x, y = input_of(args, kwargs), first_tensor(output)
             assert x is not None
             assert y is not None
-            x, flat = x.reshape(*self.shape, -1).float(), y.reshape(*self.shape, -1).float()
-            bias = module.forward(y.new_zeros(y.shape[-1])).float()
-            return with_first(output, rescaled(flat, x, bias, edit, norm.centred, norm.eps).to(y.dtype))
+            x, flat = x.reshape(*self.shape, -1), y.reshape(*self.shape, -1)
+            bias = module.forward(y.new_zeros(y.shape[-1]))
+            return with_first(output, rescaled(flat, x, bias, edit, norm.centred, norm.eps))
 
         self.stack.callback(norm.module.register_forward_hook(hook, with_kwargs=True).remove)
 
@@ -342,5 +349,12 @@ def _norms(layer: DecoderLayer, stream: Tensor) -> dict[str, Norm]:
 
 
 def _norm(module: nn.Module, stream: Tensor) -> Norm:
-    eps = next((float(value) for name, value in vars(module).items() if "eps" in name), 0.0)
-    return Norm(module, centres(module, stream), eps)
+    """Return how a layer norm divides: by the root of the mean square of x plus `eps`, measured with a short x."""
+    exact, x, short = copy.deepcopy(module).float(), stream.float(), 1e-2
+    centred = centres(exact, x)
+    x = x - x.mean(-1, keepdim=True) if centred else x
+    bias = exact(torch.zeros_like(x))
+    mean_square = x.square().mean(-1)
+    ratio = (exact(short * x) - bias).square().sum(-1) / (exact(x) - bias).square().sum(-1)
+    eps = short**2 * mean_square * (1 - ratio) / (ratio - short**2)
+    return Norm(module, centred, eps.clamp(min=0).mean().item())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 N_TERMS = 8  # entries that are not 0 in a row of a random matrix
+CHANGE = 0.1  # smallest change of numbers of size 1 that is not rounding
 TOLERANCE = 8  # largest error of a sum of tensors, in units of their precision
 NORM_TOLERANCE = 2e-3  # largest relative difference of two outputs of a layer norm, which adds a small number to x
 
@@ -38,6 +39,7 @@ class DecoderLayer:
 
     module: nn.Module
     n_outputs: int | None = None  # length of its output if it is a tuple
+    is_causal: bool = True  # whether what it returns at a position does not depend on later ones
     reads: list[nn.Module] = field(default_factory=list)  # modules that read the stream before the layer
     mid_reads: list[nn.Module] = field(default_factory=list)  # those that read it between attention and MLP
     attn: Writer | None = None  # both are None if what they add cannot be told apart
@@ -132,7 +134,7 @@ def find_final_norm(model: nn.Module, layers: list[DecoderLayer], run: Run) -> n
 
 def _found(generic: Trace, zeroed: Trace) -> DecoderLayer:
     """Return what two runs show about a layer. The first run had random weights, and the second zeros."""
-    layer = DecoderLayer(generic.layer.module, generic.layer.n_outputs)
+    layer = DecoderLayer(generic.layer.module, generic.layer.n_outputs, is_causal=not _reads_later(generic.layer))
     before, after = generic.layer.x, generic.layer.y
     same = [a.module for a in generic.children] == [b.module for b in zeroed.children]
     if not same or not _equal(zeroed.layer.x, zeroed.layer.y):
@@ -204,6 +206,17 @@ def _mixes_positions(call: Call) -> bool:
     changed[:, 0] += changed[:, 0].abs().mean() + 1
     y = first_tensor(call.module(*with_input(*call.values, changed)[0], **with_input(*call.values, changed)[1]))
     return y is not None and call.y is not None and not _equal(y[:, -1], call.y[:, -1])
+
+
+def _reads_later(call: Call) -> bool:
+    """Return whether what a layer returns depends on what it is given at the last position, at any other position."""
+    if call.x is None or call.y is None:
+        return False
+    changed = call.x.clone()
+    changed[:, -1] *= -3
+    args, kwargs = with_input(*call.values, changed)
+    y = first_tensor(call.module(*args, **kwargs))
+    return y is not None and (y - call.y)[:, :-1].abs().max().item() > CHANGE
 
 
 def _is_chain(calls: list[Call], items: list[nn.Module]) -> bool:

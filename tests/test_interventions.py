@@ -53,6 +53,27 @@ def test_edits_that_change_nothing_give_the_same_logits(model, ids, clean):
         assert torch.equal(logits(model, ids, {site: lambda x, site=site: clean[site]}), model(ids)), site
 
 
+def test_an_edit_in_place_is_the_same_as_one_of_a_copy(model, ids):
+    for site in model.sites:
+        found = logits(model, ids, {site: lambda x: x.mul_(2)})
+        assert torch.equal(found, logits(model, ids, {site: lambda x: 2 * x})), site
+        assert not torch.equal(found, model(ids)), site
+
+
+def test_the_scale_of_large_numbers_in_float16_is_finite(model, ids):
+    with torch.no_grad():
+        model.transformer.wte.weight *= 1000
+    exact = activations(model, ids, ["blocks.0.ln1.hook_scale"])["blocks.0.ln1.hook_scale"]
+    half = activations(model.half(), ids, ["blocks.0.ln1.hook_scale"])["blocks.0.ln1.hook_scale"]
+    assert exact.max() > 300
+    torch.testing.assert_close(half.float(), exact, rtol=1e-2, atol=0)
+
+
+def test_an_edit_may_return_another_precision(model, ids):
+    model.bfloat16()
+    assert torch.equal(logits(model, ids, {"blocks.1.hook_resid_pre": torch.Tensor.float}), model(ids))
+
+
 def test_an_edit_changes_what_follows_and_nothing_before(model, ids, clean):
     for index, site in enumerate(model.sites):
         seen = dict[str, torch.Tensor]()

@@ -1,6 +1,7 @@
 """Readers of `transformers` folders: they read a whole GPT-2, or the token embedding of any model with a known name."""
 
 import importlib
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ W_E_NAMES = (  # endings of the token embedding's name, in the order in which th
     "tok_embeddings.weight",  # ModernBERT
     "W_E",  # TransformerLens
 )
+AUTO_CLASSES = ("AutoConfig", "AutoModelForCausalLM")  # entries of auto_map that are needed
 PICKLE = "pytorch_model.bin"
 INSTALL = "pip install 'superposition-zoo[transformers]'"
 GPT2_EMBEDDING, GPT2_HEAD = "transformer.wte.weight", "lm_head.weight"
@@ -99,34 +101,43 @@ def load_causal_lm(files: Folder, trust_remote_code: bool = False) -> nn.Module:
     """
     config, name = files.json(checkpoint_config.NAME), files.name
     kind = config.get("model_type")
+    code = config.get("auto_map")
+    code = [path for name in AUTO_CLASSES if isinstance(path := code.get(name), str)] if isinstance(code, dict) else []
     try:
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
     except ImportError:
         raise ZooError(f"{name} is a model of type {kind!r}, which needs transformers; run {INSTALL}") from None
-    if kind not in KNOWN and not (trust_remote_code and "auto_map" in config):
+    if not isinstance(kind, str) or (kind not in KNOWN and not (trust_remote_code and code)):
         why = "transformers has no causal language model of this type"
-        if "auto_map" in config:
+        if code:
             why = "it needs Python code that comes with it, which is run only with trust_remote_code"
         raise ZooError(f"{name} is a model of type {kind!r}: {why}; {only_rows(name)}")
     if "quantization_config" in config:
         raise ZooError(f"{name} is quantised, and quantised models cannot be run; {only_rows(name)}")
-    code = [f"{str(path).rpartition('--')[2].partition('.')[0]}.py" for path in config.get("auto_map", {}).values()]
-    for file in [*_weight_files(files), *(code if trust_remote_code else [])]:
+    modules = [f"{path.rpartition('--')[2].partition('.')[0]}.py" for path in code]
+    for file in [*_weight_files(files), *(modules if trust_remote_code else [])]:
         files.require(file)
     folder = files.require(checkpoint_config.NAME).parent
     with _quiet():
         try:
+            settings = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+            settings.dtype = None  # that of the files counts
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
+                config=settings,
                 dtype="auto",
                 local_files_only=True,
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
         except Exception as error:
-            raise ZooError(f"{name} cannot be loaded: {str(error).strip().partition(chr(10))[0]}") from error
+            raise ZooError(f"{name} cannot be loaded: {one_line(error)}") from error
     model, told = loaded
+    if told["mismatched_keys"]:
+        key, found, expected = min(told["mismatched_keys"])
+        raise ZooError(f"{name}: tensor {key} has shape {list(found)}; its config says {list(expected)}")
     if told["missing_keys"]:
         raise ZooError(f"{name} is damaged: it has no tensor {min(told['missing_keys'])}")
     if told["unexpected_keys"]:
@@ -164,6 +175,12 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error of another library in one line of at most 300 characters."""
+    what = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
+    return textwrap.shorten(what or type(error).__name__, 300, placeholder=" ...")
 
 
 def only_rows(name: str) -> str:

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.precision import at_least_float32
 
 if TYPE_CHECKING:
     from zoo.protocols import LanguageModel
@@ -102,8 +103,8 @@ class _AllRead(Exception):
 
 
 def edited(x: Tensor, edits: Mapping[str, Edit], name: str) -> Tensor:
-    """Return the activations of a site after its edit, if there is one."""
-    return edits[name](x) if name in edits else x
+    """Return the activations of a site after its edit, if there is one. The edit may change its argument in place."""
+    return edits[name](x.clone()).to(x.dtype) if name in edits else x
 
 
 def rescaled(normalised: Tensor, x: Tensor, bias: Tensor, edit: Edit, centred: bool, eps: float) -> Tensor:
@@ -119,10 +120,12 @@ def rescaled(normalised: Tensor, x: Tensor, bias: Tensor, edit: Edit, centred: b
         centred: Whether the layer norm subtracts the mean. RMSNorm does not.
         eps: The number that the layer norm adds to the mean square.
     """
-    x = x - x.mean(-1, keepdim=True) if centred else x
-    scale = (x.square().mean(-1, keepdim=True) + eps).sqrt()
-    new = edit(scale)
-    return torch.where(new == scale, normalised, bias + (normalised - bias) * (scale / new))
+    exact = at_least_float32(x)
+    exact = exact - exact.mean(-1, keepdim=True) if centred else exact
+    scale = (exact.square().mean(-1, keepdim=True) + eps).sqrt()
+    new = edit(scale.clone()).to(scale)
+    changed = bias + (at_least_float32(normalised) - bias) * (scale / new)
+    return torch.where(new == scale, normalised, changed.to(normalised.dtype))
 
 
 @torch.no_grad()

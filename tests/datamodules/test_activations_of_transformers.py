@@ -159,3 +159,28 @@ def test_the_shipped_config_needs_nothing_but_the_name_of_the_model(tiny_data, t
         assert {row["nearest_token"] != "" for row in csv.DictReader(file)} == {True}
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["init_args"]
     assert {"site", "prepend_bos", "model_dtype", "model_device"} <= settings.keys()
+
+
+def test_data_of_a_model_with_another_config_are_other_data(make, tmp_path):
+    data, _ = make("llama")
+    config = tmp_path / "llama" / "config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 0.5'))
+    options = {"corpus": data.text.cache.corpus, "sequence_length": T, "batch_size": 24, "positions_per_context": 3}
+    options |= {"cache_dir": str(tmp_path / "cache"), "val_fraction": 0.2, "test_fraction": 0.2}
+    other = ActivationsDataModule(str(tmp_path / "llama"), layer=1, **options)
+    other.prepare_data()
+    other.setup()
+    assert not torch.equal(other.sample(), data.sample())
+    assert other.corpus_fingerprint != data.corpus_fingerprint
+
+
+def test_activations_that_float16_cannot_hold_are_refused(make, refused):
+    data, _ = make("llama", model_dtype="float16")
+    data.model.W_E.mul_(1e6)
+    with refused("activations at blocks.1.hook_resid_pre are too large for float16; set data.model_dtype to bfloat16"):
+        data.sample()
+
+
+def test_a_device_that_computes_nothing_is_refused(make, refused):
+    with refused("data.model_device is meta, on which nothing is computed"):
+        make("llama", model_device="meta")

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 import transformers
-from supported.language_models import FAMILIES, SITES, L, V, network, saved
+from supported.language_models import FAMILIES, NEW, SITES, L, V, network, saved
 
 import zoo
 from zoo.errors import ZooError
@@ -100,6 +100,17 @@ def test_an_edit_changes_what_follows_and_nothing_before(loaded, family):
         assert all(torch.equal(seen[name], clean[name]) for name in model.sites[: index + 1]), site
 
 
+@pytest.mark.parametrize(
+    "family", ["Llama, SmolLM", "GPT-NeoX, Pythia", "BLOOM", "Falcon", "Granite (outputs times a factor)"]
+)
+def test_an_edit_in_place_is_the_same_as_one_of_a_copy(loaded, family):
+    model, _ = loaded(family)
+    for site in model.sites:
+        found = logits(model, IDS, {site: lambda x: x.mul_(2)})
+        assert torch.equal(found, logits(model, IDS, {site: lambda x: 2 * x})), site
+        assert not torch.equal(found, model(IDS)), site
+
+
 @pytest.mark.parametrize("family", [*SEQUENTIAL, *PARALLEL])
 def test_what_a_sublayer_reads_can_be_edited_alone(loaded, family):
     model, _ = loaded(family)
@@ -186,6 +197,64 @@ def test_half_precision_has_the_same_sites_and_the_references_numbers(tmp_path, 
     stream = reference(IDS, output_hidden_states=True).hidden_states
     assert torch.equal(activations(model, IDS, ["blocks.2.hook_resid_pre"])["blocks.2.hook_resid_pre"], stream[2])
     assert zoo.load(folder).W_E.dtype == torch.float32
+
+
+def test_the_precision_is_that_of_the_files_whatever_the_config_says(tmp_path):
+    folder, reference = saved(tmp_path, "Llama, SmolLM")
+    config = json.loads((folder / "config.json").read_text()) | {"dtype": "float16"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert torch.equal(zoo.load(folder)(IDS), reference(IDS).logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_model_that_reads_later_tokens_is_refused_in_every_precision(tmp_path, refused, dtype):
+    config = transformers.BertConfig(**{**NEW, "type_vocab_size": 1})
+    transformers.BertLMHeadModel(config).to(dtype).save_pretrained(tmp_path)
+    with refused("is not causal"):
+        Source.open(tmp_path).load()
+
+
+def test_the_small_number_in_a_layer_norm_is_measured():
+    settings = {key: value for key, value in NEW.items() if key not in ("bos_token_id",)}
+    olmo = transformers.OlmoForCausalLM(transformers.OlmoConfig(**settings)).eval().requires_grad_(False)
+    olmo.model.embed_tokens.weight.mul_(0.1)  # about as small as the number, 1e-5, which is no attribute of the norm
+    model = CausalLM(olmo, "olmo")
+    found = activations(model, IDS, ["blocks.0.hook_resid_pre", "blocks.0.ln1.hook_scale"])
+    x = found["blocks.0.hook_resid_pre"]
+    expected = (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(found["blocks.0.ln1.hook_scale"], expected, rtol=1e-2, atol=0)
+    assert (expected / x.std(-1, unbiased=False, keepdim=True)).min() > 1.2
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"model_type": ["llama"]}, "is a model of type \\['llama'\\]"),
+        ({"auto_map": ["x"], "model_type": "mine"}, "transformers has no causal language model of this type"),
+        ({"hidden_act": "nothing"}, "cannot be loaded: .*nothing"),
+        ({"vocab_size": V + 1}, r"tensor \\S+ has shape \\[61, 16\\]; its config says \\[62, 16\\]"),
+        ({"hidden_size": "many"}, "cannot be loaded"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused_in_one_line(tmp_path, refused, change, line):
+    folder, _ = saved(tmp_path, "Llama, SmolLM")
+    config = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(config))
+    with refused(line.replace("\\\\", "\\")):
+        zoo.load(folder)
+
+
+def test_a_model_that_cannot_read_token_ids_is_refused(refused):
+    model = network("Llama, SmolLM")
+    model.config.return_dict = False
+    assert torch.equal(CausalLM(model, "a model that returns tuples")(IDS), network("Llama, SmolLM")(IDS).logits)
+    model.model.layers[1].forward = lambda *args, **kwargs: 1 / 0
+    with refused("cannot be run on token ids: division by zero; its embedding can be studied"):
+        CausalLM(model, "broken")
+
+
+def test_the_context_length_of_mpt_is_known(loaded):
+    assert loaded("MPT")[0].context_length == 32
 
 
 def test_the_frequencies_of_rotary_embeddings_stay_in_float32(loaded, tmp_path):
