@@ -177,7 +177,7 @@ def test_data_of_a_model_with_another_config_are_other_data(make, tmp_path):
 def test_activations_that_float16_cannot_hold_are_refused(make, refused):
     data, _ = make("llama", model_dtype="float16")
     data.model.W_E.mul_(1e6)
-    with refused("activations at blocks.1.hook_resid_pre are too large for float16; set data.model_dtype to bfloat16"):
+    with refused("activations at blocks.1.hook_resid_pre are too large for float16; use data.model_dtype"):
         data.sample()
 
 
