@@ -285,7 +285,7 @@ def sphere(
         `planted isotropic`, `permuted isotropic` and the same with `covariance-matched`: the mean share of random
         directions whose divergence is below that of an atom, toward its feature's other value, or of a row of the
         permuted dictionary, (n, R). `planted` and `permuted`: cosines of ends of ascent with the nearest of them,
-        (n, R, starts). `nearest`: index of the nearest atom, (n, R, starts).
+        (n, R, starts). `nearest` and `height`: index of the nearest atom, and divergence of the end, (n, R, starts).
     """
     of_inputs = perturbations.gaussian_of(_all_inputs(net.atoms))
     found: dict[str, list[list[np.ndarray]]] = {}
@@ -304,7 +304,8 @@ def sphere(
                 null = on_sphere(respond, drawn, radius)
                 for name, own in values.items():
                     by_name.setdefault(f"{name} {control}", []).append(share_below(own, null).mean().numpy())
-            ends, _ = ascend(respond, random[CONTROLS[0]][:starts], radius, 60)
+            ends, height = ascend(respond, random[CONTROLS[0]][:starts], radius, 60)
+            by_name.setdefault("height", []).append(height.numpy())
             for name, atoms in dictionaries.items():
                 cosine, nearest = perturbations.cosines_to_atoms(ends, atoms)
                 by_name.setdefault(name, []).append(cosine.numpy())

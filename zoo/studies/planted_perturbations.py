@@ -215,7 +215,10 @@ class PlantedPerturbations(Study):
             if name != LINEAR
         }
         told = {name: [sign for sign in SIGNS if above[name][sign].low > 0] for name in above}
-        headline = " ".join(f"{name.capitalize()}: {_signs_told(signs)}." for name, signs in told.items())
+        headline = " ".join(
+            f"{name.capitalize()}: {_signs_told(signs)} ({found[name].told()})." for name, signs in told.items()
+        )
+        headline += f" {LINEAR.capitalize()}, the null: {linear.told()}."
         n = f"{self.seeds} networks of each kind"
         rows: list[list[Any]] = []
         for name, one in found.items():
@@ -298,7 +301,7 @@ class PlantedPerturbations(Study):
                     networks,
                     4,
                     f"Of {self.seeds * self.inputs} inputs. Errors of ANDs are those before the threshold. If the "
-                    "Fisher matrix is 0 for all of them, small changes have no effect at all, and the last column is empty.",
+                    "Fisher matrix is 0 for all of them, small changes have no effect, and the last column is empty.",
                 ),
             ],
             charts=charts,
@@ -396,7 +399,8 @@ class PlantedPerturbations(Study):
                 shares.append([name, control, *(each[self._at] for each in row)])
             cosines = [one.by_radius(f"sphere/{atoms}")[self._at] for atoms in ("planted", "permuted")]
             near = [_over(one.near(atoms))[self._at] for atoms in ("planted", "permuted")]
-            ends.append([name, *cosines, *near, estimates.mean(one.atoms_found()[:, self._at])])
+            flat = estimates.mean((one.stacked("sphere/height") == 0).mean((1, 3))[:, self._at])
+            ends.append([name, *cosines, *near, flat, estimates.mean(one.atoms_found()[:, self._at])])
         lines = [Series.of(name, self.radii, _over(one.near("planted"))) for name, one in found.items()]
         lines += [
             Series.of(name, self.radii, _over(one.near("permuted")), "dotted", color=name)
@@ -416,10 +420,19 @@ class PlantedPerturbations(Study):
                 "mean share of directions whose divergence is below the atom's. A direction that is drawn like "
                 "the others has 0.5.",
                 Table(["network", "random directions", "atoms", "permuted dictionary"], shares),
-                f"Ends of gradient ascent from {self.starts} starts on every sphere. *Found* is the number of the "
+                f"Ends of gradient ascent from {self.starts} starts on every sphere. *Flat*: the share of ends "
+                "without any divergence, where there is no slope to follow. *Found* is the number of the "
                 f"{self.n_features} features at which some end of a network is.",
                 Table(
-                    ["network", "mean cosine with the nearest atom", "permuted", "share at atoms", "permuted", "found"],
+                    [
+                        "network",
+                        "mean cosine with the nearest atom",
+                        "permuted",
+                        "share at atoms",
+                        "permuted",
+                        "flat",
+                        "found",
+                    ],
                     ends,
                 ),
             ],
@@ -565,6 +578,11 @@ class _Measured:
             found = self.near("planted") - self.near("permuted")
         at: np.ndarray = found[:, self.study._at]
         return at
+
+    def told(self) -> str:
+        """The signs in words."""
+        ratio, p, ends = (float(self.sign(sign).mean()) for sign in SIGNS)
+        return f"cost ratio {ratio:.2f}, p = {p:.2f}, {ends:.0%} more ends at atoms than at permuted ones"
 
     def numbers(self, what: str) -> dict[str, Any]:
         """Means over the inputs of every network, for every radius."""
