@@ -470,8 +470,9 @@ class PlantedPerturbations(Study):
             null_models="The permuted dictionary, whose rows have the same mean and covariance; the linear read-out.",
             not_shown=(
                 "That atoms stand high among random directions is not evidence of error correction: they do so without "
-                "a threshold as well. The exact maximum on the sphere is not known, and 60 steps of ascent may not reach "
-                "it. Ends need not be atoms if atoms interfere: the steepest direction of a feature is then not its atom."
+                "a threshold as well. The exact maximum on the sphere is not known, and 60 steps of ascent may not "
+                "reach it. Ends need not be atoms if atoms interfere: the steepest direction of a feature is then not "
+                "its atom."
             ),
             numbers={name: one.numbers("sphere") for name, one in found.items()},
         )
@@ -491,7 +492,7 @@ def _over(values: np.ndarray, least: float | None = None, most: float | None = N
 
 def _drawn(ratios: Sequence[Estimate]) -> list[Estimate]:
     """Ratios for a logarithmic axis, which ends at `SMALLEST`."""
-    return [Estimate(*(max(x, SMALLEST) for x in (e.mean, e.low, e.high)), e.n) if e.n else e for e in ratios]
+    return [Estimate(max(e.mean, SMALLEST), max(e.low, SMALLEST), max(e.high, SMALLEST), e.n) for e in ratios]
 
 
 class _Measured:
