@@ -100,6 +100,7 @@ def test_ascent_ends_at_features_wherever_there_is_a_slope_and_the_sphere_shows_
     assert (found["permuted"][climbed] > 0.999).mean() < 0.1
     assert set(found["nearest"][climbed]) == set(range(K))
     assert (found["planted isotropic"] > 0.9).all()
+    assert (found["idle"] == 0).all()  # no AND of two inactive features changes below this radius
 
 
 def test_atoms_are_moved_apart():

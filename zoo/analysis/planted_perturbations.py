@@ -285,12 +285,15 @@ def sphere(
         `planted isotropic`, `permuted isotropic` and the same with `covariance-matched`: the mean share of random
         directions whose divergence is below that of an atom, toward its feature's other value, or of a row of the
         permuted dictionary, (n, R). `planted` and `permuted`: cosines of ends of ascent with the nearest of them,
-        (n, R, starts). `nearest` and `height`: index of the nearest atom, and divergence of the end, (n, R, starts).
+        (n, R, starts). `nearest`, `height` and `idle`: index of the nearest atom, divergence of the end, and the part
+        of it that is due to ANDs of two inactive features, (n, R, starts).
     """
     of_inputs = perturbations.gaussian_of(_all_inputs(net.atoms))
     found: dict[str, list[list[np.ndarray]]] = {}
     for point in points:
         respond = net.response(point.x)
+        idle = (point.f[all_pairs(len(point.f))] == 0).all(0)
+        clean = net.logits(point.x[None])[:, idle]
         by_name: dict[str, list[np.ndarray]] = {}
         like = torch.ones(directions, 1, dtype=point.x.dtype).expand(directions, len(point.x))
         for radius in point.radii.tolist():
@@ -306,6 +309,8 @@ def sphere(
                     by_name.setdefault(f"{name} {control}", []).append(share_below(own, null).mean().numpy())
             ends, height = ascend(respond, random[CONTROLS[0]][:starts], radius, 60)
             by_name.setdefault("height", []).append(height.numpy())
+            of_idle = bernoulli_kl(clean, net.logits(point.x + radius * ends)[:, idle])
+            by_name.setdefault("idle", []).append(of_idle.numpy())
             for name, atoms in dictionaries.items():
                 cosine, nearest = perturbations.cosines_to_atoms(ends, atoms)
                 by_name.setdefault(name, []).append(cosine.numpy())

@@ -359,7 +359,7 @@ class PlantedPerturbations(Study):
             "the span of the active atoms, through a permuted decoder, and on inactive atoms.",
             not_shown=(
                 "Features are on or off, so the values of another input on the same support are the same values: right "
-                "directions with wrong codes (D4) are not tested. Whether encoding a changed input selects the same "
+                "directions with wrong codes are not tested. Whether encoding a changed input selects the same "
                 "support is not tested, because the true codes have no encoder."
             ),
             numbers={name: one.numbers("codes") for name, one in found.items()},
@@ -413,7 +413,9 @@ class PlantedPerturbations(Study):
             cosines = [one.by_radius(f"sphere/{atoms}")[self._at] for atoms in ("planted", "permuted")]
             near = [_over(one.near(atoms), 0.0, 1.0)[self._at] for atoms in ("planted", "permuted")]
             flat = estimates.mean((one.stacked("sphere/height") == 0).mean((1, 3))[:, self._at], 0.0, 1.0)
-            ends.append([name, *cosines, *near, flat, estimates.mean(one.atoms_found()[:, self._at])])
+            ends.append(
+                [name, *cosines, *near, flat, one.idle()[self._at], estimates.mean(one.atoms_found()[:, self._at])]
+            )
         lines = [Series.of(name, self.radii, _over(one.near("planted"), 0.0, 1.0)) for name, one in found.items()]
         lines += [
             Series.of(name, self.radii, _over(one.near("permuted"), 0.0, 1.0), "dotted", color=name)
@@ -434,7 +436,8 @@ class PlantedPerturbations(Study):
                 "the others has 0.5.",
                 Table(["network", "random directions", "atoms", "permuted dictionary"], shares),
                 f"Ends of gradient ascent from {self.starts} starts on every sphere. *Flat*: the share of ends "
-                "without any divergence, where there is no slope to follow. *Found* is the number of the "
+                "without any divergence, where there is no slope to follow. *Inactive*: the share of the divergence of "
+                "ends that is due to ANDs of two inactive features. *Found* is the number of the "
                 f"{self.n_features} features at which some end of a network is.",
                 Table(
                     [
@@ -573,6 +576,11 @@ class _Measured:
         from zoo.analysis.planted_perturbations import NEAR
 
         return (self.stacked(f"sphere/{atoms}") > NEAR).mean((1, 3))
+
+    def idle(self) -> list[Estimate]:
+        """Share of the divergence of ends of ascent that is due to ANDs of two inactive features."""
+        top, bottom = (self.stacked(f"sphere/{name}").sum((1, 3)) for name in ("idle", "height"))
+        return _over(np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0), 0.0, 1.0)
 
     def atoms_found(self) -> np.ndarray:
         """Number of different atoms near ends of ascent, (seeds, radii)."""
