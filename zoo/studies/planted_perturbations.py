@@ -447,6 +447,7 @@ class PlantedPerturbations(Study):
                         "share at atoms",
                         "permuted",
                         "flat",
+                        "inactive",
                         "found",
                     ],
                     ends,
