@@ -23,6 +23,7 @@ from torch import Tensor
 
 from zoo.analysis.local_response import (
     ANGLES,
+    Response,
     ascend,
     circle,
     exponent,
@@ -298,7 +299,7 @@ def sphere_effects(
     generator, found = torch.Generator().manual_seed(seed), subject.moments()
     W_dec, D = subject.W_dec.to(found.x), found.x.shape[-1]
     null = torch.zeros(0, D).to(W_dec) if null_atoms is None else null_atoms.to(W_dec)
-    permuted = with_norms_of(permuted_coordinates(W_dec, generator), W_dec)
+    permuted = with_norms_of(permuted_coordinates(W_dec, generator).to(W_dec), W_dec)
     each = max(1, directions // (len(radii) * len(RANDOM)))
     groups, P = len(RANDOM) + len(ATOMS), len(rows)
     kl, form = (np.full((len(radii), groups, P), np.nan) for _ in range(2))
@@ -322,7 +323,7 @@ def sphere_effects(
                 covariance_matched(ones, found.of_errors, generator),
                 mixture(ones, found.of_x, generator),
             ]
-            values = [on_sphere(respond, part, radius * size).cpu() for part in (*random, *of_atoms)]
+            values = [_on_sphere(respond, part, radius * size) for part in (*random, *of_atoms)]
             for group, (part, value) in enumerate(zip((*random, *of_atoms), values, strict=True)):
                 if len(part):
                     unit = radius * size * torch.nn.functional.normalize(part, dim=1)
@@ -342,8 +343,7 @@ def sphere_effects(
                 ends[ENDS.index(name), token] = float(cosines_to_atoms(which, dictionary)[0].mean())
         ends[ENDS.index("largest eigenvector"), token] = float((last @ top).abs().mean())
         end_kl[token] = float(reached.mean())
-        measured = torch.cat([on_sphere(respond, atoms, ascent_radius * size) for atoms in of_atoms[:2]])
-        best_kl[token] = float(measured.max())
+        best_kl[token] = float(_on_sphere(respond, torch.cat(of_atoms[:2]), ascent_radius * size).max())
     return {
         "rows": _numpy(rows),
         "kl": kl,
@@ -414,6 +414,11 @@ def _least_alike(atoms: Tensor) -> tuple[Tensor, Tensor, float]:
     n = len(atoms)
     first, second = divmod(int((cosines.abs() + 2 * torch.eye(n).to(cosines)).argmin()), n)
     return unit[first], unit[second], float(cosines[first, second])
+
+
+def _on_sphere(respond: Response, directions: Tensor, radius: float) -> Tensor:
+    """Return the divergences in some directions (n, D), of which there may be none, (n,) on the CPU."""
+    return on_sphere(respond, directions, radius).cpu() if len(directions) else torch.zeros(0)
 
 
 def _plus(change: Tensor) -> Callable[[Tensor], Tensor]:

@@ -74,7 +74,7 @@ class Perturbations(Study):
     site: str | None = None
     experiments: tuple[str, ...] = EXPERIMENTS
     text_config: str | None = None
-    documents: AtLeastTwo = 64
+    documents: AtLeastTwo = 40
     length: PositiveInt = 128
     positions: AtLeastTwo = 1000
     pairs: AtLeastTwo = 200
@@ -196,12 +196,17 @@ class Perturbations(Study):
     def report(self, results: Results) -> Report:
         """Return a report with a section for every experiment."""
         names = _labels([coder.sae.name for coder in self._coders])
-        found = [
-            _Measured(name, coder, twin, {kind: results[task] for kind, task in self._tasks_of(coder, twin).items()})
-            for name, (coder, twin) in zip(names, self._coders.items(), strict=True)
-        ]
-        sections = [_SECTIONS[name](self, found) for name in self.experiments]
-        headline = f"In {self.model}: {' '.join(section.finding.partition(' In detail:')[0] for section in sections)}"
+        found: list[_Measured] = []
+        for name, (coder, twin) in zip(names, self._coders.items(), strict=True):
+            own = {kind: results[task] for kind, task in self._tasks_of(coder, twin).items()}
+            found.append(_Measured(name, coder, coder.site not in [one.coder.site for one in found], own))
+        parts = [_SECTIONS[name](self, found) for name in self.experiments]
+        headline = f"In {self.model}, {'; '.join(counts[0].told() for _, counts in parts)}."
+        evidence = Table(
+            ["compared", "no difference", "above", "below", "undecided"],
+            [[count.what, f"{count.against:g}", *count.counts()] for _, counts in parts for count in counts],
+            note="Numbers of autoencoders, by where the whole 95 % interval over documents lies.",
+        ).markdown()
         certainty = (
             f"Intervals are 95 % intervals over {self.documents} documents at most; tokens of a document are not "
             f"independent. {len(found)} autoencoders are measured on one run of training of the model. A difference "
@@ -215,9 +220,8 @@ class Perturbations(Study):
             left = [name for name in EXPERIMENTS if name not in self.experiments]
             certainty += f" Of the experiments, {listed(left)} {'was' if len(left) == 1 else 'were'} left out."
         numbers = {one.coder.sae.name: one.told for one in found}
-        return Report(
-            f"{self.model}; {len(found)} autoencoders", Verdict(headline, certainty, numbers=numbers), sections
-        )
+        verdict = Verdict(headline, certainty, evidence, numbers)
+        return Report(f"{self.model}; {len(found)} autoencoders", verdict, [section for section, _ in parts])
 
 
 class _Measured:
@@ -225,11 +229,12 @@ class _Measured:
 
     Attributes:
         name: Short name in tables.
+        first: Whether it is the first autoencoder of its site; charts of single autoencoders show only these.
         told: Numbers for the verdict; sections add to them.
     """
 
-    def __init__(self, name: str, coder: Coder, twin: Source | None, results: dict[str, Any]) -> None:
-        self.name, self.coder, self.twin, self.results = name, coder, twin, results
+    def __init__(self, name: str, coder: Coder, first: bool, results: dict[str, Any]) -> None:
+        self.name, self.coder, self.first, self.results = name, coder, first, results
         self.told: dict[str, Any] = {"site": coder.site}
 
 
@@ -252,22 +257,50 @@ def _compared(values: np.ndarray, reference: np.ndarray, rows: np.ndarray) -> _C
 
 def _over_documents(values: np.ndarray, rows: np.ndarray, middle: Callable[..., Any] = np.mean) -> Estimate:
     """The mean over documents of the mean or median of their tokens; tokens that are NaN are left out."""
+    return estimates.mean(_by_document(values, rows, middle))
+
+
+def _share(values: np.ndarray, rows: np.ndarray) -> Estimate:
+    """The mean over documents of the mean share of their tokens, with an interval between 0 and 1."""
+    return estimates.mean(_by_document(values, rows, np.mean), 0.0, 1.0)
+
+
+def _by_document(values: np.ndarray, rows: np.ndarray, middle: Callable[..., Any]) -> list[float]:
     known = np.isfinite(values)
-    return estimates.mean([float(middle(values[known & (rows == row)])) for row in np.unique(rows[known])])
+    return [float(middle(values[known & (rows == row)])) for row in np.unique(rows[known])]
 
 
 def _nats(estimate: Estimate) -> str:
     return f"{estimate:.3g}"
 
 
-def _counted(ratios: Sequence[Estimate], against: float = 1.0) -> str:
-    """How many intervals lie above and below a number, in words."""
-    known = [one for one in ratios if np.isfinite(one.mean)]
-    above, below = sum(one.low > against for one in known), sum(one.high < against for one in known)
-    return f"above {against:g} in {above}, below in {below}, undecided in {len(known) - above - below}"
+class _Count(NamedTuple):
+    """What was compared, the number that says no difference, and one interval for every autoencoder."""
+
+    what: str
+    against: float
+    found: Sequence[Estimate]
+
+    def counts(self) -> list[int]:
+        """How many intervals lie above the number, below it, and on both sides of it."""
+        known = [one for one in self.found if np.isfinite(one.mean)]
+        above, below = sum(one.low > self.against for one in known), sum(one.high < self.against for one in known)
+        return [above, below, len(known) - above - below]
+
+    def told(self) -> str:
+        """The counts in words."""
+        above, below, undecided = self.counts()
+        n = above + below + undecided
+        return f"{self.what} is above {self.against:g} in {above} of {n} autoencoders and below it in {below}"
 
 
-def _errors(study: Perturbations, found: Sequence[_Measured]) -> Section:
+def _finding(counts: Sequence[_Count]) -> str:
+    """All counts in words."""
+    text = "; ".join(count.told() for count in counts)
+    return f"{text[0].upper()}{text[1:]}. Counted are whole 95 % intervals over documents."
+
+
+def _errors(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section, list[_Count]]:
     """D1: the autoencoder's own error."""
     from zoo.analysis.perturbation_effects import ERRORS
 
@@ -317,19 +350,15 @@ def _errors(study: Perturbations, found: Sequence[_Measured]) -> Section:
         )
         for how, title in (("all", "All positions edited"), ("at", "One position edited, KL there"))
     ]
-    told = [
-        f"{'all positions edited' if how == 'all' else 'one position edited, KL there'}: "
-        + "; ".join(
-            f"against {name} errors {_counted([each.ratio for each in ratios[how, name]])}"
-            for name in ("isotropic", "covariance-matched")
-        )
-        for how in ("all", "at")
+    counts = [
+        _Count(f"the KL of the error / that of {name} errors, {where}", 1.0, [each.ratio for each in ratios[how, name]])
+        for how, where in (("all", "all positions edited"), ("at", "one position edited"))
+        for name in ("covariance-matched", "isotropic", "mixture")
     ]
-    return Section(
+    section = Section(
         "errors",
         "Do errors of autoencoders change predictions more than random errors of the same norms?",
-        f"The ratio of the KL of the error to that of random errors is, over {len(found)} autoencoders, "
-        f"{'. With '.join(told)}.",
+        _finding(counts),
         tables=tables,
         charts=charts,
         null_models=(
@@ -343,9 +372,10 @@ def _errors(study: Perturbations, found: Sequence[_Measured]) -> Section:
         ),
         numbers={one.coder.sae.name: one.told for one in found},
     )
+    return section, counts
 
 
-def _support(study: Perturbations, found: Sequence[_Measured]) -> Section:
+def _support(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section, list[_Count]]:
     """D2: changes of codes that keep the support, and the exponent."""
     from zoo.analysis.perturbation_effects import PAIRS, SUPPORT
 
@@ -353,22 +383,22 @@ def _support(study: Perturbations, found: Sequence[_Measured]) -> Section:
     kept_rows: list[list[Any]] = []
     exponents: list[list[Any]] = []
     charts: list[Chart] = []
-    by_control: dict[str, list[Estimate]] = {name: [] for name in SUPPORT[1:]}
-    above_two: list[Estimate] = []
-    more: list[Estimate] = []
+    by_control: dict[tuple[float, str], list[Estimate]] = {}
+    above_two: dict[float, list[Estimate]] = {}
+    more: dict[float, list[Estimate]] = {}
     for one in found:
         result = one.results["support"]
         docs, keeps = result["rows"], result["keeps"].astype(float)
-        whole = _over_documents(keeps[0], docs)
+        whole = _share(keeps[0], docs)
         lines: dict[str, list[Estimate]] = {name: [] for name in SUPPORT}
         for at, norm in enumerate(study.norms):
             kl = result["kl"][at]
             compared = [_compared(kl[0], reference, docs) for reference in kl[1:]]
             for name, pair in zip(SUPPORT[1:], compared, strict=True):
-                by_control[name].append(pair.ratio)
+                by_control.setdefault((norm, name), []).append(pair.ratio)
             for name, values in zip(SUPPORT, kl, strict=True):
                 lines[name].append(_over_documents(values, docs))
-            share, n = _over_documents(keeps[at + 1], docs), lines[SUPPORT[0]][-1].n
+            share, n = _share(keeps[at + 1], docs), lines[SUPPORT[0]][-1].n
             rows.append([one.name, norm, _nats(lines[SUPPORT[0]][-1]), *(c.ratio for c in compared), n, len(docs)])
             own = keeps[at + 1] > 0
             ratios = [UNKNOWN] * len(compared)
@@ -379,23 +409,24 @@ def _support(study: Perturbations, found: Sequence[_Measured]) -> Section:
             p = result["exponents"][at]
             each = [_over_documents(values, docs, np.median) for values in p]
             differences = [_over_documents(p[0] - other, docs, np.median) for other in p[1:]]
-            above_two.append(each[0])
-            more.append(differences[0])
+            above_two.setdefault(radius, []).append(each[0])
+            more.setdefault(radius, []).append(differences[0])
             cosine = float(np.median(np.abs(result["cosines"][0])))
             exponents.append([one.name, radius, *each, *differences, cosine, each[0].n, int(np.isfinite(p[0]).sum())])
             one.told[f"exponent at {radius:g}"] = dict(zip(PAIRS, each, strict=True))
         one.told["share that keeps the support"] = {
-            f"{norm:g}": _over_documents(keeps[at], docs) for at, norm in enumerate(study.norms, 1)
+            f"{norm:g}": _share(keeps[at], docs) for at, norm in enumerate(study.norms, 1)
         }
-        charts.append(
-            _drawn(
-                f"support-{one.name}",
-                f"{one.name}: changes of equal norm",
-                study.norms,
-                lines,
-                "norm of the change / norm of the reconstruction",
+        if one.first:
+            charts.append(
+                _drawn(
+                    f"support-{one.name}",
+                    f"{one.name}: changes of equal norm",
+                    study.norms,
+                    lines,
+                    "norm of the change / norm of the reconstruction",
+                )
             )
-        )
     names = [one.name for one in found]
     last = exponents[len(study.exponent_radii) - 1 :: len(study.exponent_radii)]
     charts.insert(
@@ -412,20 +443,20 @@ def _support(study: Perturbations, found: Sequence[_Measured]) -> Section:
             caption="A quadratic form has p = 2. Bands: 95 % intervals over documents. Lines guide the eye only.",
         ),
     )
-    told = "; ".join(
-        f"against {name} {_counted(by_control[name])}" for name in ("isotropic", "mixture", "permuted decoder")
-    )
+    counts = [
+        _Count(f"the KL of a change that keeps the support / {name}, at norm {norm:g}", 1.0, by_control[norm, name])
+        for norm in study.norms[len(study.norms) // 2 :]
+        for name in ("mixture", "permuted decoder")
+    ]
+    for radius in study.exponent_radii:
+        counts.append(_Count(f"the exponent p between active atoms at radius {radius:g}", 2.0, above_two[radius]))
+        counts.append(_Count(f"p minus that of the permuted decoder at radius {radius:g}", 0.0, more[radius]))
     ratios_of = [f"KL / {name}" for name in SUPPORT[1:]]
     count = ["documents", "tokens"]
-    return Section(
+    section = Section(
         "support",
         "Does a change of codes that keeps the support cost more than another of the same norm?",
-        f"The ratio of the KL of changes that keep the support to that of other changes of the same norm is, over "
-        f"{len(rows)} autoencoders and norms, {told}. The exponent p of the response between two active atoms "
-        f"is, over "
-        f"autoencoders and {len(study.exponent_radii)} radii, {_counted(above_two, 2.0)}; p minus that of the "
-        f"permuted "
-        f"decoder is {_counted(more, 0.0)}.",
+        _finding(counts),
         tables=[
             "**All changes of active codes**, none of which becomes 0 or negative:",
             Table(
@@ -474,9 +505,10 @@ def _support(study: Perturbations, found: Sequence[_Measured]) -> Section:
         ),
         numbers={one.coder.sae.name: one.told for one in found},
     )
+    return section, counts
 
 
-def _sphere(study: Perturbations, found: Sequence[_Measured]) -> Section:
+def _sphere(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section, list[_Count]]:
     """D3: spheres."""
     from zoo.analysis.perturbation_effects import ATOMS, ENDS, HIGH, RANDOM
 
@@ -485,8 +517,9 @@ def _sphere(study: Perturbations, found: Sequence[_Measured]) -> Section:
     shares: list[list[Any]] = []
     ends: list[list[Any]] = []
     charts: list[Chart] = []
-    beyond: list[Estimate] = []
+    beyond: dict[float, list[Estimate]] = {}
     minus: list[Estimate] = []
+    from_twin: list[Estimate] = []
     for one in found:
         result = one.results["sphere"]
         docs = result["rows"]
@@ -498,10 +531,10 @@ def _sphere(study: Perturbations, found: Sequence[_Measured]) -> Section:
             for name, each in zip(groups, own, strict=True):
                 lines.setdefault(name, []).append(each)
             means.append([one.name, radius, *map(_nats, own), *excess, own[0].n, len(docs)])
-            share = [[_over_documents(v, docs) for v in result["share"][at, atoms]] for atoms in range(len(ATOMS))]
-            high = [_over_documents(result["high"][at, atoms, 2], docs) for atoms in range(len(ATOMS))]
+            share = [[_share(v, docs) for v in result["share"][at, atoms]] for atoms in range(len(ATOMS))]
+            high = [_share(result["high"][at, atoms, 2], docs) for atoms in range(len(ATOMS))]
             difference = _over_documents(result["share"][at, 0, 2] - result["share"][at, 2, 2], docs)
-            beyond.append(difference)
+            beyond.setdefault(radius, []).append(difference)
             shares.append(
                 [one.name, radius, *(s for each in share for s in each), difference, *high, own[0].n, len(docs)]
             )
@@ -509,6 +542,7 @@ def _sphere(study: Perturbations, found: Sequence[_Measured]) -> Section:
         difference = _over_documents(result["ends"][0] - result["ends"][1], docs)
         against_twin = _over_documents(result["ends"][0] - result["ends"][2], docs)
         minus.append(difference)
+        from_twin.append(against_twin)
         reached = [_over_documents(result[name], docs) for name in ("end_kl", "best_kl")]
         ends.append([one.name, *kinds, difference, against_twin, *map(_nats, reached), kinds[0].n, len(docs)])
         one.told |= {"ends": dict(zip(ENDS, kinds, strict=True)), "ends minus permuted": difference}
@@ -517,27 +551,28 @@ def _sphere(study: Perturbations, found: Sequence[_Measured]) -> Section:
             for name in ("mixture", "active atoms", "other atoms")
         }
         shown = {name: lines[name] for name in ("isotropic", "mixture", "active atoms", "other atoms")}
-        charts.append(
-            _drawn(
-                f"sphere-{one.name}",
-                f"{one.name}: spheres around activations",
-                study.radii,
-                shown,
-                "radius / norm of the activation minus the mean",
-                forms,
+        if one.first:
+            charts.append(
+                _drawn(
+                    f"sphere-{one.name}",
+                    f"{one.name}: spheres around activations",
+                    study.radii,
+                    shown,
+                    "radius / norm of the activation minus the mean",
+                    forms,
+                )
             )
-        )
     count = ["documents", "tokens"]
     n_each = int(found[0].results["sphere"]["each"])
-    return Section(
+    what = "the share of random directions (mixture) below an active atom minus that below a permuted one"
+    counts = [_Count(f"{what}, at radius {radius:g}", 0.0, beyond[radius]) for radius in study.radii]
+    cosine = "the cosine of ends of ascent to the nearest atom minus that to the nearest one of"
+    counts.append(_Count(f"{cosine} the permuted dictionary", 0.0, minus))
+    counts.append(_Count(f"{cosine} the null twin", 0.0, from_twin))
+    section = Section(
         "sphere",
         "Are atoms special among all directions of a sphere around an activation?",
-        f"The mean share of random directions (mixture) with a KL below that of an active atom, minus the same "
-        f"share for "
-        f"atoms of a permuted dictionary, is over {len(beyond)} autoencoders and radii {_counted(beyond, 0.0)}. "
-        f"The cosine of ends of "
-        f"gradient ascent to the nearest atom, minus that to the nearest atom of the permuted dictionary, is over "
-        f"{len(minus)} autoencoders {_counted(minus, 0.0)}.",
+        _finding(counts),
         tables=[
             "**KL by direction**, and its ratio to the quadratic form r²/2 uᵀFu of the Fisher matrix:",
             Table(
@@ -598,9 +633,10 @@ def _sphere(study: Perturbations, found: Sequence[_Measured]) -> Section:
         ),
         numbers={one.coder.sae.name: one.told for one in found},
     )
+    return section, counts
 
 
-def _exchange(study: Perturbations, found: Sequence[_Measured]) -> Section:
+def _exchange(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section, list[_Count]]:
     """D4: right directions with wrong codes, against right codes with wrong directions."""
     from zoo.analysis.perturbation_effects import EXCHANGES
 
@@ -618,11 +654,11 @@ def _exchange(study: Perturbations, found: Sequence[_Measured]) -> Section:
             [one.name, size, *map(_nats, own), compared.ratio, compared.signs(), isotropic.ratio, own[0].n, len(docs)]
         )
     names = [one.name for one in found]
-    return Section(
+    counts = [_Count("the KL of wrong directions / that of wrong codes", 1.0, ratios)]
+    section = Section(
         "exchange",
         "Do wrong directions cost more than wrong codes?",
-        f"The ratio of the KL of wrong directions to that of wrong codes, at the same norm, is over {len(ratios)} "
-        f"autoencoders {_counted(ratios)}.",
+        _finding(counts),
         tables=[
             Table(
                 [
@@ -659,6 +695,7 @@ def _exchange(study: Perturbations, found: Sequence[_Measured]) -> Section:
         "itself.",
         numbers={one.coder.sae.name: one.told for one in found},
     )
+    return section, counts
 
 
 _SECTIONS = {"errors": _errors, "support": _support, "sphere": _sphere, "exchange": _exchange}
@@ -677,26 +714,30 @@ def _ratio(values: np.ndarray, reference: np.ndarray, rows: np.ndarray) -> Estim
 def _drawn(
     name: str,
     title: str,
-    x: Sequence[float],
+    sizes: Sequence[float],
     lines: dict[str, list[Estimate]],
     x_label: str,
     dashed: dict[str, list[Estimate]] | None = None,
 ) -> Chart:
-    """A chart of divergences on logarithmic axes; the dashed lines have the colours of those of the same name."""
+    """A chart of divergences over the square of sizes; the dashed lines have the colours of those of the same name."""
 
-    def raised(curve: list[Estimate]) -> list[Estimate]:
-        return [Estimate(max(e.mean, SMALLEST), max(e.low, SMALLEST), max(e.high, SMALLEST)) for e in curve]
+    def scaled(curve: list[Estimate]) -> list[Estimate]:
+        ends = [
+            [max(end, SMALLEST) / size**2 for end in (e.mean, e.low, e.high)]
+            for e, size in zip(curve, sizes, strict=True)
+        ]
+        return [Estimate(*end) for end in ends]  # type: ignore[arg-type]
 
-    series = [Series.of(label, x, raised(curve)) for label, curve in lines.items() if np.isfinite(curve[0].mean)]
+    series = [Series.of(label, sizes, scaled(curve)) for label, curve in lines.items() if np.isfinite(curve[0].mean)]
     for label, curve in (dashed or {}).items():
         if np.isfinite(curve[0].mean):
-            y = [max(one.mean, SMALLEST) for one in curve]
-            series.append(Series(label, x, y, "dashed", color=label.partition(", ")[0]))
-    caption = "Means over documents with 95 % intervals, both axes logarithmic."
-    caption += " Dashed: the quadratic form of the Fisher matrix." if dashed else ""
-    return Chart(
-        re.sub(r"[^\w.-]", "-", name, flags=re.ASCII), title, series, x_label, DIVERGENCE, True, True, caption=caption
-    )
+            y = [one.mean for one in scaled(curve)]
+            series.append(Series(label, sizes, y, "dashed", color=label.partition(", ")[0]))
+    caption = "Means over documents with 95 % intervals. A quadratic form is a horizontal line."
+    caption += " Dashed: that of the Fisher matrix." if dashed else ""
+    slug = re.sub(r"[^\w.-]", "-", name, flags=re.ASCII)
+    y_label = f"{DIVERGENCE} / {x_label.partition(' ')[0]}²"
+    return Chart(slug, title, series, x_label, y_label, True, True, caption=caption)
 
 
 def _canonical(site: str, n_layers: int) -> str:
