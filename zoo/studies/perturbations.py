@@ -201,11 +201,17 @@ class Perturbations(Study):
             own = {kind: results[task] for kind, task in self._tasks_of(coder, twin).items()}
             found.append(_Measured(name, coder, coder.site not in [one.coder.site for one in found], own))
         parts = [_SECTIONS[name](self, found) for name in self.experiments]
-        headline = f"In {self.model}, {'; '.join(counts[0].told() for _, counts in parts)}."
+        headline = f"In {self.model}: {'; '.join(counts[0].told() for _, counts in parts)}."
         evidence = Table(
             ["compared", "no difference", "above", "below", "undecided"],
             [[count.what, f"{count.against:g}", *count.counts()] for _, counts in parts for count in counts],
-            note="Numbers of autoencoders, by where the whole 95 % interval over documents lies.",
+            note=(
+                "Numbers of autoencoders, by where the whole 95 % interval over documents lies. Error correction along "
+                "features predicts *above* in all rows but the last one, for which there is no clear prediction."
+                if "exchange" in self.experiments
+                else "Numbers of autoencoders, by where the whole 95 % interval over documents lies. Error correction "
+                "along features predicts *above*."
+            ),
         ).markdown()
         certainty = (
             f"Intervals are 95 % intervals over {self.documents} documents at most; tokens of a document are not "
@@ -296,8 +302,8 @@ class _Count(NamedTuple):
 
 def _finding(counts: Sequence[_Count]) -> str:
     """All counts in words."""
-    text = "; ".join(count.told() for count in counts)
-    return f"{text[0].upper()}{text[1:]}. Counted are whole 95 % intervals over documents."
+    told = [f"{text[0].upper()}{text[1:]}." for text in (count.told() for count in counts)]
+    return f"{' '.join(told)} Whole 95 % intervals over documents are counted."
 
 
 def _errors(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section, list[_Count]]:
@@ -351,7 +357,11 @@ def _errors(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section, 
         for how, title in (("all", "All positions edited"), ("at", "One position edited, KL there"))
     ]
     counts = [
-        _Count(f"the KL of the error / that of {name} errors, {where}", 1.0, [each.ratio for each in ratios[how, name]])
+        _Count(
+            f"the KL of the error divided by that of {name} errors ({where})",
+            1.0,
+            [each.ratio for each in ratios[how, name]],
+        )
         for how, where in (("all", "all positions edited"), ("at", "one position edited"))
         for name in ("covariance-matched", "isotropic", "mixture")
     ]
@@ -444,13 +454,17 @@ def _support(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section,
         ),
     )
     counts = [
-        _Count(f"the KL of a change that keeps the support / {name}, at norm {norm:g}", 1.0, by_control[norm, name])
+        _Count(
+            f"the KL of a change that keeps the support divided by that of {name} (norm {norm:g})",
+            1.0,
+            by_control[norm, name],
+        )
         for norm in study.norms[len(study.norms) // 2 :]
         for name in ("mixture", "permuted decoder")
     ]
     for radius in study.exponent_radii:
-        counts.append(_Count(f"the exponent p between active atoms at radius {radius:g}", 2.0, above_two[radius]))
-        counts.append(_Count(f"p minus that of the permuted decoder at radius {radius:g}", 0.0, more[radius]))
+        counts.append(_Count(f"the exponent p between active atoms (radius {radius:g})", 2.0, above_two[radius]))
+        counts.append(_Count(f"p minus that of the permuted decoder (radius {radius:g})", 0.0, more[radius]))
     ratios_of = [f"KL / {name}" for name in SUPPORT[1:]]
     count = ["documents", "tokens"]
     section = Section(
@@ -499,7 +513,9 @@ def _support(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section,
             "as many random directions."
         ),
         not_shown=(
-            "Changes are added to the activation itself, not to its reconstruction. Two atoms with a small cosine "
+            "Changes are added to the activation itself, not to its reconstruction. At norm 1, a change can keep the "
+            "support only by raising most codes, which scales the activation, and a layer norm undoes a part of this. "
+            "Two atoms with a small cosine "
             "still interfere with all other features, which moves p towards 2. The atoms may not be the model's "
             "features."
         ),
@@ -565,7 +581,7 @@ def _sphere(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section, 
     count = ["documents", "tokens"]
     n_each = int(found[0].results["sphere"]["each"])
     what = "the share of random directions (mixture) below an active atom minus that below a permuted one"
-    counts = [_Count(f"{what}, at radius {radius:g}", 0.0, beyond[radius]) for radius in study.radii]
+    counts = [_Count(f"{what} (radius {radius:g})", 0.0, beyond[radius]) for radius in study.radii]
     cosine = "the cosine of ends of ascent to the nearest atom minus that to the nearest one of"
     counts.append(_Count(f"{cosine} the permuted dictionary", 0.0, minus))
     counts.append(_Count(f"{cosine} the null twin", 0.0, from_twin))
@@ -654,7 +670,7 @@ def _exchange(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section
             [one.name, size, *map(_nats, own), compared.ratio, compared.signs(), isotropic.ratio, own[0].n, len(docs)]
         )
     names = [one.name for one in found]
-    counts = [_Count("the KL of wrong directions / that of wrong codes", 1.0, ratios)]
+    counts = [_Count("the KL of wrong directions divided by that of wrong codes", 1.0, ratios)]
     section = Section(
         "exchange",
         "Do wrong directions cost more than wrong codes?",
