@@ -207,10 +207,7 @@ class Perturbations(Study):
             [[count.what, f"{count.against:g}", *count.counts()] for _, counts in parts for count in counts],
             note=(
                 "Numbers of autoencoders, by where the whole 95 % interval over documents lies. Error correction along "
-                "features predicts *above* in all rows but the last one, for which there is no clear prediction."
-                if "exchange" in self.experiments
-                else "Numbers of autoencoders, by where the whole 95 % interval over documents lies. Error correction "
-                "along features predicts *above*."
+                "features predicts *above* for errors, changes that keep the support, and exponents."
             ),
         ).markdown()
         certainty = (
@@ -643,7 +640,8 @@ def _sphere(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section, 
         ),
         not_shown=(
             "At a small radius every smooth network has the quadratic form, so that no direction stands out "
-            "beyond it. "
+            "beyond it. A difference of shares that is already there at a small radius says where the Fisher matrix is "
+            "large, and not that errors are corrected. "
             "Only positive directions of atoms are measured, at few tokens. Ascent finds local maxima from isotropic "
             "starts, not all of them."
         ),
