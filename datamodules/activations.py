@@ -34,7 +34,7 @@ from zoo.errors import ZooError
 from zoo.interventions import check_sites, hook_name
 from zoo.network import Network
 from zoo.paths import expanded
-from zoo.protocols import LanguageModel, missing_in
+from zoo.protocols import LanguageModel, missing_in, offered
 from zoo.source import Source
 from zoo.token_texts import read_tokenizer
 
@@ -247,8 +247,8 @@ class ActivationsDataModule(ZooDataModule):
             **({"bos": self.bos} if self.bos else {}),
             **({"skip_tokens": self.skip_tokens} if self.skip_tokens else {}),
         }
-        if not isinstance(self.model, Network):  # the function of other networks of the zoo follows from their weights
-            told["config"] = self.model.config
+        if not isinstance(self.model, Network):  # what a network of the zoo computes follows from its weights
+            told["config"] = offered(self.model, "config")
         if self.null_model:
             told["null_model"] = self.null_model
         self.corpus_fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -188,6 +188,8 @@ OPTIONAL = {
     "null_model": "name of the null model whose random vectors replace activations, or None",
     "row_labels": "see `LabelledRows`",
     "row_counts": "see `LabelledRows`",
+    # for language models
+    "config": "settings that decide, with the weights, what the model computes; plain values",
     # for callbacks and LightningModules
     "summary": "method: see `Summarises`",
     "signed_codes": "whether codes may be negative; false if absent",
