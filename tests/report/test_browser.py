@@ -62,7 +62,8 @@ def test_every_chart_is_drawn(page):
 
 
 def test_tables_are_filled_and_tokens_are_text(page):
-    assert page.locator(".experiment td").all_text_contents() == ["days", "0.12", "<script>bad()</script>", "0.61"]
+    cells = ["days", "0.12", "<script>bad()</script>", "0.61", "x", "0.500 [0.250, 0.750]", "y", "-"]
+    assert page.locator(".experiment td").all_text_contents() == cells
     assert page.locator("#chart-hostile .textpoint text").first.text_content() == "</script><script>bad()</script>"
     assert page.locator("#chart-hostile .legend").text_content() == "</script>tokens"
 
