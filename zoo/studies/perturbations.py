@@ -210,21 +210,21 @@ class Perturbations(Study):
                 "features predicts *above* for errors, changes that keep the support, and exponents."
             ),
         ).markdown()
+        n = len(found)
         certainty = (
             f"Intervals are 95 % intervals over {self.documents} documents at most; tokens of a document are not "
-            f"independent. {len(found)} autoencoders are measured on one run of training of the model. A difference "
-            "counts only if its whole interval is on one side. Many intervals are shown, and none is corrected for "
-            "their number. Other models, other texts, and the first position of a text are not tested. Causes "
-            "are not "
-            "tested either: a larger effect along features is what error correction predicts, and other causes can "
-            "have the same effect."
+            f"independent. {_autoencoders(n)} {'is' if n == 1 else 'are'} measured on one run of training of the model. "
+            "A difference counts only if its whole interval is on one side. Many intervals are shown, and none is "
+            "corrected for their number. Other models, other texts, and the first position of a text are not tested. "
+            "Causes are not tested either: a larger effect along features is what error correction predicts, and other "
+            "causes can have the same effect."
         )
         if not set(EXPERIMENTS) <= set(self.experiments):
             left = [name for name in EXPERIMENTS if name not in self.experiments]
             certainty += f" Of the experiments, {listed(left)} {'was' if len(left) == 1 else 'were'} left out."
         numbers = {one.coder.sae.name: one.told for one in found}
         verdict = Verdict(headline, certainty, evidence, numbers)
-        return Report(f"{self.model}; {len(found)} autoencoders", verdict, [section for section, _ in parts])
+        return Report(f"{self.model}; {_autoencoders(len(found))}", verdict, [section for section, _ in parts])
 
 
 class _Measured:
@@ -294,7 +294,14 @@ class _Count(NamedTuple):
         """The counts in words."""
         above, below, undecided = self.counts()
         n = above + below + undecided
-        return f"{self.what} is above {self.against:g} in {above} of {n} autoencoders and below it in {below}"
+        sides = [f"{side} {self.against:g} in {k}" for side, k in (("above", above), ("below", below)) if k]
+        if not sides:
+            return f"{self.what} is not shown to differ from {self.against:g} in any of {_autoencoders(n)}"
+        return f"{self.what} is {' and '.join(sides)} of {_autoencoders(n)}"
+
+
+def _autoencoders(n: int) -> str:
+    return f"{n} autoencoder{'' if n == 1 else 's'}"
 
 
 def _finding(counts: Sequence[_Count]) -> str:
