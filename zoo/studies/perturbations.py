@@ -213,8 +213,8 @@ class Perturbations(Study):
         n = len(found)
         certainty = (
             f"Intervals are 95 % intervals over {self.documents} documents at most; tokens of a document are not "
-            f"independent. {_autoencoders(n)} {'is' if n == 1 else 'are'} measured on one run of training of the model. "
-            "A difference counts only if its whole interval is on one side. Many intervals are shown, and none is "
+            f"independent. {_autoencoders(n)} {'is' if n == 1 else 'are'} measured on one run of training of the model."
+            " A difference counts only if its whole interval is on one side. Many intervals are shown, and none is "
             "corrected for their number. Other models, other texts, and the first position of a text are not tested. "
             "Causes are not tested either: a larger effect along features is what error correction predicts, and other "
             "causes can have the same effect."
