@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.hugging_face import one_line, only_rows
+from zoo.hugging_face import one_line
 from zoo.interventions import Edit, edited, hook_name, rescaled
 from zoo.models.decoder_layers import (
     DecoderLayer,
@@ -26,6 +26,7 @@ from zoo.models.decoder_layers import (
     with_input,
 )
 from zoo.precision import HALF
+from zoo.source_files import only_rows
 
 N_TOKENS = 5  # tokens on which a network is run to find its layers
 SCALES = ("ln1.hook_scale", "ln2.hook_scale")

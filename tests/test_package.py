@@ -61,7 +61,9 @@ LAYERS = [  # modules import only from earlier layers and, in those that begin w
 ]
 LAYERS[3] += ["near_neighbours", "null_models", "paths", "source", "source_files", "sparsify", "token_texts"]
 LAYERS[3] += ["perturbations", "untrained_rows"]
+LAYERS[3] += ["gguf_files", "quantised", "tensor_files"]
 LAYERS[7] += ["training_text"]
+LAYERS.append(["compare", "compare_runs"])
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules if module != "*"}
 
 

@@ -296,7 +296,10 @@ def test_steps_that_a_hub_repository_keeps_as_revisions_are_found(tmp_path, hub,
         ("", "'' is not the name or folder of a checkpoint"),
         ("hf:org//repo", "is not a name on the hub; write hf:org/repo"),
         ("notes.txt", r"notes\.txt is a file; expected a folder, a \.ckpt or"),
-        *[(f"none{suffix}", rf"none\{suffix} does not exist") for suffix in (".ckpt", ".npy", ".safetensors")],
+        *[
+            (f"none{suffix}", rf"none\{suffix} does not exist")
+            for suffix in (".ckpt", ".npy", ".npz", ".bin", ".gguf", ".safetensors")
+        ],
     ],
 )
 def test_what_does_not_exist_is_refused_when_it_is_opened(tmp_path, monkeypatch, refused, name, message):

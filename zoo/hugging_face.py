@@ -2,7 +2,7 @@
 
 import importlib
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo import checkpoint_config
-from zoo.checkpoints import open_tensors, read_tensors
+from zoo.checkpoints import read_tensors
 from zoo.errors import ZooError
-from zoo.source_files import INDEX, Folder
+from zoo.quantised import Rounding
+from zoo.source_files import INDEX, PICKLE, Folder, only_rows
+from zoo.tensor_files import tensor_file
 
 W_E_NAMES = (  # endings of the token embedding's name, in the order in which they are tried
     "wte.weight",  # GPT-2 and similar models
@@ -22,10 +24,11 @@ W_E_NAMES = (  # endings of the token embedding's name, in the order in which th
     "embed_tokens.weight",  # Llama and similar models, OPT
     "word_embeddings.weight",  # BERT, RoBERTa, DistilBERT and similar models, BLOOM
     "tok_embeddings.weight",  # ModernBERT
+    "token_embd.weight",  # GGUF files
     "W_E",  # TransformerLens
 )
+SHOWN = 6  # largest number of tensors that a message names
 AUTO_CLASSES = ("AutoConfig", "AutoModelForCausalLM")  # entries of auto_map that are needed
-PICKLE = "pytorch_model.bin"
 INSTALL = "pip install 'superposition-zoo[transformers]'"
 GPT2_EMBEDDING, GPT2_HEAD = "transformer.wte.weight", "lm_head.weight"
 GPT2_SIZES = {  # argument of GPT2 -> its names in a config, and its value if the config does not contain it
@@ -183,16 +186,13 @@ def one_line(error: Exception) -> str:
     return textwrap.shorten(what or type(error).__name__, 300, placeholder=" ...")
 
 
-def only_rows(name: str) -> str:
-    """Return what can be done with a model that cannot be run."""
-    return f"its embedding can be studied: python -m zoo study embedding --embedding {name}"
-
-
-def read_tensor(file: Path, wanted: str | None, config: Mapping[str, Any], name: str) -> tuple[str, Tensor]:
-    """Read one tensor of a safetensors file, by default the token embedding, and return its name and the tensor.
+def read_tensor(
+    file: Path, wanted: str | None, config: Mapping[str, Any], name: str
+) -> tuple[str, Tensor, Rounding | None]:
+    """Read one tensor of a file, by default the token embedding, and return its name, the tensor and its rounding.
 
     Args:
-        file: The safetensors file.
+        file: A .safetensors, .bin, .npz or .gguf file.
         wanted: Name of the tensor; None for the token embedding.
         config: The `config.json` next to the file; empty if there is none.
         name: Name of the source, for messages.
@@ -200,17 +200,22 @@ def read_tensor(file: Path, wanted: str | None, config: Mapping[str, Any], name:
     Raises:
         ZooError: If the file is missing or damaged, or `tensor_name` finds no tensor.
     """
-    with open_tensors(file) as tensors:
-        shared = shared_tensors(tensors.keys(), tensors.metadata(), config)
-        found = tensor_name(tensors.keys(), wanted, shared, name)
-        return found, tensors.get_tensor(found)
+    with tensor_file(file) as tensors:
+        shared = shared_tensors(tensors.shapes, tensors.metadata, config)
+        found = tensor_name(tensors.shapes, wanted, shared, name)
+        try:
+            return found, *tensors.read(found)
+        except ZooError as error:
+            raise error if name in str(error) else ZooError(f"{name}: {error}") from None
 
 
-def tensor_name(names: Iterable[str], wanted: str | None, shared: Mapping[str, str], source: str) -> str:
+def tensor_name(
+    names: Iterable[str] | Mapping[str, Sequence[int]], wanted: str | None, shared: Mapping[str, str], source: str
+) -> str:
     """Return the name of the tensor to read from a model's file.
 
     Args:
-        names: Names of the tensors in the file.
+        names: Names of the tensors in the file, with their shapes if these are known.
         wanted: Name of the tensor; None for the token embedding.
         shared: Names of tensors that the file leaves out, each with the name of an equal tensor in the file.
         source: Name of the source, for messages.
@@ -218,21 +223,30 @@ def tensor_name(names: Iterable[str], wanted: str | None, shared: Mapping[str, s
     Raises:
         ZooError: If there is no such tensor, or if no tensor or several have a known name of a token embedding.
     """
+    candidates = _candidates(names)
     names = list(names)
     if wanted is not None and wanted in (*names, *shared):
         return shared.get(wanted, wanted)
     if wanted is not None:
-        close = ", ".join(sorted(n for n in names if "emb" in n or "wte" in n)[:5]) or ", ".join(names[:5])
-        raise ZooError(f"{source} has no tensor {wanted!r}; it has {close}, ...")
+        raise ZooError(f"{source} has no tensor {wanted!r}; it has {candidates}")
     for end in W_E_NAMES:
         found = {shared.get(n, n) for n in (*names, *shared) if n == end or n.endswith(f".{end}")}
         if len(found) > 1:
             raise ZooError(
-                f"{source} has several token embeddings, {', '.join(sorted(found))}; choose one with tensor="
+                f"{source} has several token embeddings, {', '.join(sorted(found))}; choose one with --tensor"
             )
         if found:
             return found.pop()
-    raise ZooError(f"{source} has no tensor with a known embedding name; choose one with tensor=, it has {names[:5]}")
+    raise ZooError(f"{source} has no tensor with a known embedding name; choose one with --tensor: {candidates}")
+
+
+def _candidates(names: Iterable[str] | Mapping[str, Sequence[int]]) -> str:
+    """Return up to `SHOWN` names of matrices with their shapes: likely embeddings first, then the most rows."""
+    shapes = {name: tuple(shape) for name, shape in names.items()} if isinstance(names, Mapping) else {}
+    chosen = [name for name in names if len(shapes.get(name, (0, 0))) == 2] or list(names)
+    chosen.sort(key=lambda name: (not any(part in name for part in ("emb", "wte")), -max((*shapes.get(name, ()), 0))))
+    told = [f"{name} {list(shapes[name])}" if name in shapes else name for name in chosen]
+    return ", ".join(told[:SHOWN]) + (", ..." if len(told) > SHOWN else "")
 
 
 def shared_tensors(

@@ -15,16 +15,29 @@ from typing import TYPE_CHECKING, Any
 from zoo import catalog
 from zoo.checkpoint_config import CARD, NAME, TOKEN_COUNTS, TOKENIZER, WEIGHTS
 from zoo.errors import ZooError
-from zoo.source_files import EXPECTED, INDEX, SAE_CONFIG, Folder, LightningFile, MatrixFile, hub_place, parsed
+from zoo.source_files import (
+    EXPECTED,
+    INDEX,
+    MATRIX_SUFFIXES,
+    SAE_CONFIG,
+    Folder,
+    LightningFile,
+    MatrixFile,
+    hub_file,
+    hub_place,
+    parsed,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from zoo.quantised import Rounding
+
 Opened = Folder | LightningFile | MatrixFile
 REVISIONS = ("step{step}", "checkpoint-{step}")  # names of the revisions of a training step of Pythia and of Mistral
 SUFFIXES: dict[str, type[LightningFile | MatrixFile]]
-SUFFIXES = {".ckpt": LightningFile, ".npy": MatrixFile, ".safetensors": MatrixFile}
+SUFFIXES = {".ckpt": LightningFile} | dict.fromkeys(MATRIX_SUFFIXES, MatrixFile)
 
 
 def load(
@@ -66,13 +79,14 @@ def load(
 
 
 def embedding(source: str | Path, step: int | None = None, tensor: str | None = None) -> Tensor:
-    """Read a token embedding. The other tensors of a safetensors file are not read.
+    """Read a token embedding. The other tensors of a safetensors or GGUF file are not read.
 
     Args:
-        source: Any source of `load`; any other Hugging Face repository or folder with safetensors weights; a
-            .safetensors file; or a file NAME.npy. In the folder of NAME.npy, there may be NAME.tokens.json (a list of
-            the tokens' texts) or NAME.tokenizer.json (their tokenizer), and NAME.token_counts.json (a list of how often
-            each token occurs).
+        source: Any source of `load`; any other Hugging Face repository or folder with weights in safetensors or
+            pytorch_model.bin; a file .safetensors, .bin, .npz or .gguf, also hf:org/repo/FILE; or a file NAME.npy. In
+            the folder of NAME.npy, there may be NAME.tokens.json (a list of the tokens' texts) or NAME.tokenizer.json
+            (their tokenizer), and NAME.token_counts.json (a list of how often each token occurs). Quantised matrices of
+            GGUF files are dequantised, and int8 matrices are multiplied by their scale (`zoo.quantised.scaled`).
         step: Training step, if the source has several; by default the last one.
         tensor: Name of the tensor. By default the token embedding, if its name is in `hugging_face.W_E_NAMES`.
 
@@ -81,7 +95,7 @@ def embedding(source: str | Path, step: int | None = None, tensor: str | None = 
 
     Raises:
         ZooError: If there is no such source, step or tensor, or the tensor is not a matrix of finite floating-point
-            numbers.
+            numbers, or has as many columns as there are tokens.
     """
     return Source.open(source).embedding(step, tensor)
 
@@ -105,30 +119,37 @@ def info(name: str) -> str:
 class Source:
     """A source of a model or an embedding. It is made by `open`, and reads small files only once.
 
-    Two sources are equal if their names are equal. A pickled source has the name and the fingerprints that are known.
+    Two sources are equal if their names and tensors are equal. A pickled source has the name, the tensor and the
+    fingerprints that are known. `wanted` is the name of the tensor that is the embedding; None for the token embedding.
     In all methods, `step` is a training step, if the source has several; by default it is the last one. A name may
     contain {step}, which is replaced by the training step. All methods raise ZooError if there is no such step, or if
     what they read is damaged or cannot be read. If the hub does not answer within HF_HUB_ETAG_TIMEOUT seconds, only the
     local cache is read. HF_HUB_ETAG_TIMEOUT is an environment variable of huggingface_hub; its default is 10.
     """
 
-    def __init__(self, name: str, fingerprints: dict[tuple[str, int | None], str] | None = None) -> None:
-        self.name, self._fingerprints = name, fingerprints or {}
+    def __init__(
+        self, name: str, fingerprints: dict[tuple[str, int | None], str] | None = None, wanted: str | None = None
+    ) -> None:
+        self.name, self.wanted, self._fingerprints = name, wanted, fingerprints or {}
         self._opened: dict[int | None, Opened] = {}
         self._shapes: dict[int | None, tuple[int, int]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Source, (self.name, self._fingerprints)
+        return Source, (self.name, self._fingerprints, self.wanted)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Source) and self.name == other.name
+        return isinstance(other, Source) and (self.name, self.wanted) == (other.name, other.wanted)
 
     def __hash__(self) -> int:
-        return hash(self.name)
+        return hash((self.name, self.wanted))
 
     @classmethod
-    def open(cls, source: str | Path | Source) -> Source:
+    def open(cls, source: str | Path | Source, tensor: str | None = None) -> Source:
         """Return the source of a name or path; no file is read yet. A Source is returned unchanged.
+
+        Args:
+            source: The name or path, see `embedding`.
+            tensor: Name of the tensor that is the embedding; by default the token embedding.
 
         Raises:
             ZooError: If there is no such file or folder, or the text is not a valid name on the hub.
@@ -136,7 +157,7 @@ class Source:
         if isinstance(source, Source):
             return source
         is_path_like_a_name = isinstance(source, Path) and str(source) in catalog.list_models()
-        opened = cls(f"./{source}" if is_path_like_a_name else str(source))
+        opened = cls(f"./{source}" if is_path_like_a_name else str(source), wanted=tensor)
         if "{step}" in opened.name:
             return opened
         if opened.path is None:
@@ -155,7 +176,7 @@ class Source:
 
     @property
     def kind(self) -> str:
-        """Kind of the source: one of `READERS`, run, Lightning checkpoint, .npy, .safetensors, or {step}.
+        """Kind of the source: one of `READERS`, run, Lightning checkpoint, a suffix of `SUFFIXES`, or {step}.
 
         It is {step} if the name contains {step}.
         """
@@ -197,15 +218,25 @@ class Source:
 
     def embedding(self, step: int | None = None, tensor: str | None = None) -> Tensor:
         """Return the token embedding, or another matrix by the name of its tensor, (V, D) float32."""
+        return self.rounded_embedding(step, tensor)[0]
+
+    def rounded_embedding(self, step: int | None = None, tensor: str | None = None) -> tuple[Tensor, Rounding | None]:
+        """Return the `embedding` and how it was rounded, None if it is not quantised."""
         import torch
 
         from zoo.checkpoints import as_weights
 
         opened = self.at(step)
-        found, W = opened.tensor(tensor)
+        found, W, rounding = opened.tensor(tensor or self.wanted)
         if W.ndim != 2:
             raise ZooError(f"tensor {found} of {opened.name} is {W.dtype} {list(W.shape)}, not a matrix of token rows")
-        return as_weights(W, torch.float32, found, opened.name)
+        W = as_weights(W, torch.float32, found, opened.name)
+        if W.shape[0] < W.shape[1] == len(self.token_strings(step) or ()):
+            raise ZooError(
+                f"tensor {found} of {opened.name} is {list(W.shape)}, and there are {W.shape[1]} tokens: it is "
+                "transposed, or not an embedding; a row for every token is needed"
+            )
+        return W, rounding
 
     def zoo_part(self, step: int | None = None) -> dict[str, Any] | None:
         """Return the "zoo" part of the config, see `checkpoint_config.KEYS`; None if the zoo did not write it."""
@@ -367,7 +398,7 @@ class Source:
         if "{step}" in self.name:
             if step is None:
                 raise ZooError(f"{self.name} contains {{step}}; choose a training step with step")
-            return Source.open(self.name.replace("{step}", str(step))).at()
+            return Source.open(self.name.replace("{step}", str(step)), self.wanted).at()
         if self.path is None:
             return self._on_hub(step)
         if self._reader:
@@ -389,8 +420,10 @@ class Source:
                 raise ZooError(f"{self.name} holds step {only} only, not step {step}")
         return opened
 
-    def _on_hub(self, step: int | None) -> Folder:
-        """Return a folder of a repository. A step is a folder in it or, as for Pythia and Mistral, a revision."""
+    def _on_hub(self, step: int | None) -> Folder | MatrixFile:
+        """Return a folder or file of a repository. A step is a folder or, as for Pythia and Mistral, a revision."""
+        if Path(hub_place(self.name)[1]).suffix in MATRIX_SUFFIXES:
+            return self._file_on_hub(step)
         inside, failures = Folder.on_hub(self.name, step), []
         if step is None or "@" in self.name:
             return inside
@@ -405,3 +438,19 @@ class Source:
                 failures.append(str(error))
         known = f"as a folder nor as {' or '.join(REVISIONS)}"
         raise ZooError(f"{self.name} has no step {step}, neither {known}: {failures[0]}")
+
+    def _file_on_hub(self, step: int | None) -> MatrixFile:
+        """Return the file hf:org/repo/FILE[@revision], or that of the revision of a step."""
+        repo, file, revision = hub_place(self.name)
+        if revision is not None and step is not None:
+            raise ZooError(f"{self.name} holds one step only; do not set step")
+        tried = [revision] if step is None else [one.format(step=step) for one in REVISIONS]
+        failures = []
+        for one in tried:
+            try:
+                if path := hub_file(repo, one, file.rstrip("/")):
+                    return MatrixFile(self.name if one == revision else f"{self.name}@{one}", path)
+                failures.append(f"hf:{repo} has no {file.rstrip('/')}{f' at revision {one}' if one else ''}")
+            except ZooError as error:
+                failures.append(str(error))
+        raise ZooError(failures[0])

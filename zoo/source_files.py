@@ -25,11 +25,15 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from zoo.quantised import Rounding
+
 INDEX, SAE_CONFIG = f"{WEIGHTS}.index.json", "cfg.json"
 GEMMA_SCOPE = ("params.npz", "params.safetensors")  # weights of Gemma Scope and of Gemma Scope 2
 OF_AUTOENCODERS = (SAE_CONFIG, "ae.pt", *GEMMA_SCOPE)  # each of these files marks the folder of an autoencoder
-EXPECTED = "a folder, a .ckpt or, for an embedding, a .safetensors or .npy file"
+PICKLE = "pytorch_model.bin"
+EXPECTED = "a folder, a .ckpt or, for an embedding, a .safetensors, .gguf, .npz, .bin or .npy file"
 ZOO, HUGGING_FACE = "zoo checkpoint", "Hugging Face"
+MATRIX_SUFFIXES = (".npy", ".safetensors", ".bin", ".npz", ".gguf")  # of the files that `MatrixFile` reads
 READERS = {  # kind of a folder -> the module whose `read` returns the arguments of `checkpoints.build`
     ZOO: "zoo.checkpoints",
     HUGGING_FACE: "zoo.hugging_face",
@@ -54,6 +58,7 @@ class Folder:
         find: Function from the name of a file to its path, or to None if there is no such file.
         may_hold_steps: Whether folders in it may be checkpoints of training steps.
         autoencoders: Function that returns the names of folders in it that hold autoencoders of other libraries.
+        matrix_files: Function that returns the names of files in it that are sources by themselves.
     """
 
     def __init__(
@@ -62,8 +67,10 @@ class Folder:
         find: Callable[[str], Path | None],
         may_hold_steps: bool = False,
         autoencoders: Callable[[], list[str]] = list,
+        matrix_files: Callable[[], list[str]] = list,
     ) -> None:
         self.name, self._may_hold_steps, self._autoencoders = name, may_hold_steps, autoencoders
+        self._matrix_files = matrix_files
         self.path: Callable[[str], Path | None] = cache(find)
         self.content: Callable[[str], bytes] = cache(lambda file: self.require(file).read_bytes())
         self.json: Callable[[str], dict[str, Any]] = cache(self._json)
@@ -75,6 +82,7 @@ class Folder:
             name,
             lambda file: path if (path := folder / file).is_file() else None,
             autoencoders=lambda: sorted({p.parent.name for file in OF_AUTOENCODERS for p in folder.glob(f"*/{file}")}),
+            matrix_files=lambda: sorted(p.name for p in folder.iterdir() if p.suffix in MATRIX_SUFFIXES),
         )
 
     @classmethod
@@ -188,23 +196,29 @@ class Folder:
             raise ZooError(f"checkpoint {self.require(NAME).parent} is damaged: {file} is not the file that was saved")
         return content
 
-    def weight_files(self) -> dict[str, str]:
+    def weight_files(self, pickles: bool = False) -> dict[str, str]:
         """Return tensor name -> file, or "*" -> file if one file holds all tensors.
 
+        Args:
+            pickles: Whether files of pickles are named if there are no safetensors files.
+
         Raises:
-            ZooError: If there are no safetensors files, or their index is damaged.
+            ZooError: If there are no such files, or their index is damaged.
         """
-        if self.path(WEIGHTS):
-            return {"*": WEIGHTS}
-        if index := self.path(INDEX):
-            files = self.json(INDEX).get("weight_map")
-            if not isinstance(files, dict) or any(f != Path(str(f)).name for f in files.values()):
-                raise ZooError(f"{index} is damaged: its weight_map must name files in the same folder")
-            return files
-        if self.path("pytorch_model.bin"):
-            what = "only pytorch_model.bin, a pickle, which the zoo does not read; convert it to safetensors first"
-            raise ZooError(f"{self.name} has {what}")
-        raise ZooError(f"{self.name} has no {WEIGHTS}")
+        for file in (WEIGHTS, PICKLE) if pickles else (WEIGHTS,):
+            if self.path(file):
+                return {"*": file}
+            if index := self.path(f"{file}.index.json"):
+                files = self.json(index.name).get("weight_map")
+                if not isinstance(files, dict) or any(f != Path(str(f)).name for f in files.values()):
+                    raise ZooError(f"{index} is damaged: its weight_map must name files in the same folder")
+                return files
+        if self.path(PICKLE):
+            what = f"only {PICKLE}, a pickle, from which the zoo loads no GPT-2; convert it to safetensors first"
+            raise ZooError(f"{self.name} has {what}, or only {only_rows(self.name)}")
+        others = self._matrix_files()
+        hint = f"; name one of its files: {', '.join(others[:5])}" if others else ""
+        raise ZooError(f"{self.name} has no {WEIGHTS}{hint}")
 
     def _json(self, file: str) -> dict[str, Any]:
         """Return the object in a JSON file.
@@ -221,18 +235,18 @@ class Folder:
             raise ZooError(f"{path} is damaged: it does not hold a JSON object")
         return content
 
-    def tensor(self, wanted: str | None) -> tuple[str, Tensor]:
-        """Return the name and the values of a tensor, by default of the token embedding."""
+    def tensor(self, wanted: str | None) -> tuple[str, Tensor, Rounding | None]:
+        """Return the name and the values of a tensor, by default of the token embedding, and how it was rounded."""
         from zoo import checkpoints, hugging_face
 
-        files, part = self.weight_files(), self.zoo_part
+        files, part = self.weight_files(pickles=True), self.zoo_part
         config = self.json(NAME) if self.path(NAME) else {}
         shared = hugging_face.shared_tensors(files, None, config)
         file = files["*"] if "*" in files else files[hugging_face.tensor_name(files, wanted, shared, self.name)]
-        found, W = hugging_face.read_tensor(self.require(file), wanted, config, self.name)
+        found, W, rounding = hugging_face.read_tensor(self.require(file), wanted, config, self.name)
         if part:
             checkpoints.verify_tensor(part, found, W, self.name)
-        return found, W
+        return found, W, rounding
 
     def beside(self, file: str) -> Any:
         """Return the content of a file with tokens, tokenizer or token counts, or None if it is absent."""
@@ -260,12 +274,12 @@ class LightningFile:
 
         return build(class_path(self.zoo_part), self.zoo_part["init_args"], self._state, self.name)
 
-    def tensor(self, wanted: str | None) -> tuple[str, Tensor]:
+    def tensor(self, wanted: str | None) -> tuple[str, Tensor, Rounding | None]:
         """See `Folder.tensor`."""
         from zoo.hugging_face import tensor_name
 
-        found = tensor_name(self._state, wanted, {}, self.name)
-        return found, self._state[found].clone()
+        found = tensor_name({n: tensor.shape for n, tensor in self._state.items()}, wanted, {}, self.name)
+        return found, self._state[found].clone(), None
 
     def beside(self, file: str) -> Any:
         """See `Folder.beside`."""
@@ -273,7 +287,10 @@ class LightningFile:
 
 
 class MatrixFile:
-    """A .safetensors file, or a .npy file, in whose folder there may be files with tokens, tokenizer and counts."""
+    """A file of matrices, by its suffix: .safetensors, .bin, .npz, .gguf, or .npy.
+
+    In the folder of a .npy file there may be files with tokens, tokenizer and counts. A GGUF file holds its tokens.
+    """
 
     zoo_part = None
 
@@ -281,20 +298,35 @@ class MatrixFile:
         self.name, self.path, self.kind = name, path, path.suffix
 
     def load(self, trust_remote_code: bool = False) -> nn.Module:
-        """Refuse: the file holds a matrix, not a network."""
-        raise ZooError(f"{self.name} is a file; expected {EXPECTED}")
+        """Refuse: the file holds matrices, not a network."""
+        kind = "GGUF" if self.kind == ".gguf" else f"a {self.kind} file"
+        raise ZooError(f"{self.name} cannot be loaded as a network ({kind}); {only_rows(self.name)}")
 
-    def tensor(self, wanted: str | None) -> tuple[str, Tensor]:
+    def tensor(self, wanted: str | None) -> tuple[str, Tensor, Rounding | None]:
         """See `Folder.tensor`."""
         from zoo.hugging_face import read_tensor
 
         is_array = self.kind == ".npy"
-        return (self.path.name, _read_npy(self.path)) if is_array else read_tensor(self.path, wanted, {}, self.name)
+        if is_array and wanted is not None and wanted != self.path.name:
+            raise ZooError(f"{self.name} holds one matrix without a name; leave --tensor {wanted} out")
+        return (
+            (self.path.name, _read_npy(self.path), None) if is_array else read_tensor(self.path, wanted, {}, self.name)
+        )
 
     def beside(self, file: str) -> str | None:
         """See `Folder.beside`."""
+        if self.kind == ".gguf" and file == "tokens.json":
+            from zoo import gguf_files
+
+            return gguf_files.opened(self.path).tokens()
         path = self.path.with_suffix(f".{file}")
         return _text(path.read_bytes(), path) if self.kind == ".npy" and path.is_file() else None
+
+
+def only_rows(name: str) -> str:
+    """Return what can be done with a model that cannot be loaded, or run."""
+    named = "; add --tensor NAME if its name is not one of the usual names"
+    return f"its embedding can be studied: python -m zoo study embedding --embedding {name}{named}"
 
 
 def hub_place(text: str) -> tuple[str, str, str | None]:

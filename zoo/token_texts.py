@@ -84,6 +84,20 @@ def _named(text: str, token: str) -> str:
     return " " + text if token.startswith("\u2581") and not text.startswith(" ") else text  # SentencePiece's mark
 
 
+def stored_text(token: str, model: str) -> str:
+    """Return the text of a token as GGUF files store it. A token that starts a word has a leading space.
+
+    Args:
+        token: The token, in the spelling of its vocabulary.
+        model: Kind of the tokenizer: "gpt2" for byte-level BPE; others mark the start of a word as SentencePiece does.
+    """
+    if model == "gpt2":
+        alphabet = _byte_alphabet()
+        is_spelled = bool(token) and all(letter in alphabet for letter in token)
+        return bytes(alphabet[letter] for letter in token).decode("utf-8", "zoo.bytes") if is_spelled else token
+    return token.replace("\u2581", " ")
+
+
 def _marked(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeDecodeError):
         raise error

@@ -81,6 +81,33 @@ def safetensors(name, dtype=torch.float32, change=lambda tensor: tensor):
     return make
 
 
+def as_safetensors(tensors, folder):
+    save_file(tensors, folder / "W.safetensors")
+    return folder / "W.safetensors"
+
+
+def as_npz(tensors, folder):
+    np.savez(folder / "W.npz", **{name: tensor.numpy() for name, tensor in tensors.items()})
+    return folder / "W.npz"
+
+
+def as_bin(tensors, folder):
+    torch.save(tensors, folder / "W.bin")
+    return folder / "W.bin"
+
+
+def int8(write):
+    """Return a case that writes a matrix in int8, and a scale for each row."""
+    q = torch.arange(-80, 80, dtype=torch.int8).reshape(20, 8)
+    scale = torch.linspace(0.1, 2, 20)
+    return lambda folder: (write({"W_E": q, "W_E_scale": scale}, folder), q * scale[:, None])
+
+
+def pickled_model(folder):
+    torch.save({"transformer.wte.weight": W, "h.0.weight": W[:3]}, folder / "pytorch_model.bin")
+    return folder, W
+
+
 def several(folder):
     save_file({"encoder.embed_tokens.weight": W, "decoder.embed_tokens.weight": -W}, folder / "W.safetensors")
     return folder / "W.safetensors"
@@ -142,8 +169,19 @@ CASES = [
     Case("`.safetensors` of TransformerLens, `embed.W_E`", safetensors("embed.W_E")),
     *[
         Case(f"`.safetensors` in {name}", source_of(safetensors("wte.weight", dtype)), "refused: names the type", name)
-        for name, dtype in (("int8", torch.int8), ("float8_e4m3fn", torch.float8_e4m3fn), ("uint8", torch.uint8))
+        for name, dtype in (("float8_e4m3fn", torch.float8_e4m3fn), ("uint8", torch.uint8))
     ],
+    Case(
+        "`.safetensors` in int8 without a scale",
+        source_of(safetensors("wte.weight", torch.int8)),
+        "refused: names the scale that is missing",
+        r"is int8 and has no scale; the file needs one tensor wte\.weight_scale",
+    ),
+    Case("`.safetensors` in int8 with a scale", int8(as_safetensors), "read as the product"),
+    Case("`.npz` in int8 with a scale per row", int8(as_npz), "read as the product"),
+    Case("`.npz` in float32", lambda folder: (as_npz({"W_E": W}, folder), W)),
+    Case("`.bin` of PyTorch", lambda folder: (as_bin({"wte.weight": W}, folder), W), "read, without running its code"),
+    Case("model with `pytorch_model.bin` alone", pickled_model, "read, without running its code"),
     Case(
         "`.safetensors` with NaN",
         source_of(safetensors("wte.weight", change=lambda w: w.where(torch.arange(20)[:, None] != 3, torch.nan))),
@@ -154,7 +192,7 @@ CASES = [
         "`.safetensors` without a known tensor name",
         source_of(safetensors("my_rows")),
         "refused: says to set `tensor`",
-        "no tensor with a known embedding name; choose one with tensor=",
+        r"no tensor with a known embedding name; choose one with --tensor: my_rows \[20, 8\]",
     ),
     Case(
         "`.safetensors` with two embeddings",

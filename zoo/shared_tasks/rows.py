@@ -64,7 +64,9 @@ class UntrainedRows(Task):
         tokens = read_tokens(self.tokens) if self.tokens else first.token_strings(self.step)
         n_tokens = V if tokens is None else len(tokens)
         if n_tokens > V or (self.tokens and n_tokens < V):
-            raise ZooError(f"there are {n_tokens} tokens for {V} rows; give a --tokens file with one token per row")
+            turned = f"; the matrix has {D} columns, so it may be transposed" if n_tokens == D else ""
+            what = f"there are {n_tokens} tokens for {V} rows{turned}"
+            raise ZooError(f"{what}; give a --tokens file with one token per row")
         if tokens is not None:
             tokens = tokens + [f"row {i}" for i in range(n_tokens, V)]  # rows that belong to no token
         counts = first.row_counts(self.step, V)
@@ -151,12 +153,16 @@ class Rows(Task):
     def do(self, work: Work) -> Result:
         """Return `W_E` (V, D), `tokens` and `counts` (V,).
 
+        If the matrix is quantised, there is also `rounding`: the `kind` of numbers, and the error of the rounding as a
+        share of the variance of the rows (`fvu`), or None if it is not known.
+
         Raises:
             ZooError: If there are too few rows or dimensions.
         """
         from zoo.untrained_rows import KEPT
 
-        W = self.source.embedding(self.step).numpy()
+        matrix, rounding = self.source.rounded_embedding(self.step)
+        W = matrix.numpy()
         if self.untrained is None:
             counts = self.source.row_counts(self.step, len(W))
             found = {"tokens": self.source.token_strings(self.step), "reasons": np.full(len(W), KEPT)}
@@ -171,13 +177,15 @@ class Rows(Task):
                 f"{self.source.name} has {int(kept.sum())} rows in {W.shape[1]} dimensions{aside}; at least "
                 f"{LEAST_ROWS} rows in {LEAST_DIMENSIONS} dimensions are required"
             )
+        told = {} if rounding is None else {"rounding": {"kind": rounding.kind, "fvu": rounding.fvu(matrix, kept)}}
         W = W[kept]
         if self.at_most is not None:
             from zoo.datamodules.row_loaders import side_rng
 
-            return {"W_E": W[np.sort(side_rng(0, 4).permutation(len(W))[: self.at_most])], "tokens": None}
+            return {"W_E": W[np.sort(side_rng(0, 4).permutation(len(W))[: self.at_most])], "tokens": None} | told
         tokens = found["tokens"] and [t for t, k in zip(found["tokens"], kept.tolist(), strict=False) if k]
-        return {"W_E": W, "tokens": tokens} | ({} if found["counts"] is None else {"counts": found["counts"][kept]})
+        counted = {} if found["counts"] is None else {"counts": found["counts"][kept]}
+        return {"W_E": W, "tokens": tokens} | counted | told
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,7 @@ class StudyOfRows(Study):
         keep_untrained: Whether to keep rows that look untrained; by default they are excluded.
         other_runs: Other runs of the same pretraining; rows that look untrained in any of them are excluded.
         tokens: File with the rows' tokens, for a source without tokens: .txt with a token per line, or .json.
+        tensor: Name of the tensor that is the embedding; by default the token embedding, if its name is a usual one.
     """
 
     source: str = "gpt2-mini.learned"
@@ -197,22 +206,24 @@ class StudyOfRows(Study):
     keep_untrained: bool = False
     other_runs: tuple[str, ...] = ()
     tokens: str | None = None
+    tensor: str | None = None
     aliases = {"embedding": "source"}  # noqa: RUF012
 
     @property
     def untrained(self) -> UntrainedRows:
         """The task that finds the rows that look untrained."""
-        return UntrainedRows(tuple(opened(n) for n in (self.source, *self.other_runs)), self.step, self.tokens)
+        runs = tuple(opened(name, self.tensor) for name in (self.source, *self.other_runs))
+        return UntrainedRows(runs, self.step, self.tokens)
 
     @property
     def rows(self) -> Rows:
         """The task that reads the rows to study."""
-        return Rows(opened(self.source), self.step, self.untrained, self.keep_untrained)
+        return Rows(opened(self.source, self.tensor), self.step, self.untrained, self.keep_untrained)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of rows V, including untrained rows, and number of dimensions D."""
-        return opened(self.source).shape(self.step)
+        return opened(self.source, self.tensor).shape(self.step)
 
 
 def datamodule(
@@ -249,15 +260,20 @@ def datamodule(
         return EmbeddingRowsDataModule(str(file), null_model=model, **settings)
 
 
-def opened(name: str) -> Source:
-    """Open a source, and cache it for all tasks that name it, as long as its file does not change."""
+def opened(name: str, tensor: str | None = None) -> Source:
+    """Open a source, and cache it for all tasks that name it, as long as its file does not change.
+
+    Args:
+        name: Name of the source.
+        tensor: Name of the tensor that is the embedding; by default the token embedding.
+    """
     path = Source.open(name).path
-    return _opened(name, path.stat().st_mtime_ns if path and path.is_file() else None)
+    return _opened(name, tensor, path.stat().st_mtime_ns if path and path.is_file() else None)
 
 
 @lru_cache(256)
-def _opened(name: str, changed: int | None) -> Source:
-    return Source.open(name)
+def _opened(name: str, tensor: str | None, changed: int | None) -> Source:
+    return Source.open(name, tensor)
 
 
 def refuse_trivial(name: str, n: int, V: int) -> None:

@@ -58,6 +58,7 @@ class BasisPursuit(Study):
         tolerance: FVU (fraction of variance unexplained) up to which sparse coding counts as explaining the rows.
         keep_untrained: Whether to keep rows that look untrained.
         tokens: File with the rows' tokens, for a source without tokens: .txt with one token per line, or .json.
+        tensor: Name of the tensor that is the embedding; by default the token embedding, if its name is a usual one.
     """
 
     source: tuple[str, ...] = ("gpt2-stdlib.learned",)
@@ -72,6 +73,7 @@ class BasisPursuit(Study):
     tolerance: PositiveFloat = 0.05
     keep_untrained: bool = True
     tokens: str | None = None
+    tensor: str | None = None
 
     def check(self) -> None:
         """Refuse steps and penalties out of order."""
@@ -88,7 +90,7 @@ class BasisPursuit(Study):
     @cached_property
     def _rows(self) -> dict[tuple[str, int | None], Rows]:
         """Tasks that read the rows, by source and step."""
-        sources = tuple(opened(name) for name in self.source)
+        sources = tuple(opened(name, self.tensor) for name in self.source)
         for source in sources:
             refuse_trivial("n_atoms", self.n_atoms, source.shape(self._steps[-1])[0])
         aside = UntrainedRows(sources, self._steps[-1], self.tokens) if self.tokens or not self.keep_untrained else None
@@ -98,7 +100,7 @@ class BasisPursuit(Study):
     @cached_property
     def d_model(self) -> int:
         """Dimensions D of the rows."""
-        return opened(self.source[0]).shape(self._steps[-1])[1]
+        return opened(self.source[0], self.tensor).shape(self._steps[-1])[1]
 
     @cached_property
     def present(self) -> tuple[str, ...]:
@@ -152,11 +154,17 @@ class BasisPursuit(Study):
             "isotropic": found.pursued(self._steps[-1], "isotropic"),
             "at_l0": self.at_l0,
             "n_atoms": self.n_atoms,
+            "rounding": self._rounding(results),
         }
         subject = f"{', '.join(self.source)}: rows in {self.d_model} dimensions"
         return Report(
             subject, Verdict(headline, f"Brackets are 95 % intervals over {found.units}.", numbers=numbers), sections
         )
+
+    def _rounding(self, results: Results) -> dict[str, Any] | None:
+        """Return how the rows of the first run at the last step were rounded, see `Rows`; None if they were not."""
+        found: dict[str, Any] | None = results[self._rows[self.source[0], self._steps[-1]]].get("rounding")
+        return found
 
     def _lines(self, results: Results) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = []
@@ -208,6 +216,7 @@ class BasisPursuit(Study):
                     f"of rows: {round(n_eff):,}). The largest duality gap of a code is {largest:.1e} of its objective."
                 ),
                 *self._without_control(found),
+                *told_of_rounding(self._rounding(results), errors["embedding"], errors["difference"]),
             ],
             charts=found.charts(),
             null_models=EXPLAINED + " The table also has atoms that were not learned (random directions, tokens).",
@@ -334,6 +343,37 @@ class BasisPursuit(Study):
             log_x=True,
             caption="Band: from the 10th to the 90th percentile of rows.",
         )
+
+
+def told_of_rounding(rounding: dict[str, Any] | None, error: Estimate, difference: Estimate) -> list[str]:
+    """Return sentences that compare the error of sparse coding with that of the rows' own rounding.
+
+    Args:
+        rounding: See `zoo.shared_tasks.rows.Rows`; None if the rows are not quantised.
+        error: Held-out FVU of sparse coding.
+        difference: Difference from the FVU of Gaussian rows.
+    """
+    if rounding is None:
+        return []
+    kind, fvu = rounding["kind"], rounding["fvu"]
+    if fvu is None:
+        return [
+            f"The rows are dequantised from {kind}. Its values are not equally spaced, so the error of this rounding "
+            "is not known, and a part of the error of sparse coding may be due to it."
+        ]
+    told = (
+        f"The rows are dequantised from {kind}. If numbers are spread evenly within a step, this rounding alone makes "
+        f"an error of {fvu:.2g} of the variance of the rows. The error of sparse coding, {error}, is "
+        f"{error.mean / fvu:,.3g} times as large."
+    )
+    if max(error.mean - fvu, 0) < fvu:
+        told += " Most of the error of sparse coding may be rounding, which no dictionary explains."
+    if difference.sign != "undecided" and abs(difference.mean) < fvu:
+        told += (
+            f" The difference from Gaussian rows, {difference}, is smaller than the error of rounding, and may be due "
+            "to it."
+        )
+    return [told]
 
 
 class Lines:

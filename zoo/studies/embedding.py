@@ -21,6 +21,7 @@ from zoo.shared_tasks import pursuit
 from zoo.shared_tasks.pursuit import LEAST_ATOMS, compared_at, default_atoms, rows_gauged
 from zoo.shared_tasks.rows import LEAST_DIMENSIONS, LEAST_ROWS, opened, refuse_trivial
 from zoo.shared_tasks.structure import ALPHA
+from zoo.source import Source
 from zoo.studies.atom_neighbours import AtomNeighbours
 from zoo.studies.basis_pursuit import BasisPursuit
 from zoo.studies.binding import Binding
@@ -89,6 +90,7 @@ class Embedding(Study):
         margin: Loss in nats above which the cost of a frozen embedding counts as large.
         tolerance: FVU (fraction of variance unexplained) up to which sparse coding counts as explaining the rows.
         families: YAML or JSON file with families of tokens in a known order, in addition to the built-in ones.
+        tensor: Name of the tensor that is the embedding; by default the token embedding, if its name is a usual one.
     """
 
     source: tuple[str, ...] = (DEFAULT,)
@@ -105,6 +107,7 @@ class Embedding(Study):
     margin: NonNegativeFloat = 0.1
     tolerance: OpenUnitInterval = 0.05
     families: str | None = None
+    tensor: str | None = None
     aliases = {"embedding": "source"}  # noqa: RUF012
 
     def check(self) -> None:
@@ -115,13 +118,18 @@ class Embedding(Study):
         if self.steps and list(self.steps) != sorted(set(self.steps)):
             raise ZooError("steps must be ascending, without repeated values")
 
+    @property
+    def _first(self) -> Source:
+        """The first run."""
+        return opened(self.source[0], self.tensor)
+
     @cached_property
     def _steps(self) -> tuple[int, ...] | None:
-        return self.steps or opened(self.source[0]).steps or None
+        return self.steps or self._first.steps or None
 
     @cached_property
     def _shape(self) -> tuple[int, int]:
-        return opened(self.source[0]).shape(self._steps[-1] if self._steps else None)
+        return self._first.shape(self._steps[-1] if self._steps else None)
 
     @cached_property
     def _atoms(self) -> int:
@@ -133,6 +141,7 @@ class Embedding(Study):
         self._check_rows()
         rows: dict[str, Any] = {"source": first, "step": self._steps[-1] if self._steps else None}
         rows |= {"other_runs": tuple(others), "tokens": self.tokens, "keep_untrained": self.keep_untrained}
+        rows |= {"tensor": self.tensor}
         coded = rows | {"n_atoms": self._atoms, "frequency_power": self.frequency_power, "seeds": self.seeds}
         searched = {"families": self.families, "null_draws": self.null_draws}
         return {
@@ -151,6 +160,7 @@ class Embedding(Study):
                 tolerance=self.tolerance,
                 keep_untrained=self.keep_untrained,
                 tokens=self.tokens,
+                tensor=self.tensor,
             ),
             "recognised-superpositions": RecognisedSuperpositions(**coded, tolerance=self.tolerance),
             "atom-neighbours": self._named(AtomNeighbours(**coded, **searched)),
@@ -182,12 +192,12 @@ class Embedding(Study):
             )
         refuse_trivial("n_atoms", self._atoms, V)
         last = self._steps[-1] if self._steps else None
-        if self.frequency_power and opened(self.source[0]).row_counts(last, V) is None:
+        if self.frequency_power and self._first.row_counts(last, V) is None:
             raise ZooError(f"how often the tokens of {self.source[0]} occur is not known; leave frequency_power out")
 
     def _named(self, study: Study) -> Study | NotTested:
         """Return a study that needs the rows' tokens, or why it cannot be done."""
-        known = self.tokens or opened(self.source[0]).token_strings(self._steps[-1] if self._steps else None)
+        known = self.tokens or self._first.token_strings(self._steps[-1] if self._steps else None)
         return study if known else NotTested("The tokens of the rows are not known; add --tokens FILE.")
 
     def _autoencoders(self, rows: dict[str, Any]) -> Study | NotTested:
@@ -201,7 +211,7 @@ class Embedding(Study):
         return SparseRows(**rows, **shared, d_sae=self._atoms, variants=("TopK",))
 
     def _training(self) -> Study | NotTested:
-        train = self.train or (DEFAULT if self.source == (DEFAULT,) else None)
+        train = self.train or (DEFAULT if self.source == (DEFAULT,) and self.tensor is None else None)
         if train is None:
             return NotTested("There is no config of training runs; add --train CONFIG.")
         often = max(1, self.training_steps // 8)
@@ -210,7 +220,9 @@ class Embedding(Study):
         return FrozenEmbedding(train, ARMS, ("untied",), self.seeds, fit_arguments, self.margin)
 
     def _resets(self) -> Study | NotTested:
-        source = opened(self.source[0])
+        source = self._first
+        if self.tensor:
+            return NotTested("Rows are reset in the network's own token embedding, but --tensor names another matrix.")
         if self.steps and source.steps and self.steps[-1] != source.steps[-1]:
             return NotTested("Rows are reset in the network of the last step, but `steps` ends at an earlier step.")
         try:
@@ -226,6 +238,10 @@ class Embedding(Study):
         sections = self.sections(parts)
         rows = parts["untrained-rows"]
         subject = rows.subject if isinstance(rows, Report) else ", ".join(self.source)
+        if self.tensor:
+            subject = f"{subject} The embedding is the tensor {self.tensor}."
+        if rounding := (told.get("basis-pursuit") or {}).get("rounding"):
+            subject = f"{subject} The rows are dequantised from {rounding['kind']}."
         if len(self.source) > 1:
             subject = f"{subject} Other runs: {', '.join(self.source[1:])}; only `basis-pursuit` uses them."
         return Report(subject, self._verdict(told, sections), sections)
@@ -238,7 +254,9 @@ class Embedding(Study):
         limit = coding["limit"] if coding else None
         searched = told.get("circles") or told.get("binding") or {"findings": [], "false_findings": [], "tests": []}
         found = [line for line in searched["findings"] if line["kind"] in STRUCTURES and line["kind"] in told]
-        measured = Measured(gap, error, null, difference, limit, compared_at(self._shape[1]), self._atoms)
+        rounding = coding["rounding"] if coding else None
+        floor = (rounding or {}).get("fvu") or 0.0
+        measured = Measured(gap, error, null, difference, limit, compared_at(self._shape[1]), self._atoms, floor)
         sentence, numbers = decide(measured, found, self.margin, self.tolerance)
         controls = next(s.finding for s in sections if s.id == "recognised-superpositions")
         untested = [] if gap else ["training with a frozen random embedding"]
@@ -261,11 +279,18 @@ class Embedding(Study):
             f"| Are there circles, or matrices that relate tokens? | {structure} | adjusted p {ALPHA:g} | "
             f"{('yes' if found else 'no') if searched['tests'] else 'not tested'} |",
         ]
+        if rounding:
+            size = f"FVU {floor:.2g}" if rounding["fvu"] else "not known"
+            known = ("yes" if error.low > 2 * floor else "no") if rounding["fvu"] else "not known"
+            lines.append(
+                f"| Is this error more than twice that of the rounding to {rounding['kind']}? | "
+                f"error of the rounding {size} | {error} | {known} |"
+            )
         changes = (told.get("untrained-rows") or {}).get("changes")
         if changes:
             lines.append(f"| What changes if rows that look untrained are kept? | {changes['told']} | | |")
         numbers |= {"at_l0": measured.at_l0, "gap": gap, "arm": arm, "error": error, "null_error": null}
-        numbers |= {"difference": difference, "limit": limit, "controls": controls}
+        numbers |= {"difference": difference, "limit": limit, "controls": controls, "rounding": rounding}
         numbers |= {key: searched[key] for key in ("tests", "findings", "false_findings")}
         return Verdict(sentence, self._certainty(controls, searched, untested), "\n".join(lines), numbers)
 
@@ -304,6 +329,7 @@ class Measured:
         limit: Limit of the error over pretraining; None if it was not fitted.
         at_l0: Number of atoms in every row.
         n_atoms: Number of atoms of a dictionary.
+        rounding: Error of the rounding of quantised rows, as FVU; 0 if they are not quantised.
     """
 
     gap: Estimate | None
@@ -313,6 +339,7 @@ class Measured:
     limit: Estimate | None
     at_l0: int
     n_atoms: int
+    rounding: float = 0.0
 
 
 def needed(gap: Estimate | None, margin: float) -> Answer:
@@ -328,13 +355,19 @@ def needed(gap: Estimate | None, margin: float) -> Answer:
 
 
 def explained(
-    error: Estimate, null: Estimate, limit: Estimate | None, tolerance: float, difference: Estimate | None = None
+    error: Estimate,
+    null: Estimate,
+    limit: Estimate | None,
+    tolerance: float,
+    difference: Estimate | None = None,
+    rounding: float = 0.0,
 ) -> Answer:
     """Return whether sparse coding explains the embedding.
 
     A limit that may lie below the tolerance changes a no to undecided, but never makes a yes: only a measured error
     does. If an error is close to the tolerance and does not differ from that of Gaussian rows, more seeds cannot
-    decide; the answer is then "as a Gaussian's".
+    decide; the answer is then "as a Gaussian's". An error that is above the tolerance only because the rows are rounded
+    is undecided: no dictionary explains rounding.
 
     Args:
         error: Held-out FVU, see `Measured`.
@@ -342,13 +375,16 @@ def explained(
         limit: Limit of the error over pretraining; None if it was not fitted.
         tolerance: FVU up to which the embedding counts as explained.
         difference: Difference of `error` and `null`; None if it is not known.
+        rounding: Error of the rounding of quantised rows, as FVU.
     """
     if not all(math.isfinite(value) for value in (error.mean, error.low, error.high, null.mean, null.low, null.high)):
         return "not measured"
     if error.high <= tolerance:
         return "yes" if null.low > tolerance else "as a Gaussian's"
-    if error.low > tolerance:
+    if error.low - rounding > tolerance:
         return "no" if limit is None or limit.low > tolerance else "undecided"
+    if error.low > tolerance:
+        return "undecided"
     alike = difference is not None and 0 in difference
     return "as a Gaussian's" if alike else "undecided"
 
@@ -367,7 +403,7 @@ def decide(
     m = measured
     answers: tuple[Answer, Answer] = (
         needed(m.gap, margin),
-        explained(m.error, m.null, m.limit, tolerance, m.difference),
+        explained(m.error, m.null, m.limit, tolerance, m.difference, m.rounding),
     )
     case, opening = CASES.get(answers, UNTOLD.get(answers[1], UNDECIDED))
     sentences = [opening, _of_coding(m, answers[1], tolerance), _of_training(m.gap, answers[0], margin)]
@@ -395,6 +431,11 @@ def _of_coding(m: Measured, answer: Answer, tolerance: float) -> str:
         )
     if answer == "no":
         return f"{leave}, which is above the tolerance of {tolerance:g}."
+    if m.rounding and m.error.low > tolerance >= m.error.low - m.rounding:
+        return (
+            f"{leave}, which is above the tolerance of {tolerance:g}, but the rounding of the rows alone has an error "
+            f"of {m.rounding:.2g}: rows that are not quantised are needed to decide."
+        )
     if m.limit is not None and m.error.low > tolerance:
         return (
             f"{leave}, which is above the tolerance of {tolerance:g}. With more pretraining the error may fall below "

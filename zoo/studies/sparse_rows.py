@@ -136,14 +136,14 @@ class SparseRows(StudyOfRows):
 
     @cached_property
     def _rows(self) -> Rows:
-        source = opened(self.source)
+        source = opened(self.source, self.tensor)
         V, D = source.shape(self.step)
         if max(BASELINE_L0) > D:
             raise ZooError(
                 f"{self.source} has {D} dimensions, but the study uses up to {max(BASELINE_L0)} atoms per row"
             )
         refuse_trivial("d_sae", self.d_sae, V)
-        runs = tuple(opened(name) for name in (self.source, *self.other_runs))
+        runs = tuple(opened(name, self.tensor) for name in (self.source, *self.other_runs))
         aside = UntrainedRows(runs, self.step, self.tokens) if self.tokens or not self.keep_untrained else None
         return Rows(source, self.step, aside, self.keep_untrained)
 
