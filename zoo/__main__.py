@@ -96,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
             metavar="MODULE",
             help="module that defines the network of the checkpoint, if the network is your own",
         )
+    beside = commands.add_parser("compare", help="one page on several finished studies of one name, or several runs")
+    beside.add_argument("folders", nargs="+", help="folders of studies, or of training runs")
+    beside.add_argument("--out", required=True, help="folder to write to")
     commands.add_parser("study", help="answer a question: study lists them, study NAME --out DIR runs one")
     return parser
 
@@ -135,6 +138,10 @@ def _run_light(argv: list[str]) -> int:
         from zoo.hub import push
 
         print(f"pushed {push(arguments.source, arguments.target, arguments.private)}")
+    elif arguments.command == "compare":
+        from zoo.compare import compare
+
+        print(f"wrote {compare(arguments.folders, arguments.out)}")
     elif arguments.command == "rebuild":
         from zoo.rebuild import rebuild
 

@@ -214,8 +214,8 @@ class Folder:
                     raise ZooError(f"{index} is damaged: its weight_map must name files in the same folder")
                 return files
         if self.path(PICKLE):
-            what = f"only {PICKLE}, a pickle, from which the zoo loads no GPT-2; convert it to safetensors first"
-            raise ZooError(f"{self.name} has {what}, or only {only_rows(self.name)}")
+            what = f"only {PICKLE}, a pickle, which the zoo does not load; convert it to safetensors first"
+            raise ZooError(f"{self.name} has {what}. Without that, {only_rows(self.name)}")
         others = self._matrix_files()
         hint = f"; name one of its files: {', '.join(others[:5])}" if others else ""
         raise ZooError(f"{self.name} has no {WEIGHTS}{hint}")
@@ -242,7 +242,7 @@ class Folder:
         files, part = self.weight_files(pickles=True), self.zoo_part
         config = self.json(NAME) if self.path(NAME) else {}
         shared = hugging_face.shared_tensors(files, None, config)
-        file = files["*"] if "*" in files else files[hugging_face.tensor_name(files, wanted, shared, self.name)]
+        file = files["*"] if "*" in files else files[hugging_face.tensor_name(list(files), wanted, shared, self.name)]
         found, W, rounding = hugging_face.read_tensor(self.require(file), wanted, config, self.name)
         if part:
             checkpoints.verify_tensor(part, found, W, self.name)
