@@ -80,7 +80,7 @@ def settings_section(title: str, what: str, values: Mapping[str, Any]) -> Sectio
         values: See `differing`.
     """
     rows = differing(values)
-    finding = f"{len(rows)} {what} differ." if rows else f"All {what} are equal."
+    finding = f"Number of {what} that differ: {len(rows)}." if rows else f"All {what} are equal."
     table = Table([what, *values], [[key, *map(_shown, row)] for key, row in rows.items()])
     return Section(what, title, finding, tables=[table] if rows else [], numbers={"differing": rows})
 

@@ -10,7 +10,7 @@ from zoo.report import Chart, Report, Section, Series, Table, Verdict
 
 PARTS = ("train/", "val/", "val_train/", "test/")  # beginnings of the names of curves and measurements that are shown
 MOST_CURVES = 12
-OWN = ("run_dir",)  # settings that always differ
+OWN = ("run_dir", "default_root_dir")  # settings that always differ
 
 Curves = dict[str, tuple[list[float], list[float]]]  # name -> steps, values
 
@@ -99,7 +99,9 @@ def _order(key: str) -> tuple[bool, bool, str]:
 
 
 def _without(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in OWN}
+    """Return a config without the run's own folder."""
+    kept = {key: value for key, value in config.items() if key not in OWN}
+    return kept | {"trainer": {key: value for key, value in config.get("trainer", {}).items() if key not in OWN}}
 
 
 def _final(metrics: Mapping[str, Mapping[str, float]]) -> str:
@@ -112,7 +114,7 @@ def _final(metrics: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _charts(runs: Mapping[str, Curves]) -> list[Chart]:
-    shared = [tag for tag in dict.fromkeys(tag for own in runs.values() for tag in own)]
+    shared = list(dict.fromkeys(tag for own in runs.values() for tag in own))
     shared = [tag for tag in shared if sum(tag in own for own in runs.values()) > 1]
     shared.sort(key=_order)
     return [

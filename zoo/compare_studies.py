@@ -34,20 +34,22 @@ def compared_studies(studies: Mapping[str, Json]) -> Report:
     are_independent = not _have_a_source_in_common(studies)
     evidence = ["| study | what was studied | verdict |", "|---|---|---|"]
     for name, study in studies.items():
-        evidence.append(f"| {name} | {_cell(study['subject'])} | {_cell(study['verdict']['headline'])} |")
+        evidence.append(
+            f"| {name} | {_cell(study['subject'].partition('. ')[0])} | {_cell(study['verdict']['headline'])} |"
+        )
     parts = _of_parts(studies, are_independent)
     cases = {name: study["verdict"]["numbers"].get("case") for name, study in studies.items()}
     known = [f"{name}: {case}" for name, case in cases.items() if case]
     answers = "; ".join(known) if len(known) == len(cases) else f"verdicts of {len(cases)} studies are shown below"
     certainty = "Each verdict is that of its own study. " + (
-        "A difference is a study minus the first study. Its 95 % interval is unpaired (Welch): it treats the samples of "
-        "the two studies as independent. The intervals are not corrected for the number of comparisons."
+        "A difference is a study minus the first study. Its 95 % interval is unpaired (Welch): it treats the samples "
+        "of the two studies as independent. The intervals are not corrected for the number of comparisons."
         if are_independent
         else NOT_INDEPENDENT
     )
     verdict = Verdict(f"{_sentence(answers)}.", certainty, "\n".join(evidence), {"cases": cases})
     sections = [*parts, settings_section("Which settings and versions differ?", "settings", settings)]
-    title = f"How do {len(studies)} studies {next(iter(kinds.values()))} differ?"
+    title = f"How do {len(studies)} results of study {next(iter(kinds.values()))} differ?"
     return Report(f"Studies: {', '.join(studies)}", verdict, sections, title=title)
 
 
@@ -115,7 +117,10 @@ def _section(
             "values": dict(zip(all, cells, strict=True)),
             "differences": dict(zip(others, gaps, strict=True)),
         }
-    note = "Brackets of values are those of the studies. Only numbers that two or more studies have are shown."
+    note = (
+        "Brackets of values are those of the studies; that of a difference from a null model is for one more draw of "
+        "the null model. Only numbers that two or more studies have are shown."
+    )
     table = Table(["number", *all, *(f"{name} - {first}" for name in others)], rows, note=note)
     clear = sum(isinstance(gap, Estimate) and gap.sign != "undecided" for row in rows for gap in row[1 + len(all) :])
     measured = sum(isinstance(gap, Estimate) and math.isfinite(gap.low) for row in rows for gap in row[1 + len(all) :])
@@ -156,7 +161,7 @@ def _cells(section: Json) -> Iterator[tuple[str, Any]]:
         for row in table["rows"]:
             for column, cell in zip(table["columns"][1:], row[1:], strict=True):
                 value = cell if isinstance(cell, float) else _estimate(cell)
-                if value is not None:
+                if value is not None and value is not estimates.UNKNOWN:
                     yield f"{row[0]}: {column}", value
 
 
