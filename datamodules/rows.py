@@ -29,8 +29,8 @@ class EmbeddingRowsDataModule(ZooDataModule):
     Resuming is therefore exact, and the global batches do not depend on the number of ranks.
 
     Args:
-        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
-            or .npy file, or hf:org/repo[/folder][@revision]. In a source, {step} is replaced by the training step, as
+        source: What `zoo.embedding` takes: the name of a pretrained checkpoint (listed by `python -m zoo list`), a
+            folder or file, or hf:org/repo[/folder or file][@revision]. In a source, {step} is replaced by the training step, as
             in hf:EleutherAI/pythia-160m@step{step}.
         step: Training step, for a source that holds several. By default the last.
         tensor: Name of the tensor. By default the token embedding.

@@ -77,18 +77,19 @@ class CopiedEmbedding(Embedding):
     """Unchanged copy of another checkpoint's embedding.
 
     Args:
-        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
-            or .npy file, or hf:org/repo[@revision].
+        source: What `zoo.embedding` takes: the name of a pretrained checkpoint (listed by `python -m zoo list`), a
+            folder or file, or hf:org/repo[/folder or file][@revision].
         step: Training step, for a source that holds several. By default the last.
+        tensor: Name of the tensor; by default the token embedding, if its name is a usual one.
     """
 
-    def __init__(self, source: str, step: int | None = None) -> None:
+    def __init__(self, source: str, step: int | None = None, tensor: str | None = None) -> None:
         super().__init__()
-        self.source, self.step = source, step
+        self.source, self.step, self.tensor = source, step, tensor
 
     def rows(self, vocab_size: int, d_model: int) -> Tensor:
         """See `Embedding.rows`."""
-        W = embedding(self.source, step=self.step)
+        W = embedding(self.source, self.step, self.tensor)
         if W.shape != (vocab_size, d_model):
             raise ZooError(
                 f"the embedding of {self.source} is {W.shape[0]} x {W.shape[1]}; the model requires "
@@ -101,14 +102,17 @@ class _DerivedEmbedding(CopiedEmbedding):
     """Random rows that keep one property of another checkpoint's embedding.
 
     Args:
-        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
-            or .npy file, or hf:org/repo[@revision].
+        source: What `zoo.embedding` takes: the name of a pretrained checkpoint (listed by `python -m zoo list`), a
+            folder or file, or hf:org/repo[/folder or file][@revision].
         step: Training step, for a source that holds several. By default the last.
         seed: Seed of the random rows. By default they depend on the run's own seed.
+        tensor: Name of the tensor; by default the token embedding, if its name is a usual one.
     """
 
-    def __init__(self, source: str, step: int | None = None, seed: int | None = None) -> None:
-        super().__init__(source, step)
+    def __init__(
+        self, source: str, step: int | None = None, seed: int | None = None, tensor: str | None = None
+    ) -> None:
+        super().__init__(source, step, tensor)
         self.seed = seed
 
 
@@ -116,10 +120,11 @@ class NormMatchedEmbedding(_DerivedEmbedding):
     """Rows in isotropic random directions. Every token's row has the norm of its row in another checkpoint.
 
     Args:
-        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
-            or .npy file, or hf:org/repo[/folder][@revision].
+        source: What `zoo.embedding` takes: the name of a pretrained checkpoint (listed by `python -m zoo list`), a
+            folder or file, or hf:org/repo[/folder or file][@revision].
         step: Training step, for a source that holds several; the last by default.
         seed: Seed of the random rows. By default they depend on the run's own seed.
+        tensor: Name of the tensor; by default the token embedding, if its name is a usual one.
     """
 
     def rows(self, vocab_size: int, d_model: int) -> Tensor:
@@ -131,10 +136,11 @@ class CovarianceMatchedEmbedding(_DerivedEmbedding):
     """Gaussian rows with the mean and covariance of another checkpoint's embedding.
 
     Args:
-        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
-            or .npy file, or hf:org/repo[/folder][@revision].
+        source: What `zoo.embedding` takes: the name of a pretrained checkpoint (listed by `python -m zoo list`), a
+            folder or file, or hf:org/repo[/folder or file][@revision].
         step: Training step, for a source that holds several; the last by default.
         seed: Seed of the random rows. By default they depend on the run's own seed.
+        tensor: Name of the tensor; by default the token embedding, if its name is a usual one.
     """
 
     def rows(self, vocab_size: int, d_model: int) -> Tensor:
@@ -146,10 +152,11 @@ class PermutedEmbedding(_DerivedEmbedding):
     """Rows of another checkpoint's embedding, assigned to the tokens at random.
 
     Args:
-        source: Name of a pretrained checkpoint (listed by `python -m zoo list`), folder, Lightning .ckpt, .safetensors
-            or .npy file, or hf:org/repo[/folder][@revision].
+        source: What `zoo.embedding` takes: the name of a pretrained checkpoint (listed by `python -m zoo list`), a
+            folder or file, or hf:org/repo[/folder or file][@revision].
         step: Training step, for a source that holds several; the last by default.
         seed: Seed of the random rows. By default they depend on the run's own seed.
+        tensor: Name of the tensor; by default the token embedding, if its name is a usual one.
     """
 
     def rows(self, vocab_size: int, d_model: int) -> Tensor:

@@ -170,8 +170,8 @@ def _estimate(content: Any) -> Estimate | None:
         return None
     if content["mean"] is None:
         return estimates.UNKNOWN
-    ends = (content[end] if content[end] is not None else math.nan for end in ("low", "high"))
-    return Estimate(content["mean"], *ends, content["n"])
+    low, high = (content[end] if content[end] is not None else math.nan for end in ("low", "high"))
+    return Estimate(content["mean"], low, high, content["n"])
 
 
 def _charts(sections: Mapping[str, Json]) -> list[Chart]:

@@ -142,7 +142,8 @@ def load_causal_lm(files: Folder, trust_remote_code: bool = False) -> nn.Module:
         key, found, expected = min(told["mismatched_keys"])
         raise ZooError(f"{name}: tensor {key} has shape {list(found)}; its config says {list(expected)}")
     if told["missing_keys"]:
-        raise ZooError(f"{name} is damaged: it has no tensor {min(told['missing_keys'])}")
+        what = f"it is damaged, or has no head: it has no tensor {min(told['missing_keys'])}"
+        raise ZooError(f"{name} cannot be loaded as a network, because {what}; {only_rows(name)}")
     if told["unexpected_keys"]:
         raise ZooError(f"{name}: tensor {min(told['unexpected_keys'])} does not belong to a {type(model).__name__}")
     for key, tensor in model.state_dict().items():

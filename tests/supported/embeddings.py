@@ -16,7 +16,8 @@ INTRODUCTION = (
     "`zoo.embedding` reads these files. `EmbeddingRowsDataModule`, `CopiedEmbedding` and `study embedding` use it, so "
     "they read the same files. Values are bit-identical if the file's type is no wider than float32. From a model of "
     "`transformers` it reads the matrix of `get_input_embeddings()`. If the name of the tensor is not known, set "
-    "`tensor`."
+    "`tensor` (`--tensor`). GGUF files are read with the package `gguf` (`superposition-zoo[gguf]`): matrices in F32, "
+    "F16 and BF16 as they are, and quantised matrices as `gguf` dequantises them (`tests/test_any_model.py`)."
 )
 W = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
 SMALL = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
