@@ -30,8 +30,8 @@ class EmbeddingRowsDataModule(ZooDataModule):
 
     Args:
         source: What `zoo.embedding` takes: the name of a pretrained checkpoint (listed by `python -m zoo list`), a
-            folder or file, or hf:org/repo[/folder or file][@revision]. In a source, {step} is replaced by the training step, as
-            in hf:EleutherAI/pythia-160m@step{step}.
+            folder or file, or hf:org/repo[/folder or file][@revision]. In a source, {step} is replaced by the training
+            step, as in hf:EleutherAI/pythia-160m@step{step}.
         step: Training step, for a source that holds several. By default the last.
         tensor: Name of the tensor. By default the token embedding.
         null_model: Null model whose random rows replace the rows of the source. By default the rows of the source are

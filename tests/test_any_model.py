@@ -7,13 +7,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from doing_studies import answer
 from safetensors.torch import save_file
 
 import zoo
 from zoo.estimates import Estimate
 from zoo.quantised import Rounding
 from zoo.source import Source
-from zoo.studies.basis_pursuit import told_of_rounding
+from zoo.studies.basis_pursuit import BasisPursuit, told_of_rounding
 from zoo.studies.embedding import explained
 
 WITH_GGUF = pytest.mark.skipif(not importlib.util.find_spec("gguf"), reason="needs the package gguf")
@@ -245,3 +246,17 @@ def test_the_error_of_rounding_is_a_share_of_the_variance_of_the_rows_that_are_k
     rounding = Rounding.of_steps("x", torch.tensor([[1.2, 0], [0, 1.2], [50, 50]]))
     assert rounding.squared_error[:2].tolist() == pytest.approx([0.12, 0.12])
     assert rounding.fvu(rows, np.array([True, True, False])) == pytest.approx(0.24 / 2)
+
+
+def test_the_report_of_a_study_compares_its_error_with_that_of_the_rounding(tmp_path):
+    rows = np.random.default_rng(3).normal(size=(120, 8))
+    scale = np.full(120, 0.5, np.float32)
+    np.savez(tmp_path / "m.npz", words=np.round(rows / 0.5).astype(np.int8), words_scale=scale)
+    settings = {"n_atoms": 16, "penalties": (0.3, 0.1), "dictionary_steps": 1, "seeds": 2, "at_l0": 2, "gauged": 0}
+    told = answer(BasisPursuit((str(tmp_path / "m.npz"),), tensor="words", **settings), tmp_path)
+    rounding = told.verdict.numbers["rounding"]
+    variance = np.var(0.5 * np.round(rows / 0.5), axis=0).sum()
+    assert rounding == {"kind": "int8", "fvu": pytest.approx(8 * 0.5**2 / 12 / variance, rel=1e-5)}
+    error = told.verdict.numbers["error"]
+    [text] = [table for table in told.sections[0].tables if isinstance(table, str) and "dequantised" in table]
+    assert f"{error}, is {error.mean / rounding['fvu']:,.3g} times as large" in text

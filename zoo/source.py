@@ -231,12 +231,21 @@ class Source:
         if W.ndim != 2:
             raise ZooError(f"tensor {found} of {opened.name} is {W.dtype} {list(W.shape)}, not a matrix of token rows")
         W = as_weights(W, torch.float32, found, opened.name)
-        if W.shape[0] < W.shape[1] == len(self.token_strings(step) or ()):
+        if W.shape[0] < W.shape[1] == self._n_tokens(step):
             raise ZooError(
                 f"tensor {found} of {opened.name} is {list(W.shape)}, and there are {W.shape[1]} tokens: it is "
                 "transposed, or not an embedding; a row for every token is needed"
             )
         return W, rounding
+
+    def _n_tokens(self, step: int | None) -> int:
+        """Return the number of tokens; 0 if it is not known, or if the hub cannot be reached."""
+        try:
+            return len(self.token_strings(step) or ())
+        except ZooError:
+            if not self.name.startswith("hf:"):
+                raise
+            return 0
 
     def zoo_part(self, step: int | None = None) -> dict[str, Any] | None:
         """Return the "zoo" part of the config, see `checkpoint_config.KEYS`; None if the zoo did not write it."""

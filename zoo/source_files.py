@@ -325,7 +325,7 @@ class MatrixFile:
 
 def only_rows(name: str) -> str:
     """Return what can be done with a model that cannot be loaded, or run."""
-    named = "; add --tensor NAME if its name is not one of the usual names"
+    named = " (add --tensor NAME if the name of its tensor is unusual)"
     return f"its embedding can be studied: python -m zoo study embedding --embedding {name}{named}"
 
 

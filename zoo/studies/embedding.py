@@ -280,11 +280,11 @@ class Embedding(Study):
             f"{('yes' if found else 'no') if searched['tests'] else 'not tested'} |",
         ]
         if rounding:
-            size = f"FVU {floor:.2g}" if rounding["fvu"] else "not known"
-            known = ("yes" if error.low > 2 * floor else "no") if rounding["fvu"] else "not known"
+            known = ("yes" if error.low > 2 * floor else "no") if floor else "not known"
             lines.append(
-                f"| Is this error more than twice that of the rounding to {rounding['kind']}? | "
-                f"error of the rounding {size} | {error} | {known} |"
+                f"| Is this error more than twice that of the rounding to {rounding['kind']}? | held-out FVU {error}; "
+                f"error of the rounding {f'{floor:.2g}' if floor else 'not known'} | "
+                f"{f'{2 * floor:.2g}' if floor else ''} | {known} |"
             )
         changes = (told.get("untrained-rows") or {}).get("changes")
         if changes:
