@@ -168,6 +168,16 @@ def test_a_folder_of_an_unknown_architecture_tells_what_can_be_studied(tmp_path,
     assert torch.equal(Source.open(tmp_path, "model.lookup").embedding(), torch.from_numpy(W))
 
 
+def test_of_a_model_in_several_files_all_matrices_are_named(tmp_path, refused):
+    save_file({"rows": torch.ones(5, 3), "bias": torch.ones(3)}, tmp_path / "a.safetensors")
+    save_file({"table": torch.ones(9, 3)}, tmp_path / "b.safetensors")
+    index = {"weight_map": {"rows": "a.safetensors", "bias": "a.safetensors", "table": "b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with refused(r"choose one with --tensor: table \[9, 3\], rows \[5, 3\]$"):
+        zoo.embedding(tmp_path)
+    assert torch.equal(zoo.embedding(tmp_path, tensor="table"), torch.ones(9, 3))
+
+
 def test_sources_with_another_tensor_are_other_sources(tmp_path):
     save_file({"wte.weight": torch.eye(4), "b": 2 * torch.eye(4)}, tmp_path / "m.safetensors")
     token, other = Source.open(tmp_path / "m.safetensors"), Source.open(tmp_path / "m.safetensors", "b")

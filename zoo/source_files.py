@@ -242,11 +242,27 @@ class Folder:
         files, part = self.weight_files(pickles=True), self.zoo_part
         config = self.json(NAME) if self.path(NAME) else {}
         shared = hugging_face.shared_tensors(files, None, config)
-        file = files["*"] if "*" in files else files[hugging_face.tensor_name(list(files), wanted, shared, self.name)]
+        file = files["*"] if "*" in files else files[self._tensor_name(files, wanted, shared)]
         found, W, rounding = hugging_face.read_tensor(self.require(file), wanted, config, self.name)
         if part:
             checkpoints.verify_tensor(part, found, W, self.name)
         return found, W, rounding
+
+    def _tensor_name(self, files: dict[str, str], wanted: str | None, shared: dict[str, str]) -> str:
+        """Return the name of a tensor in several files; of local files, an error also tells the shapes."""
+        from zoo.hugging_face import tensor_name
+        from zoo.tensor_files import tensor_file
+
+        try:
+            return tensor_name(list(files), wanted, shared, self.name)
+        except ZooError:
+            if self.name.startswith("hf:"):
+                raise
+        shapes: dict[str, Any] = {}
+        for path in filter(None, map(self.path, sorted(set(files.values())))):
+            with tensor_file(path) as opened:
+                shapes |= opened.shapes
+        return tensor_name(shapes or list(files), wanted, shared, self.name)
 
     def beside(self, file: str) -> Any:
         """Return the content of a file with tokens, tokenizer or token counts, or None if it is absent."""
