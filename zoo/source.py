@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zoo import catalog
 from zoo.checkpoint_config import CARD, NAME, TOKEN_COUNTS, TOKENIZER, WEIGHTS
 from zoo.errors import ZooError
+from zoo.matrix_files import MatrixFile
 from zoo.source_files import (
     EXPECTED,
     INDEX,
@@ -22,7 +23,6 @@ from zoo.source_files import (
     SAE_CONFIG,
     Folder,
     LightningFile,
-    MatrixFile,
     hub_file,
     hub_place,
     parsed,

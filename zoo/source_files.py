@@ -1,4 +1,4 @@
-"""Files of a source: a local folder or one on the hub, a Lightning checkpoint, or a file with one matrix.
+"""Files of a source: a local folder or one on the hub, or a Lightning checkpoint.
 
 Files that were found or read are kept in memory. The module imports nothing heavy before it reads numbers.
 """
@@ -270,7 +270,7 @@ class Folder:
             content = self.verified(file) if file in self.zoo_part["files"] else None
         else:
             content = self.content(file) if file == TOKENIZER and self.path(file) else None
-        return None if content is None else _text(content, self.require(file))
+        return None if content is None else decoded(content, self.require(file))
 
 
 class LightningFile:
@@ -300,43 +300,6 @@ class LightningFile:
     def beside(self, file: str) -> Any:
         """See `Folder.beside`."""
         return self.zoo_part.get({TOKENIZER: "tokenizer_json", TOKEN_COUNTS: "token_counts"}.get(file, ""))
-
-
-class MatrixFile:
-    """A file of matrices, by its suffix: .safetensors, .bin, .npz, .gguf, or .npy.
-
-    In the folder of a .npy file there may be files with tokens, tokenizer and counts. A GGUF file holds its tokens.
-    """
-
-    zoo_part = None
-
-    def __init__(self, name: str, path: Path) -> None:
-        self.name, self.path, self.kind = name, path, path.suffix
-
-    def load(self, trust_remote_code: bool = False) -> nn.Module:
-        """Refuse: the file holds matrices, not a network."""
-        kind = "GGUF" if self.kind == ".gguf" else f"a {self.kind} file"
-        raise ZooError(f"{self.name} cannot be loaded as a network ({kind}); {only_rows(self.name)}")
-
-    def tensor(self, wanted: str | None) -> tuple[str, Tensor, Rounding | None]:
-        """See `Folder.tensor`."""
-        from zoo.hugging_face import read_tensor
-
-        is_array = self.kind == ".npy"
-        if is_array and wanted is not None and wanted != self.path.name:
-            raise ZooError(f"{self.name} holds one matrix without a name; leave --tensor {wanted} out")
-        return (
-            (self.path.name, _read_npy(self.path), None) if is_array else read_tensor(self.path, wanted, {}, self.name)
-        )
-
-    def beside(self, file: str) -> str | None:
-        """See `Folder.beside`."""
-        if self.kind == ".gguf" and file == "tokens.json":
-            from zoo import gguf_files
-
-            return gguf_files.opened(self.path).tokens()
-        path = self.path.with_suffix(f".{file}")
-        return _text(path.read_bytes(), path) if self.kind == ".npy" and path.is_file() else None
 
 
 def only_rows(name: str) -> str:
@@ -432,26 +395,13 @@ def parsed(text: str) -> Any:
         return None
 
 
-def _text(content: bytes, path: Path) -> str:
+def decoded(content: bytes, path: Path) -> str:
+    """Return the text of a file in UTF-8.
+
+    Raises:
+        ZooError: If it is not.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ZooError(f"{path} is damaged: {error}") from None
-
-
-def _read_npy(path: Path) -> Tensor:
-    """Return the array of a .npy file of floating-point numbers, of any width and byte order, as float32."""
-    import numpy as np
-    import torch
-
-    try:
-        with path.open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except OSError as error:
-        raise ZooError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception:  # numpy does not catch exceptions of Python's own parser
-        raise ZooError(f"{path} is damaged, or is not a .npy file of numbers") from None
-    if array.dtype.kind != "f":
-        raise ZooError(f"{path} holds {array.dtype} {list(array.shape)}, not a matrix of token rows")
-    with np.errstate(over="ignore"):  # numbers that are too large become infinite, which is refused later
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
