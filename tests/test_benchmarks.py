@@ -24,6 +24,10 @@ SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers
     "embedding_study_cost": [
         ("--shape 60 4 16 --steps 4", r"60 │ +4 │ +16 │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\)")
     ],
+    "function_sampling": [
+        ("--n_samples 64 --widths 3 --repeats 1", r"batched torch +│ (\S+) \((\S+)\) +│ (\S+) \((\S+) to (\S+)\)"),
+        ("--n_samples 64 --maps", r"random tables, 7 inputs +│ (\S+) +│ (\S+) +│ (\S+)"),
+    ],
     "gpu": [
         ("--tiny --only device", r"bfloat16 product, 64 x 64 x 64 +│ (\S+)"),
         ("--tiny --only drift", r"one measurement, 33 x 8 +│ (\S+)"),

@@ -1,0 +1,1 @@
+"""Random functions from n Boolean inputs to one Boolean output: maps that draw them, keys, and counts of samples."""
