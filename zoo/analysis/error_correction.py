@@ -126,6 +126,40 @@ def decision(signs: Mapping[str, Side]) -> Decision:
     return "seen" if told == {"above"} else "not seen" if told == {"below"} else "undecided"
 
 
+def signs_of(
+    results: Mapping[str, Mapping[str, np.ndarray]], exponent_radii: Sequence[float], radii: Sequence[float]
+) -> dict[str, Sign]:
+    """Return the signs of one autoencoder of a language model, with documents as the independent units.
+
+    `errors` compares with covariance-matched errors, all positions edited. `exponent` is at the largest radius of
+    exponents, and `excess` at the radius of spheres that is nearest to it.
+
+    Args:
+        results: Results of the functions of `zoo.analysis.perturbation_effects`, by experiment: errors, support,
+            sphere. The documents of tokens are `rows` and, for all positions of a text, `texts`. Experiments may be
+            missing.
+        exponent_radii: Radii of the exponents, ascending.
+        radii: Radii of the spheres.
+    """
+    from zoo.analysis.perturbation_effects import ATOMS, ERRORS, PAIRS, RANDOM
+
+    found: dict[str, Sign] = {}
+    if "errors" in results:
+        kl = results["errors"]["all"].reshape(len(ERRORS), -1)
+        documents = np.repeat(results["errors"]["texts"], results["errors"]["all"].shape[2])
+        found["errors"] = errors_sign(kl[0], kl[ERRORS.index("covariance-matched")], documents)
+    if "support" in results:
+        p = results["support"]["exponents"][-1]
+        off, control = p[PAIRS.index("inactive atoms")], p[PAIRS.index("permuted decoder")]
+        found["exponent"] = exponent_sign(off, control, results["support"]["rows"])
+    if "sphere" in results:
+        at = int(np.argmin(np.abs(np.asarray(radii) - exponent_radii[-1])))
+        groups = [len(RANDOM) + ATOMS.index(name) for name in ("other atoms", "permuted dictionary")]
+        values = [results["sphere"][name][at, group] for name in ("kl", "quadratic") for group in groups]
+        found["excess"] = excess_sign(*values, results["sphere"]["rows"])
+    return found
+
+
 def _means(values: np.ndarray, units: np.ndarray) -> np.ndarray:
     return np.array([np.mean(values[units == unit]) for unit in np.unique(units)])
 
