@@ -209,6 +209,8 @@ class PlantedPerturbations(Study):
 
     def report(self, results: Results) -> Report:
         """Return a report on errors along features, on changes of codes, and on spheres."""
+        from zoo.analysis.error_correction import MARGINS, decision, sides
+
         found = {name: _Measured(self, [results[self._task(name, s)] for s in range(self.seeds)]) for name in NETWORKS}
         linear = found[LINEAR]
         above = {
@@ -221,26 +223,40 @@ class PlantedPerturbations(Study):
             f"{name.capitalize()}: {_signs_told(signs)} ({found[name].told()})." for name, signs in told.items()
         )
         headline += f" {LINEAR.capitalize()}, the null: {linear.told()}."
+        signs = {name: one.signs() for name, one in found.items()}
+        decisions = {name: decision(each) for name, each in sides(signs).items()}
+        by_rule = "; ".join(f"{name}: {each}" for name, each in decisions.items())
         n = f"{self.seeds} networks of each kind"
         rows: list[list[Any]] = []
         for name, one in found.items():
             rows.append([name, *(estimates.mean(one.sign(sign)) for sign in SIGNS)])
             rows[-1].append(", ".join(told[name]) if told.get(name) else "the null" if name == LINEAR else "nothing")
+            rows[-1] += [*(each.estimate for each in signs[name].values()), decisions[name]]
         columns = ["network", "ratio of errors", "exponent p", "ends at atoms - permuted", "found by"]
+        columns += ["rule: errors", "rule: exponent", "rule: excess", "error correction"]
         certainty = (
             "A sign counts as found if the whole 95 % interval of its difference from the linear read-out of the same "
             f"features, paired over {n} ({self.inputs} inputs each), is above a margin, at radius {self.at:g}. The "
             "signs are: the cost of errors along features over that of covariance-matched errors (margin "
             f"{SIGNS['errors']:g}); the exponent between inactive features ({SIGNS['exponent']:g}); and the share of "
             "ends of gradient ascent at atoms, minus that at rows of the permuted dictionary "
-            f"({SIGNS['ascent']:g}). The intervals are not corrected for 12 comparisons. Language "
+            f"({SIGNS['ascent']:g}). The columns *rule* have the three signs by which the study "
+            f"`perturbations` decides, with margins {MARGINS['errors']:g}, {MARGINS['exponent']:g} and "
+            f"{MARGINS['excess']:g} and Holm's correction. By this rule, error correction is: {by_rule}. "
+            "The other intervals are not corrected for 12 comparisons. Language "
             "models and autoencoders that were trained are not tested here: the dictionary is the true one."
         )
         numbers = {name: {s: estimates.mean(one.sign(s)) for s in SIGNS} for name, one in found.items()}
+        told_numbers = {"signs": numbers, "above_linear": above, "rule": signs, "error_correction": decisions}
         sections = [self._errors(found), self._codes(found), self._exponents(found), self._sphere(found)]
         return Report(
             f"{self.n_features} features in {self.d_in} dimensions, {self.d_mlp} neurons, slope {self.slope:g}",
-            Verdict(headline, certainty, Table(columns, rows).markdown(), {"signs": numbers, "above_linear": above}),
+            Verdict(
+                headline,
+                certainty,
+                Table(columns, rows).markdown(),
+                told_numbers,
+            ),
             sections,
         )
 
@@ -607,6 +623,23 @@ class _Measured:
             found = self.near("planted") - self.near("permuted")
         at: np.ndarray = found[:, self.study._at]
         return at
+
+    def signs(self) -> dict[str, Any]:
+        """The signs of `zoo.analysis.error_correction`, with networks as the independent units."""
+        from zoo.analysis.error_correction import errors_sign, excess_sign, exponent_sign
+        from zoo.analysis.planted_perturbations import ALONG, CONTROLS, PAIRS
+
+        at, networks = self.study._at, np.arange(len(self.results))
+        (kl, form), (matched, _), (permuted, permuted_form) = (
+            self.stacked(f"errors/{kind}")[:, :, at].reshape(-1, 2).T for kind in (ALONG[0], CONTROLS[1], CONTROLS[3])
+        )
+        p, control = (self.stacked(f"exponent/{kind}")[:, :, at] for kind in (PAIRS[0], PAIRS[2]))
+        each = np.repeat(networks, self.study.inputs)
+        return {
+            "errors": errors_sign(kl, matched, each),
+            "exponent": exponent_sign(p.ravel(), control.ravel(), np.repeat(networks, p.shape[1])),
+            "excess": excess_sign(kl, permuted, form, permuted_form, each),
+        }
 
     def told(self) -> str:
         """The signs in words."""
