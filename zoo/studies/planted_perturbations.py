@@ -8,7 +8,7 @@ ascent should end at features. Without this layer, and with a linear read-out, n
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -98,6 +98,7 @@ class Perturb(Task):
     directions: int
     starts: int
     pairs: int
+    version: ClassVar[int] = 2  # since 2, with re-encoding and exchanges
 
     def needs(self) -> Sequence[Task]:
         """Return the tasks of the atoms and of the layer."""
@@ -128,6 +129,8 @@ class Perturb(Task):
             "gates_wrong": float((wrong >= 0.5).double().mean()),
             **_named("errors", planted.errors(net, points, generator)),
             **_named("codes", planted.changes_of_codes(net, points, generator)),
+            **_named("reencoded", planted.re_encoded(net, points, generator)),
+            **_named("exchange", planted.exchanges(net, f, generator)),
             **_named("exponent", planted.exponents(net, points, self.pairs, generator)),
             **_named("sphere", planted.sphere(net, points, self.directions, self.starts, generator)),
         }
@@ -369,14 +372,32 @@ class PlantedPerturbations(Study):
             "codes",
             "What do changes of codes cost that keep the active features?",
             f"The same changes on inactive atoms are the denominator, at radius {self.at:g}: {'; '.join(of_inactive)}.",
-            tables=[Table(columns, rows, note=f"As above, for {self._counts}.")],
+            tables=[
+                Table(columns, rows, note=f"As above, for {self._counts}."),
+                f"**Encoded again**, at radius {self.at:g}: the share of L0-preserving changes after which the two "
+                "atoms with the largest inner products are still the active ones, and the cost of these changes alone. "
+                "**Exchanged**: features that are on have values between 1/2 and 3/2; wrong codes are other values, "
+                "and wrong directions are other atoms, at the same norm of the change.",
+                Table(
+                    [
+                        *(
+                            "network",
+                            "share with the same support",
+                            "these / isotropic",
+                            "these / span of active atoms",
+                        ),
+                        *("wrong directions / wrong codes", "wrong codes / isotropic"),
+                    ],
+                    [[name, *one.re_encoded(), *one.exchanged()] for name, one in found.items()],
+                    note=f"Intervals over {self.seeds} networks. -: no change keeps the support in some network.",
+                ),
+            ],
             charts=charts,
             null_models="Changes of the same length: isotropic, with the mean and covariance of the changes, within "
             "the span of the active atoms, through a permuted decoder, and on inactive atoms.",
             not_shown=(
-                "Features are on or off, so the values of another input on the same support are the same values: right "
-                "directions with wrong codes are not tested. Whether encoding a changed input selects the same "
-                "support is not tested, because the true codes have no encoder."
+                "The encoder knows the true atoms and how many features are on. Networks are trained on features with "
+                "the values 0 and 1, and values between 1/2 and 3/2 are new to them."
             ),
             numbers={name: one.numbers("codes") for name, one in found.items()},
         )
@@ -510,6 +531,10 @@ def _over(values: np.ndarray, least: float | None = None, most: float | None = N
     return [estimates.mean(column, least, most) for column in values.T]
 
 
+def _divided(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
+
+
 def _drawn(ratios: Sequence[Estimate]) -> list[Estimate]:
     """Ratios for a logarithmic axis, which ends at `SMALLEST`."""
     return [Estimate(max(e.mean, SMALLEST), max(e.low, SMALLEST), max(e.high, SMALLEST), e.n) for e in ratios]
@@ -623,6 +648,24 @@ class _Measured:
             found = self.near("planted") - self.near("permuted")
         at: np.ndarray = found[:, self.study._at]
         return at
+
+    def re_encoded(self) -> list[Estimate]:
+        """The share of changes that keep the support, and their cost over that of two controls."""
+        from zoo.analysis.planted_perturbations import CODES
+
+        at = self.study._at
+        share, own, *controls = (
+            np.nanmean(self.stacked(f"reencoded/{name}")[:, :, at], 1)
+            for name in ("share", CODES[0], CODES[1], CODES[3])
+        )
+        return [estimates.mean(share, 0.0, 1.0), *(estimates.mean(_divided(own, each)) for each in controls)]
+
+    def exchanged(self) -> list[Estimate]:
+        """The cost of wrong directions over that of wrong codes, and of wrong codes over that of isotropic changes."""
+        from zoo.analysis.planted_perturbations import EXCHANGES
+
+        codes, directions, isotropic = (self.stacked(f"exchange/{name}").mean(1) for name in EXCHANGES)
+        return [estimates.mean(_divided(directions, codes)), estimates.mean(_divided(codes, isotropic))]
 
     def signs(self) -> dict[str, Any]:
         """The signs of `zoo.analysis.error_correction`, with networks as the independent units."""
