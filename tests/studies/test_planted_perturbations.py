@@ -44,9 +44,8 @@ def test_features_are_found_with_error_correction_and_not_in_a_linear_readout(re
 def test_the_rule_for_language_models_sees_error_correction_only_where_it_is_planted(report):
     signs = report.verdict.numbers["rule"]
     for name, (_, thresholded) in NETWORKS.items():
-        if name != "random neurons, thresholded":  # 400 random neurons fewer would do; see the slow test
-            sides = {sign: signs[name][sign].estimate.mean > least for sign, least in MARGINS.items()}
-            assert set(sides.values()) == {thresholded}, (name, signs[name])
+        sides = {sign: signs[name][sign].estimate.mean > least for sign, least in MARGINS.items()}
+        assert set(sides.values()) == {thresholded}, (name, signs[name])
 
 
 @pytest.mark.slow
