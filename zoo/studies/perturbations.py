@@ -293,7 +293,7 @@ class Perturbations(Study):
             "**Asked:** Does the model correct errors along features? Then changes along features would cost more than "
             "others of the same length, more the longer they are. Numbers are the smallest and the largest over "
             f"autoencoders, with 95 % intervals over documents.\n\n{findings}\n\n"
-            "**How sure:** The study `planted-perturbations` applies the same rule to networks whose features are known. "
+            "**How sure:** The study `planted-perturbations` applies the same rule where features are known. "
             "Error correction is *seen* if all three signs of the table are above their margins, *not seen* if all "
             "three are below them, and otherwise *undecided*. The margins were chosen after the planted networks and "
             "errors of language models had been seen. A sign counts if it differs from its margin at 5 % after Holm's "
