@@ -98,7 +98,8 @@ def excess_sign(
         return NO_SIGN
     logs = np.log(top / bottom) - np.log(own / other)
     found = estimates.mean(logs)
-    ratio = Estimate(*(float(np.exp(end)) for end in (found.mean, found.low, found.high)), found.n)
+    mean, low, high = (float(np.exp(end)) for end in (found.mean, found.low, found.high))
+    ratio = Estimate(mean, low, high, found.n)
     return Sign(ratio, _p_value(logs - np.log(MARGINS["excess"])))
 
 
@@ -154,9 +155,10 @@ def signs_of(
         found["exponent"] = exponent_sign(off, control, results["support"]["rows"])
     if "sphere" in results:
         at = int(np.argmin(np.abs(np.asarray(radii) - exponent_radii[-1])))
-        groups = [len(RANDOM) + ATOMS.index(name) for name in ("other atoms", "permuted dictionary")]
-        values = [results["sphere"][name][at, group] for name in ("kl", "quadratic") for group in groups]
-        found["excess"] = excess_sign(*values, results["sphere"]["rows"])
+        off, permuted = (len(RANDOM) + ATOMS.index(name) for name in ("other atoms", "permuted dictionary"))
+        kl, form = (results["sphere"][name][at] for name in ("kl", "quadratic"))
+        rows = results["sphere"]["rows"]
+        found["excess"] = excess_sign(kl[off], kl[permuted], form[off], form[permuted], rows)
     return found
 
 
