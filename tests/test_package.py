@@ -56,7 +56,8 @@ LAYERS = [  # modules import only from earlier layers and, in those that begin w
     ["*", "dictionary_learning", "export", "gemma_scope", "hub", "matrices", "quiet_fit", "saelens"],
     ["analysis", "callbacks", "functions"],
     ["*", "cli", "config_files", "families_file", "rebuild", "report", "run_folder", "short_errors", "study"],
-    ["running", "shared_tasks", "training_process"],
+    ["running", "training_process"],
+    ["shared_tasks"],
     ["studies", "study_command"],
 ]
 LAYERS[3] += ["near_neighbours", "null_models", "paths", "source", "source_files", "sparsify", "token_texts"]

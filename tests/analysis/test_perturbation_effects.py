@@ -124,7 +124,7 @@ def test_on_a_small_sphere_ascent_ends_at_the_largest_eigenvector_and_nothing_ex
     model = Head(drawn(V, D) * torch.tensor([4.0, *[1.0] * (D - 1)]), 0.1)
     subject = Subject(model, model.sites[0], ids, sae.reconstruct, sae.W_dec)
     radii = (0.001, 0.01)
-    found = sphere_effects(subject, sae.W_dec, *draw_tokens(4, N, T, 0), radii, 600, 10, 3, 0.01, 40, 0)
+    found = sphere_effects(subject, sae.W_dec, *draw_tokens(4, N, T, 0), radii, 200, 10, 3, 0.01, 40, 0)
     np.testing.assert_allclose(found["kl"] / found["quadratic"], 1, rtol=0.02)
     np.testing.assert_allclose(found["ends"][ENDS.index("largest eigenvector")], 1, atol=1e-3)
     np.testing.assert_allclose(found["ends"][ENDS.index("null twin")], found["ends"][ENDS.index("atoms")])
@@ -144,10 +144,10 @@ def test_an_atom_along_which_the_response_is_largest_is_above_all_random_directi
     model = Head(drawn(V, D) * torch.tensor([9.0, *[1.0] * (D - 1)]), 0.1)
     W_dec = torch.eye(D).double()[:2]
     subject = Subject(model, model.sites[0], ids, lambda x: (x, torch.ones(len(x), 2).double()), W_dec)
-    found = sphere_effects(subject, None, *draw_tokens(2, N, T, 0), (0.01,), 600, 5, 2, 0.01, 3, 0)
+    found = sphere_effects(subject, None, *draw_tokens(2, N, T, 0), (0.01,), 200, 5, 2, 0.01, 3, 0)
     assert (found["share"][0, 0, 0] == 0.5).all()  # the other atom is below all random directions
     only = subject._replace(W_dec=W_dec[:1].repeat(2, 1))
-    found = sphere_effects(only, None, *draw_tokens(2, N, T, 0), (0.01,), 600, 5, 2, 0.01, 3, 0)
+    found = sphere_effects(only, None, *draw_tokens(2, N, T, 0), (0.01,), 200, 5, 2, 0.01, 3, 0)
     np.testing.assert_allclose(found["share"][0, 0, 0], 1, atol=0.03)
 
 

@@ -1,5 +1,7 @@
 """Perturbations of networks that compute ANDs, with weights by hand so that every divergence is known."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -127,3 +129,29 @@ def test_layers_compute_the_ands_of_superposed_features_and_a_seed_gives_the_sam
     net = planted.PlantedNetwork(atoms.double(), layer.double(), False, SLOPE)
     assert (planted.gate_errors(net, f) < 0.5).all()
     assert (planted.gate_errors(linear(atoms.double()), f) >= 0.5).any()  # which no affine readoff does
+
+
+class OnlyOnOrOff(NamedTuple):
+    """A network whose response counts the features that a change turns on or off, and nothing else."""
+
+    atoms: torch.Tensor
+
+    def response(self, x):
+        on = x @ self.atoms.T > 0.25
+        return lambda changes: (((x + changes) @ self.atoms.T > 0.25) != on).double().sum(1)
+
+
+def test_orthogonal_atoms_keep_their_support_when_they_are_encoded_again():
+    net = OnlyOnOrOff(torch.eye(8).double())
+    f = planted.inputs(8, 3, np.random.default_rng(0))
+    points = planted.planted(net, f, (0.01, 0.5), generator())
+    found = planted.re_encoded(net, points, generator(1))
+    assert (found["share"] == 1).all()
+    assert (found["L0-preserving"][:, 0] == 0).all()
+
+
+def test_wrong_codes_cost_nothing_if_only_the_support_matters_and_wrong_directions_do():
+    net = OnlyOnOrOff(torch.eye(8).double())
+    found = planted.exchanges(net, planted.inputs(8, 3, np.random.default_rng(0)), generator())
+    assert (found["wrong codes"] == 0).all()
+    assert (found["wrong directions"] > 0).all()

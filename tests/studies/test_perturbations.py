@@ -96,7 +96,7 @@ def report(done):
 
 
 def test_the_report_has_a_section_and_figures_of_every_experiment(report, tmp_path):
-    assert [section.id for section in report.sections] == list(EXPERIMENTS)
+    assert [section.id for section in report.sections] == [*EXPERIMENTS, "comparisons"]
     write(report, tmp_path)
     assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == sorted(
         [
@@ -106,6 +106,15 @@ def test_the_report_has_a_section_and_figures_of_every_experiment(report, tmp_pa
     )
     told = json.loads((tmp_path / "report.json").read_text())["sections"][0]["numbers"]
     assert [one["site"] for one in told.values()] == ["blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"]
+
+
+def test_the_verdict_is_in_words_with_sizes_and_says_what_was_not_tested(report):
+    """Random autoencoders of an untrained network have no features along which errors could be corrected."""
+    assert "seen in 2 of 2" not in report.verdict.headline
+    assert "times as much as random errors with the same covariance" in report.verdict.headline
+    for words in ("**Asked:**", "**How sure:**", "**Not tested:**", "Holm's correction for all 6 comparisons"):
+        assert words in report.verdict.certainty
+    assert report.verdict.evidence.count("\n") == 3
 
 
 def test_documents_and_tokens_stand_beside_every_interval(report):
@@ -178,7 +187,7 @@ def test_the_stream_after_a_layer_is_that_before_the_next(home):
         (("mute",), {}, "does not tell the site of its activations; set layer"),
         (("signed",), {}, "has codes of both signs; measure it with --experiments errors sphere"),
         (("first",), {"documents": 1}, "documents is 1; it must be at least 2"),
-        (("first",), {"documents": 50}, "fewer than the 50 documents"),
+        (("first",), {"documents": 5000}, "at least 2 documents and 5000 windows are needed"),
         (("first",), {"radii": (0.0, 0.5)}, "radii is 0.0; it must be above 0"),
         (("first",), {"ascent_radius": 0.0}, "ascent_radius is 0.0; it must be above 0"),
         (("first",), {"norms": (0.5, 0.1)}, "norms must be ascending"),
@@ -186,6 +195,11 @@ def test_the_stream_after_a_layer_is_that_before_the_next(home):
         (("first",), {"positions": 49}, "positions is 49; 6 documents of 10 tokens have 48"),
         (("first",), {"experiments": ("all",)}, "experiments has 'all'; expected some of errors, support"),
         (("first",), {"length": 3}, "length is 3; it must be at least 4"),
+        (("first",), {"steps": ("5",)}, "do not set sae as well"),
+        ((), {"steps": ("7",)}, "has no step 7|holds one step only"),
+        ((), {"steps": ("5", "1")}, "steps must be ascending"),
+        ((), {"train_layers": (3,)}, "there is no layer 3"),
+        ((), {"train_layers": (1,), "active": 40}, "active is 40; it must be at most half of 64 latents"),
         (("first",), {"site": "resid_pre"}, "site is set without layer"),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from doing_studies import do_tasks
 
+from zoo.analysis.error_correction import MARGINS
 from zoo.errors import ZooError
 from zoo.report import write
 from zoo.studies.planted_perturbations import LINEAR, NETWORKS, SIGNS, PlantedPerturbations
@@ -38,6 +39,21 @@ def test_features_are_found_with_error_correction_and_not_in_a_linear_readout(re
     above = report.verdict.numbers["above_linear"]
     assert above["trained, thresholded"]["errors"].low > 0
     assert "Trained, thresholded: features are found by errors" in report.verdict.headline
+
+
+def test_the_rule_for_language_models_sees_error_correction_only_where_it_is_planted(report):
+    signs = report.verdict.numbers["rule"]
+    for name, (_, thresholded) in NETWORKS.items():
+        sides = {sign: signs[name][sign].estimate.mean > least for sign, least in MARGINS.items()}
+        assert set(sides.values()) == {thresholded}, (name, signs[name])
+
+
+@pytest.mark.slow
+def test_the_rule_decides_all_planted_networks(tmp_path):
+    """Five networks of each kind; with Holm's correction of 15 comparisons, two of a kind could not decide anything."""
+    study = PlantedPerturbations(radii=(0.5,), directions=50, starts=2)
+    found = study.report(do_tasks(study, tmp_path)).verdict.numbers["error_correction"]
+    assert found == {name: "seen" if thresholded else "not seen" for name, (_, thresholded) in NETWORKS.items()}
 
 
 def test_small_changes_of_a_linear_readout_have_the_divergence_of_the_fisher_matrix(report):

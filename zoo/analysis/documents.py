@@ -1,4 +1,4 @@
-"""Draws one window of tokens from every document of a text, so that windows are independent."""
+"""Draws windows of tokens from the documents of a text. Windows of different documents are independent."""
 
 from collections.abc import Sequence
 
@@ -55,3 +55,36 @@ def document_windows(
         at = rng.integers(start, stop - size + 1)
         row[len(prefix) :] = tokens[at : at + size]
     return found
+
+
+def several_windows(
+    tokens: np.ndarray, end: int, n: int, length: int, seed: int = 0, prefix: Sequence[int] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return n windows that do not overlap, and the document of each, (n, length) and (n,) int64.
+
+    Documents are visited in random order, again and again, until there are n windows. So every document has one window
+    before any has two. Arguments are those of `document_windows`.
+
+    Raises:
+        ZooError: If there are fewer than n windows, or fewer than two documents that are long enough.
+    """
+    size = length - len(prefix)
+    spans = long_documents(tokens, end, size)
+    rng = np.random.default_rng(seed)
+    slots = [rng.permutation((stop - start) // size) for start, stop in spans]
+    most = sum(map(len, slots))
+    if len(spans) < 2 or most < n:
+        raise ZooError(
+            f"the text has {len(spans)} documents of at least {size} tokens, with {most} windows; at least 2 documents "
+            f"and {n} windows are needed; lower documents or length, or name a config with more text"
+        )
+    found, of_document = np.empty((n, length), np.int64), np.empty(n, np.int64)
+    found[:, : len(prefix)] = prefix
+    order = rng.permutation(len(spans))
+    turns = [(turn, one) for turn in range(max(map(len, slots))) for one in order if turn < len(slots[one])]
+    for row, (turn, one) in enumerate(turns[:n]):
+        start, stop = spans[one]
+        at = start + slots[one][turn] * size + rng.integers((stop - start) % size + 1) * (len(slots[one]) == 1)
+        found[row, len(prefix) :] = tokens[at : at + size]
+        of_document[row] = one
+    return found, of_document

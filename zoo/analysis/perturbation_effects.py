@@ -61,7 +61,7 @@ SUPPORT = (
     *("same support", "isotropic", "covariance-matched", "mixture", "span of active atoms"),
     *("permuted decoder", "inactive atoms"),
 )
-PAIRS = ("active atoms", "permuted decoder", "random directions")
+PAIRS = ("active atoms", "inactive atoms", "permuted decoder", "random directions")
 RANDOM = ("isotropic", "covariance-matched", "mixture")
 ATOMS = ("active atoms", "other atoms", "permuted dictionary", "null twin")
 ENDS = ("atoms", "permuted dictionary", "null twin", "starts and atoms", "largest eigenvector")
@@ -198,8 +198,8 @@ def support_effects(
     """Measure changes of codes that keep the support, other changes of the same norms, and exponents of the response.
 
     Tokens with fewer than two active atoms are left out. The two atoms of an exponent are those with the smallest
-    |cosine| among the active ones. Its null models are chosen in the same way among as many atoms of other latents, and
-    among as many random directions.
+    |cosine| among the active ones, or among as many inactive ones. The null models are chosen in the same way among
+    as many atoms of other latents, and among as many random directions.
 
     Args:
         subject: What is measured.
@@ -245,7 +245,8 @@ def support_effects(
         respond = run.kl_at(0, position)
         kl[:, :, token] = respond(together[:, :, token].flatten(0, 1)).view(kl.shape[:2]).cpu()
         size, on = float((x[token] - found.of_x.mean).norm()), codes[token] != 0
-        for kind, atoms in enumerate([W_dec[on], permuted[on], isotropic(W_dec[on], generator)]):
+        off = _some(W_dec[~on], int(on.sum()), generator)
+        for kind, atoms in enumerate([W_dec[on], off, permuted[on], isotropic(W_dec[on], generator)]):
             u, v, cosine = _least_alike(atoms)
             cosines[kind, token] = cosine
             for at, radius in enumerate(radii):
@@ -281,7 +282,7 @@ def sphere_effects(
         rows: Texts of the tokens, (P,).
         positions: Their positions, (P,).
         radii: Radii, as multiples of the norm of the activation minus the mean.
-        directions: Number of random directions of a token: equal parts at every radius, of each kind in `RANDOM`.
+        directions: Number of random directions of a token, of each kind in `RANDOM`, in equal parts for all radii.
         n_atoms: Largest number of inactive atoms of a token that are measured, and of each null dictionary.
         starts: Number of starts of gradient ascent.
         ascent_radius: Radius of gradient ascent, in the same unit as `radii`.
@@ -300,7 +301,7 @@ def sphere_effects(
     W_dec, D = subject.W_dec.to(found.x), found.x.shape[-1]
     null = torch.zeros(0, D).to(W_dec) if null_atoms is None else null_atoms.to(W_dec)
     permuted = with_norms_of(permuted_coordinates(W_dec, generator).to(W_dec), W_dec)
-    each = max(1, directions // (len(radii) * len(RANDOM)))
+    each = max(1, directions // len(radii))
     groups, P = len(RANDOM) + len(ATOMS), len(rows)
     kl, form = (np.full((len(radii), groups, P), np.nan) for _ in range(2))
     share, high = (np.full((len(radii), len(ATOMS), len(RANDOM), P), np.nan) for _ in range(2))

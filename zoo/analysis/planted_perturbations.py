@@ -28,7 +28,7 @@ from zoo.analysis.local_response import (
 from zoo.estimates import Estimate
 from zoo.models.toy.gates import GateLayer, corrected
 from zoo.models.toy.readoffs import affine_readoff, all_pairs, least_squares_readoff, truth_table
-from zoo.null_models import permuted_coordinates
+from zoo.null_models import permuted_coordinates, with_norms_of
 
 WEIGHT_OF_ZEROS = 0.05  # of the squared error of a gate that should be 0; that of one that should be 1 weighs 1
 BATCH, LEARNING_RATE = 256, 3e-3  # training
@@ -39,6 +39,8 @@ ALONG = ("toward the other value", "away from the other value")
 CONTROLS = ("isotropic", "covariance-matched", "mixture", "permuted dictionary")
 CODES = ("L0-preserving", "isotropic", "covariance-matched", "span of active atoms", "permuted decoder")
 INACTIVE = "inactive atoms"
+EXCHANGES = ("wrong codes", "wrong directions", "isotropic")
+VALUES = (0.5, 1.5)  # of features that are on, where codes are exchanged
 PAIRS = ("two inactive features", "two active features", "two rows of the permuted dictionary")
 NEAR = 0.8  # cosine from which an end of ascent counts as an atom
 
@@ -246,6 +248,61 @@ def changes_of_codes(net: PlantedNetwork, points: list[Planted], generator: torc
                 by_radius[kind].append(_mean(net, point, fisher, each, float(radius)))
         for kind in kinds:
             found[kind].append(by_radius[kind])
+    return {kind: np.array(values) for kind, values in found.items()}
+
+
+def re_encoded(net: PlantedNetwork, points: list[Planted], generator: torch.Generator) -> dict[str, np.ndarray]:
+    """Return what happens if inputs with L0-preserving changes are encoded again, by name: (n, R).
+
+    The encoder selects the two atoms with the largest inner products with the input. `share` is the share of changes
+    after which it selects the same two features. The kinds `CODES[0]`, `CODES[1]` and `CODES[3]` have the mean
+    divergences of these changes and of their controls; NaN if there are none.
+    """
+    kinds = (CODES[0], CODES[1], CODES[3])
+    found: dict[str, list[list[float]]] = {kind: [] for kind in ("share", *kinds)}
+    for point in points:
+        rows: dict[str, list[float]] = {kind: [] for kind in found}
+        codes = point.f.expand(DRAWS, -1)
+        for radius in point.radii:
+            change = perturbations.l0_preserving(codes, net.atoms, radius.expand(DRAWS), generator) @ net.atoms
+            selected = ((point.x + change) @ net.atoms.T).topk(2).indices
+            keeps = (codes.gather(1, selected) > 0).all(1)
+            others = {
+                CODES[0]: change,
+                CODES[1]: perturbations.isotropic(change, generator),
+                CODES[3]: perturbations.in_active_span(change, codes, net.atoms, generator),
+            }
+            rows["share"].append(float(keeps.double().mean()))
+            for kind, each in others.items():
+                rows[kind].append(float(net.response(point.x)(each)[keeps].mean()))
+        for kind in found:
+            found[kind].append(rows[kind])
+    return {kind: np.array(values) for kind, values in found.items()}
+
+
+def exchanges(net: PlantedNetwork, f: Tensor, generator: torch.Generator) -> dict[str, np.ndarray]:
+    """Return the mean divergence of wrong codes and of wrong directions of the same norm, by kind: (n,).
+
+    Features that are on have random values between 1/2 and 3/2. `wrong codes` replaces the values by other random ones,
+    `wrong directions` keeps the values and replaces all atoms by those of other features. `isotropic` changes have the
+    same norm as well. A network that corrects errors of the values reacts little to wrong codes.
+
+    Args:
+        net: The network.
+        f: Features, on or off, (n, K).
+        generator: Random number generator.
+    """
+    found: dict[str, list[float]] = {kind: [] for kind in EXCHANGES}
+    low, high = VALUES
+    for one in f:
+        values = one * (low + (high - low) * torch.rand(2, DRAWS, len(one), generator=generator, dtype=one.dtype))
+        codes, other = values
+        wrong_codes = (other - codes) @ net.atoms
+        moved = codes @ (perturbations.permuted_atoms(net.atoms, generator) - net.atoms)
+        changes = [wrong_codes, with_norms_of(moved, wrong_codes), perturbations.isotropic(wrong_codes, generator)]
+        responses = [net.response(x)(each) for x, each in zip(codes @ net.atoms, torch.stack(changes, 1), strict=True)]
+        for kind, mean in zip(EXCHANGES, torch.stack(responses).mean(0).tolist(), strict=True):
+            found[kind].append(mean)
     return {kind: np.array(values) for kind, values in found.items()}
 
 

@@ -223,6 +223,16 @@ def windows_of(data: "TextDataModule", n: int, length: int) -> tuple[np.ndarray,
     If the tokenizer puts a token at the beginning of every sequence, windows begin with it.
     """
     from zoo.analysis.documents import document_windows
+
+    held_out, train, end, prefix = held_out_tokens(data)
+    evaluation, means = (
+        document_windows(text, end, n, length + 1, 0, prefix).astype(np.int32) for text in (held_out, train)
+    )
+    return evaluation, means
+
+
+def held_out_tokens(data: "TextDataModule") -> tuple[np.ndarray, np.ndarray, int, list[int]]:
+    """Return held-out tokens, training tokens, the id of the end of a document, and the ids before every sequence."""
     from zoo.datamodules.tokenizers import end_of_text_id
 
     end, alone, whole = (
@@ -231,11 +241,7 @@ def windows_of(data: "TextDataModule", n: int, length: int) -> tuple[np.ndarray,
     )
     prefix = whole[: whole.index(alone[0])] if alone else []
     held_out = np.concatenate([np.asarray(data.cache.tokens(split)) for split in ("val", "test")])
-    train = np.asarray(data.cache.tokens("train"))
-    evaluation, means = (
-        document_windows(text, end, n, length + 1, 0, prefix).astype(np.int32) for text in (held_out, train)
-    )
-    return evaluation, means
+    return held_out, np.asarray(data.cache.tokens("train")), end, prefix
 
 
 @lru_cache(maxsize=2)

@@ -25,6 +25,7 @@ from zoo.errors import ZooError
 from zoo.estimates import Estimate
 from zoo.report import Chart, Grid, Report, Section, Series, Style, Table, Verdict
 from zoo.shared_tasks.horizon import Clean, Documents, LeaveOut, Truncate, Variant, text_of, windows_of
+from zoo.shared_tasks.models import steps_of, wanted_steps
 from zoo.source import Source
 from zoo.study import AtLeastTwo, Results, Study, Task
 from zoo.wording import listed
@@ -103,18 +104,7 @@ class LayerHorizon(Study):
                 raise ZooError(f"{name} has a value twice")
         if self.length < SHORTEST:
             raise ZooError(f"length is {self.length}; it must be at least {SHORTEST}")
-        _ = self._wanted_steps
-
-    @cached_property
-    def _wanted_steps(self) -> tuple[int, ...] | Literal["all"] | None:
-        words = [word for words in self.steps or () for word in words.replace(",", " ").split()]
-        if not words or words == ["all"]:
-            return "all" if words else None
-        if not all(word.isdecimal() for word in words):
-            raise ZooError(f"steps is {' '.join(words)}; expected whole numbers, or all")
-        if [int(word) for word in words] != sorted({int(word) for word in words}):
-            raise ZooError("steps must be ascending, without repeated values")
-        return tuple(map(int, words))
+        wanted_steps(self.steps)
 
     @cached_property
     def _models(self) -> dict[str, "_Model"]:
@@ -129,7 +119,7 @@ class LayerHorizon(Study):
         from zoo.protocols import LanguageModel, missing_in
 
         source = Source.open(name)
-        steps = self._steps_of(source)
+        steps = steps_of(source, wanted_steps(self.steps))
         model: Any = source.load(steps[-1])
         if missing_in(model, LanguageModel):
             raise ZooError(f"{name} is a {type(model).__name__}; the study needs a language model")
@@ -152,23 +142,6 @@ class LayerHorizon(Study):
             raise ZooError(f"{name} does not have the scales of its layer norms as sites, so they cannot be frozen")
         parallel = len(parts) == model.n_layers
         return _Model(shown, documents, clean, untrained, norms, values_of_k(self.ks, len(parts)), parallel)
-
-    def _steps_of(self, source: Source) -> list[int | None]:
-        """The steps of a source that are studied, ascending; [None] for a source of one step."""
-        wanted = self._wanted_steps
-        if wanted is None:
-            return [source.steps[-1] if source.steps else None]
-        here = source.path is not None
-        if here and not source.steps:
-            raise ZooError(f"{source.name} holds one step only; do not set steps")
-        if wanted == "all":
-            if not source.steps:
-                raise ZooError(f"the steps of {source.name} are not known; list them with --steps")
-            return list(source.steps)
-        for step in wanted if here else ():
-            if step not in source.steps:
-                raise ZooError(f"{source.name} has no step {step}; it has {', '.join(map(str, source.steps))}")
-        return list(wanted)
 
     @property
     def _main(self) -> Variant:
