@@ -26,8 +26,8 @@ class CompressedComputation(ToyModule):
         d_mlp: Number of neurons d.
         n_seeds: Number of independent networks. On the command line it follows the data.
         q: Exponent of the error, at least 1.
-        mixing: Factor of the mixing matrix: M is this times (W_E W_Eᵀ - I) for random unit rows W_E (n, d_embed). It may
-            be negative. The labels of a residual stream whose embedding is W_E correspond to -1.
+        mixing: Factor of the mixing matrix: M is this times (W_E W_Eᵀ - I) for random unit rows W_E (n, d_embed). It
+            may be negative. The labels of a residual stream whose embedding is W_E correspond to -1.
         d_embed: Number of dimensions of W_E.
         residual: Whether neurons read a residual stream x W_E and write to it, and outputs are read from it by W_Eᵀ.
         bias: Whether neurons have biases.

@@ -49,9 +49,7 @@ class PowerSuperposition(ToyModule):
     ) -> None:
         super().__init__(n_seeds, optimizer)
         shape = {"n_features": n_features, "d_hidden": d_hidden, "n_seeds": n_seeds}
-        self.save_plain_hyperparameters(
-            **shape, q=q, zero_weight=zero_weight, optimizer=optimizer, init_from=init_from
-        )
+        self.save_plain_hyperparameters(**shape, q=q, zero_weight=zero_weight, optimizer=optimizer, init_from=init_from)
         if not (1 < q < float("inf") and 0 <= zero_weight < float("inf")):
             raise ZooError(f"q is {q} and zero_weight is {zero_weight}; q must be above 1, zero_weight at least 0")
         self.net = NeuronNet(n_features, d_hidden, n_features, n_seeds, "linear", bias=False, output_bias=False)

@@ -72,7 +72,9 @@ class UniversalProducts(ToyModule):
         if not 1 <= q < float("inf"):
             raise ZooError(f"q is {q}; it must be a number of at least 1")
         if largest_bias < 0 or (largest_bias and not bias):
-            raise ZooError(f"largest_bias is {largest_bias} with bias {bias}; it must be at least 0, and 0 without bias")
+            raise ZooError(
+                f"largest_bias is {largest_bias} with bias {bias}; it must be at least 0, and 0 without bias"
+            )
         if n_features < 2:
             raise ZooError(f"n_features is {n_features}; products of pairs need at least 2")
         if readoff == "written" and (first_layer != "signs" or bias or neuron in ("linear", "bilinear")):
@@ -108,7 +110,9 @@ class UniversalProducts(ToyModule):
         if self.readoff == "trained":
             return
         if not isinstance(data.active, FixedActive) or data.values == "signed" or data.active.n_groups != 1:
-            raise ZooError("a written readoff requires data.active FixedActive in one group, and data.values one or sign")
+            raise ZooError(
+                "a written readoff requires data.active FixedActive in one group, and data.values one or sign"
+            )
         if stage == "fit":
             raise ZooError("with readoff written nothing is trained; measure it with `python -m zoo validate`")
         self._write_readoff(data.active.n_active)

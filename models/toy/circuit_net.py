@@ -58,8 +58,8 @@ class CircuitNet(Network):
                 raise ZooError(f"{name} is {size}; it must be at least 1")
         if kind not in ("rotation", "boolean") or correction not in ("none", "ideal", "learned"):
             raise ZooError(
-                f"kind is {kind!r} and correction {correction!r}; kind must be rotation or boolean, and correction none, "
-                "ideal or learned"
+                f"kind is {kind!r} and correction {correction!r}; kind must be rotation or boolean, and correction "
+                "none, ideal or learned"
             )
         self.config: dict[str, Any] = sizes | {"kind": kind, "correction": correction}
         S, T = n_seeds, n_circuits

@@ -1,9 +1,9 @@
 """Exact losses and bounds for compressed computation: n functions ReLU(x_i) with fewer than n neurons.
 
 The inputs x_i are independent. Each is uniform in [-1, 1] with probability p, and 0 otherwise. A network of d neurons,
-y = V ReLU(W x), should give ReLU(x_i) + (M x)_i. The matrix M is 0 for clean labels. Every loss here is the mean squared
-error per output, divided by p (Braun et al. 2025, "Interpretability in Parameter Space: Minimizing Mechanistic
-Description Length with Attribution-based Parameter Decomposition", section 3.3, has the task).
+y = V ReLU(W x), should give ReLU(x_i) + (M x)_i. The matrix M is 0 for clean labels. Every loss here is the mean
+squared error per output, divided by p. (The task is from Braun et al. 2025, "Interpretability in Parameter Space:
+Minimizing Mechanistic Description Length with Attribution-based Parameter Decomposition".)
 """
 
 import torch
@@ -43,9 +43,9 @@ def dedicated_loss(d: int, n: int, p: float = 0.0) -> float:
 def least_loss(d: int, n: int, p: float, M: Tensor | None = None) -> float:
     """Return a lower bound for any outputs in an affine space of d dimensions, whatever the neurons compute.
 
-    The covariance of the targets, divided by p, is C = (1/6 - p/16) I + M Mᵀ / 3 + (M + Mᵀ) / 6. The bound is the sum of
-    its n - d smallest eigenvalues, divided by n. For clean labels it is (1 - d/n) (1/6 - p/16). It also holds with an
-    output bias.
+    The covariance of the targets, divided by p, is C = (1/6 - p/16) I + M Mᵀ / 3 + (M + Mᵀ) / 6. The bound is the sum
+    of its n - d smallest eigenvalues, divided by n. For clean labels it is (1 - d/n) (1/6 - p/16). It also holds with
+    an output bias.
 
     Args:
         d: Number of neurons.

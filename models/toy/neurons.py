@@ -27,8 +27,8 @@ class NeuronNet(Network):
         d_mlp: Number of neurons d.
         d_out: Number of outputs.
         n_seeds: Number of networks.
-        neuron: phi(z): `linear` z, `relu` ReLU(z), `absolute` |z|, `square` z², `bilinear` z (x W_gate), where W_gate is
-            a second matrix of weights.
+        neuron: phi(z): `linear` z, `relu` ReLU(z), `absolute` |z|, `square` z², `bilinear` z (x W_gate), where W_gate
+            is a second matrix of weights.
         bias: Whether neurons have biases. Without them, they stay 0.
         output_bias: Whether outputs have biases. Without them, they stay 0.
 

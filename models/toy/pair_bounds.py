@@ -8,8 +8,8 @@ from zoo.errors import ZooError
 def least_balanced_loss(m: int, d: int, s: int = 2, signed: bool = False) -> float:
     """Return a lower bound on the balanced squared error of any outputs that are linear in d numbers.
 
-    The balanced error of a pair is the mean of (1 - y)² where both inputs are on, plus the mean of y² elsewhere; here it
-    is averaged over the M = m (m - 1) / 2 pairs. Let pi be the probability that a pair is on, and L_d the sum of the d
+    The balanced error of a pair is the mean of (1 - y)² where both inputs are on, plus the mean of y² elsewhere. It is
+    averaged over the M = m (m - 1) / 2 pairs. Let pi be the probability that a pair is on, and L_d the sum of the d
     largest eigenvalues of E[t tᵀ] for the targets t. If the outputs agree with the targets by
     sum E[y t] = M pi b, the inequality of Cauchy and Schwarz gives E|y|² >= (M pi b)² / L_d. The balanced error is then
     at least (1 - b)² + kappa b² with kappa = (M pi² / L_d - pi) / (1 - pi), and its minimum is kappa / (1 + kappa). For

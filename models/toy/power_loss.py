@@ -103,7 +103,7 @@ def _conference_matrix(n: int) -> Tensor:
 
 
 def _field(q: int) -> list[tuple[int, int]]:
-    """Return the elements a + b w of the field of q = p or p² elements, or none if q is no such number; b is 0 for p."""
+    """Return the elements a + b w of the field of q = p or p² elements; b is 0 for p. For other q, return none."""
     p = q if _is_prime(q) else math.isqrt(q)
     if not _is_prime(p) or q not in (p, p * p):
         return []

@@ -77,7 +77,7 @@ def sign_readoff_with_biases(neuron: Literal["absolute", "relu"], s: int, larges
     """
     _check_active(s)
     B = largest_bias
-    if B < s:
+    if s > B:
         raise ZooError(f"largest_bias is {B}; it must be at least the largest sum of the inputs, {s}")
     if neuron not in ("absolute", "relu"):
         raise ZooError(f"neuron is {neuron!r}; with biases it must be absolute or relu")
@@ -130,9 +130,9 @@ def exact_readoff(W: Tensor) -> Tensor:
     design = torch.cat([2 * W[:, i] * W[:, j], columns], 1)  # (d, M + 1 or M + m)
     if d < design.shape[1]:
         raise ZooError(f"there are {d} neurons; exact products of {m} inputs take at least {design.shape[1]}")
-    target = torch.eye(design.shape[1], dtype=W.dtype, device=W.device)[: len(i)]
-    V = torch.linalg.lstsq(design.T, target.T).solution.T  # V design = target
-    if (error := (V @ design - target).abs().max().item()) > EXACT:
+    V = torch.linalg.pinv(design)[: len(i)]
+    error = (V @ design - torch.eye(design.shape[1], dtype=V.dtype, device=V.device)[: len(i)]).abs().max().item()
+    if error > EXACT:
         raise ZooError(f"the best readoff of these {d} neurons has an error of {error:.2g}; use more neurons")
     return V
 
@@ -159,7 +159,8 @@ def _sum_of_signs(s: int) -> tuple[Tensor, Tensor]:
 
 
 def _activation(neuron: str, z: Tensor) -> Tensor:
-    if neuron not in (known := {"square": Tensor.square, "absolute": Tensor.abs, "relu": Tensor.relu}):
+    known = {"square": Tensor.square, "absolute": Tensor.abs, "relu": Tensor.relu}
+    if neuron not in known:
         raise ZooError(f"neuron is {neuron!r}; it must be one of {', '.join(known)}")
     return known[neuron](z)
 
