@@ -1,7 +1,7 @@
 """The LightningModule that trains the error correction of circuits in superposition, and measures their errors."""
 
 from statistics import fmean as mean
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class CircuitsInDepth(ToyModule):
     """
 
     net: CircuitNet
+    by_depth: Any  # nn.ModuleList of SeedMeans
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class CircuitsInDepth(ToyModule):
     def reference_losses(self) -> dict[str, float]:
         """Return the exact losses without correction and, for rotations, with all inactive circuits set to 0."""
         data = require(self, datamodule(self.trainer), SyntheticFeatures)
-        depths, N, z = range(self.net.config["depth"] + 1), self.net.config["n_slots"], int(data.active.n_active)  # type: ignore[arg-type]
+        depths, N, z = range(self.net.config["depth"] + 1), self.net.config["n_slots"], int(data.active.n_active)
         found = {"uncorrected": mean(interference(depth, N, data.n_features, z) for depth in depths)}
         if self.net.config["kind"] == "rotation":
             found["ideal"] = mean(interference_of_active(depth, N, z) for depth in depths)
@@ -106,9 +107,9 @@ class CircuitsInDepth(ToyModule):
 
     def log_own_metrics(self, split: str) -> None:
         """Log the squared error of active circuits at every depth, averaged over seeds, and reset the metrics."""
-        self.depth_errors = torch.stack([metric.compute().reshape(self.n_seeds) for metric in self.by_depth])  # type: ignore[operator]
+        self.depth_errors = torch.stack([metric.compute().reshape(self.n_seeds) for metric in self.by_depth])
         for depth, metric in enumerate(self.by_depth):
-            metric.reset()  # type: ignore[operator]
+            metric.reset()
             self.log(f"{split}/depth{depth}_error", self.depth_errors[depth].mean().float())
 
     def _errors(self, batch: dict[str, Tensor]) -> Tensor:

@@ -87,12 +87,10 @@ class UniversalProducts(ToyModule):
         with torch.no_grad():
             if first_layer == "signs":
                 self.net.W_in.bernoulli_(0.5).mul_(2).sub_(1)
-            if largest_bias:
+            if self.net.b_in is not None:
                 self.net.b_in.uniform_(-largest_bias, largest_bias)
-        self.net.W_in.requires_grad_(first_layer == "trained")
-        if neuron == "bilinear":
-            self.net.W_gate.requires_grad_(first_layer == "trained")
-        self.net.b_in.requires_grad_(bias and first_layer == "trained")
+        for name, parameter in self.net.named_parameters():
+            parameter.requires_grad_(first_layer == "trained" or name in ("W_out", "b_out"))
         self.start_from(init_from)
         self.readoff, self.q, self.n_features = readoff, q, n_features
         self.metric, self.correlation = CaseErrors(n_seeds), PearsonCorrCoef(num_outputs=n_seeds * self.pairs.shape[1])
@@ -122,6 +120,7 @@ class UniversalProducts(ToyModule):
         known, W = sign_readoff(self.net.neuron, s), self.net.W_in.detach()  # type: ignore[arg-type]
         signs = W[:, self.pairs[0]] * W[:, self.pairs[1]]  # (S, P, d)
         self.net.W_out.data = known.factor * signs.mT / W.shape[2]
+        assert self.net.b_out is not None
         self.net.b_out.data = -known.offset * self.net.W_out.data.sum(1)
 
     def embedding_rows(self) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
+from zoo.models.toy.neurons import affine
 from zoo.network import Network
 
 
@@ -23,7 +24,7 @@ class CompressedNet(Network):
         mixing: Factor of the mixing matrix M = mixing (W_E W_Eᵀ - I), which is part of the labels.
         d_embed: Number of dimensions of W_E, whose rows are random unit vectors.
         residual: Whether neurons read from and write to a residual stream.
-        bias: Whether neurons have biases. Without them, they stay 0.
+        bias: Whether neurons have biases.
 
     Raises:
         ZooError: If a size is not positive, or labels are mixed in a residual stream.
@@ -53,7 +54,7 @@ class CompressedNet(Network):
             raise ZooError(f"mixing is {mixing} with a residual stream, whose labels are not mixed; set one of them")
         width = d_embed if residual else n_features
         self.W_in = nn.Parameter(torch.randn(n_seeds, width, d_mlp) / width**0.5)
-        self.b_in = nn.Parameter(torch.zeros(n_seeds, d_mlp), requires_grad=bias)
+        self.b_in = nn.Parameter(torch.zeros(n_seeds, d_mlp)) if bias else None
         self.W_out = nn.Parameter(torch.randn(n_seeds, d_mlp, width) / (d_mlp * width) ** 0.5)
         W_E = F.normalize(torch.randn(n_features, d_embed), dim=1) if residual or mixing else torch.zeros(0, d_embed)
         self.register_buffer("W_E", W_E)
@@ -63,7 +64,7 @@ class CompressedNet(Network):
     def hidden(self, x: Tensor) -> Tensor:
         """Return the neurons' activations (n_seeds, B, d_mlp) on inputs (n_seeds, B, n_features)."""
         x = x @ self.W_E if self.config["residual"] else x
-        return F.relu(torch.baddbmm(self.b_in.unsqueeze(1), x, self.W_in))
+        return F.relu(affine(x, self.W_in, self.b_in))
 
     def read(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the outputs (n_seeds, B, n_features) for inputs and the activations of the neurons."""

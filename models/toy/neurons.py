@@ -29,8 +29,8 @@ class NeuronNet(Network):
         n_seeds: Number of networks.
         neuron: phi(z): `linear` z, `relu` ReLU(z), `absolute` |z|, `square` z², `bilinear` z (x W_gate), where W_gate
             is a second matrix of weights.
-        bias: Whether neurons have biases. Without them, they stay 0.
-        output_bias: Whether outputs have biases. Without them, they stay 0.
+        bias: Whether neurons have biases.
+        output_bias: Whether outputs have biases.
 
     Raises:
         ZooError: If a size is not positive, or the neuron is unknown.
@@ -58,23 +58,28 @@ class NeuronNet(Network):
         self.config: dict[str, Any] = sizes | {"neuron": neuron, "bias": bias, "output_bias": output_bias}
         self.neuron = neuron
         self.W_in = nn.Parameter(torch.randn(n_seeds, d_in, d_mlp) / d_in**0.5)
-        self.b_in = nn.Parameter(torch.zeros(n_seeds, d_mlp), requires_grad=bias)
+        self.b_in = nn.Parameter(torch.zeros(n_seeds, d_mlp)) if bias else None
         if neuron == "bilinear":
             self.W_gate = nn.Parameter(torch.randn(n_seeds, d_in, d_mlp) / d_in**0.5)
         self.W_out = nn.Parameter(torch.randn(n_seeds, d_mlp, d_out) / (d_mlp * d_out) ** 0.5)
-        self.b_out = nn.Parameter(torch.zeros(n_seeds, d_out), requires_grad=output_bias)
+        self.b_out = nn.Parameter(torch.zeros(n_seeds, d_out)) if output_bias else None
 
     def hidden(self, x: Tensor) -> Tensor:
         """Return the neurons' activations (n_seeds, B, d_mlp) on inputs (n_seeds, B, d_in)."""
-        z = torch.baddbmm(self.b_in.unsqueeze(1), x, self.W_in)
+        z = affine(x, self.W_in, self.b_in)
         if self.neuron == "bilinear":
             return z * (x @ self.W_gate)
         return PHI[self.neuron](z)
 
     def read(self, h: Tensor) -> Tensor:
         """Return the outputs (n_seeds, B, d_out) for activations of the neurons (n_seeds, B, d_mlp)."""
-        return torch.baddbmm(self.b_out.unsqueeze(1), h, self.W_out)
+        return affine(h, self.W_out, self.b_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (n_seeds, B, d_out) for inputs (n_seeds, B, d_in)."""
         return self.read(self.hidden(x))
+
+
+def affine(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+    """Return x W + b for x (S, B, n), W (S, n, m) and b (S, m), or x W without b."""
+    return x @ W if b is None else torch.baddbmm(b.unsqueeze(1), x, W)
