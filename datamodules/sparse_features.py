@@ -30,7 +30,7 @@ class SparseFeaturesDataModule(ZooDataModule):
         n_features: Number of features m.
         active: Distribution of the features that are on at once. By default exactly two, `FixedActive`.
         values: Value of a feature that is on: 1 for `one`, uniform in [0, 1] for `uniform`, uniform in [-1, 1] for
-            `signed`.
+            `signed`, 1 or -1 for `sign`.
         d_superposed: Number of dimensions d0 in which the features are superposed: x = sum of f_i phi_i, where the
             phi_i are random unit vectors that differ between seeds. By default x = f.
         n_seeds: Number of independent networks that are trained in parallel, each on its own data.
@@ -49,7 +49,7 @@ class SparseFeaturesDataModule(ZooDataModule):
         self,
         n_features: int = 5,
         active: ActiveInputs | None = None,
-        values: Literal["one", "uniform", "signed"] = "one",
+        values: Literal["one", "uniform", "signed", "sign"] = "one",
         d_superposed: int | None = None,
         n_seeds: int = 1,
         batch_size: int = 256,
@@ -94,7 +94,8 @@ class SparseFeaturesDataModule(ZooDataModule):
         f = torch.from_numpy(on.astype(np.float32))
         if self.values != "one":
             sizes = torch.from_numpy(rng.random((self.n_seeds, total, self.n_features), dtype=np.float32))
-            f *= (sizes if self.values == "uniform" else 2 * sizes - 1)[:, start:stop]
+            sizes = sizes if self.values == "uniform" else 2 * sizes - 1
+            f *= (sizes.sign() if self.values == "sign" else sizes)[:, start:stop]
         x = f if self.directions is None else f @ self.directions
         row = torch.arange(self.n_seeds).repeat_interleave(stop - start)
         return {"f": f.flatten(0, 1), "x": x.flatten(0, 1), "row": row}

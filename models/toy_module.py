@@ -96,6 +96,10 @@ class ToyModule(ZooModule, ABC):
     def log_own_metrics(self, split: str) -> None:
         """Log the metrics that only this toy has, and reset them."""
 
+    def reference_losses(self) -> dict[str, float]:
+        """Return known losses that are logged beside the loss, as `loss_NAME`; by default there are none."""
+        return {}
+
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """The same as `validation_step`, on the test split."""
         return self.validation_step(batch, batch_idx)
@@ -130,5 +134,6 @@ class ToyModule(ZooModule, ABC):
         self.means.reset()
         values = {"loss": self.seed_losses.mean(), "loss_best": self.seed_losses.min(), "fvu": self.fvu.compute()}
         self.fvu.reset()
+        values |= {f"loss_{name}": torch.tensor(value) for name, value in self.reference_losses().items()}
         self.log_dict({f"{split}/{name}": value.float() for name, value in values.items()})
         self.log_own_metrics(split)

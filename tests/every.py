@@ -11,7 +11,18 @@ from zoo.network import Network
 SMALL = {  # by name of the argument
     **{"vocab_size": 20, "context_length": 8, "d_model": 12, "n_layers": 1, "n_heads": 2, "tied": False},
     **{"d_in": 8, "d_sae": 24, "n_atoms": 24, "k": 3, "prefixes": [4, 9]},
-    **{"n_features": 6, "d_hidden": 3, "d_mlp": 5, "n_seeds": 2, "d_head": 2},
+    **{
+        "n_features": 6,
+        "d_hidden": 3,
+        "d_mlp": 5,
+        "d_out": 4,
+        "d_embed": 7,
+        "n_circuits": 6,
+        "n_slots": 5,
+        "d_state": 3,
+        "n_seeds": 2,
+        "d_head": 2,
+    },
 }
 SAE_VARIANTS = [cls.__name__ for cls in variants().values()]
 

@@ -114,6 +114,10 @@ def test_every_config_trains_and_resumes(config, tmp_path, tiny_corpus, stdlib_c
     frozen = fitted or set()
     if settings.get("trained_first_layer") is False:
         frozen |= {"stages.0.W_in", "stages.0.b_in"}
+    if settings.get("first_layer", "trained") != "trained":
+        frozen |= {"W_in", "b_in"}
+    if config.parent.name == "toy":
+        frozen |= dict(zoo.load(checkpoint).named_buffers()).keys()
     if settings.get("frozen_rows") == "all" and settings["trained_rows"] is None:
         W_E = before["transformer.wte.weight"]
         frozen |= {name for name in ("transformer.wte.weight", "lm_head.weight") if torch.equal(before[name], W_E)}

@@ -84,7 +84,7 @@ class SyntheticFeatures(Protocol):
 
     n_features: int
     n_seeds: int
-    values: str  # "one", "uniform" or "signed"
+    values: str  # "one", "uniform", "signed" or "sign"
     active: Any  # a `zoo.datamodules.ActiveInputs`
 
     def vectors(self, stream: tuple[int, ...], start: int, stop: int, total: int) -> dict[str, Tensor]:
