@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
 from zoo.errors import ZooError
@@ -73,6 +75,10 @@ class Losses:
             raise ZooError(f"the tensors of the data have {sorted(rows)} rows: all must have the same number, over 0")
         self.rows = rows.pop() if rows else None
 
+    def attention(self) -> AbstractContextManager[None]:
+        """Return a context in which attention is computed by the kernel that `vmap` knows. The others are slow there."""
+        return nullcontext() if self.at_once == 1 else sdpa_kernel(SDPBackend.MATH)
+
     def _one(self, w: Tensor, batch: Any) -> Tensor:
         """The loss of one parameter vector (d,)."""
         pieces = zip(self.names, w.split(self.sizes), self.shapes, strict=True)
@@ -100,7 +106,7 @@ class Losses:
             if at_once == 1:
                 value = self._one(w[0], tree_map(lambda x: x[0], rows) if own else rows)[None]
             else:
-                value = vmap(self._one, in_dims=(0, 0 if own and rows is not None else None))(w, rows)
+                value = vmap(self._one, in_dims=(0, 0 if own else None))(w, rows)
             parts.append(value)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

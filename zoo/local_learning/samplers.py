@@ -47,8 +47,8 @@ class SGLD:
 
     def start(self, target: Target, W: Tensor, step_size: float) -> State:
         """Return the state of chains that start at W, (C, d)."""
-        zeros = W.new_zeros(len(W))
-        return {"W": W, "step_size": W.new_tensor(step_size), "heat": zeros, "virial": zeros.clone()}
+        sums = {name: W.new_zeros(len(W)) for name in ("heat", "bias", "virial")}
+        return {"W": W, "step_size": W.new_tensor(step_size), **sums}
 
     def advance(
         self,
@@ -66,8 +66,12 @@ class SGLD:
         metric = self.metric(state, gradients, target, burning)
         moved = gradients * metric
         if not burning:
-            state["heat"] += step * (moved * gradients).sum(1)
-            state["virial"] += ((W - target.losses.center) * gradients).sum(1)
+            away = W - target.losses.center
+            heat = step * (moved * gradients).sum(1)
+            pull = target.localization * away + target.prior_precision * W
+            state["heat"] += heat
+            state["bias"] += (heat - step * (moved * pull).sum(1)) / 8
+            state["virial"] += (away * gradients).sum(1)
         noise = torch.randn(W.shape, generator=generator, dtype=W.dtype, device=W.device)
         W.sub_(moved.mul_(step / 2)).add_(noise.mul_((step * metric) ** 0.5))
         return values
