@@ -43,6 +43,7 @@ class Regression(nn.Module):
             self.A[0, 0] = self.B[0, 0] = 1
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return B A x of rows x, (n, 5)."""
         return x @ self.A.T @ self.B.T
 
 
@@ -100,8 +101,8 @@ def contenders(args: argparse.Namespace) -> dict[str, Contender]:
     except ImportError as error:
         print(f"devinterp is skipped: {error}; {INSTALL}")
     try:
-        if not hasattr(itertools, "batched"):  # which it imports, and Python 3.11 does not have
-            itertools.batched = lambda values, n: iter(lambda i=iter(values): tuple(itertools.islice(i, n)), ())
+        if not hasattr(itertools, "batched"):  # imported there, not used here, and new in Python 3.12
+            itertools.batched = None
         from canonical_interp.slt import LLCEstimator
 
         def canonical(compiled: bool) -> Callable[[int, int], Any]:
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--batch_size", type=int, default=1000, help="rows of a batch, default 1000")
     made.add_argument("--chains", type=int, default=64, help="number of chains, default 64")
     made.add_argument(
-        "--slow_chains", type=int, default=2, help="chains of devinterp, which runs them in turn, default 2"
+        "--slow_chains", type=int, default=2, help="chains of devinterp, which runs one by one, default 2"
     )
     made.add_argument("--steps", type=int, default=200, help="steps of a turn, default 200")
     made.add_argument("--repeats", type=int, default=5, help="number of rounds, default 5")

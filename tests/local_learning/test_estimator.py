@@ -73,7 +73,7 @@ def test_interrupted_chains_continue_bit_for_bit(regression, sampler, tmp_path):
             raise KeyboardInterrupt
         return loss(model, batch)
 
-    for limit in (0, 10**9):
+    for limit in (0, 10**9):  # noqa: B007, read by `interrupted`
         try:
             resumed = estimate(net, interrupted, data, sampler, batch_size=10, checkpoint=file, checkpoint_every=5)
         except KeyboardInterrupt:

@@ -116,7 +116,8 @@ def test_all_monomials_have_the_integral_at_finite_n(powers, n_beta):
     leapfrogs = 20 if n_beta < 1e4 else 100 if n_beta < 1e6 else 400
     result = sampled(powers, n_beta, HMC(steps=150, burn_in=100, leapfrogs=leapfrogs), 512)
     assert result.trustworthy, result.problems
-    assert EXPECTED[powers][n_beta] in result.estimate
+    half = (result.estimate.high - result.estimate.low) / 2
+    assert abs(result.estimate.mean - EXPECTED[powers][n_beta]) < 1.6 * half  # one of 600 is outside, not of 20
 
 
 RANKS = {3: (6.5, 8, 9.5, 10.5), 4: (8, 9.5, 10.5, 11.5, 12)}  # hidden width: λ at true rank 0, 1, ... (Aoyagi 2005)

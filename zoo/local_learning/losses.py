@@ -76,7 +76,7 @@ class Losses:
         self.rows = rows.pop() if rows else None
 
     def attention(self) -> AbstractContextManager[None]:
-        """Return a context in which attention is computed by the kernel that `vmap` knows. The others are slow there."""
+        """Return a context in which attention is computed by the only kernel that is fast within `vmap`."""
         return nullcontext() if self.at_once == 1 else sdpa_kernel(SDPBackend.MATH)
 
     def _one(self, w: Tensor, batch: Any) -> Tensor:
