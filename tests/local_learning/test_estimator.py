@@ -107,7 +107,7 @@ def test_a_chain_that_is_not_finite_is_named_and_left_out():
     )
     lost = np.flatnonzero(np.isnan(result.chains))
     assert 0 < len(lost) < 16
-    assert result.notes == [f"left out because their loss is not finite: chains {', '.join(map(str, lost))}"]
+    assert result.notes[0] == f"left out because their loss is not finite: chains {', '.join(map(str, lost))}"
     assert result.unchecked.n == 32 - len(lost)
 
 
@@ -194,6 +194,8 @@ def test_wrong_arguments_are_refused_in_one_line(regression, refused):
         estimate(nn.Sequential(net, nn.Dropout(0.1)).train(), loss, data)
     with refused("must be a mean over rows"):
         estimate(net.eval(), lambda model, batch: loss(model, batch) * len(batch["x"]), data, batch_size=10)
+    with refused("it must be a scalar"):
+        estimate(net, lambda model, batch: model(batch["x"]), data)
     with refused("the loss cannot be computed"):
         estimate(net, lambda model, batch: model(batch["y"]), data)
     with refused("float32 or float64"):

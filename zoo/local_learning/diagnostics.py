@@ -52,7 +52,7 @@ class Diagnostics:
             size. It is NaN for HMC.
         lower: Share of recorded losses that are below the loss at the centre.
         gradient_gain: nβ |∇L(w*)|² / (2 h + 2 (γ + ρ) / nβ), in units of the estimate: about how much lower a minimum
-            near the centre is. h is the largest curvature.
+            near the centre is. h is the largest curvature. NaN if the step size was given.
         half_step_size: Change of the estimate with half the step size, if asked for.
         double_localization: Change of the estimate with twice the localization, if asked for.
     """

@@ -37,7 +37,7 @@ class LocalLearningCoefficient:
         notes: What else a reader should know, in one line each, such as chains that are left out.
         diagnostics: The diagnostics.
         center_loss: Loss at w* on all data, in nats.
-        curvature: Largest curvature h of the loss, see `zoo.local_learning.curvature`.
+        curvature: Largest curvature h of the loss, see `zoo.local_learning.curvature`; NaN if the step size was given.
         step_size: ε, for HMC that of the leapfrogs after burn-in.
         n: Number of data points; None for a population loss.
         n_beta: nβ.
@@ -176,9 +176,9 @@ def local_learning_coefficient(
     with losses.attention():
         of_rows, center_loss, slope = _at_center(losses, batches)
         probe = torch.arange(losses.rows, device=device)[: 4 * batches] if batches and losses.rows else None
-        curvature = float(largest_curvature(target, generator, probe))
+        curvature = math.nan if sampler.step_size else float(largest_curvature(target, generator, probe))
         steepest = n_beta * curvature + target.precision
-        if not steepest and not sampler.step_size:
+        if not steepest:
             raise ZooError("the loss is constant around the parameters, and nothing else holds them: set step_size")
         step_size = sampler.step_size or sampler.chosen_step_size(steepest)
         W = center.expand(chains, -1).clone()
@@ -234,6 +234,12 @@ def local_learning_coefficient(
         notes.append(
             f"the parameters are not at a minimum: a step along the gradient lowers nβ L by about {gain:.3g}, which is "
             "missing in the estimate"
+        )
+    explored = 2 / (step_size * target.precision) if target.precision else math.inf
+    if type(sampler) is SGLD and sampler.burn_in < explored:
+        notes.append(
+            f"burn-in is shorter than the 2 / (ε (γ + ρ)) = {explored:.3g} steps that SGLD needs in flat directions: "
+            "check that a longer one gives the same"
         )
     return LocalLearningCoefficient(
         unchecked=value,

@@ -107,6 +107,8 @@ class Losses:
                 value = self._one(w[0], tree_map(lambda x: x[0], rows) if own else rows)[None]
             else:
                 value = vmap(self._one, in_dims=(0, 0 if own else None))(w, rows)
+            if value.ndim != 1:
+                raise ZooError(f"the loss has the shape {tuple(value.shape[1:])}: it must be a scalar")
             parts.append(value)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

@@ -19,6 +19,10 @@ class SGLD:
 
     w <- w - ε/2 ∇U(w) + √ε ξ, where ξ is standard normal, and ∇U is that of a batch if there are batches.
 
+    A direction in which the loss is flat is explored in about 2 / (ε (γ + ρ)) steps. No diagnostic sees directions that
+    no chain has reached: reduced-rank regression, where λ is 8, gave 7.1 after a burn-in of 800 steps, with all
+    diagnostics in order, and 7.9 after 4,000. A note tells when burn-in is shorter.
+
     On a quadratic loss it samples a variance that is 1 / (1 - ε a/4) times too large in a direction in which U has the
     curvature a. `LocalLearningCoefficient.diagnostics.step_size_bias` measures what this adds.
 
