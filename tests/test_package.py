@@ -54,7 +54,7 @@ LAYERS = [  # modules import only from earlier layers and, in those that begin w
     ["*", "active_inputs", "catalog", "checkpoint_config", "checkpoints", "hugging_face", "metrics", "model_card"],
     ["models", "datamodules"],
     ["*", "dictionary_learning", "export", "gemma_scope", "hub", "matrices", "quiet_fit", "saelens"],
-    ["analysis", "callbacks"],
+    ["analysis", "callbacks", "functions"],
     ["*", "cli", "config_files", "families_file", "rebuild", "report", "run_folder", "short_errors", "study"],
     ["running", "shared_tasks", "training_process"],
     ["studies", "study_command"],

@@ -1,0 +1,1 @@
+"""Boolean functions, maps from parameters to functions, and the complexities of functions."""
