@@ -1,1 +1,1 @@
-"""Boolean functions, maps from parameters to functions, and the complexities of functions."""
+"""Random functions from n Boolean inputs to one Boolean output: maps that draw them, keys, and counts of samples."""

@@ -6,9 +6,9 @@ import numpy as np
 
 from zoo.errors import ZooError
 from zoo.functions.complexity import MEASURES
-from zoo.functions.tables import all_keys, keys_of
+from zoo.functions.keys import keys_from_tables
+from zoo.functions.names import LISTED, all_keys
 
-LISTED = 4  # inputs up to which all functions are listed
 RANDOM_TABLES = 100_000
 
 
@@ -56,7 +56,7 @@ def bound(n: int, measure: str = "lempel-ziv") -> Bound:
         found = MEASURES[measure](all_keys(n), n)
     else:
         drawn = np.random.default_rng(0).integers(0, 2, (RANDOM_TABLES, 2**n), np.uint8)
-        found = MEASURES[measure](keys_of(np.concatenate([np.zeros((1, 2**n), np.uint8), drawn])), n)
+        found = MEASURES[measure](keys_from_tables(np.concatenate([np.zeros((1, 2**n), np.uint8), drawn])), n)
     smallest, largest = float(found.min()), float(found.max())
     if largest == smallest:
         raise ZooError(f"all functions of {n} inputs have the same {measure} complexity, so there is no bound")

@@ -9,9 +9,11 @@ import numba
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.functions.tables import inputs, keys_of, n_words, tables_of, with_inputs_in_order
+from zoo.functions.keys import Keys, inputs, keys_from_tables, n_words, tables_from_keys
+from zoo.functions.names import with_inputs_in_order
 
 compiled = numba.njit(nogil=True, cache=True)
+MOST_INPUTS = 7  # a table of 128 values, two words
 ONE, TOP = np.uint64(1), np.uint64(63)
 MOST_OF_CIRCUITS = 3  # inputs of functions whose smallest circuits are found
 
@@ -70,7 +72,7 @@ def _count_all(keys: Any, N: Any) -> Any:
     return found
 
 
-def words(keys: np.ndarray, n: int) -> np.ndarray:
+def words(keys: Keys, n: int) -> np.ndarray:
     """Return the numbers of Lempel-Ziv words of tables and of reversed tables, (m, 2).
 
     A table is divided from its beginning. Each word is the shortest piece that does not occur earlier in the table; the
@@ -84,6 +86,8 @@ def words(keys: np.ndarray, n: int) -> np.ndarray:
     Raises:
         ZooError: If n is out of range, or the keys do not have its number of words.
     """
+    if not 1 <= n <= MOST_INPUTS:
+        raise ZooError(f"n_inputs is {n}; Lempel-Ziv complexities exist for 1 to {MOST_INPUTS} inputs")
     keys = np.ascontiguousarray(keys, np.uint64)
     if keys.ndim != 2 or keys.shape[1] != n_words(n):
         raise ZooError(f"keys have the shape {keys.shape}; for {n} inputs it must be (m, {n_words(n)})")
@@ -91,7 +95,7 @@ def words(keys: np.ndarray, n: int) -> np.ndarray:
     return found
 
 
-def lempel_ziv(keys: np.ndarray, n: int) -> np.ndarray:
+def lempel_ziv(keys: Keys, n: int) -> np.ndarray:
     """Return the Lempel-Ziv complexities C of functions in bits, (m,).
 
     C = log2(N) (W(x) + W(reversed x)) / 2 for the table x of length N = 2^n with W words, see `words`; for the two
@@ -107,11 +111,11 @@ def lempel_ziv(keys: np.ndarray, n: int) -> np.ndarray:
         ZooError: If n is out of range.
     """
     C = n * words(keys, n).sum(1) / 2
-    ones = tables_of(keys, n).sum(1, dtype=np.int64)
+    ones = tables_from_keys(keys, n).sum(1, dtype=np.int64)
     return np.where((ones == 0) | (ones == 2**n), float(n), C)
 
 
-def over_orders(keys: np.ndarray, n: int, most: int = 24, seed: int = 0) -> np.ndarray:
+def over_orders(keys: Keys, n: int, most: int = 24, seed: int = 0) -> np.ndarray:
     """Return the Lempel-Ziv complexities of functions with their inputs in other orders, (m, orders).
 
     The function itself stays the same; only its table is written in another order. The mean over orders is a complexity
@@ -131,9 +135,9 @@ def over_orders(keys: np.ndarray, n: int, most: int = 24, seed: int = 0) -> np.n
     return np.stack([lempel_ziv(with_inputs_in_order(keys, n, order), n) for order in orders], 1)
 
 
-def entropy_of_ones(keys: np.ndarray, n: int) -> np.ndarray:
+def entropy_of_ones(keys: Keys, n: int) -> np.ndarray:
     """Return the entropy of the share p of ones, -p log2 p - (1 - p) log2 (1 - p), in bits, (m,)."""
-    p = tables_of(keys, n).mean(1)
+    p = tables_from_keys(keys, n).mean(1)
     terms = [np.where(q > 0, -q * np.log2(np.where(q > 0, q, 1)), 0.0) for q in (p, 1 - p)]
     found: np.ndarray = terms[0] + terms[1]
     return found
@@ -179,7 +183,7 @@ def circuit_sizes(n: int) -> np.ndarray:
     if not 1 <= n <= MOST_OF_CIRCUITS:
         raise ZooError(f"n_inputs is {n}; smallest circuits are known for 1 to {MOST_OF_CIRCUITS} inputs")
     full, unknown = 2 ** (2**n) - 1, 99
-    given = [int(key) for (key,) in keys_of(inputs(n).T)]
+    given = [int(key) for (key,) in keys_from_tables(inputs(n).T)]
     sizes = np.full(full + 1, unknown)
     have = np.zeros(32, np.int64)
     have[:n] = [min(key, key ^ full) for key in given]
@@ -192,12 +196,12 @@ def circuit_sizes(n: int) -> np.ndarray:
     return found
 
 
-def circuit_size(keys: np.ndarray, n: int) -> np.ndarray:
+def circuit_size(keys: Keys, n: int) -> np.ndarray:
     """Return the sizes of the smallest circuits of functions, (m,), see `circuit_sizes`."""
     return circuit_sizes(n)[keys[:, 0].astype(np.int64)].astype(float)
 
 
-MEASURES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+MEASURES: dict[str, Callable[[Keys, int], np.ndarray]] = {
     "lempel-ziv": lempel_ziv,
     "entropy": entropy_of_ones,
     "circuit": circuit_size,

@@ -8,8 +8,8 @@ import numba
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.functions.complexity import ONE, _count_words, _reversed
-from zoo.functions.tables import n_words
+from zoo.functions.complexity import MOST_INPUTS, ONE, _count_words, _reversed
+from zoo.functions.keys import Keys, n_words
 
 MOST = 5_000_000  # functions that are kept
 compiled = numba.njit(nogil=True, cache=True)
@@ -66,7 +66,7 @@ def _search(N: Any, most_words: Any, found: Any) -> Any:
     return count
 
 
-def functions_below(c: float, n: int) -> np.ndarray:
+def functions_below(c: float, n: int) -> Keys:
     """Return the keys of all functions of n inputs whose Lempel-Ziv complexity is below c, (m, words), sorted.
 
     The list is complete. C < c means that W(x) + W(reversed x) is at most some number S, see
@@ -81,6 +81,8 @@ def functions_below(c: float, n: int) -> np.ndarray:
     Raises:
         ZooError: If no function has a complexity below c, or more than 5 million have.
     """
+    if not 1 <= n <= MOST_INPUTS:
+        raise ZooError(f"n_inputs is {n}; simple functions are listed for 1 to {MOST_INPUTS} inputs")
     words = n_words(n)
     if not c > n:
         raise ZooError(f"c is {c:g}; no function of {n} inputs has a complexity below {n}, that of a constant")
@@ -131,7 +133,7 @@ def corner(low: np.ndarray, high: np.ndarray, tau: float) -> Corner:
     return Corner(above, len(low) - above - below, below)
 
 
-def counts_of(wanted: np.ndarray, keys: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def counts_of(wanted: Keys, keys: Keys, counts: np.ndarray) -> np.ndarray:
     """Return how often functions were met, 0 for those that were not, (m,).
 
     Args:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from zoo.errors import ZooError
-from zoo.functions.tables import inputs, keys_of
+from zoo.functions.keys import Keys, inputs, keys_from_tables
 
 LARGEST_WEIGHT = 5  # of integers with which every linear threshold of at most 4 inputs can be written without ties
 MOST_INPUTS = 4
@@ -14,7 +14,7 @@ MOST_INPUTS = 4
 def perceptron_of_two_inputs() -> np.ndarray:
     """Return the probability of all 16 functions of 2 inputs for sign(w x) > 0 on {0,1}^2 with Gaussian w, (16,).
 
-    The order is that of `zoo.functions.tables.all_keys`. The value at input 00 is 0, and those at 01, 10 and 11 are the
+    The order is that of `zoo.functions.names.all_keys`. The value at input 00 is 0, and those at 01, 10 and 11 are the
     signs of w_2, w_1 and w_1 + w_2. The function is therefore determined by the direction of w in the plane, and its
     probability is the angle of a sector divided by 2 pi: a quarter if w_1 and w_2 have the same sign. Where the signs
     differ, w_1 + w_2 = 0 halves the quarter, so that the four other functions have 1/8.
@@ -28,7 +28,7 @@ def perceptron_of_two_inputs() -> np.ndarray:
         ((0, 0, 1, 0), 1 / 8),
         ((0, 0, 1, 1), 1 / 8),
     ):
-        found[int(keys_of(np.array([table]))[0, 0])] = probability
+        found[int(keys_from_tables(np.array([table]))[0, 0])] = probability
     return found
 
 
@@ -51,9 +51,9 @@ def linear_thresholds(n: int, bias: bool = True) -> np.ndarray:
     steps = range(-LARGEST_WEIGHT, LARGEST_WEIGHT + 1)
     sums = np.array([*itertools.product(steps, repeat=n)]) @ inputs(n).T.astype(np.int64)  # (weights, 2^n)
     if not bias:
-        return np.unique(keys_of(sums[(sums[:, 1:] != 0).all(1)] > 0), axis=0)
+        return np.unique(keys_from_tables(sums[(sums[:, 1:] != 0).all(1)] > 0), axis=0)
     half = np.arange(-LARGEST_WEIGHT * n, LARGEST_WEIGHT * n + 2) - 0.5  # between two whole numbers: no ties
-    found = [np.unique(keys_of(sums + b > 0), axis=0) for b in half]
+    found = [np.unique(keys_from_tables(sums + b > 0), axis=0) for b in half]
     return np.unique(np.concatenate(found), axis=0)
 
 

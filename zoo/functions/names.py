@@ -1,9 +1,4 @@
-"""Boolean functions as tables, keys, texts and names.
-
-A function of n inputs is the table (f(0), ..., f(2^n - 1)). Input number i has its binary digits as bits; the first of
-the n inputs is the most significant digit. A key is the same table as 64-bit words: value i is bit i % 64 of word
-i // 64.
-"""
+"""Lists of Boolean functions, their names, and the same functions with their inputs in another order."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,72 +6,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from zoo.errors import ZooError
+from zoo.functions.keys import Keys, inputs, keys_from_tables, tables_from_keys, texts_from_tables
 
-MOST_INPUTS = 7  # a table of 128 values, two words
-
-
-def n_words(n: int) -> int:
-    """Return the number of 64-bit words of a key.
-
-    Args:
-        n: Number of inputs.
-
-    Raises:
-        ZooError: If n is not between 1 and 7.
-    """
-    if not 1 <= n <= MOST_INPUTS:
-        raise ZooError(f"n_inputs is {n}; functions of 1 to {MOST_INPUTS} inputs fit into keys of 128 bits")
-    return max(1, 2**n // 64)
+LISTED = 4  # inputs up to which all functions are listed
 
 
-def keys_of(tables: np.ndarray) -> np.ndarray:
-    """Return the keys of tables.
-
-    Args:
-        tables: Values 0 and 1, (m, 2^n).
-
-    Returns:
-        Keys as uint64, (m, words).
-    """
-    packed = np.packbits(np.asarray(tables, np.uint8), axis=1, bitorder="little")
-    wide = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
-    wide[:, : packed.shape[1]] = packed
-    return wide.view("<u8").astype(np.uint64)
-
-
-def tables_of(keys: np.ndarray, n: int) -> np.ndarray:
-    """Return the tables of keys as uint8, (m, 2^n).
-
-    Args:
-        keys: Keys, (m, words).
-        n: Number of inputs.
-    """
-    little = np.ascontiguousarray(keys, "<u8").reshape(-1, n_words(n))
-    return np.unpackbits(little.view(np.uint8), axis=1, bitorder="little", count=2**n)
-
-
-def all_keys(n: int) -> np.ndarray:
+def all_keys(n: int) -> Keys:
     """Return the keys of all 2^(2^n) functions of at most 4 inputs, ascending, (2^(2^n), 1).
 
     Raises:
         ZooError: If n is not between 1 and 4.
     """
-    if not 1 <= n <= 4:
-        raise ZooError(f"n_inputs is {n}; all functions can be listed for 1 to 4 inputs")
+    if not 1 <= n <= LISTED:
+        raise ZooError(f"n_inputs is {n}; all functions can be listed for 1 to {LISTED} inputs")
     return np.arange(2 ** (2**n), dtype=np.uint64)[:, None]
 
 
-def texts_of(keys: np.ndarray, n: int) -> list[str]:
-    """Return the tables as texts of 0 and 1, beginning with f(0)."""
-    return ["".join(row) for row in tables_of(keys, n).astype(str)]
-
-
-def inputs(n: int) -> np.ndarray:
-    """Return the inputs as uint8, (2^n, n), the first of the n inputs in column 0."""
-    return ((np.arange(2**n)[:, None] >> np.arange(n - 1, -1, -1)) & 1).astype(np.uint8)
-
-
-def with_inputs_in_order(keys: np.ndarray, n: int, order: Sequence[int]) -> np.ndarray:
+def with_inputs_in_order(keys: Keys, n: int, order: Sequence[int]) -> Keys:
     """Return the keys of the same functions with their inputs in another order, (m, words).
 
     Args:
@@ -85,10 +31,10 @@ def with_inputs_in_order(keys: np.ndarray, n: int, order: Sequence[int]) -> np.n
         order: Which of the inputs 0 to n - 1 comes first, second, ...
     """
     places = inputs(n)[:, np.argsort(order)].astype(np.int64) @ (1 << np.arange(n - 1, -1, -1))
-    return keys_of(tables_of(keys, n)[:, places])
+    return keys_from_tables(tables_from_keys(keys, n)[:, places])
 
 
-def names_of(keys: np.ndarray, n: int) -> list[str]:
+def names_of(keys: Keys, n: int) -> list[str]:
     """Return a name for every function that has a short one, and "" for the others.
 
     Names exist for constants, for products and sums (AND, OR) of inputs or their negations, for parities of some of the
@@ -96,7 +42,7 @@ def names_of(keys: np.ndarray, n: int) -> list[str]:
     a piece of at most a third of their length. x_1 is the first, most significant input.
     """
     known = _named(n)
-    return [known.get(tuple(map(int, key))) or _pattern(text) for key, text in zip(keys, texts_of(keys, n), strict=True)]
+    return [known.get(tuple(map(int, key))) or _pattern(text) for key, text in zip(keys, texts_from_tables(tables_from_keys(keys, n)), strict=True)]
 
 
 def _named(n: int) -> dict[tuple[int, ...], str]:
@@ -104,7 +50,7 @@ def _named(n: int) -> dict[tuple[int, ...], str]:
     found: dict[tuple[int, ...], str] = {}
 
     def add(table: np.ndarray, name: str) -> None:
-        found.setdefault(tuple(map(int, keys_of(table[None])[0])), name)
+        found.setdefault(tuple(map(int, keys_from_tables(table[None])[0])), name)
 
     add(np.zeros(2**n, bool), "constant 0")
     add(np.ones(2**n, bool), "constant 1")
