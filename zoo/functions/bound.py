@@ -97,7 +97,7 @@ def excess(of: Bound, complexities: np.ndarray, probabilities: np.ndarray, low: 
 
 
 def envelope(complexities: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return all complexities that occur, ascending, and the index of the most probable function of each, (k,) and (k,).
+    """Return all complexities that occur, ascending, (k,), and the index of the most probable function of each, (k,).
 
     Args:
         complexities: Complexities of the functions, (m,).

@@ -141,7 +141,11 @@ def counts_of(wanted: Keys, keys: Keys, counts: np.ndarray) -> np.ndarray:
         keys: Keys of all functions that were met, each once, (k, words).
         counts: How often each was met, (k,).
     """
-    every, place = np.unique(np.concatenate([keys, wanted]), axis=0, return_inverse=True)
-    found = np.zeros(len(every), np.int64)
-    found[place.reshape(-1)[: len(keys)]] = counts
-    return found[place.reshape(-1)[len(keys) :]]
+    both = np.concatenate([keys, wanted])
+    order = np.lexsort(both.T[::-1])
+    new = np.r_[True, (both[order][1:] != both[order][:-1]).any(1)]
+    place = np.empty(len(both), np.int64)
+    place[order] = new.cumsum() - 1
+    found = np.zeros(int(new.sum()), np.int64)
+    found[place[: len(keys)]] = counts
+    return found[place[len(keys) :]]

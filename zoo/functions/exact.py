@@ -8,16 +8,16 @@ from zoo.errors import ZooError
 from zoo.functions.keys import Keys, inputs, keys_from_tables
 
 LARGEST_WEIGHT = 5  # of integers with which every linear threshold of at most 4 inputs can be written without ties
-MOST_INPUTS = 4
+LISTED_THRESHOLDS = 4  # inputs up to which all linear thresholds are listed
 
 
 def perceptron_of_two_inputs() -> np.ndarray:
-    """Return the probability of all 16 functions of 2 inputs for sign(w x) > 0 on {0,1}^2 with Gaussian w, (16,).
+    """Return the probability of all 16 functions of 2 inputs for w x > 0 on {0,1}^2 with Gaussian w, (16,).
 
     The order is that of `zoo.functions.names.all_keys`. The value at input 00 is 0, and those at 01, 10 and 11 are the
     signs of w_2, w_1 and w_1 + w_2. The function is therefore determined by the direction of w in the plane, and its
-    probability is the angle of a sector divided by 2 pi: a quarter if w_1 and w_2 have the same sign. Where the signs
-    differ, w_1 + w_2 = 0 halves the quarter, so that the four other functions have 1/8.
+    probability is the angle of a sector divided by 2 pi. If w_1 and w_2 have the same sign, it is a quarter. Where the
+    signs differ, the line w_1 + w_2 = 0 halves the quarter, so the four other functions have 1/8 each.
     """
     found = np.zeros(16)
     for table, probability in (
@@ -32,11 +32,11 @@ def perceptron_of_two_inputs() -> np.ndarray:
     return found
 
 
-def linear_thresholds(n: int, bias: bool = True) -> np.ndarray:
-    """Return the keys of all functions sign(w x + b) > 0 on {0,1}^n, ascending, (m, 1).
+def linear_thresholds(n: int, bias: bool = True) -> Keys:
+    """Return the keys of all functions w x + b > 0 on {0,1}^n, ascending, (m, 1).
 
-    Every linear threshold of at most 4 inputs can be written with whole weights from -5 to 5, without w x + b = 0 at any
-    input but 0...0. Trying all of these therefore finds all functions: 4, 14, 104 and 1882 for 1 to 4 inputs (Muroga
+    Every linear threshold of at most 4 inputs can be written with whole weights from -5 to 5, without w x + b = 0 at
+    any input but 0...0. Trying all of these therefore finds all functions: 4, 14, 104 and 1882 for 1 to 4 inputs (Muroga
     1971), and without bias 2, 6, 32 and 370.
 
     Args:
@@ -46,8 +46,8 @@ def linear_thresholds(n: int, bias: bool = True) -> np.ndarray:
     Raises:
         ZooError: If n is out of range.
     """
-    if not 1 <= n <= MOST_INPUTS:
-        raise ZooError(f"n_inputs is {n}; linear thresholds are listed for 1 to {MOST_INPUTS} inputs")
+    if not 1 <= n <= LISTED_THRESHOLDS:
+        raise ZooError(f"n_inputs is {n}; linear thresholds are listed for 1 to {LISTED_THRESHOLDS} inputs")
     steps = range(-LARGEST_WEIGHT, LARGEST_WEIGHT + 1)
     sums = np.array([*itertools.product(steps, repeat=n)]) @ inputs(n).T.astype(np.int64)  # (weights, 2^n)
     if not bias:

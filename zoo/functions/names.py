@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -42,9 +43,13 @@ def names_of(keys: Keys, n: int) -> list[str]:
     a piece of at most a third of their length. x_1 is the first, most significant input.
     """
     known = _named(n)
-    return [known.get(tuple(map(int, key))) or _pattern(text) for key, text in zip(keys, texts_from_tables(tables_from_keys(keys, n)), strict=True)]
+    return [
+        known.get(tuple(map(int, key))) or _pattern(text)
+        for key, text in zip(keys, texts_from_tables(tables_from_keys(keys, n)), strict=True)
+    ]
 
 
+@cache
 def _named(n: int) -> dict[tuple[int, ...], str]:
     x = inputs(n).astype(bool)
     found: dict[tuple[int, ...], str] = {}
@@ -86,8 +91,28 @@ def _pattern(text: str) -> str:
         return f"{text[0]} for inputs below {changes[0]}, {text[-1]} from there on"
     if len(changes) == 2:
         first, last = changes[0], changes[1] - 1
-        return f"{text[first]} for inputs {first} to {last}" if last > first else f"{text[first]} for input {first} only"
+        return (
+            f"{text[first]} for inputs {first} to {last}" if last > first else f"{text[first]} for input {first} only"
+        )
     for period in range(1, N // 3 + 1):
         if all(text[i] == text[i - period] for i in range(period, N)):
             return f"{text[:period]} repeated"
     return ""
+
+
+def well_known(n: int) -> dict[str, Keys]:
+    """Return the keys, (1, words), of functions that are often spoken of, by name.
+
+    Args:
+        n: Number of inputs.
+    """
+    x = inputs(n).astype(bool)
+    ones = x.sum(1)
+    tables = {"constant 0": np.zeros(2**n, bool), "constant 1": np.ones(2**n, bool)}
+    tables |= {f"x_{i + 1}": x[:, i] for i in dict.fromkeys((0, n // 2, n - 1))}
+    tables |= {"AND of all inputs": x.all(1), "OR of all inputs": x.any(1)}
+    tables |= {"majority": ones > n / 2, "parity of all inputs": ones % 2 == 1}
+    found: dict[bytes, str] = {}
+    for name, table in tables.items():
+        found.setdefault(table.tobytes(), name)
+    return {name: keys_from_tables(np.frombuffer(table, bool)[None]) for table, name in found.items()}
