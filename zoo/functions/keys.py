@@ -1,8 +1,8 @@
 """Three forms of a Boolean function of n inputs: a table, a key of 64-bit words, and a text of zeros and ones.
 
-Input number i, from 0 to 2^n - 1, has as bits the binary digits of i; the first input is the most significant digit. The
-table of a function f is (f(0), ..., f(2^n - 1)). Bit i of the table is bit i % 64 of word i // 64 of the key, where bit
-0 is the least significant bit of a word. The text shows the table from left to right: "0001" is AND of two inputs.
+Input number i, from 0 to 2^n - 1, has as bits the binary digits of i; the first input is the most significant digit.
+The table of a function f is (f(0), ..., f(2^n - 1)). Bit i of the table is bit i % 64 of word i // 64 of the key, where
+bit 0 is the least significant bit of a word. The text shows the table from left to right: "0001" is AND of two inputs.
 """
 
 import numpy as np

@@ -1,108 +1,58 @@
 """Random maps from parameters to Boolean functions of n inputs.
 
-A map draws its parameters at random and computes one real number for every input; the function is f(x) = [output > 0].
+Networks with Gaussian weights, polynomials, perceptrons, sums of random waves, random circuits and random tables. Each
+computes one real number or one bit for every input; the function of real numbers is f(x) = [output > 0].
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb, prod
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import ZooError
-from zoo.functions.keys import Keys, check_n_inputs, inputs
+from zoo.functions.base import Coding, ParameterFunctionMap, check, check_coding, coded_inputs, normals, on_device
+from zoo.functions.keys import Keys, check_n_inputs, inputs, keys_from_tables, n_words
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 Activation = Literal["relu", "tanh", "sigmoid", "sine", "sign", "identity"]
-Coding = Literal["bits", "signs"]
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "sine", "sign", "identity")
-CODINGS = ("bits", "signs")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "sine", "sign", "identity")  # in the order of compiled_networks
+WAVES = len(ACTIVATIONS)  # sines and cosines of every number, in compiled_networks
 
 
-class ParameterFunctionMap(ABC):
-    """A random map from parameters to Boolean functions of n inputs.
+def _network_keys(
+    map: ParameterFunctionMap,
+    size: int,
+    stream: npt.NDArray[np.uint32],
+    at_zero: int,
+    features: npt.NDArray[np.float32],
+    shapes: Sequence[tuple[int, int]],
+    scales: Sequence[float],
+    sigma_b: float = 0.0,
+    activation: int = 0,
+) -> tuple[Keys, int]:
+    """Return what `fast_keys` returns, for layers of weights of these shapes and scales on features (fan_in, 2^n)."""
+    from zoo.functions.compiled_networks import network_keys
 
-    A map of one's own is a subclass with `n_inputs`, `n_parameters` and `sample`. For example, random perceptrons:
-
-        class Perceptron(ParameterFunctionMap):
-            n_inputs, n_parameters = 3, 3
-
-            def sample(self, size, generator):
-                x = torch.tensor([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)], dtype=torch.float32)
-                return torch.randn(size, 3, generator=generator) @ x.T
-
-    Attributes:
-        n_inputs: Number n of Boolean inputs, from 1 to 8.
-        n_parameters: Number of random parameters of one function.
-        name: How reports call the map; by default, the name of the class.
-    """
-
-    n_inputs: int
-
-    @property
-    @abstractmethod
-    def n_parameters(self) -> int:
-        """Number of random parameters of one function."""
-
-    @property
-    def name(self) -> str:
-        """How reports call the map."""
-        return type(self).__name__
-
-    @abstractmethod
-    def sample(self, size: int, generator: "torch.Generator") -> "Tensor":
-        """Draw the parameters of random functions and return the outputs for all inputs.
-
-        Args:
-            size: Number of functions.
-            generator: Source of all random numbers. Parameters are drawn on its device.
-
-        Returns:
-            Outputs (size, 2^n), real or Boolean, in the order of tables (see `zoo.functions.keys`).
-        """
-
-    def fast_keys(self, size: int, stream: npt.NDArray[np.uint32], at_zero: int) -> tuple[Keys, int] | None:
-        """Return keys (size, words) and the number of outputs that are 0, from compiled code; None if there is none.
-
-        Args:
-            size: Number of functions.
-            stream: State of the random numbers, which is advanced; see `zoo.functions.streams`.
-            at_zero: Value of a function, 0 or 1, where the output is exactly 0.
-        """
-        return None
-
-
-def coded_inputs(n_inputs: int, coding: Coding) -> npt.NDArray[np.float32]:
-    """Return all inputs (2^n, n), coded as 0 and 1 (bits) or as -1 and 1 (signs)."""
-    x = inputs(n_inputs).astype(np.float32)
-    return x if coding == "bits" else 2 * x - 1
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ZooError(message)
-
-
-def _check_coding(coding: str) -> None:
-    _check(coding in CODINGS, f"coding is {coding!r}; it must be 'bits' (0 and 1) or 'signs' (-1 and 1)")
-
-
-def _normals(generator: "torch.Generator", *shape: int) -> "Tensor":
-    import torch
-
-    return torch.randn(shape, generator=generator, device=generator.device)
-
-
-def _on(generator: "torch.Generator", values: npt.NDArray[np.float32]) -> "Tensor":
-    import torch
-
-    return torch.from_numpy(values).to(generator.device)
+    keys, ties, undefined = network_keys(
+        stream,
+        size,
+        np.ascontiguousarray(features),
+        np.array(shapes),
+        np.array(scales, dtype=np.float32),
+        np.float32(sigma_b),
+        activation,
+        bool(at_zero),
+        n_words(map.n_inputs),
+    )
+    check(not undefined, f"{map.name}: {undefined:,} outputs are too large for float32; choose smaller scales")
+    return keys, ties
 
 
 @dataclass(frozen=True)
@@ -132,18 +82,18 @@ class MLP(ParameterFunctionMap):
     def __post_init__(self) -> None:
         check_n_inputs(self.n_inputs)
         object.__setattr__(self, "widths", tuple(self.widths))
-        _check(all(w >= 1 for w in self.widths), f"widths are {self.widths}; a layer needs at least one neuron")
+        check(all(w >= 1 for w in self.widths), f"widths are {self.widths}; a layer needs at least one neuron")
         known = ", ".join(ACTIVATIONS)
-        _check(self.activation in ACTIVATIONS, f"activation is {self.activation!r}; it must be one of {known}")
-        _check(self.sigma_w > 0, f"sigma_w is {self.sigma_w}; it must be positive")
-        _check(self.sigma_b >= 0, f"sigma_b is {self.sigma_b}; it must be 0 or positive")
-        _check_coding(self.coding)
+        check(self.activation in ACTIVATIONS, f"activation is {self.activation!r}; it must be one of {known}")
+        check(self.sigma_w > 0, f"sigma_w is {self.sigma_w}; it must be positive")
+        check(self.sigma_b >= 0, f"sigma_b is {self.sigma_b}; it must be 0 or positive")
+        check_coding(self.coding)
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
         """Shapes (outputs, inputs) of the layers' weights, in order."""
         sizes = (self.n_inputs, *self.widths, 1)
-        return [(after, before) for before, after in zip(sizes[:-1], sizes[1:], strict=True)]
+        return [(after, before) for before, after in pairwise(sizes)]
 
     @property
     def n_parameters(self) -> int:
@@ -161,14 +111,20 @@ class MLP(ParameterFunctionMap):
         """Return the networks' outputs (size, 2^n)."""
         import torch
 
-        h = _on(generator, coded_inputs(self.n_inputs, self.coding)).T.expand(size, -1, -1)  # (size, fan_in, 2^n)
+        h = on_device(generator, coded_inputs(self.n_inputs, self.coding)).T.expand(size, -1, -1)  # (size, fan_in, 2^n)
         for layer, (n_out, fan_in) in enumerate(self.shapes):
             if layer:
                 h = _activated(h, self.activation)
-            h = torch.bmm(_normals(generator, size, n_out, fan_in) * (self.sigma_w / fan_in**0.5), h)
+            h = torch.bmm(normals(generator, size, n_out, fan_in) * (self.sigma_w / fan_in**0.5), h)
             if self.sigma_b:
-                h = h + self.sigma_b * _normals(generator, size, n_out, 1)
+                h = h + self.sigma_b * normals(generator, size, n_out, 1)
         return h[:, 0]
+
+    def fast_keys(self, size: int, stream: npt.NDArray[np.uint32], at_zero: int) -> tuple[Keys, int]:
+        """Return keys (size, words) and the number of outputs that are 0, from compiled code."""
+        scales = [self.sigma_w / fan_in**0.5 for _, fan_in in self.shapes]
+        features, activation = coded_inputs(self.n_inputs, self.coding).T, ACTIVATIONS.index(self.activation)
+        return _network_keys(self, size, stream, at_zero, features, self.shapes, scales, self.sigma_b, activation)
 
 
 def _activated(h: "Tensor", activation: Activation) -> "Tensor":
@@ -203,16 +159,21 @@ class _LinearInFeatures(ParameterFunctionMap):
 
     def sample(self, size: int, generator: "torch.Generator") -> "Tensor":
         """Return the sums (size, 2^n)."""
-        features = _on(generator, self.features())
-        return _normals(generator, size, len(features)) @ features
+        features = on_device(generator, self.features())
+        return normals(generator, size, len(features)) @ features
+
+    def fast_keys(self, size: int, stream: npt.NDArray[np.uint32], at_zero: int) -> tuple[Keys, int]:
+        """Return keys (size, words) and the number of outputs that are 0, from compiled code."""
+        features = self.features()
+        return _network_keys(self, size, stream, at_zero, features, [(1, len(features))], [1.0])
 
 
 @dataclass(frozen=True)
 class Polynomial(_LinearInFeatures):
     """A polynomial of n inputs with a coefficient from N(0, 1) for every monomial up to a degree.
 
-    Monomials are products of different inputs, including the empty product 1. Powers of an input give no other function:
-    x^2 = x for bits, and x^2 = 1 for signs.
+    Monomials are products of different inputs, including the empty product 1. Powers of an input would add nothing,
+    since x^2 = x for bits, and x^2 = 1 for signs.
 
     Args:
         n_inputs: Number n of Boolean inputs, from 1 to 8.
@@ -226,11 +187,11 @@ class Polynomial(_LinearInFeatures):
 
     def __post_init__(self) -> None:
         check_n_inputs(self.n_inputs)
-        _check(
+        check(
             0 <= self.degree <= self.n_inputs,
             f"degree is {self.degree}; it must be from 0 to the number of inputs, {self.n_inputs}",
         )
-        _check_coding(self.coding)
+        check_coding(self.coding)
 
     @property
     def n_parameters(self) -> int:
@@ -265,7 +226,7 @@ class LinearThreshold(_LinearInFeatures):
 
     def __post_init__(self) -> None:
         check_n_inputs(self.n_inputs)
-        _check_coding(self.coding)
+        check_coding(self.coding)
 
     @property
     def name(self) -> str:
@@ -280,7 +241,7 @@ class LinearThreshold(_LinearInFeatures):
 
 @dataclass(frozen=True)
 class RandomFourier(ParameterFunctionMap):
-    """A sum of waves of the inputs: f(x) = sum_k a_k cos(w_k . x) + b_k sin(w_k . x).
+    """A sum of waves of the inputs: f(x) = sum_k a_k sin(w_k . x) + b_k cos(w_k . x).
 
     a and b are drawn from N(0, 1), frequencies w_k from N(0, bandwidth^2) in each input. For many waves the outputs are
     a Gaussian process whose kernel is exp(-bandwidth^2 |x - y|^2 / 2) (Rahimi and Recht 2007, Random Features for
@@ -300,9 +261,9 @@ class RandomFourier(ParameterFunctionMap):
 
     def __post_init__(self) -> None:
         check_n_inputs(self.n_inputs)
-        _check(self.n_waves >= 1, f"n_waves is {self.n_waves}; it must be at least 1")
-        _check(self.bandwidth > 0, f"bandwidth is {self.bandwidth}; it must be positive")
-        _check_coding(self.coding)
+        check(self.n_waves >= 1, f"n_waves is {self.n_waves}; it must be at least 1")
+        check(self.bandwidth > 0, f"bandwidth is {self.bandwidth}; it must be positive")
+        check_coding(self.coding)
 
     @property
     def n_parameters(self) -> int:
@@ -318,10 +279,16 @@ class RandomFourier(ParameterFunctionMap):
         """Return the sums (size, 2^n)."""
         import torch
 
-        x = _on(generator, coded_inputs(self.n_inputs, self.coding))
-        phase = _normals(generator, size, self.n_waves, self.n_inputs) * self.bandwidth @ x.T
-        a = _normals(generator, size, 2, 1, self.n_waves)
-        return (torch.matmul(a[:, 0], phase.cos()) + torch.matmul(a[:, 1], phase.sin()))[:, 0]
+        x = on_device(generator, coded_inputs(self.n_inputs, self.coding))
+        phase = normals(generator, size, self.n_waves, self.n_inputs) * self.bandwidth @ x.T
+        a = normals(generator, size, 2, 1, self.n_waves)
+        return (torch.matmul(a[:, 0], phase.sin()) + torch.matmul(a[:, 1], phase.cos()))[:, 0]
+
+    def fast_keys(self, size: int, stream: npt.NDArray[np.uint32], at_zero: int) -> tuple[Keys, int]:
+        """Return keys (size, words) and the number of outputs that are 0, from compiled code."""
+        shapes = [(self.n_waves, self.n_inputs), (1, 2 * self.n_waves)]
+        features = coded_inputs(self.n_inputs, self.coding).T
+        return _network_keys(self, size, stream, at_zero, features, shapes, [self.bandwidth, 1.0], activation=WAVES)
 
 
 @dataclass(frozen=True)
@@ -343,8 +310,8 @@ class BooleanMachine(ParameterFunctionMap):
 
     def __post_init__(self) -> None:
         check_n_inputs(self.n_inputs)
-        _check(self.width >= 1, f"width is {self.width}; a layer needs at least one gate")
-        _check(self.n_layers >= 0, f"n_layers is {self.n_layers}; it must be 0 or more")
+        check(self.width >= 1, f"width is {self.width}; a layer needs at least one gate")
+        check(self.n_layers >= 0, f"n_layers is {self.n_layers}; it must be 0 or more")
 
     @property
     def n_parameters(self) -> int:
@@ -361,13 +328,22 @@ class BooleanMachine(ParameterFunctionMap):
         import torch
 
         device: Any = {"generator": generator, "device": generator.device}
-        values = _on(generator, coded_inputs(self.n_inputs, "bits")).T.long().expand(size, -1, -1)  # (size, gates, 2^n)
+        values = (
+            on_device(generator, coded_inputs(self.n_inputs, "bits")).T.long().expand(size, -1, -1)
+        )  # (size, gates, 2^n)
         for width in [*[self.width] * self.n_layers, 1]:
             wires = torch.randint(values.shape[1], (2, size, width, 1), **device)
             kinds = torch.randint(16, (size, width, 1), **device)
             first, second = (values.gather(1, w.expand(-1, -1, values.shape[2])) for w in wires)
             values = kinds >> (2 * first + second) & 1
         return values[:, 0].bool()
+
+    def fast_keys(self, size: int, stream: npt.NDArray[np.uint32], at_zero: int) -> tuple[Keys, int]:
+        """Return keys (size, words) and the number of outputs that are 0, from compiled code."""
+        from zoo.functions.compiled_circuits import circuit_keys
+
+        columns = keys_from_tables(inputs(self.n_inputs).T)
+        return circuit_keys(stream, size, columns, self.width, self.n_layers, 2**self.n_inputs), 0
 
 
 @dataclass(frozen=True)
@@ -399,3 +375,9 @@ class RandomTable(ParameterFunctionMap):
 
         shape = (size, 2**self.n_inputs)
         return torch.randint(2, shape, generator=generator, device=generator.device).bool()
+
+    def fast_keys(self, size: int, stream: npt.NDArray[np.uint32], at_zero: int) -> tuple[Keys, int]:
+        """Return keys (size, words) and the number of outputs that are 0, from compiled code."""
+        from zoo.functions.compiled_circuits import table_keys
+
+        return table_keys(stream, size, 2**self.n_inputs, n_words(self.n_inputs)), 0

@@ -5,61 +5,18 @@ seed and the block's number. The counts therefore depend on the map, the number 
 and neither on the number of threads or processes nor on how the blocks are distributed among them.
 """
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from zoo.errors import ZooError
+from zoo.functions.base import ParameterFunctionMap
+from zoo.functions.counts import Counts, count, merge
 from zoo.functions.keys import Keys, check_n_inputs, keys_from_tables
-from zoo.functions.maps import ParameterFunctionMap
 
-BLOCK = 8192
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Numbers of samples of each function that was met.
-
-    Args:
-        keys: Keys (F, words) of the distinct functions, sorted by the first word, then by the second, and so on.
-        counts: Number of samples (F,) of each function, int64.
-        n_samples: Number of all samples, the sum of the counts.
-        ties: Number of pairs of a sample and an input at which the output was exactly 0.
-    """
-
-    keys: Keys
-    counts: npt.NDArray[np.int64]
-    n_samples: int
-    ties: int
-
-    def __len__(self) -> int:
-        """Return the number of distinct functions."""
-        return len(self.keys)
-
-
-def merge(parts: Iterable[Counts]) -> Counts:
-    """Return the counts of all samples of several counts. The order of the parts does not matter.
-
-    Raises:
-        ZooError: If there are no parts, or their keys have different numbers of words.
-    """
-    parts = list(parts)
-    if len({part.keys.shape[1] for part in parts}) != 1:
-        raise ZooError("counts to be merged must be at least one, and of the same number of inputs")
-    keys, counts = _added(np.concatenate([p.keys for p in parts]), np.concatenate([p.counts for p in parts]))
-    return Counts(keys, counts, sum(p.n_samples for p in parts), sum(p.ties for p in parts))
-
-
-def _added(keys: Keys, counts: npt.NDArray[np.int64]) -> tuple[Keys, npt.NDArray[np.int64]]:
-    """Return sorted distinct keys and the sum of the counts of each."""
-    order = np.lexsort(keys.T[::-1])
-    keys = keys[order]
-    starts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(1)])
-    return keys[starts], np.add.reduceat(counts[order], starts)
+BLOCK = 8192  # samples
 
 
 def sample_counts(
@@ -90,24 +47,25 @@ def sample_counts(
 
     Raises:
         ZooError: For a map with more than 8 inputs, no samples, no blocks or blocks that do not exist, a block size
-            below 1, a negative seed, `at_zero` other than 0 and 1, or a map that returns another shape than (size, 2^n).
+            below 1, a negative seed, `at_zero` other than 0 and 1, a GPU that is not there, or a map whose outputs
+            have another shape than (size, 2^n) or are not numbers.
     """
-    _check(map, n_samples, seed, block_size, at_zero)
+    _check(map, n_samples, seed, block_size, at_zero, device)
     n_blocks = -(-n_samples // block_size)
     blocks = range(n_blocks) if blocks is None else blocks
     if not blocks or min(blocks) < 0 or max(blocks) >= n_blocks:
         raise ZooError(f"blocks are {blocks}; {n_samples:,} samples have the blocks 0 to {n_blocks - 1:,}")
 
+    on = torch.device(device)
+
     def sample(block: int) -> Counts:
         size = min(block_size, n_samples - block * block_size)
-        keys, ties = _block_keys(map, size, seed, block, at_zero, torch.device(device))
-        keys, counts = _added(keys, np.ones(size, dtype=np.int64))
-        return Counts(keys, counts, size, ties)
+        return count(*_block_keys(map, size, seed, block, at_zero, on))
 
-    threads = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    threads = torch.get_num_threads() if on.type == "cpu" else 1
     merged: list[Counts] = []  # each at least twice as large as the next
-    for first in range(0, len(blocks), threads):
-        with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(blocks), threads):  # so that few blocks wait to be merged
             for part in pool.map(sample, blocks[first : first + threads]):
                 while merged and len(merged[-1]) < 2 * len(part):
                     part = merge([merged.pop(), part])
@@ -115,26 +73,101 @@ def sample_counts(
     return merge(merged)
 
 
-def _check(map: ParameterFunctionMap, n_samples: int, seed: int, block_size: int, at_zero: int) -> None:
+@dataclass(frozen=True)
+class Flips:
+    """How many functions another precision changes.
+
+    Args:
+        n_samples: Number of samples.
+        functions: Number of samples whose function differs at one input or more.
+        entries: Number of pairs of a sample and an input at which the functions differ.
+        ties: Number of pairs at which the output in bfloat16 is exactly 0.
+    """
+
+    n_samples: int
+    functions: int
+    entries: int
+    ties: int
+
+
+def bf16_flips(
+    map: ParameterFunctionMap,
+    n_samples: int,
+    seed: int = 0,
+    block_size: int = BLOCK,
+    at_zero: int = 0,
+    device: str | torch.device = "cpu",
+) -> Flips:
+    """Sample the same parameters twice and compare the functions in float32 with those in bfloat16.
+
+    The second time, `map.sample` runs under `torch.autocast`, as in training with the precision bf16-mixed: products of
+    matrices read bfloat16 and return bfloat16. A map without products of matrices flips nothing.
+
+    Args:
+        map: The random map.
+        n_samples: Number of samples.
+        seed: Seed of the parameters, 0 or more.
+        block_size: Number of samples that are computed at a time.
+        at_zero: Value of a function where the output is exactly 0, as in `sample_counts`.
+        device: Where `map.sample` computes.
+
+    Raises:
+        ZooError: As `sample_counts`.
+    """
+    _check(map, n_samples, seed, block_size, at_zero, device)
+    on = torch.device(device)
+    functions = entries = zeros = 0
+    for block, start in enumerate(range(0, n_samples, block_size)):
+        size = min(block_size, n_samples - start)
+        exact, _ = _tables(map, size, _generator(seed, block, on), at_zero)
+        with torch.autocast(on.type, torch.bfloat16):
+            rounded, ties = _tables(map, size, _generator(seed, block, on), at_zero)
+        differing = (exact != rounded).sum(1)
+        functions, entries = functions + int((differing > 0).sum()), entries + int(differing.sum())
+        zeros += ties
+    return Flips(n_samples, functions, entries, zeros)
+
+
+def _check(
+    map: ParameterFunctionMap, n_samples: int, seed: int, block_size: int, at_zero: int, device: str | torch.device
+) -> None:
     check_n_inputs(map.n_inputs)
     for name, value, least in (("n_samples", n_samples, 1), ("block_size", block_size, 1), ("seed", seed, 0)):
         if value < least:
             raise ZooError(f"{name} is {value}; it must be at least {least}")
     if at_zero not in (0, 1):
         raise ZooError(f"at_zero is {at_zero}; it must be 0 (output > 0) or 1 (output >= 0)")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ZooError(f"device is {device}; torch finds no GPU of this kind here")
 
 
 def _block_keys(
     map: ParameterFunctionMap, size: int, seed: int, block: int, at_zero: int, device: torch.device
 ) -> tuple[Keys, int]:
     """Return the keys (size, words) of the samples of a block, and the number of outputs that are exactly 0."""
-    generator = torch.Generator(device).manual_seed(int(np.random.SeedSequence((seed, block)).generate_state(1)[0]))
-    outputs = map.sample(size, generator)
-    if outputs.shape != (size, 2**map.n_inputs):
-        raise ZooError(
-            f"{map.name} returned outputs of the shape {tuple(outputs.shape)}; it must be {(size, 2**map.n_inputs)}"
-        )
+    if device.type == "cpu":
+        from zoo.functions.streams import new_stream
+
+        found = map.fast_keys(size, new_stream(seed, block), at_zero)
+        if found is not None:
+            return found
+    tables, ties = _tables(map, size, _generator(seed, block, device), at_zero)
+    return keys_from_tables(tables.cpu().numpy()), ties
+
+
+def _generator(seed: int, block: int, device: torch.device) -> torch.Generator:
+    """Return the random stream of a block."""
+    state = np.random.SeedSequence((seed, block)).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state))
+
+
+def _tables(map: ParameterFunctionMap, size: int, generator: torch.Generator, at_zero: int) -> tuple[torch.Tensor, int]:
+    """Return Boolean tables (size, 2^n) of the map's samples, and the number of outputs that are exactly 0."""
+    outputs, shape = map.sample(size, generator), (size, 2**map.n_inputs)
+    if outputs.shape != shape:
+        raise ZooError(f"{map.name} returned outputs of the shape {tuple(outputs.shape)}; it must be {shape}")
     if outputs.dtype == torch.bool:
-        return keys_from_tables(outputs.cpu().numpy()), 0
-    tables = outputs >= 0 if at_zero else outputs > 0
-    return keys_from_tables(tables.cpu().numpy()), int((outputs == 0).sum())
+        return outputs, 0
+    if outputs.isnan().any():
+        raise ZooError(f"{map.name} returned outputs that are not numbers")
+    return outputs >= 0 if at_zero else outputs > 0, int((outputs == 0).sum())
