@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def well_known(n: int) -> dict[str, Keys]:
     """
     x = inputs(n).astype(bool)
     ones = x.sum(1)
-    tables = {"constant 0": np.zeros(2**n, bool), "constant 1": np.ones(2**n, bool)}
+    tables: dict[str, Any] = {"constant 0": np.zeros(2**n, bool), "constant 1": np.ones(2**n, bool)}
     tables |= {f"x_{i + 1}": x[:, i] for i in dict.fromkeys((0, n // 2, n - 1))}
     tables |= {"AND of all inputs": x.all(1), "OR of all inputs": x.any(1)}
     tables |= {"majority": ones > n / 2, "parity of all inputs": ones % 2 == 1}

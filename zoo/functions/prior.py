@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from zoo.errors import ZooError
 from zoo.estimates import rates
 from zoo.functions.bound import Bound, Excess, envelope, excess
-from zoo.functions.corner import Corner, corner, counts_of
+from zoo.functions.complexity import MEASURES
+from zoo.functions.corner import Corner, corner, counts_of, functions_below
 from zoo.functions.exact import LISTED_THRESHOLDS, linear_thresholds, uniform
 from zoo.functions.keys import Keys
 from zoo.functions.maps import LinearThreshold, ParameterFunctionMap, RandomTable
+from zoo.functions.names import all_keys
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,7 @@ class Simple:
         return corner(self.low, self.high, tau)
 
 
-def simple_functions(
-    of: ParameterFunctionMap, wanted: Keys, keys: Keys, counts: np.ndarray, n_samples: int
-) -> Simple:
+def simple_functions(of: ParameterFunctionMap, wanted: Keys, keys: Keys, counts: np.ndarray, n_samples: int) -> Simple:
     """Return the probabilities of simple functions, exactly where they are known and otherwise from counts.
 
     The probability of every random table is known. For linear thresholds of at most 4 inputs it is known which
@@ -126,3 +127,23 @@ def simple_functions(
         impossible = counts_of(wanted, possible, np.ones(len(possible), np.int64)) == 0
         high = np.where(impossible, 0.0, high)
     return Simple(found, probabilities, low, high)
+
+
+def simple_keys(n: int, measure: str, c: float) -> Keys:
+    """Return the keys of all functions of n inputs whose complexity is below c, ascending, (m, words).
+
+    Args:
+        n: Number of inputs: 1 to 7 for Lempel-Ziv complexity, otherwise at most 4.
+        measure: A key of `zoo.functions.complexity.MEASURES`.
+        c: The complexity.
+
+    Raises:
+        ZooError: If no function has a complexity below c, or they cannot be listed.
+    """
+    if measure == "lempel-ziv":
+        return functions_below(c, n)
+    keys = all_keys(n)
+    found = keys[MEASURES[measure](keys, n) < c]
+    if not len(found):
+        raise ZooError(f"c is {c:g}; no function of {n} inputs has a {measure} complexity below it")
+    return found
