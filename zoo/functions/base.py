@@ -1,13 +1,14 @@
 """A random map from parameters to Boolean functions of n inputs: the class, and parts that the zoo's maps share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from zoo.errors import ZooError
-from zoo.functions.keys import Keys, inputs
+from zoo.functions.keys import Keys, inputs, n_words
 
 if TYPE_CHECKING:
     import torch
@@ -98,3 +99,55 @@ def on_device(generator: "torch.Generator", values: npt.NDArray[np.float32]) -> 
     import torch
 
     return torch.from_numpy(values).to(generator.device)
+
+
+def network_keys(
+    map: ParameterFunctionMap,
+    size: int,
+    stream: npt.NDArray[np.uint32],
+    at_zero: int,
+    features: npt.NDArray[np.float32],
+    shapes: Sequence[tuple[int, int]],
+    scales: Sequence[float],
+    sigma_b: float = 0.0,
+    activation: int = 0,
+) -> tuple[Keys, int]:
+    """Return what `fast_keys` returns, for layers of weights of these shapes and scales on features (fan_in, 2^n)."""
+    from zoo.functions import compiled_networks
+
+    keys, ties, too_large = compiled_networks.network_keys(
+        stream,
+        size,
+        np.ascontiguousarray(features),
+        np.array(shapes),
+        np.array(scales, dtype=np.float32),
+        np.float32(sigma_b),
+        activation,
+        bool(at_zero),
+        n_words(map.n_inputs),
+    )
+    check(not too_large, f"{map.name}: sums inside the map are too large for float32; choose smaller scales")
+    return keys, ties
+
+
+class LinearInFeatures(ParameterFunctionMap):
+    """A sum of fixed functions of the inputs with independent coefficients from N(0, 1)."""
+
+    @abstractmethod
+    def features(self) -> npt.NDArray[np.float32]:
+        """Return the values (n_parameters, 2^n) of the fixed functions."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of coefficients."""
+        return len(self.features())
+
+    def sample(self, size: int, generator: "torch.Generator") -> "Tensor":
+        """Return the sums (size, 2^n)."""
+        features = on_device(generator, self.features())
+        return normals(generator, size, len(features)) @ features
+
+    def fast_keys(self, size: int, stream: npt.NDArray[np.uint32], at_zero: int) -> tuple[Keys, int]:
+        """Return keys (size, words) and the number of outputs that are 0, from compiled code."""
+        features = self.features()
+        return network_keys(self, size, stream, at_zero, features, [(1, len(features))], [1.0])

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.functions.keys import Keys
-from zoo.functions.streams import LANES, Stream, compiled, cosine, fill_normals, fma, inlined, sine
+from zoo.functions.streams import LANES, LOG_2, Stream, compiled, cosine, fill_normals, fma, inlined, sine
 
 RELU, TANH, SIGMOID, SINE, SIGN, IDENTITY, WAVES = range(7)
 AT_ONCE = 2**15  # normal numbers that are drawn at a time; samples depend on it
 HALF_PI = np.float32(np.pi / 2)
 HALF_PI_REST = np.float32(np.pi / 2 - float(HALF_PI))
-LOG_2 = np.float32(np.log(2))
+MOST = np.finfo(np.float32).max
 Floats = npt.NDArray[np.float32]
 
 
@@ -33,7 +33,8 @@ def network_keys(
     at_zero: bool,
     n_words: int,
 ) -> tuple[Keys, int, int]:
-    """Draw networks and return the keys (size, words) of their functions, and the numbers of zeros and NaNs in outputs.
+    """Draw networks and return the keys (size, words) of their functions, the number of outputs that are 0,
+    and the number of sums that are too large for float32.
 
     Parameters of one network are, layer by layer, the weights, row by row, and then the biases.
 
@@ -55,7 +56,7 @@ def network_keys(
     words = np.empty(2 * LANES, np.uint32)
     rows = max(1, shapes[:, 0].max() * (2 if activation == WAVES else 1))
     before, after = np.empty((rows, features.shape[1]), np.float32), np.empty((rows, features.shape[1]), np.float32)
-    keys, ties, undefined = np.zeros((size, n_words), np.uint64), 0, 0
+    keys, ties, too_large = np.zeros((size, n_words), np.uint64), 0, 0
     for start in range(0, size, at_once):
         fill_normals(stream, words, normals)
         for number in range(min(at_once, size - start)):
@@ -70,12 +71,12 @@ def network_keys(
                     out = after[k]
                     out[:] = biases[k] * sigma_b if biased else np.float32(0)
                     _add_products(out, weights[k * fan_in : (k + 1) * fan_in], scales[layer], h)
+                too_large += _n_not_finite(after, n_out)
                 if layer < len(shapes) - 1:
                     _activate(after, n_out, activation)
                 before, after = after, before
-            zeros, lost = _pack(before[0], at_zero, keys[start + number])
-            ties, undefined = ties + zeros, undefined + lost
-    return keys, ties, undefined
+            ties += _pack(before[0], at_zero, keys[start + number])
+    return keys, ties, too_large
 
 
 @compiled
@@ -92,6 +93,16 @@ def _add_products(out: Floats, weights: Floats, scale: np.float32, h: Floats) ->
         ha = h[j]
         for i in range(len(out)):
             out[i] = fma(a, ha[i], out[i])
+
+
+@compiled
+def _n_not_finite(rows: Floats, n: int) -> int:
+    """Return how many numbers of the first n rows are infinite or no numbers."""
+    found = 0
+    h = rows[:n].ravel()
+    for i in range(len(h)):
+        found += not abs(h[i]) <= MOST
+    return found
 
 
 @compiled
@@ -148,16 +159,15 @@ def _sine_of_quarters(x: np.float32, quarters: int) -> np.float32:
 
 
 @compiled
-def _pack(out: Floats, at_zero: bool, key: npt.NDArray[np.uint64]) -> tuple[int, int]:
-    """Write the key (words,) of outputs (2^n,), and return the numbers of zeros and of outputs that are not numbers."""
-    ties = undefined = 0
+def _pack(out: Floats, at_zero: bool, key: npt.NDArray[np.uint64]) -> int:
+    """Write the key (words,) of the function of outputs (2^n,), and return the number of outputs that are 0."""
+    ties = 0
     for word in range(len(key)):
         part = out[64 * word : 64 * (word + 1)]
         bits = np.uint64(0)
         for i in range(len(part)):
             ties += part[i] == 0
-            undefined += part[i] != part[i]
             on = part[i] > 0 or (at_zero and part[i] == 0)
             bits |= np.uint64(on) << np.uint64(i)
         key[word] = bits
-    return ties, undefined
+    return ties

@@ -74,9 +74,12 @@ def tables_from_texts(texts: list[str]) -> Tables:
     """Return the tables (F, 2^n) of texts of zeros and ones, which all have the same length.
 
     Raises:
-        ZooError: If a text has other characters, or another length than the first.
+        ZooError: If a text has other characters, a length that is no power of 2, or another length than the first.
     """
+    widths = [2**n for n in range(1, MAX_INPUTS + 1)]
     for text in texts:
+        if len(texts[0]) not in widths:
+            raise ZooError(f"{text!r} is not a table of 2, 4, ..., or 256 zeros and ones")
         if set(text) - {"0", "1"} or len(text) != len(texts[0]):
             raise ZooError(f"{text!r} is not a table of {len(texts[0])} zeros and ones")
     return np.array([[c == "1" for c in text] for text in texts], dtype=bool)

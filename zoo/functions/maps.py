@@ -4,8 +4,6 @@ Networks with Gaussian weights, polynomials, perceptrons, sums of random waves, 
 computes one real number or one bit for every input; the function of real numbers is f(x) = [output > 0].
 """
 
-from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import comb, prod
@@ -14,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from zoo.functions.base import Coding, ParameterFunctionMap, check, check_coding, coded_inputs, normals, on_device
+from zoo.functions.base import (
+    Coding,
+    LinearInFeatures,
+    ParameterFunctionMap,
+    check,
+    check_coding,
+    coded_inputs,
+    network_keys,
+    normals,
+    on_device,
+)
 from zoo.functions.keys import Keys, check_n_inputs, inputs, keys_from_tables, n_words
 
 if TYPE_CHECKING:
@@ -24,35 +32,6 @@ if TYPE_CHECKING:
 Activation = Literal["relu", "tanh", "sigmoid", "sine", "sign", "identity"]
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "sine", "sign", "identity")  # in the order of compiled_networks
 WAVES = len(ACTIVATIONS)  # sines and cosines of every number, in compiled_networks
-
-
-def _network_keys(
-    map: ParameterFunctionMap,
-    size: int,
-    stream: npt.NDArray[np.uint32],
-    at_zero: int,
-    features: npt.NDArray[np.float32],
-    shapes: Sequence[tuple[int, int]],
-    scales: Sequence[float],
-    sigma_b: float = 0.0,
-    activation: int = 0,
-) -> tuple[Keys, int]:
-    """Return what `fast_keys` returns, for layers of weights of these shapes and scales on features (fan_in, 2^n)."""
-    from zoo.functions.compiled_networks import network_keys
-
-    keys, ties, undefined = network_keys(
-        stream,
-        size,
-        np.ascontiguousarray(features),
-        np.array(shapes),
-        np.array(scales, dtype=np.float32),
-        np.float32(sigma_b),
-        activation,
-        bool(at_zero),
-        n_words(map.n_inputs),
-    )
-    check(not undefined, f"{map.name}: {undefined:,} outputs are too large for float32; choose smaller scales")
-    return keys, ties
 
 
 @dataclass(frozen=True)
@@ -124,7 +103,7 @@ class MLP(ParameterFunctionMap):
         """Return keys (size, words) and the number of outputs that are 0, from compiled code."""
         scales = [self.sigma_w / fan_in**0.5 for _, fan_in in self.shapes]
         features, activation = coded_inputs(self.n_inputs, self.coding).T, ACTIVATIONS.index(self.activation)
-        return _network_keys(self, size, stream, at_zero, features, self.shapes, scales, self.sigma_b, activation)
+        return network_keys(self, size, stream, at_zero, features, self.shapes, scales, self.sigma_b, activation)
 
 
 def _activated(h: "Tensor", activation: Activation) -> "Tensor":
@@ -145,31 +124,8 @@ def _activated(h: "Tensor", activation: Activation) -> "Tensor":
             return h
 
 
-class _LinearInFeatures(ParameterFunctionMap):
-    """A sum of fixed functions of the inputs with independent coefficients from N(0, 1)."""
-
-    @abstractmethod
-    def features(self) -> npt.NDArray[np.float32]:
-        """Return the values (n_parameters, 2^n) of the fixed functions."""
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of coefficients."""
-        return len(self.features())
-
-    def sample(self, size: int, generator: "torch.Generator") -> "Tensor":
-        """Return the sums (size, 2^n)."""
-        features = on_device(generator, self.features())
-        return normals(generator, size, len(features)) @ features
-
-    def fast_keys(self, size: int, stream: npt.NDArray[np.uint32], at_zero: int) -> tuple[Keys, int]:
-        """Return keys (size, words) and the number of outputs that are 0, from compiled code."""
-        features = self.features()
-        return _network_keys(self, size, stream, at_zero, features, [(1, len(features))], [1.0])
-
-
 @dataclass(frozen=True)
-class Polynomial(_LinearInFeatures):
+class Polynomial(LinearInFeatures):
     """A polynomial of n inputs with a coefficient from N(0, 1) for every monomial up to a degree.
 
     Monomials are products of different inputs, including the empty product 1. Powers of an input would add nothing,
@@ -211,7 +167,7 @@ class Polynomial(_LinearInFeatures):
 
 
 @dataclass(frozen=True)
-class LinearThreshold(_LinearInFeatures):
+class LinearThreshold(LinearInFeatures):
     """A perceptron: a weighted sum of the inputs and, optionally, a bias, with weights and bias from N(0, 1).
 
     Args:
@@ -288,7 +244,7 @@ class RandomFourier(ParameterFunctionMap):
         """Return keys (size, words) and the number of outputs that are 0, from compiled code."""
         shapes = [(self.n_waves, self.n_inputs), (1, 2 * self.n_waves)]
         features = coded_inputs(self.n_inputs, self.coding).T
-        return _network_keys(self, size, stream, at_zero, features, shapes, [self.bandwidth, 1.0], activation=WAVES)
+        return network_keys(self, size, stream, at_zero, features, shapes, [self.bandwidth, 1.0], activation=WAVES)
 
 
 @dataclass(frozen=True)

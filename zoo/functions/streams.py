@@ -2,7 +2,7 @@
 
 The bits come from 64 generators xoshiro128++ that advance side by side (Blackman and Vigna 2021, Scrambled Linear
 Pseudorandom Number Generators). Normal numbers are made from pairs of 32-bit words by the transform of Box and Muller
-(1958). They do not exceed 6.6 in size, which 4e-11 of all normal numbers do, and they are never exactly 0.
+(1958). They do not exceed 6.67 in size, which 3e-11 of all normal numbers do, and are never exactly 0.
 
 No operation depends on the processor: sums are in a fixed order, products and sums are fused only where the code says
 so, and logarithm, sine, cosine and exponential are sums of series instead of calls of a library.
@@ -22,9 +22,8 @@ compiled = numba.njit(nogil=True, cache=True, error_model="numpy")  # IEEE arith
 inlined = numba.njit(inline="always", error_model="numpy")  # calls would keep loops from being vectorised
 Stream = npt.NDArray[np.uint32]
 TURN = np.float32(np.pi * 2.0**-33)  # from a 32-bit integer to radians between -pi / 4 and pi / 4
-LOG_2 = np.float32(np.log(2))
-INVERSE_LOG_2 = np.float32(1 / np.log(2))
-ROOT_HALF = np.float32(0.5**0.5)
+LOG_2 = np.float32(math.log(2))
+ROOT_2 = np.float32(math.sqrt(2))
 
 
 def _fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
@@ -44,7 +43,8 @@ def new_stream(seed: int, block: int) -> Stream:
         seed: Seed of the experiment, 0 or more.
         block: Number of the block, 0 or more.
     """
-    return np.random.SeedSequence((seed, block)).generate_state(4 * LANES).reshape(4, LANES)
+    words = np.random.SeedSequence((seed, block)).generate_state(4 * LANES)
+    return words.astype(np.uint32, copy=False).reshape(4, LANES)
 
 
 @inlined
@@ -53,7 +53,7 @@ def log(x: np.float32) -> np.float32:
     bits = np.float32(x).view(np.int32)
     exponent = (bits >> 23) - 127
     m = np.int32((bits & 0x7FFFFF) | 0x3F800000).view(np.float32)  # from 1 to 2
-    large = m > np.float32(2) * ROOT_HALF
+    large = m > ROOT_2
     m = np.float32(0.5) * m if large else m
     e = np.float32(np.int32(exponent + 1 if large else exponent))
     s = (m - np.float32(1)) / (m + np.float32(1))
