@@ -116,7 +116,7 @@ MAPS = [
 
 
 def frequencies(keys, n):
-    return np.bincount(keys[:, 0].astype(np.int64), minlength=2 ** 2**n)
+    return np.bincount(keys[:, 0].astype(np.int64), minlength=2**2**n)
 
 
 @pytest.mark.parametrize("map", MAPS, ids=lambda map: map.name)

@@ -48,7 +48,8 @@ def integer_perceptrons(n, bias, largest):
 
 
 @pytest.mark.parametrize(
-    ("n", "bias", "n_functions", "largest"), [(2, 0, 6, 2), (3, 0, 32, 4), (4, 0, 370, 9), (2, 1, 14, 3), (3, 1, 104, 6)]
+    ("n", "bias", "n_functions", "largest"),
+    [(2, 0, 6, 2), (3, 0, 32, 4), (4, 0, 370, 9), (2, 1, 14, 3), (3, 1, 104, 6)],
 )
 def test_perceptrons_realise_exactly_the_linearly_separable_functions(n, bias, n_functions, largest):
     known = integer_perceptrons(n, bias, largest)

@@ -11,7 +11,7 @@ from zoo.errors import ZooError
 from zoo.functions.complexity import MOST_INPUTS, ONE, _count_words, _reversed
 from zoo.functions.keys import Keys, n_words
 
-MOST = 5_000_000  # functions that are kept
+MOST = 5_000_000
 compiled = numba.njit(nogil=True, cache=True)
 
 
@@ -66,7 +66,7 @@ def _search(N: Any, most_words: Any, found: Any) -> Any:
     return count
 
 
-def functions_below(c: float, n: int) -> Keys:
+def functions_below(c: float, n: int, most: int = MOST) -> Keys:
     """Return the keys of all functions of n inputs whose Lempel-Ziv complexity is below c, (m, words), sorted.
 
     The list is complete. C < c means that W(x) + W(reversed x) is at most some number S, see
@@ -77,9 +77,10 @@ def functions_below(c: float, n: int) -> Keys:
     Args:
         c: Complexity in bits; above log2 N = n, the complexity of the two constants.
         n: Number of inputs, 1 to 7.
+        most: Number of functions that are kept in memory.
 
     Raises:
-        ZooError: If no function has a complexity below c, or more than 5 million have.
+        ZooError: If no function has a complexity below c, or more than `most` have.
     """
     if not 1 <= n <= MOST_INPUTS:
         raise ZooError(f"n_inputs is {n}; simple functions are listed for 1 to {MOST_INPUTS} inputs")
@@ -88,15 +89,15 @@ def functions_below(c: float, n: int) -> Keys:
         raise ZooError(f"c is {c:g}; no function of {n} inputs has a complexity below {n}, that of a constant")
     constants = np.array([[0] * words, [2 ** min(2**n, 64) - 1] * words], np.uint64)
     most_words = math.ceil(2 * c / n) - 1
-    size = 100_000
+    size = min(100_000, most)
     while True:
         found = np.zeros((size, words), np.uint64)
         count = _search(2**n, most_words, found)
         if count <= size:
             break
-        if size == MOST:
-            raise ZooError(f"c is {c:g}; more than {MOST:,} functions of {n} inputs are below it; choose a smaller c")
-        size = min(10 * size, MOST)
+        if size == most:
+            raise ZooError(f"c is {c:g}; more than {most:,} functions of {n} inputs are below it; choose a smaller c")
+        size = min(10 * size, most)
     every = np.concatenate([constants, found[:count]])
     return np.unique(every, axis=0)
 

@@ -36,8 +36,8 @@ def linear_thresholds(n: int, bias: bool = True) -> Keys:
     """Return the keys of all functions w x + b > 0 on {0,1}^n, ascending, (m, 1).
 
     Every linear threshold of at most 4 inputs can be written with whole weights from -5 to 5, without w x + b = 0 at
-    any input but 0...0. Trying all of these therefore finds all functions: 4, 14, 104 and 1882 for 1 to 4 inputs (Muroga
-    1971), and without bias 2, 6, 32 and 370.
+    any input but 0...0. Trying all of these therefore finds all functions: 4, 14, 104 and 1882 for 1 to 4 inputs
+    (Muroga 1971), and without bias 2, 6, 32 and 370.
 
     Args:
         n: Number of inputs, 1 to 4.

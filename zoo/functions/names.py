@@ -70,10 +70,13 @@ def _named(n: int) -> dict[tuple[int, ...], str]:
             add(parity, f"parity of {which}")
             add(~parity, f"not the parity of {which}")
     ones = x.sum(1)
-    for least in range(1, n + 1):
-        add(ones >= least, f"at least {least} of {n} inputs on")
-        add(ones < least, f"fewer than {least} of {n} inputs on")
-        add(ones == least, f"exactly {least} of {n} inputs on")
+    for name, every, other in (("AND", x.all(1), "not AND"), ("OR", x.any(1), "not OR")):
+        add(every, f"{name} of all inputs")
+        add(~every, f"{other} of all inputs")
+    for k in range(1, n):
+        add(ones >= k, f"at least {k} of {n} inputs on")
+        add(ones < k, f"fewer than {k} of {n} inputs on")
+        add(ones == k, f"exactly {k} of {n} inputs on")
     for signs in itertools.product((None, True, False), repeat=n):
         used = [(i, sign) for i, sign in enumerate(signs) if sign is not None]
         if len(used) > 1:

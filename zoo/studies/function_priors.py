@@ -359,7 +359,7 @@ class FunctionPriors(Study):
         obey = [one["name"] for one in found.values() if _obeys(one)]
         fewer = sum(one["answer"] == "fewer" for one in compared)
         headline = f"The bound holds for {len(obey)} of {len(found)} maps. " + (
-            f"Networks leave fewer simple functions improbable than another map with about as many parameters in {fewer} "
+            f"Networks leave fewer simple functions improbable than other maps of about the same size in {fewer} "
             f"of {len(compared)} comparisons."
             if compared
             else "No network was compared with another map of about the same number of parameters."
@@ -403,9 +403,9 @@ class FunctionPriors(Study):
         columns = ["map", "parameters", "functions met", "mean C of samples", "functions tested", "above the bound"]
         columns += ["their share of samples", "largest excess, bits", "obeys"]
         note = (
-            "A function is tested if the first half of the seeds met it; its probability is estimated from the other "
+            "A function is tested if the first half of the seeds met it; its probability is estimated by the other "
             "half. It is above the bound if its whole 95 % interval is. The largest excess is log2 of the ratio of an "
-            f"interval's lower end to the bound. A map obeys the bound if at most {CHANCE:.1%} of the tested functions, "
+            f"interval's lower end to the bound. A map obeys it if at most {CHANCE:.1%} of the tested functions, "
             "which is what chance allows, and at most the same share of samples are above it."
         )
         broken = [one for one in found.values() if not _obeys(one)]
@@ -441,8 +441,8 @@ class FunctionPriors(Study):
         how = "exactly, from all functions" if self.n_inputs <= 4 else "as the largest of 100,000 random tables"
         return (
             f"The rule: C is scaled so that it extends from 0 for the simplest function to log2 of the number of "
-            f"functions, 2^n = {2**self.n_inputs}, for the most complex one; then P <= 2^-(scaled C). The smallest C is "
-            f"{smallest:g}; the largest is {largest:g}, found {how}. (Dingle, Camargo & Louis 2018; Valle-Perez, "
+            f"functions, 2^n = {2**self.n_inputs}, for the most complex one; then P <= 2^-(scaled C). The smallest "
+            f"C is {smallest:g}; the largest is {largest:g}, found {how}. (Dingle, Camargo & Louis 2018; Valle-Perez, "
             "Camargo & Louis 2019.) The number of functions is that of all Boolean functions, also for maps that can "
             "compute only some of them."
         )
@@ -459,8 +459,8 @@ class FunctionPriors(Study):
             self._line(one["bound"]),
         ]
         caption = (
-            f"{one['functions']:,} functions were met in {one['n_samples']:,} samples. Drawn: the {PER_COMPLEXITY} most "
-            f"frequent ones of each complexity and random others, {len(shown['C'])} in all, that both halves of the "
+            f"{one['functions']:,} functions were met in {one['n_samples']:,} samples. Drawn: the {PER_COMPLEXITY} "
+            f"most frequent ones of each complexity and random others, {len(shown['C'])} in all, that both halves of the "
             "seeds met. The mouse shows the table f(0), f(1), ... and the 95 % interval."
         )
         title, labels = f"{one['name']} ({one['n_parameters']:,} parameters)", (MEASURES[self.measure], "probability")
@@ -519,8 +519,7 @@ class FunctionPriors(Study):
         )
         names = {spec: one["name"] for spec, one in found.items()}
         pairs = [
-            [names[p["network"]], names[p["other"]], found[p["network"]]["corner"]["below"]]
-            + [found[p["other"]]["corner"]["below"], p["answer"]]
+            [names[p["network"]], names[p["other"]], *(found[p[k]]["corner"]["below"] for k in p if k != "answer"), p["answer"]]
             for p in compared
         ]
         of_pairs = Table(["network", "other map", "below tau: network", "other map", "the network leaves"], pairs)
@@ -714,8 +713,8 @@ class FunctionPriors(Study):
 
         C, mean, deviation = (np.asarray(found[name]) for name in ("C", "mean", "deviation"))
         told = (
-            f"Lempel-Ziv complexity depends on the order of the inputs. For the {len(C):,} functions that the first map "
-            f"met most often, in {found['orders']} orders: the standard deviation over orders is "
+            f"Lempel-Ziv complexity depends on the order of the inputs. For the {len(C):,} functions that the first "
+            f"map met most often, in {found['orders']} orders: the standard deviation over orders is "
             f"{deviation.mean():.1f} bits on average"
         )
         if len(set(C)) > 1 and len(set(mean)) > 1:
@@ -794,7 +793,7 @@ def _share(one: Result) -> Estimate:
 
 
 def _chance(mean: float, low: float, high: float) -> str:
-    """Return a small probability as text: 1.2e-05 [1.1e-05, 1.3e-05], or its upper bound if the function was not met."""
+    """Return a small probability with its interval as text, or only its upper bound if the function was not met."""
     if low == high:
         return f"{mean:.2g}"
     return f"below {high:.1g}" if mean == 0 else f"{mean:.2g} [{low:.2g}, {high:.2g}]"
