@@ -24,6 +24,7 @@ SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers
     "embedding_study_cost": [
         ("--shape 60 4 16 --steps 4", r"60 │ +4 │ +16 │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\)")
     ],
+    "function_complexity": [("--functions 50 --plain 5 --rounds 1", r"zoo +│ (\S+) +│ (\S+) +│ (\S+)")],
     "gpu": [
         ("--tiny --only device", r"bfloat16 product, 64 x 64 x 64 +│ (\S+)"),
         ("--tiny --only drift", r"one measurement, 33 x 8 +│ (\S+)"),

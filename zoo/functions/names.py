@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -70,7 +69,7 @@ def _named(n: int) -> dict[tuple[int, ...], str]:
             add(parity, f"parity of {which}")
             add(~parity, f"not the parity of {which}")
     ones = x.sum(1)
-    for name, every, other in (("AND", x.all(1), "not AND"), ("OR", x.any(1), "not OR")):
+    for name, every, other in (("AND", ones == n, "not AND"), ("OR", ones > 0, "not OR")):
         add(every, f"{name} of all inputs")
         add(~every, f"{other} of all inputs")
     for k in range(1, n):
@@ -112,9 +111,9 @@ def well_known(n: int) -> dict[str, Keys]:
     """
     x = inputs(n).astype(bool)
     ones = x.sum(1)
-    tables: dict[str, Any] = {"constant 0": np.zeros(2**n, bool), "constant 1": np.ones(2**n, bool)}
+    tables = {"constant 0": np.zeros(2**n, bool), "constant 1": np.ones(2**n, bool)}
     tables |= {f"x_{i + 1}": x[:, i] for i in dict.fromkeys((0, n // 2, n - 1))}
-    tables |= {"AND of all inputs": x.all(1), "OR of all inputs": x.any(1)}
+    tables |= {"AND of all inputs": ones == n, "OR of all inputs": ones > 0}
     tables |= {"majority": ones > n / 2, "parity of all inputs": ones % 2 == 1}
     found: dict[bytes, str] = {}
     for name, table in tables.items():

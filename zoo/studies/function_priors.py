@@ -17,7 +17,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from zoo import estimates
 from zoo.errors import ZooError
 from zoo.estimates import Estimate
-from zoo.report import Chart, Report, Section, Series, Table, Verdict
+from zoo.report import Chart, Report, Section, Series, Style, Table, Verdict
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 from zoo.wording import listed
 
@@ -345,6 +345,7 @@ class FunctionPriors(Study):
     def report(self, results: Results) -> Report:
         """Return a report on the bound, on improbable simple functions, and on depth, width and scale."""
         found = {spec: results[self._task(spec)] for spec in self._specs}
+        found = {spec: one | {"name": self._short(one["name"])} for spec, one in found.items()}
         swept = {
             key: {value: results[self._task(spec)] for value, spec in specs.items()}
             for key, specs in self._sweeps.items()
@@ -355,7 +356,7 @@ class FunctionPriors(Study):
             sections.append(self._sweep(swept))
         sections.append(self._checks(found, results))
         claims = self._claims(found, compared, swept)
-        evidence = Table(["claim", "found", "how sure"], claims).markdown()
+        evidence = Table(["claim", "found, and how sure"], [[claim, f"{what}; {sure}"] for claim, what, sure in claims])
         obey = [one["name"] for one in found.values() if _obeys(one)]
         fewer = sum(one["answer"] == "fewer" for one in compared)
         headline = f"The bound holds for {len(obey)} of {len(found)} maps. " + (
@@ -376,7 +377,13 @@ class FunctionPriors(Study):
             "claims": [dict(zip(("claim", "found", "certainty"), claim, strict=True)) for claim in claims],
         }
         subject = f"{len(found)} maps to Boolean functions of {self.n_inputs} inputs, coded as {self.coding}"
-        return Report(subject, Verdict(headline, certainty, evidence, numbers), sections)
+        return Report(subject, Verdict(headline, certainty, evidence.markdown(), numbers), sections)
+
+    def _short(self, name: str) -> str:
+        """A map's name without what all maps have in common, or have by default."""
+        for part in (f", {self.n_inputs} inputs", f", {self.coding}", ", sigma_w 1, sigma_b 1"):
+            name = name.replace(part, "")
+        return name.replace(" 1 layers", " 1 layer")
 
     def _n_simple(self, found: dict[str, Result]) -> int:
         return sum(next(iter(found.values()))["corner"].values())
@@ -449,7 +456,7 @@ class FunctionPriors(Study):
 
     def _line(self, found: dict[str, Any]) -> Series:
         ends = [found["smallest"], min(found["largest"], found["smallest"] + 40 / found["a"])]
-        return Series("bound", ends, [2.0 ** -(found["a"] * C + found["b"]) for C in ends], "dashed")
+        return Series("bound", ends, [2.0 ** -(found["a"] * C + found["b"]) for C in ends], "dotted")
 
     def _chart(self, i: int, spec: str, one: Result) -> Chart:
         shown, top = one["shown"], _met(one["envelope"])
@@ -460,21 +467,27 @@ class FunctionPriors(Study):
         ]
         caption = (
             f"{one['functions']:,} functions were met in {one['n_samples']:,} samples. Drawn: the {PER_COMPLEXITY} "
-            f"most frequent ones of each complexity and random others, {len(shown['C'])} in all, that both halves of the "
-            "seeds met. The mouse shows the table f(0), f(1), ... and the 95 % interval."
+            f"most frequent ones of each complexity and random others, {len(shown['C'])} in all, which both halves of "
+            "the seeds met. The mouse shows the table f(0), f(1), ... and the 95 % interval."
         )
         title, labels = f"{one['name']} ({one['n_parameters']:,} parameters)", (MEASURES[self.measure], "probability")
         return Chart(f"prior-{i}", title, series, *labels, log_y=True, caption=caption)
 
+    def _style(self, spec: str) -> Style:
+        from zoo.functions.maps import MLP
+
+        return "line" if isinstance(self._made[spec], MLP) else "dashed"
+
     def _envelopes(self, found: dict[str, Result]) -> Chart:
         lines = []
-        for one in found.values():
+        for spec, one in found.items():
             top = _met(one["envelope"])
-            lines.append(Series(one["name"], top["C"], top["mean"], "line", top["low"], top["high"], top["told"]))
+            style = self._style(spec)
+            lines.append(Series(one["name"], top["C"], top["mean"], style, top["low"], top["high"], top["told"]))
         lines.append(self._line(next(iter(found.values()))["bound"]))
         caption = (
             "The function of each complexity that the first half of the seeds met most often, with its probability in "
-            "the other half. Bands: 95 % intervals."
+            "the other half. Solid: networks. Dashed: other maps. Bands: 95 % intervals."
         )
         labels = (MEASURES[self.measure], "probability")
         return Chart(
@@ -498,8 +511,6 @@ class FunctionPriors(Study):
         return compared
 
     def _corner(self, found: dict[str, Result], compared: list[dict[str, Any]]) -> Section:
-        from zoo.functions.maps import MLP
-
         rows: list[list[Any]] = []
         for one in found.values():
             corner, total = one["corner"], sum(one["corner"].values())
@@ -519,7 +530,12 @@ class FunctionPriors(Study):
         )
         names = {spec: one["name"] for spec, one in found.items()}
         pairs = [
-            [names[p["network"]], names[p["other"]], *(found[p[k]]["corner"]["below"] for k in p if k != "answer"), p["answer"]]
+            [
+                names[p["network"]],
+                names[p["other"]],
+                *(found[p[k]]["corner"]["below"] for k in p if k != "answer"),
+                p["answer"],
+            ]
             for p in compared
         ]
         of_pairs = Table(["network", "other map", "below tau: network", "other map", "the network leaves"], pairs)
@@ -541,11 +557,10 @@ class FunctionPriors(Study):
             total = self._n_simple(found)
             low = [c["above"] / total for c in one["corners"]]
             high = [1 - c["below"] / total for c in one["corners"]]
-            style = "line" if isinstance(self._made[spec], MLP) else "dashed"
             middle = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
             seen = TAUS * self.n_samples >= LEAST_MET / 2
             cut = [np.asarray(values)[seen].tolist() for values in (TAUS, middle, low, high)]
-            lines.append(Series(one["name"], cut[0], cut[1], style, cut[2], cut[3]))  # type: ignore[arg-type]
+            lines.append(Series(one["name"], cut[0], cut[1], self._style(spec), cut[2], cut[3]))
         chart = Chart(
             "corner",
             f"Share of the simple functions (C < {self._c:g}) with a probability above tau",
@@ -730,15 +745,17 @@ class FunctionPriors(Study):
         from zoo.functions.maps import MLP
 
         nets = [spec for spec in found if isinstance(self._made[spec], MLP)]
-        groups = {"networks": nets, "other maps": [spec for spec in found if spec not in nets]}
-        held = {name: sum(_obeys(found[spec]) for spec in specs) for name, specs in groups.items()}
-        worst = max(found.values(), key=lambda one: one["above"]["bits"])
-        told = f"largest excess {worst['above']['bits']:.1f} bits ({worst['name']})"
-        sure = f"{self.n_samples:,} samples; functions chosen and estimated by different seeds"
-        claims = [
-            ["1. Networks obey the bound", f"{held['networks']} of {len(nets)} do; {told}", sure],
-            ["2. Other maps obey it too", f"{held['other maps']} of {len(groups['other maps'])} do", sure],
-        ]
+        sure = f"{self.n_samples:,} samples; functions are chosen and estimated by different seeds"
+
+        def held(specs: list[str]) -> str:
+            obey = sum(_obeys(found[spec]) for spec in specs)
+            if not specs:
+                return "none was sampled"
+            worst = max((found[spec] for spec in specs), key=lambda one: one["above"]["bits"])
+            return f"{obey} of {len(specs)} do; largest excess {worst['above']['bits']:.1f} bits ({worst['name']})"
+
+        others = [spec for spec in found if spec not in nets]
+        claims = [["1. Networks obey the bound", held(nets), sure], ["2. Other maps obey it too", held(others), sure]]
         counted = {answer: sum(p["answer"] == answer for p in compared) for answer in ("fewer", "more", "undecided")}
         claims.append(
             [
