@@ -22,7 +22,8 @@ def test_the_first_input_is_the_most_significant_digit_and_bit_0_of_a_key_is_inp
 def test_tables_keys_and_texts_hold_the_same_functions(n):
     tables = np.random.default_rng(n).random((20, 2**n)) < 0.5
     keys = keys_from_tables(tables)
-    assert keys.shape == (20, n_words(n)) and keys.dtype == np.uint64
+    assert keys.shape == (20, n_words(n))
+    assert keys.dtype == np.uint64
     for i in range(2**n):  # the definition
         assert ((keys[:, i // 64] >> np.uint64(i % 64) & np.uint64(1)) == tables[:, i]).all()
     assert (tables_from_keys(keys, n) == tables).all()

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -130,35 +132,26 @@ def test_compiled_code_and_torch_draw_from_the_same_distribution(map):
     assert stats.chi2_contingency(table[:, table.sum(0) > 0]).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("gates", "width", "n_layers"),
-    [([2], 1, 0), ([2, 1], 1, 1)],  # inputs of the gates on a chain
-)
-def test_boolean_machines_of_one_or_two_gates_have_the_probabilities_of_all_wires_and_kinds(gates, width, n_layers):
-    tables = {(tuple(column), 1.0) for column in ()}
-    x = inputs(2).T
-    distribution = {}
-    for wire_a in range(2):
-        for wire_b in range(2):
-            for kind in range(16):
-                gate = tuple(kind >> (2 * a + b) & 1 for a, b in zip(x[wire_a], x[wire_b], strict=True))
-                last = [gate] if len(gates) == 1 else [tuple(k >> 3 * v & 1 for v in gate) for k in range(16)]
-                for table in last:
-                    distribution[table] = distribution.get(table, 0) + 1 / (64 * len(last))
-    assert not tables
-    size = 40_000
-    keys, _ = BooleanMachine(2, width, n_layers).fast_keys(size, new_stream(0, 0), 0)
-    found = frequencies(keys, 2)
+@pytest.mark.parametrize("n_layers", [0, 1])
+def test_boolean_machines_of_one_or_two_gates_have_the_probabilities_of_all_wires_and_kinds(n_layers):
     expected = np.zeros(16)
-    for table, p in distribution.items():
-        expected[sum(bit << i for i, bit in enumerate(table))] = p
-    assert stats.chisquare(found, size * expected).pvalue > 1e-3
+    for wires in itertools.product(inputs(2).T, repeat=2):
+        for kind in range(16):
+            gate = kind >> (2 * wires[0] + wires[1]) & 1
+            # A second gate reads this one twice: its value at 00 and at 11 counts, two bits of its kind.
+            for at_0, at_1 in itertools.product((0, 1), repeat=2) if n_layers else [(0, 1)]:
+                table = np.where(gate, at_1, at_0)
+                expected[(table << np.arange(4)).sum()] += 1 / (64 * (4 if n_layers else 1))
+    size = 40_000
+    keys, _ = BooleanMachine(2, 1, n_layers).fast_keys(size, new_stream(0, 0), 0)
+    assert stats.chisquare(frequencies(keys, 2), size * expected).pvalue > 1e-3
 
 
 def test_waves_are_nearly_constant_at_a_small_bandwidth_and_uniform_at_a_large_one():
-    constant = sample_counts(RandomFourier(3, 50, 0.001), 4000)
-    assert np.isin(constant.keys[:, 0], (0, 255)).tolist().count(True) == 2
-    assert constant.counts[np.isin(constant.keys[:, 0], (0, 255))].sum() > 0.99 * 4000
+    narrow = sample_counts(RandomFourier(3, 50, 0.001), 4000)
+    constant = narrow.counts[np.isin(narrow.keys[:, 0], (0, 255))]
+    assert constant.min() > 0.45 * 4000
+    assert constant.sum() > 0.99 * 4000
     uniform = sample_counts(RandomFourier(3, 2000, 50.0), 2000)
     tables = tables_from_keys(uniform.keys, 3)
     ones = np.repeat(tables.sum(1), uniform.counts)

@@ -1,5 +1,9 @@
 import itertools
 import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,8 @@ from zoo.functions.counts import count
 from zoo.functions.keys import inputs, keys_from_tables, tables_from_keys, texts_from_tables
 from zoo.functions.maps import MLP, BooleanMachine, LinearThreshold, Polynomial, RandomFourier, RandomTable
 from zoo.functions.sampling import bf16_flips, merge, sample_counts
+
+ROOT = Path(__file__).parents[2]
 
 
 def same(a, b):
@@ -74,7 +80,8 @@ def test_the_number_of_ones_of_a_perceptron_without_bias_is_uniform():
     n = 400_000
     counts = sample_counts(LinearThreshold(7, bias=False), n)
     ones = np.bincount(tables_from_keys(counts.keys, 7).sum(1), weights=counts.counts, minlength=128)
-    assert len(ones) == 128 and ones.sum() == n
+    assert len(ones) == 128
+    assert ones.sum() == n
     assert stats.chisquare(ones).pvalue > 1e-3  # 127 degrees of freedom
 
 
@@ -125,6 +132,25 @@ def _task(blocks):
     return sample_counts(MLP(7, (5,)), 2_000, seed=1, blocks=blocks, block_size=128)
 
 
+PRINT_KEYS = """
+from zoo.functions.maps import ACTIVATIONS, MLP, BooleanMachine, Polynomial, RandomFourier, RandomTable
+from zoo.functions.sampling import sample_counts
+others = Polynomial(7, 3), RandomFourier(7, 9), BooleanMachine(), RandomTable()
+for map in (*(MLP(7, (13, 6), activation) for activation in ACTIVATIONS), *others):
+    print(sample_counts(map, 5000).keys.tolist())
+"""
+
+
+@pytest.mark.slow
+def test_a_processor_without_vectors_of_more_than_128_bits_and_without_fused_sums_counts_the_same(tmp_path):
+    def printed(**processor):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "-".join(["cache", *processor])), **processor}
+        command = [sys.executable, "-c", PRINT_KEYS]
+        return subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True).stdout
+
+    assert printed() == printed(NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+
+
 def test_two_processes_count_what_one_counts():
     with multiprocessing.get_context("fork").Pool(2) as pool:
         parts = pool.map(_task, [range(8), range(8, 16)])
@@ -138,7 +164,8 @@ def test_merging_is_associative_commutative_and_counts_as_all_at_once(words):
     a, b, c = (count(part, ties) for part, ties in zip(np.split(keys, [100, 101]), (1, 2, 4), strict=True))
     whole = count(keys, 7)
     known, counts = np.unique(keys, axis=0, return_counts=True)
-    assert np.array_equal(whole.keys, known) and np.array_equal(whole.counts, counts)
+    assert np.array_equal(whole.keys, known)
+    assert np.array_equal(whole.counts, counts)
     for merged in (merge([a, b, c]), merge([merge([a, b]), c]), merge([a, merge([b, c])]), merge([c, b, a])):
         assert same(merged, whole)
 
