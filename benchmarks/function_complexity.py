@@ -11,6 +11,7 @@ round. Compilation is not included.
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
@@ -30,13 +31,13 @@ def count_words(text: str) -> int:
     return found
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--n_inputs", type=int, default=7, help="default 7")
     made.add_argument("--functions", type=int, default=200_000, help="default 200,000")
     made.add_argument("--plain", type=int, default=500, help="functions of the plain loop, default 500")
     made.add_argument("--rounds", type=int, default=5, help="default 5")
-    args = made.parse_args()
+    args = made.parse_args(argv)
     tables = np.random.default_rng(0).integers(0, 2, (args.functions, 2**args.n_inputs))
     keys, texts = keys_from_tables(tables), texts_from_tables(tables[: args.plain])
     words(keys[:1], args.n_inputs)  # compile
@@ -52,7 +53,7 @@ def main() -> None:
             raise SystemExit("the two ways count different numbers of words")
     per_function = found.sum() / args.functions
     ratios = sorted(slow / fast for slow, fast in zip(plain, compiled, strict=True))
-    shown = Table("random tables of 2^n values", "functions / s", "words / s", "times the plain loop")
+    shown = Table("random tables", "functions / s", "words / s", "times the plain loop")
     for name, seconds, ratio in (
         ("plain Python loop", statistics.median(plain), "1"),
         ("zoo", statistics.median(compiled), f"{statistics.median(ratios):.0f} ({ratios[0]:.0f} to {ratios[-1]:.0f})"),
