@@ -3,12 +3,12 @@
     python -m benchmarks.function_sampling
     python -m benchmarks.function_sampling --maps
 
-Every contender draws all weights and biases of ReLU networks 7-40-40-1, evaluates the 128 inputs and counts the distinct
-functions. The C++ program is benchmarks/function_sampling.cpp, compiled by `g++ -O2`; it is left out if there is no
-compiler. Torch draws 1,024 networks at a time and multiplies batches of matrices. With one thread, times are seconds of
-processor time; with more, seconds. Contenders take turns, and ratios are of turns in the same round. The shares of
-the zoo's time are those of its parts, each run alone on as many networks. With --maps, the benchmark instead prints the
-samples per second of each of the zoo's maps in one thread.
+Every contender draws all weights and biases of ReLU networks 7-40-40-1, evaluates the 128 inputs and counts the
+distinct functions. The C++ program is benchmarks/function_sampling.cpp, compiled by `g++ -O2`; it is left out if there
+is no compiler, and in turns with more than one thread. Torch draws 1,024 networks at a time and multiplies batches of
+matrices. With one thread, times are seconds of processor time; with more, seconds. Contenders take turns, and ratios
+are of turns in the same round. The shares of the zoo's time are those of its parts, each run alone on as many networks.
+With --maps, the benchmark instead prints the samples per second of each of the zoo's maps in one thread.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def torch_counts(widths: Sequence[int], n: int) -> Counts:
         size = min(BATCH, n - start)
         h = torch.from_numpy(inputs(N_INPUTS)).float().T.expand(size, -1, -1)
         sizes = [N_INPUTS, *widths, 1]
-        for layer, (fan_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for layer, (fan_in, n_out) in enumerate(pairwise(sizes)):
             W = torch.randn(size, n_out, fan_in) / fan_in**0.5
             h = torch.baddbmm(torch.randn(size, n_out, 1), W, h.relu() if layer else h)
         keys.append(keys_from_tables((h[:, 0] > 0).numpy()))
@@ -81,8 +82,8 @@ def contenders(args: argparse.Namespace, program: Path | None, threads: int) -> 
         return turn
 
     def cpp(seed: int) -> Turn:
-        sizes = (args.n_samples, seed, N_INPUTS, *args.widths, 1)
-        done = subprocess.run([program, *map(str, sizes)], capture_output=True, text=True, check=True)  # type: ignore[list-item]
+        command = map(str, (program, args.n_samples, seed, N_INPUTS, *args.widths, 1))
+        done = subprocess.run(list(command), capture_output=True, text=True, check=True)
         seconds, distinct, constant = done.stdout.split()
         return float(seconds), int(distinct), int(constant)
 
