@@ -32,6 +32,7 @@ CHECKED_ORDERS = 2000  # functions whose complexity is computed in other orders 
 ROUNDED = 8192  # functions that are computed in float32 and in bfloat16
 SHOWN, PER_COMPLEXITY = 400, 10  # functions in a chart
 LISTED = 40  # functions in a table
+LEAVES = ("the network leaves", "without nearly constant functions")
 CHANCE = 0.025  # share of 95 % intervals that lie above the bound by chance, if all probabilities are on it
 TAUS = 2.0 ** -np.arange(2, 25)
 
@@ -201,10 +202,14 @@ class Round(Task):
 
     def do(self, work: Work) -> Result:
         """Return the numbers of functions and values that differ, and of outputs that are exactly 0 in bfloat16."""
+        import torch
+
         from zoo.functions.named_maps import named_map
-        from zoo.functions.sampling import bf16_flips
+        from zoo.functions.sampling import Flips, bf16_flips
 
         of = named_map(self.map, self.n_inputs, self.coding)
+        if of.sample(1, torch.Generator().manual_seed(0)).dtype == torch.bool:
+            return asdict(Flips(ROUNDED, 0, 0, 0))  # there is nothing to round
         return asdict(bf16_flips(of, ROUNDED, block_size=ROUNDED // 8, at_zero=self.at_zero))
 
 
@@ -358,12 +363,9 @@ class FunctionPriors(Study):
         claims = self._claims(found, compared, swept)
         evidence = Table(["claim", "found, and how sure"], [[claim, f"{what}; {sure}"] for claim, what, sure in claims])
         obey = [one["name"] for one in found.values() if _obeys(one)]
-        fewer = sum(one["answer"] == "fewer" for one in compared)
-        headline = f"The bound holds for {len(obey)} of {len(found)} maps. " + (
-            f"Networks leave fewer simple functions improbable than other maps of about the same size in {fewer} "
-            f"of {len(compared)} comparisons."
-            if compared
-            else "No network was compared with another map of about the same number of parameters."
+        headline = (
+            f"The bound holds for {len(obey)} of {len(found)} maps. Do networks leave fewer simple functions "
+            f"improbable than other maps of about the same size? {_counted(compared).capitalize()}."
         )
         certainty = (
             f"{self.n_samples:,} samples of each map in {self.seeds} independent seeds; brackets are 95 % intervals. "
@@ -455,7 +457,7 @@ class FunctionPriors(Study):
         )
 
     def _line(self, found: dict[str, Any]) -> Series:
-        ends = [found["smallest"], min(found["largest"], found["smallest"] + 40 / found["a"])]
+        ends = [found["smallest"], min(found["largest"], found["smallest"] + 26 / found["a"])]
         return Series("bound", ends, [2.0 ** -(found["a"] * C + found["b"]) for C in ends], "dotted")
 
     def _chart(self, i: int, spec: str, one: Result) -> Chart:
@@ -503,12 +505,28 @@ class FunctionPriors(Study):
         for spec, net in self._made.items():
             for other, rival in self._made.items():
                 if isinstance(net, MLP) and not isinstance(rival, MLP) and same_size(net, rival):
-                    a, b = found[spec]["corner"], found[other]["corner"]
-                    fewer = a["below"] + a["undecided"] < b["below"]
-                    more = a["below"] > b["below"] + b["undecided"]
-                    answer = "fewer" if fewer else "more" if more else "undecided"
-                    compared.append({"network": spec, "other": other, "answer": answer})
+                    one, two = found[spec], found[other]
+                    answer = _answer(one["corner"], two["corner"])
+                    rest = _answer(*(self._rest(each) for each in (one, two)))
+                    compared.append({"network": spec, "other": other, "answer": answer, "rest": rest})
         return compared
+
+    @cached_property
+    def _nearly_constant(self) -> np.ndarray:
+        """Which simple functions have at most one value that differs from all others, (m,)."""
+        from zoo.functions.keys import tables_from_keys
+        from zoo.functions.prior import simple_keys
+
+        keys = simple_keys(self.n_inputs, self.measure, self._c)
+        ones = tables_from_keys(keys, self.n_inputs).sum(1)
+        return np.minimum(ones, 2**self.n_inputs - ones) <= 1
+
+    def _rest(self, one: Result) -> dict[str, int]:
+        """The corner without constants and functions that differ from one at a single input."""
+        from zoo.functions.corner import corner
+
+        _, low, high = np.asarray(one["simple"])[:, ~self._nearly_constant]
+        return asdict(corner(low, high, self._tau))
 
     def _corner(self, found: dict[str, Result], compared: list[dict[str, Any]]) -> Section:
         rows: list[list[Any]] = []
@@ -516,41 +534,36 @@ class FunctionPriors(Study):
             corner, total = one["corner"], sum(one["corner"].values())
             share = Estimate(corner["above"] / total, corner["above"] / total, 1 - corner["below"] / total)
             above, undecided, below = (corner[name] for name in ("above", "undecided", "below"))
-            rows.append(
-                [one["name"], one["n_parameters"], above, undecided, below, share, estimates.mean(one["shares"], 0, 1)]
-            )
+            seeds, rest = estimates.mean(one["shares"], 0, 1), self._rest(one)["above"]
+            rows.append([one["name"], one["n_parameters"], above, undecided, below, share, seeds, rest])
         if self.n_inputs <= 4:
             rows.append(self._row_of_prior())
         columns = ["map", "parameters", "above tau", "interval contains tau", "below tau", "share above tau"]
-        columns.append("mean of the seeds' shares")
+        columns += ["mean of the seeds' shares", "above tau and not nearly constant"]
         note = (
             f"tau = {self._tau:.3g}. The bracket of a share extends over the functions whose interval contains tau. "
-            "The last column counts estimates above tau without regard to their intervals; its bracket is a Student t "
-            f"interval over {self.seeds} seeds."
+            "The column of seeds counts estimates above tau without regard to their intervals; its bracket is a Student t "
+            f"interval over {self.seeds} seeds. Nearly constant functions have at most one value that differs from all "
+            f"others: {int(self._nearly_constant.sum()):,} of the simple functions."
         )
         names = {spec: one["name"] for spec, one in found.items()}
         pairs = [
             [
                 names[p["network"]],
                 names[p["other"]],
-                *(found[p[k]]["corner"]["below"] for k in p if k != "answer"),
+                *(found[p[k]]["corner"]["below"] for k in ("network", "other")),
                 p["answer"],
+                p["rest"],
             ]
             for p in compared
         ]
-        of_pairs = Table(["network", "other map", "below tau: network", "other map", "the network leaves"], pairs)
-        counted = {answer: sum(p["answer"] == answer for p in compared) for answer in ("fewer", "more", "undecided")}
+        of_pairs = Table(["network", "other map", "below tau: network", "other map", *LEAVES], pairs)
         finding = (
             f"{self._n_simple(found):,} functions have C < {self._c:g}. "
             f"{names[self._specs[0]]} gives {_corner_told(found[self._specs[0]])} of them a probability above "
             f"{self._tau:.3g}. "
-            + (
-                f"In {len(compared)} comparisons with maps of about as many parameters, networks leave fewer simple "
-                f"functions improbable {counted['fewer']} times, more {counted['more']} times, and it is undecided "
-                f"{counted['undecided']} times."
-                if compared
-                else ""
-            )
+            "Do networks leave fewer simple functions improbable than maps of about as many parameters? "
+            f"{_counted(compared)}."
         )
         lines = []
         for spec, one in found.items():
@@ -593,9 +606,11 @@ class FunctionPriors(Study):
 
         C = functions[self.measure](all_keys(self.n_inputs), self.n_inputs)
         prior = complexity_prior(C)[self._c > C]
+        others = prior[~self._nearly_constant]
+        rest = corner(others, others, self._tau).above
         of = corner(prior, prior, self._tau)
         share = Estimate(of.above / of.total, of.above / of.total, 1 - of.below / of.total)
-        return ["the prior 2^-C, normalised, exact", None, of.above, of.undecided, of.below, share, None]
+        return ["the prior 2^-C, normalised, exact", None, of.above, of.undecided, of.below, share, None, rest]
 
     def _known(self, found: dict[str, Result]) -> Table:
         from zoo.functions.names import well_known
@@ -756,11 +771,10 @@ class FunctionPriors(Study):
 
         others = [spec for spec in found if spec not in nets]
         claims = [["1. Networks obey the bound", held(nets), sure], ["2. Other maps obey it too", held(others), sure]]
-        counted = {answer: sum(p["answer"] == answer for p in compared) for answer in ("fewer", "more", "undecided")}
         claims.append(
             [
                 "3. Networks leave fewer simple functions improbable than other maps of the same size",
-                f"{counted['fewer']} of {len(compared)} comparisons say so, {counted['more']} say the opposite",
+                _counted(compared),
                 "all simple functions are counted; a comparison is decided only if intervals that contain tau could "
                 "not change it",
             ]
@@ -788,6 +802,22 @@ def _network(widths: Sequence[int], activation: str, scale: float = 1.0) -> str:
     settings = [f"widths={'-'.join(map(str, widths))}"]
     settings += [f"activation={activation}"] if activation != "relu" else []
     return f"MLP:{','.join([*settings, *([f'sigma_w={scale:g}'] if scale != 1 else [])])}"
+
+
+def _answer(net: dict[str, int], other: dict[str, int]) -> str:
+    """Return whether a network leaves fewer simple functions improbable, more, or whether intervals do not decide."""
+    if net["below"] + net["undecided"] < other["below"]:
+        return "fewer"
+    return "more" if net["below"] > other["below"] + other["undecided"] else "undecided"
+
+
+def _counted(compared: Sequence[dict[str, Any]]) -> str:
+    """Return in words how many comparisons say that networks leave fewer simple functions improbable."""
+    told = []
+    for key, where in (("answer", ""), ("rest", "; without nearly constant functions, ")):
+        fewer, more = (sum(p[key] == answer for p in compared) for answer in ("fewer", "more"))
+        told.append(f"{where}{fewer} of {len(compared)} comparisons say so, and {more} say the opposite")
+    return "".join(told) if compared else "no network was compared with another map of its size"
 
 
 def _obeys(one: Result) -> bool:
