@@ -542,8 +542,8 @@ class FunctionPriors(Study):
         columns += ["mean of the seeds' shares", "above tau and not nearly constant"]
         note = (
             f"tau = {self._tau:.3g}. The bracket of a share extends over the functions whose interval contains tau. "
-            "The column of seeds counts estimates above tau without regard to their intervals; its bracket is a Student t "
-            f"interval over {self.seeds} seeds. Nearly constant functions have at most one value that differs from all "
+            "The column of seeds counts estimates above tau without regard to their intervals; its bracket is a "
+            f"Student t interval over {self.seeds} seeds. Nearly constant functions have at most one value that differs from all "
             f"others: {int(self._nearly_constant.sum()):,} of the simple functions."
         )
         names = {spec: one["name"] for spec, one in found.items()}
