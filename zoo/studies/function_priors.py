@@ -543,8 +543,8 @@ class FunctionPriors(Study):
         note = (
             f"tau = {self._tau:.3g}. The bracket of a share extends over the functions whose interval contains tau. "
             "The column of seeds counts estimates above tau without regard to their intervals; its bracket is a "
-            f"Student t interval over {self.seeds} seeds. Nearly constant functions have at most one value that differs from all "
-            f"others: {int(self._nearly_constant.sum()):,} of the simple functions."
+            f"Student t interval over {self.seeds} seeds. Nearly constant functions have at most one "
+            f"value that differs from all others: {int(self._nearly_constant.sum()):,} of the simple functions."
         )
         names = {spec: one["name"] for spec, one in found.items()}
         pairs = [
@@ -646,7 +646,7 @@ class FunctionPriors(Study):
         best = [max(others, key=lambda s: of[s][0][i]) if others else None for i in chosen]
         rows = [
             [
-                texts[i],
+                " ".join(texts[i][k : k + 32] for k in range(0, len(texts[i]), 32)),
                 names[i] or "-",
                 f"{C[i]:g}",
                 _chance(*of[main][:, i]),
