@@ -134,6 +134,7 @@ def test_a_map_of_ones_own_is_one_class(tmp_path, monkeypatch, refused):
         ({"tau": 1e-6}, "tau is 1e-06; it must be at least 10 / n_samples = 1e-05, and at most 1"),
         ({"measure": "length"}, "measure is 'length'; expected one of lempel-ziv, entropy, circuit"),
         ({"measure": "circuit"}, "measure is circuit with 7 inputs; it works for at most 3 inputs"),
+        ({"measure": "circuit", "n_inputs": 1}, "all functions of 1 input need no gates, so use 2 or 3"),
         ({"coding": "01"}, "coding is '01'; expected one of bits, signs"),
         ({"at_zero": 2}, "at_zero is '?2'?; expected one of 0, 1"),
         ({"maps": ("MLP", "MLP")}, "maps has a value twice"),

@@ -270,6 +270,8 @@ class FunctionPriors(Study):
                 raise ZooError(f"{name} is {value!r}; expected one of {', '.join(map(str, known))}")
         if self.measure != "lempel-ziv" and self.n_inputs > (most := 3 if self.measure == "circuit" else 4):
             raise ZooError(f"measure is {self.measure} with {self.n_inputs} inputs; it works for at most {most} inputs")
+        if self.measure == "circuit" and self.n_inputs == 1:
+            raise ZooError("measure is circuit with 1 input; all functions of 1 input need no gates, so use 2 or 3")
         smallest = self.n_inputs if self.measure == "lempel-ziv" else 0
         if self._c <= smallest:
             raise ZooError(f"c is {self._c:g}; it must be above {smallest}, the complexity of the simplest functions")
@@ -363,10 +365,12 @@ class FunctionPriors(Study):
         claims = self._claims(found, compared, swept)
         evidence = Table(["claim", "found, and how sure"], [[claim, f"{what}; {sure}"] for claim, what, sure in claims])
         obey = [one["name"] for one in found.values() if _obeys(one)]
-        headline = (
-            f"The bound holds for {len(obey)} of {len(found)} maps. Do networks leave fewer simple functions "
-            f"improbable than other maps of about the same size? {_counted(compared).capitalize()}."
-        )
+        headline = f"The bound holds for {len(obey)} of {len(found)} maps."
+        if compared:
+            headline += (
+                " Do networks leave fewer simple functions improbable than other maps of about the same size? "
+                f"{_counted(compared)}."
+            )
         certainty = (
             f"{self.n_samples:,} samples of each map in {self.seeds} independent seeds; brackets are 95 % intervals. "
             f"The bound was fixed before sampling. The {self._n_simple(found):,} simple functions (C < {self._c:g}) "
