@@ -24,6 +24,7 @@ SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers
     "embedding_study_cost": [
         ("--shape 60 4 16 --steps 4", r"60 │ +4 │ +16 │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\) │ +(\S+) \((\d+)\)")
     ],
+    "function_complexity": [("--functions 50 --plain 5 --rounds 1", r"zoo +│ (\S+) +│ (\S+) +│ (\S+)")],
     "function_sampling": [
         ("--n_samples 64 --widths 3 --repeats 1", r"batched torch +│ (\S+) \((\S+)\) +│ (\S+) \((\S+) to (\S+)\)"),
         ("--n_samples 64 --maps", r"random tables, 7 inputs +│ (\S+) +│ (\S+) +│ (\S+)"),

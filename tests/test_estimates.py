@@ -73,3 +73,14 @@ def test_an_estimate_says_on_which_side_of_0_its_interval_lies_and_what_it_holds
     assert 0 not in below
     assert f"{above:.1f}" == "2.0 [1.0, 3.0]"
     assert f"{estimates.Estimate(0.5, 0.25, 0.75):.0%}" == "50 % [25, 75]"
+
+
+def test_many_rates_have_wilsons_intervals_and_an_exact_bound_for_no_success():
+    n = 1000
+    means, low, high = estimates.rates(np.array([0, 1, 37, 1000]), n)
+    for i, k in ((1, 1), (2, 37), (3, 1000)):
+        one = estimates.rate(k, n)
+        assert (means[i], low[i], high[i]) == pytest.approx((one.mean, one.low, one.high), abs=1e-12)
+    assert (means[0], low[0]) == (0, 0)
+    assert (1 - high[0]) ** n == pytest.approx(0.05)  # no success in n trials then has a chance of 5 %
+    assert high[0] == pytest.approx(3 / n, rel=0.01)

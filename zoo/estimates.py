@@ -127,3 +127,22 @@ def rate(successes: int, n: int) -> Estimate:
 
     ends = stats.binomtest(successes, n).proportion_ci(method="wilson")
     return Estimate(successes / n, float(ends.low), float(ends.high), n)
+
+
+def rates(successes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return many shares of successes in n independent trials, with lower and upper ends of 95 % intervals, (m,) each.
+
+    Intervals are Wilson's, as in `rate`. For 0 successes the interval is one-sided and exact: it extends from 0 to
+    1 - 0.05^(1/n), which is nearly 3 / n.
+
+    Args:
+        successes: Numbers of successes, (m,).
+        n: Number of trials.
+    """
+    k, z2 = np.asarray(successes, float), 1.959963984540054**2
+    centre = (k + z2 / 2) / (n + z2)
+    half = np.sqrt(z2 * (k * (n - k) / n + z2 / 4)) / (n + z2)
+    none = k == 0
+    low = np.where(none, 0.0, centre - half)
+    high = np.where(none, -np.expm1(np.log(0.05) / n), centre + half)
+    return k / n, np.clip(low, 0, 1), np.clip(high, 0, 1)

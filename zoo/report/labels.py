@@ -3,6 +3,7 @@
 import textwrap
 
 LONGEST = 80
+HOVER_WIDTH, HOVER_LINES = 64, 4
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -21,6 +22,17 @@ def label(text: str) -> str:
     if not seen.strip():
         return f"'{seen}'"
     return seen if len(seen) <= LONGEST else seen[: LONGEST - 1] + "…"
+
+
+def hover(text: str) -> list[str]:
+    """Return the lines of a text that is shown when the mouse is over a point: at most 4 of 64 characters.
+
+    Texts of up to 80 characters are on one line, as in `label`. Longer words are broken.
+    """
+    if len(seen := visible(text)) <= LONGEST:
+        return [label(text)]
+    found = textwrap.wrap(seen, HOVER_WIDTH)
+    return found if len(found) <= HOVER_LINES else [*found[:HOVER_LINES], "…"]
 
 
 def lines(text: str, width: int) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from zoo.report.chart import Chart, Grid
 from zoo.report.colors import color_name
-from zoo.report.labels import label, lines, number
+from zoo.report.labels import hover, label, lines, number
 from zoo.report.points import Points, categories, points, ranges, sides
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -75,7 +75,11 @@ def legend(chart: Chart) -> list[str]:
 
 def escaped(text: str) -> str:
     """Return a label with escaped HTML, because plotly interprets tags and entities."""
-    return html.escape(label(text), quote=False)
+    return _plain(label(text))
+
+
+def _plain(text: str) -> str:
+    return html.escape(text, quote=False)
 
 
 def _trace(chart: Chart, one: Points, drawn: Sequence[Points], color: str, names: Sequence[str]) -> dict[str, Any]:
@@ -130,7 +134,7 @@ def _intervals(one: Points, color: str, behind: bool) -> list[dict[str, Any]]:
 
 def _hover(chart: Chart, one: Points, index: int, names: Sequence[str]) -> str:
     series, y = one.series, one.y[index]
-    text = None if series.labels is None else escaped(series.labels[index])
+    text = None if series.labels is None else "<br>".join(map(_plain, hover(series.labels[index])))
     if chart.map:
         return text if text is not None else escaped(series.name)
     told = [f"<b>{escaped(series.name)}</b>"] if series.name else []
