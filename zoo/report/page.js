@@ -42,6 +42,33 @@ for (const button of document.querySelectorAll(".legend button")) {
   button.addEventListener("click", () => toggle(button));
 }
 
+// In a narrow window, the rows of the verdict's tables become blocks. Other tables that do not fit scroll sideways, and
+// say so.
+function fit(box) {
+  const scroll = box.querySelector(".scroll");
+  box.classList.remove("stacked", "wide");
+  const kind = box.closest(".verdict") ? "stacked" : "wide";
+  if (scroll.scrollWidth > scroll.clientWidth) box.classList.add(kind);
+  box.querySelector(".hint").hidden = !box.classList.contains("wide");
+  shade(box, scroll);
+}
+
+function shade(box, scroll) {
+  const left = scroll.scrollWidth - scroll.clientWidth - scroll.scrollLeft;
+  box.classList.toggle("more", box.classList.contains("wide") && left > 1);
+}
+
+const changed = new ResizeObserver((entries) => requestAnimationFrame(() => {
+  for (const box of new Set(entries.map((entry) => entry.target.closest(".box")))) fit(box);
+}));
+for (const box of document.querySelectorAll(".box")) {
+  const scroll = box.querySelector(".scroll");
+  fit(box);
+  scroll.addEventListener("scroll", () => shade(box, scroll));
+  changed.observe(scroll);
+  changed.observe(scroll.firstElementChild);
+}
+
 const drawn = () => document.querySelectorAll(".plot.js-plotly-plot");
 addEventListener("beforeprint", () => drawn().forEach((plot) => Plotly.relayout(plot, { autosize: false, width: PAPER })));
 addEventListener("afterprint", () => drawn().forEach((plot) => Plotly.relayout(plot, { autosize: true, width: null })));
