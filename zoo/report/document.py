@@ -50,8 +50,8 @@ class Verdict:
         evidence: Markdown table of the results on which the answer is based.
         numbers: These results as plain JSON.
         recognised: Which effects the study would have recognised, as its positive controls show.
-        not_tested: What the answer does not cover. By default the page shows `not_shown` of the first section that has
-            it. Sections that were not tested are listed in addition.
+        not_tested: What the answer does not cover. By default the page lists the sections that were not tested, and
+            shows `not_shown` of the first other section that has it.
         chart: The chart beside the answer; by default the first chart of the sections.
     """
 
@@ -94,4 +94,4 @@ class Report:
         """Return all charts, each once: the verdict's own, and those of the sections."""
         found = [chart for section in self.sections for chart in section.charts]
         own = self.verdict.chart
-        return found if own is None or own in found else [own, *found]
+        return found if own is None or any(own is chart for chart in found) else [own, *found]

@@ -18,6 +18,7 @@ from zoo.report.labels import label, visible
 from zoo.report.plain import plain
 from zoo.report.traces import figure, legend
 from zoo.report.versions import versions
+from zoo.wording import listed
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -137,15 +138,15 @@ def _verdict(text: "MarkdownIt", report: Report, shades: Mapping[str, str]) -> s
         ("What was not tested?", _not_tested(report)),
     ):
         parts.append(f"<div><h2>{title}</h2>{_block(text, content)}</div>" if content else "")
-    kind = "verdict" if chart else "verdict without"
-    return f'<section class="{kind}">{"".join(parts)}<div class="evidence">{_block(text, verdict.evidence)}</div></section>'
+    parts.append(f'<div class="evidence">{_block(text, verdict.evidence)}</div>' if verdict.evidence else "")
+    return f'<section class="verdict{"" if chart else " without"}">{"".join(parts)}</section>'
 
 
 def _not_tested(report: Report) -> str:
     shown = [section.not_shown for section in report.sections if section.tested and section.not_shown]
-    told = report.verdict.not_tested or (shown[0] if shown else "")
     left = [f"`{section.id}`" for section in report.sections if not section.tested]
-    return f"{told} Parts without a result, with the reasons below: {', '.join(left)}.".strip() if left else told
+    told = [f"{listed(left)} (the reasons are below)."] if left else []
+    return report.verdict.not_tested or " ".join([*told, *shown[:1]])
 
 
 def _overview(text: "MarkdownIt", sections: Sequence[Section]) -> str:
