@@ -177,7 +177,7 @@ def test_fewer_atoms_than_dimensions_are_pointed_out_and_what_is_missing_says_wh
     sections = {section.id: section for section in written.sections}
     assert not sections["recognised-superpositions"].tested
     assert "No control is possible with 12 atoms in 24 dimensions" in sections["recognised-superpositions"].finding
-    assert "No control is possible" in written.verdict.certainty
+    assert "No control is possible" in written.verdict.recognised
     table, *told = sections["basis-pursuit"].tables
     assert "12 atoms do not span 24 dimensions: the gauge norm at error 0 does not exist" in told[0]
     row = next(row for row in table.rows if row[0] == "held-out FVU, debiased")
@@ -210,7 +210,7 @@ def test_the_error_over_pretraining_of_rows_without_tokens(small_study, tmp_path
     assert not sections["atom-neighbours"].tested
     assert not sections["binding"].tested
     assert "tokens of the rows are not known" in sections["binding"].finding
-    assert "sparse-rows, atom-neighbours, row-reset, binding" in written.verdict.certainty
+    assert "sparse-rows, atom-neighbours, row-reset and binding (the reasons are below)" in written.verdict.not_tested
     pretraining = sections["pretraining"]
     errors = [error.mean for error in pretraining.numbers["embedding"]]
     assert errors[0] > 0.15 > 0.05 > errors[-1]

@@ -44,18 +44,16 @@ CASES: dict[tuple[Answer, Answer], tuple[str, str]] = {  # by answers: does trai
     ("yes", "yes"): ("explained by superposition", "The embedding is explained by superposition."),
     ("yes", "no"): (
         "structure outside superposition",
-        "The embedding is not explained by superposition, as far as this was tested, and training needs it: a language "
-        "model with a frozen random embedding ends at a higher loss.",
+        "The embedding is not explained by superposition, as far as this was tested, and training needs it.",
     ),
     ("no", "yes"): (
         "explained, and hardly needed",
-        "The embedding is explained by superposition, but training hardly needs it: a language model with a frozen "
-        "random embedding ends at about the same loss.",
+        "The embedding is explained by superposition, but training hardly needs it.",
     ),
     ("no", "no"): (
         "not sparse, and hardly needed",
-        "The embedding is not explained by superposition, but the unexplained part may be random, because training "
-        "hardly needs the embedding: a language model with a frozen random one ends at about the same loss.",
+        "The embedding is not explained by superposition. The unexplained part may be random, because training hardly "
+        "needs the embedding.",
     ),
     ("not tested", "yes"): ("explained by superposition", "The embedding is explained by superposition."),
     ("not tested", "no"): (
@@ -312,8 +310,8 @@ class Embedding(Study):
     def _not_tested(self, parts: Sequence[str]) -> str:
         left = f"{listed(parts)} (the reasons are below). " if parts else ""
         return (
-            f"{left}Other methods of sparse coding, which may leave less than matching pursuit. Superpositions with "
-            "other coefficients or with other directions of atoms than the planted ones."
+            f"{left}Other methods of sparse coding, which may leave less unexplained than matching pursuit. "
+            "Superpositions whose coefficients or atoms differ in kind from the planted ones."
         ) + (" Other embeddings than this one." if len(self.source) == 1 else "")
 
     def _certainty(self, searched: Mapping[str, Any]) -> str:
@@ -323,13 +321,13 @@ class Embedding(Study):
         units = f"{runs} runs of pretraining, of {self.seeds} seeds each" if runs > 1 else f"{self.seeds} seeds"
         one = "" if runs > 1 else " of held-out rows, dictionaries, null models and training runs, for one embedding"
         text = (
-            f"Brackets are 95 % Student t intervals, over {units}{one}. An answer is yes or no only if its whole "
-            "interval lies on one side of the threshold."
+            f"Brackets are 95 % Student t intervals over {units}{one}. Yes or no requires a whole interval on one side "
+            "of the threshold."
         )
         if searched["false_findings"]:
             text += (
-                " Circles and matrices that relate tokens were also searched for in Gaussian null models with the same "
-                f"mean and covariance: {false_rate(searched['false_findings'])}."
+                " Searched for circles and matrices that relate tokens, Gaussian rows with the same mean and covariance "
+                f"show how often findings are false: {false_rate(searched['false_findings'])}."
             )
         return text
 
@@ -345,8 +343,8 @@ def _recognised(controls: Section) -> str:
     """Return which superpositions would have been recognised, and what this means for a no."""
     if any(line["recognised"] for line in controls.numbers.get("lines", [])):
         return (
-            f"{controls.finding} Superpositions of more atoms per row, of more atoms than the dictionary has, or with "
-            "more noise can be missed: sparse coding then does not explain them either."
+            f"{controls.finding} Superpositions with more atoms per row, more atoms than the dictionary, or more noise "
+            "can be missed."
         )
     return f"{controls.finding} The study cannot show that the embedding is no superposition."
 
@@ -364,17 +362,17 @@ def _chart(m: "Measured", planted: Sequence[Mapping[str, Any]], tolerance: float
     names = ["embedding", "Gaussian", *errors]
     level = f"{100 * noise:g} % noise" if noise else "no noise"
     series = [
-        Series.of("this embedding", names[:1], [m.error], "bars"),
-        Series.of("Gaussian rows, same covariance", names[1:2], [m.null], "bars"),
+        Series.of("this embedding", names[:1], [m.error], "points"),
+        Series.of("Gaussian rows, same covariance", names[1:2], [m.null], "points"),
     ]
     if errors:
-        series.append(Series.of(f"planted superpositions, {level}", [*errors], [*errors.values()], "bars"))
+        series.append(Series.of(f"planted superpositions, {level}", [*errors], [*errors.values()], "points"))
     series.append(Series("highest error that counts as explained", names, [tolerance] * len(names), "dashed"))
     return Chart(
         "verdict",
         f"What sums of {m.at_l0} learned atoms leave unexplained",
         series,
-        "rows (planted: number of atoms in every row)" if errors else "rows",
+        "rows; for planted rows: atoms in every row" if errors else "rows",
         "share of the variance",
         caption="Held-out rows; whiskers are 95 % intervals.",
     )
