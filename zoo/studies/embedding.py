@@ -326,8 +326,8 @@ class Embedding(Study):
         )
         if searched["false_findings"]:
             text += (
-                " Searched for circles and matrices that relate tokens, Gaussian rows with the same mean and covariance "
-                f"show how often findings are false: {false_rate(searched['false_findings'])}."
+                " Circles and matrices that relate tokens were also searched for in Gaussian rows with the same mean "
+                f"and covariance, where any finding is false: {false_rate(searched['false_findings'])}."
             )
         return text
 
@@ -358,21 +358,21 @@ def _chart(m: "Measured", planted: Sequence[Mapping[str, Any]], tolerance: float
         tolerance: FVU up to which rows count as explained.
     """
     noise = max((line["noise"] for line in planted if line["recognised"]), default=0.0)
-    errors = {f"{line['sparsity']} atoms": line["error"] for line in planted if line["noise"] == noise}
-    names = ["embedding", "Gaussian", *errors]
+    errors = {str(line["sparsity"]): line["error"] for line in planted if line["noise"] == noise}
+    names = ["this", "Gaussian", *errors]
     level = f"{100 * noise:g} % noise" if noise else "no noise"
     series = [
-        Series.of("this embedding", names[:1], [m.error], "points"),
-        Series.of("Gaussian rows, same covariance", names[1:2], [m.null], "points"),
+        Series.of("this embedding", names[:1], [m.error], "bars"),
+        Series.of("Gaussian rows, same covariance", names[1:2], [m.null], "bars"),
     ]
     if errors:
-        series.append(Series.of(f"planted superpositions, {level}", [*errors], [*errors.values()], "points"))
+        series.append(Series.of(f"planted superpositions, {level}", [*errors], [*errors.values()], "bars"))
     series.append(Series("highest error that counts as explained", names, [tolerance] * len(names), "dashed"))
     return Chart(
         "verdict",
         f"What sums of {m.at_l0} learned atoms leave unexplained",
         series,
-        "rows; for planted rows: atoms in every row" if errors else "rows",
+        "rows; of planted rows, the number of atoms in each" if errors else "rows",
         "share of the variance",
         caption="Held-out rows; whiskers are 95 % intervals.",
     )

@@ -215,15 +215,21 @@ class Perturbations(Study):
             f"Intervals are 95 % intervals over {self.documents} documents at most; tokens of a document are not "
             f"independent. {_autoencoders(n)} {'is' if n == 1 else 'are'} measured on one run of training of the model."
             " A difference counts only if its whole interval is on one side. Many intervals are shown, and none is "
-            "corrected for their number. Other models, other texts, and the first position of a text are not tested. "
-            "Causes are not tested either: a larger effect along features is what error correction predicts, and other "
-            "causes can have the same effect."
+            "corrected for their number."
+        )
+        untested = (
+            "Other models, other texts, and the first position of a text. Causes: a larger effect along features is "
+            "what error correction predicts, and other causes can have the same effect."
         )
         if not set(EXPERIMENTS) <= set(self.experiments):
             left = [name for name in EXPERIMENTS if name not in self.experiments]
-            certainty += f" Of the experiments, {listed(left)} {'was' if len(left) == 1 else 'were'} left out."
+            untested += f" Of the experiments, {listed(left)} {'was' if len(left) == 1 else 'were'} left out."
         numbers = {one.coder.sae.name: one.told for one in found}
-        verdict = Verdict(headline, certainty, evidence, numbers)
+        recognised = (
+            "The study `planted-perturbations` makes the same comparisons in networks whose features and error "
+            "correction are known, and tells which of them it finds."
+        )
+        verdict = Verdict(headline, certainty, evidence, numbers, recognised, untested)
         return Report(f"{self.model}; {_autoencoders(len(found))}", verdict, [section for section, _ in parts])
 
 
