@@ -99,6 +99,11 @@ def test_superposition_is_explained_untrained_rows_aside_and_holds_nothing_else(
     assert numbers["controls"].startswith("Planted rows that are sums of up to 2 atoms without noise would have been")
     assert numbers["findings"] == []
     assert "What changes if rows that look untrained are kept? | the held-out FVU" in written.verdict.evidence
+    assert "| question | result, with 95 % interval | it is a yes if | answer |" in written.verdict.evidence
+    assert written.verdict.recognised.startswith(numbers["controls"])
+    drawn = {series.name: series for series in written.verdict.chart.series}
+    assert drawn["this embedding"].y == [numbers["error"].mean]
+    assert drawn["planted superpositions, no noise"].x == ["2", "4"]
     sections = {section.id: section for section in written.sections}
     ratio = sections["description-length"].numbers["ratio"][36]
     assert ratio["embedding"].high < 0.8 * ratio["covariance-matched"].low  # bits
