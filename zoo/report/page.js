@@ -60,7 +60,7 @@ function fit(box) {
   box.classList.remove("stacked", "wide");
   const kind = box.closest(".verdict") ? "stacked" : "wide";
   if (scroll.scrollWidth > scroll.clientWidth) box.classList.add(kind);
-  box.querySelector(".hint").hidden = !box.classList.contains("wide");
+  box.querySelector(".hint").hidden = scroll.scrollWidth <= scroll.clientWidth;
   shade(box, scroll);
 }
 
