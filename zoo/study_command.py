@@ -222,9 +222,8 @@ def _run(study: Any, how: HowToRun, file: Path | None) -> int:
         _do(run, how, file)
     assert run.written is not None
     verdict = run.written.verdict
-    print(
-        f"{verdict.headline}\n{verdict.certainty}\nwrote {run.out / 'report.html'}, report.json, table.md and figures"
-    )
+    told = filter(None, (verdict.headline, verdict.certainty, verdict.recognised, verdict.not_tested))
+    print("\n".join(told) + f"\nwrote {run.out / 'report.html'}, report.json, table.md and figures")
     if n := len(run.results.failures):
         traces = f"; tracebacks are in {run.out / 'failures'}" if (run.out / "failures").is_dir() else ""
         print(f"{n} {'task' if n == 1 else 'tasks'} failed, see the report{traces}")

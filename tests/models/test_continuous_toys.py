@@ -79,7 +79,7 @@ def test_written_readoffs_have_the_error_that_theory_states(neuron, s):
 def test_products_log_their_bound_and_outputs_of_zero_have_loss_one(values):
     module = without_outputs(UniversalProducts(6, 0, 5, 2))
     found = measured(module, pairs(values=values))
-    assert found["val/loss"] == pytest.approx(1, rel=1e-4 if values == "one" else 1e-4)
+    assert found["val/loss"] == pytest.approx(1, rel=1e-4)
     assert found["val/loss_bound"] == pytest.approx(least_balanced_loss(6, 6, 2, values == "sign"), rel=1e-5)
     assert found["val/loss_dedicated"] == pytest.approx(1 - 5 / 15)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from zoo.report import Chart, Series
-from zoo.report.points import points, ranges, sides
+from zoo.report.points import BARS_SHARE, points, ranges, sides
 from zoo.report.traces import figure
 
 BLACK = {"a": "#000000", "b": "#000000"}
@@ -60,3 +60,9 @@ def test_an_interval_is_told_where_it_is_pointed_at():
 def test_parts_that_do_not_fit_are_refused(series, message, refused):
     with refused(message):
         points(Chart("c", "", series))
+
+
+def test_bars_of_series_that_share_no_category_stand_above_their_names():
+    chart = Chart("c", "", [Series("a", ["p"], [1], "bars"), Series("b", ["q", "r"], [1, 2], "bars")])
+    assert [one.x for one in points(chart)] == [[0], [1, 2]]
+    assert {one.width for one in points(chart)} == {BARS_SHARE}

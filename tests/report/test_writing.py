@@ -158,3 +158,16 @@ def test_what_is_no_report_of_a_known_version_is_refused(content, message, tmp_p
 def test_a_report_that_is_not_there_is_refused(tmp_path, refused):
     with refused("cannot be read"):
         read(tmp_path)
+
+
+def test_the_answer_has_a_chart_of_its_own_and_says_what_was_not_tested(tmp_path):
+    own = dataclasses.replace(charts()[1], name="answer")
+    report = small_report(tmp_path)
+    verdict = dataclasses.replace(report.verdict, chart=own, recognised="A circle.", not_tested="Spheres.")
+    write(dataclasses.replace(report, verdict=verdict), tmp_path / "out")
+    assert (tmp_path / "out" / "figures" / "answer.png").is_file()
+    told = read(tmp_path / "out")["verdict"]
+    assert (told["recognised"], told["not_tested"], told["chart"]["name"]) == ("A circle.", "Spheres.", "answer")
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert page.index('id="chart-of-the-answer"') < page.index("A circle.") < page.index("Spheres.")
+    assert "Nothing about others." in page[page.index("Spheres.") :]

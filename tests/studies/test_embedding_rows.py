@@ -8,7 +8,7 @@ import torch
 
 from zoo.shared_tasks.rows import Rows, UntrainedRows
 from zoo.source import Source
-from zoo.studies.untrained_rows import UntrainedRowsStudy
+from zoo.studies.untrained_rows import UntrainedRowsStudy, _details, _reasons, _some
 from zoo.study import Work
 
 N, D, UNTRAINED = 600, 24, 60
@@ -44,7 +44,7 @@ def judged(folder, *names):
 
 def subject(found, **settings):
     n_rows = found["n_tokens"] - (0 if settings.get("keep_untrained") else found["untrained"])
-    return UntrainedRowsStudy("W.npy", **settings)._subject(found, n_rows)
+    return UntrainedRowsStudy("W.npy", **settings)._subject(found, n_rows) + " " + _details(found)
 
 
 def test_all_names_that_are_set_aside_are_kept_by_reason_and_the_page_says_how_many_more(tmp_path):
@@ -58,8 +58,9 @@ def test_all_names_that_are_set_aside_are_kept_by_reason_and_the_page_says_how_m
     }
     told = subject(found)
     assert f"{UNTRAINED + 2} rows look untrained; they were excluded, and {N - UNTRAINED - 2} rows are studied" in told
-    assert f"common cluster {UNTRAINED} (`` rare0 ``, `` rare8 ``" in told
-    assert "and 52 more)" in told
+    assert _reasons(found["aside"]).rows[1] == ["common cluster", UNTRAINED, _some(TOKENS[-UNTRAINED:], 200)]
+    assert _some(TOKENS[-UNTRAINED:], 8).startswith("`` rare0 ``, `` rare8 ``")
+    assert _some(TOKENS[-UNTRAINED:], 8).endswith("and 52 more")
     assert "No random start was detected, so rows were kept unless another criterion applies." in told
 
 

@@ -37,7 +37,7 @@ def colors(report: Report) -> dict[str, str]:
     Returns:
         Colours, `#rrggbb`, by name.
     """
-    charts = [[color_name(s) for s in chart.series] for section in report.sections for chart in section.charts]
+    charts = [[color_name(s) for s in chart.series] for chart in report.charts()]
     beside = defaultdict(set)
     for names in charts:
         for name in names:

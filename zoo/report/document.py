@@ -45,16 +45,23 @@ class Verdict:
     """The answer to a report's question.
 
     Args:
-        headline: The answer in one sentence.
+        headline: The answer in one sentence; after an empty line, Markdown text with its numbers may follow.
         certainty: How certain the answer is, and why.
         evidence: Markdown table of the results on which the answer is based.
         numbers: These results as plain JSON.
+        recognised: Which effects the study would have recognised, as its positive controls show.
+        not_tested: What the answer does not cover. By default the page lists the sections that were not tested, and
+            shows `not_shown` of the first other section that has it.
+        chart: The chart beside the answer; by default the first chart of the sections.
     """
 
     headline: str
     certainty: str
     evidence: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
+    recognised: str = ""
+    not_tested: str = ""
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True)
@@ -82,3 +89,9 @@ class Report:
     command: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     costs: Table | None = None
+
+    def charts(self) -> list[Chart]:
+        """Return all charts, each once: the verdict's own, and those of the sections."""
+        found = [chart for section in self.sections for chart in section.charts]
+        own = self.verdict.chart
+        return found if own is None or any(own is chart for chart in found) else [own, *found]

@@ -2,6 +2,7 @@
 
 import base64
 import html as markup
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,22 @@ from zoo.report.labels import label, visible
 from zoo.report.plain import plain
 from zoo.report.traces import figure, legend
 from zoo.report.versions import versions
+from zoo.wording import listed
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.token import Token
 
 # With this policy, the browser loads nothing from other places.
 POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 WIDE = 8  # a chart with more series takes the full width of the page, so that they can be distinguished
 DASHES = {"line": "", "dashed": "5 3", "dotted": "1.5 3"}
+LONG = 40  # characters of a table's cell, from which on its column has a least width
+INTERVAL = re.compile(r"-?[\d.,]+(?: %)? \[-?[\d.,]+, -?[\d.,]+\]")
+BOX = (
+    '<div class="box"><p class="hint" hidden>More columns: scroll the table sideways →</p>'
+    '<div class="scroll" role="region" aria-label="Table" tabindex="0">'
+)
 
 
 def html(report: Report, out: Path) -> str:
@@ -41,12 +50,10 @@ def html(report: Report, out: Path) -> str:
 
     text = _markdown()
     shades = colors(report)
-    verdict = report.verdict
     parts = [
-        f'<header><p class="study">{_shown(report.study)}</p><h1>{_shown(report.title)}</h1>',
-        f'<p class="subject">{_inline(text, report.subject)}</p></header>',
-        f'<section class="verdict"><p class="headline">{_inline(text, verdict.headline)}</p>',
-        f'<div class="certainty">{_block(text, verdict.certainty)}</div>{_block(text, verdict.evidence)}</section>',
+        f'<header><p class="study">Question of the study <code>{_shown(report.study)}</code></p>',
+        f'<h1>{_shown(report.title)}</h1><p class="subject">{_inline(text, report.subject)}</p></header>',
+        _verdict(text, report, shades),
         _overview(text, report.sections),
         *(_section(text, section, shades, out) for section in report.sections),
         _end(text, report),
@@ -76,15 +83,38 @@ def _markdown() -> "MarkdownIt":
 
 
 def _block(text: "MarkdownIt", source: str) -> str:
-    """Render Markdown as HTML paragraphs and tables; every table is in a box that scrolls sideways."""
-    made: str = text.render(visible(source, "\n\t"))
-    box = '<div class="box" role="region" aria-label="Table" tabindex="0"><table>'
-    return made.replace("<table>", box).replace("</table>", "</table></div>")
+    """Render Markdown as HTML paragraphs and tables.
+
+    Every table is in a box that scrolls sideways. Its cells know the names of their columns.
+    """
+    tokens = text.parse(visible(source, "\n\t"))
+    columns: list[str] = []
+    column = 0
+    for token, content in itertools.pairwise(tokens):
+        if token.type in ("table_open", "tr_open"):
+            columns, column = [] if token.type == "table_open" else columns, 0
+        elif token.type == "th_open":
+            columns.append(_plain(content))
+        elif token.type == "td_open":
+            token.attrSet("data-column", columns[column])
+            if len(_plain(content)) > LONG:
+                token.attrSet("class", "long")
+            column += 1
+    made = _unbroken(text.renderer.render(tokens, text.options, {}))
+    return made.replace("<table>", f"{BOX}<table>").replace("</table>", "</table></div></div>")
+
+
+def _plain(inline: "Token") -> str:
+    return "".join(child.content for child in inline.children or ())
 
 
 def _inline(text: "MarkdownIt", source: str) -> str:
-    made: str = text.renderInline(visible(source, "\n\t"))
-    return made
+    return _unbroken(text.renderInline(visible(source, "\n\t")))
+
+
+def _unbroken(made: str) -> str:
+    """Mark intervals, such as 0.41 [0.35, 0.47], so that no line ends inside them."""
+    return INTERVAL.sub(r'<span class="interval">\g<0></span>', made)
 
 
 def _shown(source: str, keep: str = "") -> str:
@@ -93,6 +123,30 @@ def _shown(source: str, keep: str = "") -> str:
 
 def _anchor(section: Section) -> str:
     return re.sub(r"[^\w.-]", "-", visible(section.id))
+
+
+def _verdict(text: "MarkdownIt", report: Report, shades: Mapping[str, str]) -> str:
+    """Return the answer, a chart, how certain the answer is, what it covers, and the results that it is based on."""
+    verdict, charts = report.verdict, report.charts()
+    opening, _, rest = verdict.headline.partition("\n\n")
+    chart = verdict.chart or (charts[0] if charts else None)
+    parts = [f'<div><h2>Answer</h2><p class="headline">{_inline(text, opening)}</p>{_block(text, rest)}</div>']
+    parts.append(_chart(chart, shades, "chart-of-the-answer") if chart else "")
+    for title, content in (
+        ("How sure is this?", verdict.certainty),
+        ("What would have been recognised?", verdict.recognised),
+        ("What was not tested?", _not_tested(report)),
+    ):
+        parts.append(f"<div><h2>{title}</h2>{_block(text, content)}</div>" if content else "")
+    parts.append(f'<div class="evidence">{_block(text, verdict.evidence)}</div>' if verdict.evidence else "")
+    return f'<section class="verdict{"" if chart else " without"}">{"".join(parts)}</section>'
+
+
+def _not_tested(report: Report) -> str:
+    shown = [section.not_shown for section in report.sections if section.tested and section.not_shown]
+    left = [f"`{section.id}`" for section in report.sections if not section.tested]
+    told = [f"{listed(left)} (the reasons are below)."] if left else []
+    return report.verdict.not_tested or " ".join([*told, *shown[:1]])
 
 
 def _overview(text: "MarkdownIt", sections: Sequence[Section]) -> str:
@@ -128,7 +182,7 @@ def _pre(content: str) -> str:
     return f'<pre tabindex="0">{_shown(content, chr(10))}</pre>'
 
 
-def _chart(chart: Chart, shades: Mapping[str, str]) -> str:
+def _chart(chart: Chart, shades: Mapping[str, str], anchor: str = "") -> str:
     names = legend(chart)
     first = {name: next(series for series in chart.series if series.name == name) for name in names}
     entries = "".join(
@@ -142,7 +196,7 @@ def _chart(chart: Chart, shades: Mapping[str, str]) -> str:
     for sign in "<>&":  # so that no label can end the script element
         content = content.replace(sign, f"\\u{ord(sign):04x}")
     return (
-        f'<figure class="{kind}" id="chart-{_shown(chart.name)}"><h3>{_shown(chart.title)}</h3>'
+        f'<figure class="{kind}" id="{anchor or f"chart-{_shown(chart.name)}"}"><h3>{_shown(chart.title)}</h3>'
         f'<div class="plot" role="img" aria-label="{_shown(chart.title)}"></div>'
         f'<script type="application/json">{content}</script>'
         + (f'<ul class="legend">{entries}</ul>' if entries else "")

@@ -158,6 +158,7 @@ def _slot(chart: Chart, series: Series, step: float, named: bool) -> tuple[float
     """Return the shift of a series from its x, and the width of its bars."""
     if series.style != "bars" and not (series.style == "points" and named):
         return 0.0, BARS_SHARE
-    beside = list(dict.fromkeys(s.name for s in chart.series if s.style == series.style))
+    own = set(series.x)
+    beside = list(dict.fromkeys(s.name for s in chart.series if s.style == series.style and own & set(s.x)))
     width = step * (BARS_SHARE if series.style == "bars" else POINTS_SHARE) / len(beside)
     return (beside.index(series.name) - (len(beside) - 1) / 2) * width, width

@@ -39,12 +39,12 @@ def write(report: Report, out: Path) -> None:
     figures = out / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     shades = colors(report)
+    for chart in report.charts():
+        file = figures / f"{chart.name}.png"
+        partial = _partial(file)
+        draw(chart, shades).savefig(partial, format="png")
+        partial.replace(file)
     for section in report.sections:
-        for chart in section.charts:
-            file = figures / f"{chart.name}.png"
-            partial = _partial(file)
-            draw(chart, shades).savefig(partial, format="png")
-            partial.replace(file)
         for picture in section.pictures:
             found, file = find_picture(picture, out), figures / picture.name
             if found.resolve() != file.resolve():
@@ -88,7 +88,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _check(report: Report) -> None:
-    charts = [chart.name for section in report.sections for chart in section.charts]
+    charts = [chart.name for chart in report.charts()]
     for name in charts:
         if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
             raise ZooError(f"chart {name!r}: a name may only have letters, digits, _, - and .")

@@ -231,8 +231,8 @@ class ContinuousGates(Study):
         certainty = (
             f"Brackets are 95 % Student t intervals over {self.seeds} networks, for circuits over {4 * self.seeds}. "
             "Exact lines have no interval. A loss counts as reaching a bound if its whole interval is within "
-            f"{NEAR:.0%} of it. Training uses {self.steps:,} steps of Adam at one learning rate, and a loss above a line "
-            "can mean that it has not converged. Other sizes, other rates, and noise are not tested."
+            f"{NEAR:.0%} of it. Training uses {self.steps:,} steps of Adam at one learning rate, and a loss above a "
+            "line can mean that it has not converged. Other sizes, other rates, and noise are not tested."
         )
         table = Table(["question", "measured", "answer"], evidence).markdown()
         verdict = Verdict(headline, certainty, table, {"evidence": evidence})
@@ -265,13 +265,13 @@ def _compressed(study: ContinuousGates, runs: Mapping[tuple[str, float, int], Re
     square = _share(mean(clean[middle]["loss"]), _line(clean[middle], "dedicated") or np.nan)
     mixed = mean(runs["mixed, -1", 2.0, middle]["computed"])
     series = [Series.of("trained", study.widths, [mean(r["loss"] / p) for r in clean.values()])]
-    for name, style in (("dedicated", "dashed"), ("bound", "dotted")):
-        values = [(_line(r, name) or np.nan) / p for r in clean.values()]
-        series.append(Series(name, study.widths, values, style))
+    exact = {name: [(_line(r, name) or np.nan) / p for r in clean.values()] for name in ("dedicated", "bound")}
+    series.append(Series("dedicated", study.widths, exact["dedicated"], "dashed"))
+    series.append(Series("bound", study.widths, exact["bound"], "dotted"))
     finding = (
         f"With squared errors, {middle} neurons for {study.n_functions} functions reach {square:.3f} of the loss of "
-        f"dedicated neurons, and with |error|^4 they reach {gain:.3f} of it. With mixed labels (-1) the networks compute "
-        f"{mixed:.1f} of {study.n_functions} functions, measured on clean labels, with {middle} neurons."
+        f"dedicated neurons, and with |error|^4 they reach {gain:.3f} of it. With mixed labels (-1) the networks "
+        f"compute {mixed:.1f} of {study.n_functions} functions, measured on clean labels, with {middle} neurons."
     )
     section = Section(
         "compressed",
@@ -282,8 +282,8 @@ def _compressed(study: ContinuousGates, runs: Mapping[tuple[str, float, int], Re
                 ["labels", "q", "neurons", "loss / p", "zero map", "dedicated neurons", "bound", "functions computed"],
                 rows,
                 note=(
-                    "*Functions computed* is the sum over outputs of the squared correlation with ReLU(x_i). Labels are "
-                    "ReLU(x), with M x added if they are mixed, M = +-(W_E W_Eᵀ - I); those of a residual stream "
+                    "*Functions computed* is the sum over outputs of the squared correlation with ReLU(x_i). Labels "
+                    "are ReLU(x), with M x added if they are mixed, M = +-(W_E W_Eᵀ - I); those of a residual stream "
                     "correspond to -1."
                 ),
             )
@@ -327,8 +327,8 @@ def _powers(runs: Mapping[tuple[int, int, float, float], Result]) -> Part:
             [n, d, f"{q:g}", f"{w:g}", f"{best:.5f}", f"{dedicated:.5f}", f"{frame:.5f}", "yes" if shared else "no"]
         )
     finding = (
-        f"In {sum(right)} of {len(right)} cases the best of {FRAME_SEEDS} maps shares dimensions exactly where theory says "
-        "so: above q = 2, and below it only if zeros weigh less than a known threshold."
+        f"In {sum(right)} of {len(right)} cases the best of {FRAME_SEEDS} maps shares dimensions exactly where theory "
+        "says so: above q = 2, and below it only if zeros weigh less than a known threshold."
     )
     series = []
     for n, d in PAIRS_OF_POWERS:
@@ -409,15 +409,15 @@ def _products(study: ContinuousGates, runs: Mapping[_Product, Result]) -> Part:
                     "are trained. Uniform inputs have no bound."
                 ),
             )
-        ],  # fmt: skip
+        ],
         charts=[Chart("products", "Balanced loss of all ANDs", series, "neurons", "loss", log_y=True)],
         null_models="The zero map (loss 1), dedicated neurons (1 - d / pairs), and a bound for every network.",
         not_shown="More than one hidden layer, and more inputs.",
         numbers={"d": d},
     )
     near = all(one.high <= 1 + NEAR for one in reached)
-    return section, [["Do trained networks reach the bound of AND?", f"loss / bound {reached[0]:.3f} to {reached[-1]:.3f}",
-                      "yes" if near else "no"]]  # fmt: skip
+    told = f"loss / bound {reached[0]:.3f} to {reached[-1]:.3f}"
+    return section, [["Do trained networks reach the bound of AND?", told, "yes" if near else "no"]]
 
 
 def _deep(study: ContinuousGates, runs: Mapping[tuple[str, str, int], Result]) -> Part:

@@ -16,7 +16,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, OpenUnitInterv
 
 from zoo.errors import ZooError
 from zoo.estimates import UNKNOWN, Estimate
-from zoo.report import Report, Section, Verdict
+from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.shared_tasks import pursuit
 from zoo.shared_tasks.pursuit import LEAST_ATOMS, compared_at, default_atoms, rows_gauged
 from zoo.shared_tasks.rows import LEAST_DIMENSIONS, LEAST_ROWS, opened, refuse_trivial
@@ -27,7 +27,7 @@ from zoo.studies.basis_pursuit import BasisPursuit
 from zoo.studies.binding import Binding
 from zoo.studies.circles import Circles
 from zoo.studies.description_length import DescriptionLength
-from zoo.studies.frozen_embedding import FrozenEmbedding
+from zoo.studies.frozen_embedding import DESCRIBED, FrozenEmbedding
 from zoo.studies.recognised_superpositions import RecognisedSuperpositions
 from zoo.studies.row_reset import RowReset
 from zoo.studies.sparse_rows import BASELINE_L0, SparseRows
@@ -39,12 +39,13 @@ DEFAULT = "gpt2-mini.learned"
 ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-matched", "frozen copied")
 LEAST = {"null_draws": 5, "training_steps": 8, "reset_rows": 8, "n_atoms": LEAST_ATOMS}
 
-Answer = Literal["yes", "no", "undecided", "not tested", "as a Gaussian's", "not measured"]
+Answer = Literal["yes", "no", "undecided", "not tested", "cannot tell: Gaussian rows fit as well", "not measured"]
+AS_GAUSSIAN: Answer = "cannot tell: Gaussian rows fit as well"
 CASES: dict[tuple[Answer, Answer], tuple[str, str]] = {  # by answers: does training need it, is it explained
     ("yes", "yes"): ("explained by superposition", "The embedding is explained by superposition."),
     ("yes", "no"): (
         "structure outside superposition",
-        "The embedding is not explained by superposition, as far as this was tested, although training needs it.",
+        "The embedding is not explained by superposition, as far as this was tested, and training needs it.",
     ),
     ("no", "yes"): (
         "explained, and hardly needed",
@@ -52,8 +53,8 @@ CASES: dict[tuple[Answer, Answer], tuple[str, str]] = {  # by answers: does trai
     ),
     ("no", "no"): (
         "not sparse, and hardly needed",
-        "The embedding is not explained by superposition, but training hardly needs it, so the unexplained part may "
-        "be random.",
+        "The embedding is not explained by superposition. The unexplained part may be random, because training hardly "
+        "needs the embedding.",
     ),
     ("not tested", "yes"): ("explained by superposition", "The embedding is explained by superposition."),
     ("not tested", "no"): (
@@ -61,9 +62,14 @@ CASES: dict[tuple[Answer, Answer], tuple[str, str]] = {  # by answers: does trai
         "The embedding is not explained by superposition, as far as this was tested.",
     ),
 }
-UNDECIDED = ("undecided", "The verdict is undecided.")
+UNDECIDED = {  # by whether sparse coding explains it; whether training needs it is then undecided, or this is
+    "yes": "The embedding is explained by superposition; whether training needs it is undecided.",
+    "no": "The embedding is not explained by superposition, as far as this was tested; whether training needs it is "
+    "undecided.",
+    "undecided": "Whether the embedding is explained by superposition is undecided.",
+}
 UNTOLD = {
-    "as a Gaussian's": ("the error tells nothing", "No conclusion: sparse coding fits Gaussian rows equally well."),
+    AS_GAUSSIAN: ("the error tells nothing", "No conclusion: sparse coding fits Gaussian rows equally well."),
     "not measured": ("not measured", "No conclusion: the error of sparse coding was not measured."),
 }
 STRUCTURES = {"binding": "tokens related by a matrix ({})", "circles": "tokens on a circle ({})"}
@@ -252,69 +258,152 @@ class Embedding(Study):
         gap, arm = (training["gap"], training["cheapest"]) if training and same else (None, None)
         error, null, difference = (coding[k] if coding else UNKNOWN for k in ("error", "null", "difference"))
         limit = coding["limit"] if coding else None
+        controls = next(section for section in sections if section.id == "recognised-superpositions")
         searched = told.get("circles") or told.get("binding") or {"findings": [], "false_findings": [], "tests": []}
         found = [line for line in searched["findings"] if line["kind"] in STRUCTURES and line["kind"] in told]
         rounding = coding["rounding"] if coding else None
         floor = (rounding or {}).get("fvu") or 0.0
         measured = Measured(gap, error, null, difference, limit, compared_at(self._shape[1]), self._atoms, floor)
         sentence, numbers = decide(measured, found, self.margin, self.tolerance)
-        controls = next(s.finding for s in sections if s.id == "recognised-superpositions")
         untested = [] if gap else ["training with a frozen random embedding"]
         untested += [name for name in self._parts if name not in told and name != "frozen-embedding"]
-        going = "not tested" if not self._steps or len(self._steps) == 1 else "a limit cannot be fitted"
-        structure = ", ".join(f"{line['name']} (p {line['adjusted']:.2g})" for line in found) or "nothing"
-        lines = [
-            "| question | measured | threshold | answer |",
-            "|---|---|---|---|",
-            f"| Does training need the embedding? | {f'{arm}: loss higher by {gap} nats' if gap else 'not tested'} | "
-            f"{self.margin:g} nats | {numbers['needed']} |",
-            f"| Does sparse coding explain the embedding? | held-out FVU {error} with {measured.at_l0} of "
-            f"{self._atoms} atoms in every row, by matching pursuit, all rows weighted equally | {self.tolerance:g} | "
-            f"{numbers['explained']} |",
-            f"| Which limit does this error have over pretraining? | {f'limit {limit}' if limit else going} | "
-            f"{self.tolerance:g} | |",
-            f"| Is this error smaller than that of Gaussian rows with the same covariance? | Gaussian rows {null}, "
-            f"difference {difference} | 0 | {LESS[difference.sign] if coding else 'not tested'} |",
-            f"| Which superpositions would have been recognised? | {controls} | {self.tolerance:g} | |",
-            f"| Are there circles, or matrices that relate tokens? | {structure} | adjusted p {ALPHA:g} | "
-            f"{('yes' if found else 'no') if searched['tests'] else 'not tested'} |",
+        structure = ", ".join(f"{line['name']} (p {line['adjusted']:.2g})" for line in found) or "none found"
+        rows = DESCRIBED.get(str(arm), "")
+        loss = f"GPT-2 with frozen {rows} ends {gap} nats above GPT-2 with a learned embedding"
+        lines: list[list[str]] = [
+            [
+                "Does training need the embedding?",
+                loss if gap else "",
+                f"loss higher by more than {self.margin:g} nats",
+                numbers["needed"],
+            ],
+            [
+                "Does sparse coding explain the embedding?",
+                f"Sums of {measured.at_l0} of {self._atoms} learned atoms leave {error} of the variance of held-out "
+                "rows unexplained (matching pursuit)",
+                f"at most {self.tolerance:g}, but more than {self.tolerance:g} for Gaussian rows with the same "
+                "covariance",
+                numbers["explained"],
+            ],
+            [
+                "Does sparse coding leave less than for Gaussian rows with the same covariance?",
+                f"Gaussian rows: {null} unexplained; embedding minus Gaussian rows: {difference}" if coding else "",
+                "difference below 0",
+                LESS[difference.sign] if coding else "not tested",
+            ],
+            [
+                f"With more pretraining, would sparse coding leave at most {self.tolerance:g}?",
+                f"Over the steps of pretraining the error goes to {limit}" if limit else "",
+                f"at most {self.tolerance:g}",
+                _below(limit, self.tolerance) if limit else self._no_limit,
+            ],
+            [
+                "Do tokens lie on circles (such as weekdays), or does a matrix relate them (such as plurals)?",
+                structure if searched["tests"] else "",
+                f"p below {ALPHA:g}, corrected for {len(searched['tests'])} tests",
+                ("yes" if found else "no") if searched["tests"] else "not tested",
+            ],
         ]
         if rounding:
             known = ("yes" if error.low > 2 * floor else "no") if floor else "not known"
             lines.append(
-                f"| Is this error more than twice that of the rounding to {rounding['kind']}? | held-out FVU {error}; "
-                f"error of the rounding {f'{floor:.2g}' if floor else 'not known'} | "
-                f"{f'{2 * floor:.2g}' if floor else ''} | {known} |"
+                [
+                    f"Is this error larger than that of the rounding to {rounding['kind']}?",
+                    f"Rounding alone leaves {f'{floor:.2g}' if floor else 'an unknown share'} of the variance",
+                    f"the error above {2 * floor:.2g}, twice that of the rounding" if floor else "",
+                    known,
+                ]
             )
         changes = (told.get("untrained-rows") or {}).get("changes")
         if changes:
-            lines.append(f"| What changes if rows that look untrained are kept? | {changes['told']} | | |")
+            lines.append(["What changes if rows that look untrained are kept?", changes["told"], "", ""])
+        table = Table(["question", "result, with 95 % interval", "it is a yes if", "answer"], lines).markdown()
         numbers |= {"at_l0": measured.at_l0, "gap": gap, "arm": arm, "error": error, "null_error": null}
-        numbers |= {"difference": difference, "limit": limit, "controls": controls, "rounding": rounding}
+        numbers |= {"difference": difference, "limit": limit, "controls": controls.finding, "rounding": rounding}
         numbers |= {key: searched[key] for key in ("tests", "findings", "false_findings")}
-        return Verdict(sentence, self._certainty(controls, searched, untested), "\n".join(lines), numbers)
+        return Verdict(
+            sentence,
+            self._certainty(searched),
+            table,
+            numbers,
+            recognised=_recognised(controls),
+            not_tested=self._not_tested(untested),
+            chart=_chart(measured, controls.numbers.get("lines", []), self.tolerance) if coding else None,
+        )
 
-    def _certainty(self, controls: str, searched: Mapping[str, Any], untested: Sequence[str]) -> str:
+    @property
+    def _no_limit(self) -> str:
+        return "not tested" if not self._steps or len(self._steps) == 1 else "unknown: no limit can be fitted"
+
+    def _not_tested(self, parts: Sequence[str]) -> str:
+        left = f"{listed(parts)} (the reasons are below). " if parts else ""
+        return (
+            f"{left}Other methods of sparse coding, which may leave less unexplained than matching pursuit. "
+            "Superpositions whose coefficients or atoms differ in kind from the planted ones."
+        ) + (" Other embeddings than this one." if len(self.source) == 1 else "")
+
+    def _certainty(self, searched: Mapping[str, Any]) -> str:
         from zoo.analysis.structure import false_rate
 
         runs = len(self.source)
         units = f"{runs} runs of pretraining, of {self.seeds} seeds each" if runs > 1 else f"{self.seeds} seeds"
-        one = "" if runs > 1 else " (of held-out rows, dictionaries, null models and training runs; one embedding)"
-        text = f"Brackets are 95 % Student t intervals; the intervals of errors are over {units}{one}. {controls}"
+        one = "" if runs > 1 else " of held-out rows, dictionaries, null models and training runs, for one embedding"
+        text = (
+            f"Brackets are 95 % Student t intervals over {units}{one}. Yes or no requires a whole interval on one side "
+            "of the threshold."
+        )
         if searched["false_findings"]:
             text += (
-                " Circles and matrices that relate tokens were also searched for in Gaussian null models with the same "
-                f"mean and covariance: {false_rate(searched['false_findings'])}."
+                " Circles and matrices that relate tokens were also searched for in Gaussian rows with the same mean "
+                f"and covariance, where any finding is false: {false_rate(searched['false_findings'])}."
             )
+        return text
+
+
+LESS = {"below": "yes", "above": "no, it leaves more", "undecided": "undecided"}
+
+
+def _below(limit: Estimate, tolerance: float) -> Answer:
+    return "yes" if limit.high <= tolerance else "no" if limit.low > tolerance else "undecided"
+
+
+def _recognised(controls: Section) -> str:
+    """Return which superpositions would have been recognised, and what this means for a no."""
+    if any(line["recognised"] for line in controls.numbers.get("lines", [])):
         return (
-            text
-            + (f" Not tested: {', '.join(untested)}." if untested else "")
-            + " A superposition can also have an error above the tolerance, if it has more atoms per row, more atoms "
-            "than the dictionaries, or more noise than the superpositions that would have been recognised."
+            f"{controls.finding} Superpositions with more atoms per row, more atoms than the dictionary, or more noise "
+            "can be missed."
         )
+    return f"{controls.finding} The study cannot show that the embedding is no superposition."
 
 
-LESS = {"below": "yes", "above": "no, it is larger", "undecided": "undecided"}
+def _chart(m: "Measured", planted: Sequence[Mapping[str, Any]], tolerance: float) -> Chart:
+    """Draw the errors of the embedding, of Gaussian rows and of planted rows beside the tolerance.
+
+    Args:
+        m: The measurements.
+        planted: Errors of planted rows, see `zoo.studies.recognised_superpositions`.
+        tolerance: FVU up to which rows count as explained.
+    """
+    noise = max((line["noise"] for line in planted if line["recognised"]), default=0.0)
+    errors = {str(line["sparsity"]): line["error"] for line in planted if line["noise"] == noise}
+    names = ["this", "Gaussian", *errors]
+    level = f"{100 * noise:g} % noise" if noise else "no noise"
+    series = [
+        Series.of("this embedding", names[:1], [m.error], "bars"),
+        Series.of("Gaussian rows, same covariance", names[1:2], [m.null], "bars"),
+    ]
+    if errors:
+        series.append(Series.of(f"planted superpositions, {level}", [*errors], [*errors.values()], "bars"))
+    series.append(Series("highest error that counts as explained", names, [tolerance] * len(names), "dashed"))
+    return Chart(
+        "verdict",
+        f"What sums of {m.at_l0} learned atoms leave unexplained",
+        series,
+        "rows; of planted rows, the number of atoms in each" if errors else "rows",
+        "share of the variance",
+        caption="Held-out rows; whiskers are 95 % intervals.",
+    )
 
 
 @dataclass(frozen=True)
@@ -366,8 +455,8 @@ def explained(
 
     A limit that may lie below the tolerance changes a no to undecided, but never makes a yes: only a measured error
     does. If an error is close to the tolerance and does not differ from that of Gaussian rows, more seeds cannot
-    decide; the answer is then "as a Gaussian's". An error that is above the tolerance only because the rows are rounded
-    is undecided: no dictionary explains rounding.
+    decide; the answer is then "cannot tell". An error that is above the tolerance only because the rows are rounded is
+    undecided: no dictionary explains rounding.
 
     Args:
         error: Held-out FVU, see `Measured`.
@@ -380,13 +469,13 @@ def explained(
     if not all(math.isfinite(value) for value in (error.mean, error.low, error.high, null.mean, null.low, null.high)):
         return "not measured"
     if error.high <= tolerance:
-        return "yes" if null.low > tolerance else "as a Gaussian's"
+        return "yes" if null.low > tolerance else AS_GAUSSIAN
     if error.low - rounding > tolerance:
         return "no" if limit is None or limit.low > tolerance else "undecided"
     if error.low > tolerance:
         return "undecided"
     alike = difference is not None and 0 in difference
-    return "as a Gaussian's" if alike else "undecided"
+    return AS_GAUSSIAN if alike else "undecided"
 
 
 def decide(
@@ -405,54 +494,54 @@ def decide(
         needed(m.gap, margin),
         explained(m.error, m.null, m.limit, tolerance, m.difference, m.rounding),
     )
-    case, opening = CASES.get(answers, UNTOLD.get(answers[1], UNDECIDED))
-    sentences = [opening, _of_coding(m, answers[1], tolerance), _of_training(m.gap, answers[0], margin)]
+    open_question = ("undecided", UNDECIDED.get(answers[1], ""))
+    case, opening = CASES.get(answers, UNTOLD.get(answers[1], open_question))
+    sentences = [_of_coding(m, answers[1], tolerance), _of_training(m.gap, answers[0], margin)]
     structures = [(line["kind"], line["name"]) for line in found if line["kind"] in STRUCTURES]
     if structures:
         sentences.append(f"The embedding also has structure of another kind: {_structure(structures)}.")
     numbers = {"case": case, "needed": answers[0], "explained": answers[1], "structure": [n for _, n in structures]}
-    return " ".join(sentences), numbers
+    return f"{opening}\n\n{' '.join(sentences)}", numbers
 
 
 def _of_coding(m: Measured, answer: Answer, tolerance: float) -> str:
     if answer == "not measured":
         return "The error of sparse coding could not be measured."
-    sums = f"Sums of {m.at_l0} of {m.n_atoms} learned atoms"
+    sums = f"Sums of {m.at_l0} atoms per row, from a learned dictionary of {m.n_atoms} atoms,"
     leave = f"{sums} leave {m.error} of the variance of held-out rows unexplained"
     if answer == "yes":
         return (
-            f"{leave}, which is below the tolerance of {tolerance:g}; for Gaussian rows with the same mean and "
+            f"{leave}, and up to {tolerance:g} counts as explained; for Gaussian rows with the same mean and "
             f"covariance it is {m.null}."
         )
-    if answer == "as a Gaussian's":
+    if answer == AS_GAUSSIAN:
         return (
             f"{leave}. For Gaussian rows with the same mean and covariance the error may be as small ({m.null}): with "
             "so many atoms for so few dimensions a small error is no evidence, and more seeds would not change that."
         )
     if answer == "no":
-        return f"{leave}, which is above the tolerance of {tolerance:g}."
+        return f"{leave}; up to {tolerance:g} would count as explained."
     if m.rounding and m.error.low > tolerance >= m.error.low - m.rounding:
         return (
-            f"{leave}, which is above the tolerance of {tolerance:g}, but the rounding of the rows alone has an error "
-            f"of {m.rounding:.2g}: rows that are not quantised are needed to decide."
+            f"{leave}; up to {tolerance:g} would count as explained, but the rounding of the rows alone leaves "
+            f"{m.rounding:.2g}: rows that are not quantised are needed to decide."
         )
     if m.limit is not None and m.error.low > tolerance:
         return (
-            f"{leave}, which is above the tolerance of {tolerance:g}. With more pretraining the error may fall below "
-            f"it (limit {m.limit}): later checkpoints are needed."
+            f"{leave}; up to {tolerance:g} would count as explained. With more pretraining the error may fall below "
+            f"this (limit {m.limit}): later checkpoints are needed."
         )
-    return f"{leave}; more seeds are needed to decide whether this is below the tolerance of {tolerance:g}."
+    return f"{leave}; more seeds are needed to decide whether this is at most {tolerance:g}, which counts as explained."
 
 
 def _of_training(gap: Estimate | None, answer: Answer, margin: float) -> str:
     if gap is None:
         return "Whether training needs this embedding was not tested."
-    costs = f"The final loss of GPT-2 with a frozen random embedding is {gap} nats above that with a learned embedding"
-    if answer == "yes":
-        return f"{costs}, which is more than the margin of {margin:g}."
-    if answer == "no":
-        return f"{costs}, which is not more than the margin of {margin:g}."
-    return f"{costs}; more seeds are needed to decide whether this is more than the margin of {margin:g}."
+    costs = (
+        f"GPT-2 with the best frozen random embedding ends {gap} nats above GPT-2 that learns its embedding; more than "
+        f"{margin:g} nats count as needing it."
+    )
+    return costs if answer in ("yes", "no") else f"{costs} More seeds are needed to decide this."
 
 
 def _structure(structures: Sequence[tuple[str, str]]) -> str:

@@ -200,7 +200,21 @@ class LayerHorizon(Study):
         )
         numbers = {one.model.name: one.horizons[one.main]._asdict() | {"largest": one.N + 1} for one in found}
         subject = "; ".join(one.subject() for one in found)
-        return Report(subject, Verdict(headline, certainty, numbers=numbers), sections)
+        verdict = Verdict(
+            headline,
+            certainty,
+            numbers=numbers,
+            recognised=(
+                f"Any increase of the loss of {self.tolerance:g} nats or more, if its interval over {self.documents} "
+                "documents is narrow enough to exclude smaller ones. For comparison, k random outputs are kept instead "
+                "of the last k, and untrained networks are truncated in the same way."
+            ),
+            not_tested=(
+                f"Other texts, documents of more than {found[0].length} tokens, and rare behaviour, which the mean "
+                "loss over tokens does not show. A high horizon does not show that there are shallow circuits."
+            ),
+        )
+        return Report(subject, verdict, sections)
 
     def _horizons(self, found: Sequence["_Measured"]) -> Section:
         tables: list[Table | str] = []

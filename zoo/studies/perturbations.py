@@ -276,33 +276,38 @@ class Perturbations(Study):
             sections.insert(0, _training(self, found))
         sections.append(_comparisons([count for _, counts in parts for count in counts]))
         numbers = {one.coder.name: one.told for one in found}
-        verdict = Verdict(_headline(self, found), self._certainty(found, parts), _evidence(found), numbers)
+        headline = "\n\n".join([_headline(self, found), "\n".join(f"- {section.finding}" for section, _ in parts)])
+        recognised = (
+            "The study `planted-perturbations` applies the same rule in networks whose features and error correction "
+            "are known, and tells which of them it finds."
+        )
+        verdict = Verdict(headline, self._certainty(found), _evidence(found), numbers, recognised, self._not_tested())
         return Report(f"{self.model}; {_autoencoders(len(found))}", verdict, sections)
 
-    def _certainty(self, found: Sequence["_Measured"], parts: Sequence[tuple[Section, Any]]) -> str:
-        """What was asked, what was found, how sure it is, and what was not tested; Markdown."""
+    def _certainty(self, found: Sequence["_Measured"]) -> str:
+        """How the answer is found, and how sure it is."""
         from zoo.analysis.error_correction import MARGINS
 
         measured = found[0].results
         n = max(len(np.unique(one["texts" if "texts" in one else "rows"])) for one in measured.values())
-        runs = "one run of training of the model"
+        return (
+            "Error correction along features means that changes along features cost more than others of the same "
+            "length, more the longer they are. It is *seen* if all three signs of the table are above their margins, "
+            "*not seen* if all three are below them, and otherwise *undecided*. The margins were chosen after the "
+            "planted networks and errors of language models had been seen. A sign counts if it differs from its "
+            f"margin at 5 % after Holm's correction for all {len(MARGINS) * len(found)} comparisons. All other "
+            "intervals of this page are not corrected for their number. Numbers are the smallest and the largest over "
+            f"autoencoders, with 95 % intervals over documents: {self.documents} texts of {n} documents are measured, "
+            "and one run of training of the model."
+        )
+
+    def _not_tested(self) -> str:
         left = [name for name in EXPERIMENTS if name not in self.experiments]
         lost = f" Of the experiments, {listed(left)} {'was' if len(left) == 1 else 'were'} left out." if left else ""
-        findings = "\n".join(f"- {section.finding}" for section, _ in parts)
         return (
-            "**Asked:** Does the model correct errors along features? Then changes along features would cost more than "
-            "others of the same length, more the longer they are. Numbers are the smallest and the largest over "
-            f"autoencoders, with 95 % intervals over documents.\n\n{findings}\n\n"
-            "**How sure:** The study `planted-perturbations` applies the same rule where features are known. "
-            "Error correction is *seen* if all three signs of the table are above their margins, *not seen* if all "
-            "three are below them, and otherwise *undecided*. The margins were chosen after the planted networks and "
-            "errors of language models had been seen. A sign counts if it differs from its margin at 5 % after Holm's "
-            "correction for all "
-            f"{len(MARGINS) * len(found)} comparisons. All other intervals of this page are not corrected for their "
-            f"number. {self.documents} texts of {n} documents are measured, and {runs}.\n\n"
-            "**Not tested:** other models and texts, the first position of a text, and whether atoms of autoencoders "
-            "are the model's features. If they are not, error correction along the true features can be missed. "
-            f"Effects below the margins can exist, and have other causes.{lost}"
+            "Other models and texts, the first position of a text, and whether atoms of autoencoders are the model's "
+            "features. If they are not, error correction along the true features can be missed. Effects below the "
+            f"margins can exist, and have other causes.{lost}"
         )
 
 

@@ -216,7 +216,8 @@ class SparseRows(StudyOfRows):
         )
         subject = f"{self.source}, in {self._rows.source.shape(self.step)[1]} dimensions"
         certainty = f"Brackets are 95 % intervals over {self.seeds} seeds. Only one embedding was studied."
-        return Report(subject, Verdict(finding, certainty, numbers=compared), [section])
+        recognised = self._control(lines)
+        return Report(subject, Verdict(finding, certainty, numbers=compared, recognised=recognised), [section])
 
     def _curve(
         self,

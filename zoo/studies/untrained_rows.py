@@ -17,7 +17,7 @@ from zoo.shared_tasks.pursuit import StudyOfDictionaries
 from zoo.shared_tasks.structure import ALPHA, SearchStructure, known_families
 from zoo.study import Result, Results, Task
 
-SHOWN, LISTED = 8, 200  # largest number of excluded tokens per reason that are listed in a sentence and in a table
+LISTED = 200  # largest number of excluded tokens per reason that are listed
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class UntrainedRowsStudy(StudyOfDictionaries):
         )
         changes = self._changes(results) if rows["untrained"] and not self.keep_untrained else None
         tables: list[Table | str] = [_reasons(rows["aside"])] if rows["aside"] else []
+        tables += [details] if (details := _details(rows)) else []
         if changes:
             finding += f" If these rows are kept, the held-out error of sparse coding is {changes['error']}."
             tables.append(f"If rows that look untrained are kept: {changes['told']}.")
@@ -104,31 +105,28 @@ class UntrainedRowsStudy(StudyOfDictionaries):
 
     def _subject(self, rows: Result, n_rows: int) -> str:
         text = f"{self.source}: {rows['n_tokens']:,} tokens in {rows['d_model']} dimensions"
-        found = [any(rows["cluster_found"]), any(norm is not None for norm in rows["random_start_norm"])]
-        unseen = [
-            what
-            for what, seen in zip(("common cluster of untrained rows", "random start"), found, strict=True)
-            if not seen
-        ]
-        undecided = (
-            f" No {' and no '.join(unseen)} was detected, so rows were kept unless another criterion applies."
-            if unseen
-            else ""
-        )
         if not rows["untrained"]:
-            return f"{text}. No row looks untrained.{undecided}"
+            return f"{text}. No row looks untrained."
         kept = "they were kept" if self.keep_untrained else f"they were excluded, and {n_rows:,} rows are studied"
-        reasons = [f"{reason} {len(tokens):,} ({_some(tokens)})" for reason, tokens in rows["aside"].items()]
-        told = [f"{name} ({n:,}; area under the ROC curve {auc:.3f})" for name, (auc, n) in rows["auc"].items()]
-        tells = (
-            f" The distance to the cluster's centre separates these rows from all others: {' and '.join(told)}."
-            if told
-            else ""
+        return f"{text}. {rows['untrained']:,} rows look untrained; {kept}."
+
+
+def _details(rows: Result) -> str:
+    """Return sentences on the criteria that did not apply, and on how well the cluster separates rows."""
+    found = [any(rows["cluster_found"]), any(norm is not None for norm in rows["random_start_norm"])]
+    criteria = ("common cluster of untrained rows", "random start")
+    unseen = [what for what, seen in zip(criteria, found, strict=True) if not seen]
+    told = [f"{name} ({n:,}; area under the ROC curve {auc:.3f})" for name, (auc, n) in rows["auc"].items()]
+    sentences = []
+    if unseen:
+        sentences.append(
+            f"No {' and no '.join(unseen)} was detected, so rows were kept unless another criterion applies."
         )
-        return (
-            f"{text}. {rows['untrained']:,} rows look untrained; {kept}. Reasons: "
-            f"{'; '.join(reasons)}.{undecided}{tells}"
+    if told:
+        sentences.append(
+            f"The distance to the cluster's centre separates these rows from all others: {' and '.join(told)}."
         )
+    return " ".join(sentences)
 
 
 def _reasons(aside: dict[str, list[str]]) -> Table:
@@ -136,7 +134,7 @@ def _reasons(aside: dict[str, list[str]]) -> Table:
     return Table(["reason", "rows", "tokens"], rows)
 
 
-def _some(tokens: Sequence[str], most: int = SHOWN) -> str:
+def _some(tokens: Sequence[str], most: int) -> str:
     """Return a list of some of the tokens, evenly spaced among all, and the number of the others."""
     shown = [f"`` {label(token)} ``" for token in tokens[:: -(-len(tokens) // most)]]
     return ", ".join(shown) + (f" and {len(tokens) - len(shown):,} more" if len(shown) < len(tokens) else "")
