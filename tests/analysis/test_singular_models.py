@@ -22,8 +22,11 @@ from zoo.analysis.singular_models import (
 
 @pytest.mark.parametrize(
     ("k", "expected"),
-    [((1, 1), (0.3542, 0.3903, 0.4123, 0.4375)), ((1, 2), (0.2057, 0.2249, 0.2358, 0.2455))]
-    + [((2, 2), (0.1471, 0.1652, 0.1785, 0.1960))],
+    [
+        ((1, 1), (0.3542, 0.3903, 0.4123, 0.4375)),
+        ((1, 2), (0.2057, 0.2249, 0.2358, 0.2455)),
+        ((2, 2), (0.1471, 0.1652, 0.1785, 0.1960)),
+    ],
 )
 def test_expected_monomials_are_those_of_another_quadrature(k, expected):
     found = [expected_monomial(k, n_beta) for n_beta in (1e2, 1e3, 1e4, 1e6)]

@@ -51,10 +51,11 @@ def test_splitting_finds_the_slope_of_the_cross_at_a_millionth_and_not_its_limit
 
 
 def test_splitting_finds_the_exponent_of_a_quadratic():
-    # V(t) is that of chi square, and its exponent goes to d/2: at 1e-6, the volume is 1e-16 for d = 5.
+    # V(t) is that of chi square, and its exponent goes to d/2. At 1e-6 there are 27 levels with a variance of about
+    # 3 / particles each, so that the mean of 8 repeats has a standard deviation of 0.26 bits.
     found, w = volumes_by_splitting(quadratic, 5, [1e-2, 1e-6], particles=300, repeats=8, moves=40)
     for one in found:
-        assert one.bits.mean == pytest.approx(-math.log2(chi_square(5, one.threshold)), abs=0.4)
+        assert one.bits.mean == pytest.approx(-math.log2(chi_square(5, one.threshold)), abs=0.8)
         assert one.exponent.mean == pytest.approx(2.5, abs=0.15)
     assert w.shape == (8, 300, 5)
     K = quadratic(w.flatten(0, 1))

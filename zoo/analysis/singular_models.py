@@ -101,11 +101,11 @@ def reduced_rank(n_in: int, width: int, n_out: int, rank: int) -> LearningCoeffi
     """
     _check_widths((n_in, width, n_out), rank)
     M, H, N, r = n_in, width, n_out, rank
-    if M + H < N + r:
+    if N + r > M + H:
         return LearningCoefficient((H * M - H * r + N * r) / 2, 1)
-    if N + H < M + r:
+    if M + r > N + H:
         return LearningCoefficient((H * N - H * r + M * r) / 2, 1)
-    if M + N < H + r:
+    if H + r > M + N:
         return LearningCoefficient(M * N / 2, 1)
     odd = (M + H + N + r) % 2
     eighths = 2 * (H + r) * (M + N) + 2 * M * N - (H + r) ** 2 - M**2 - N**2 + odd

@@ -210,8 +210,10 @@ def _K(potential: Potential, w: Tensor) -> Tensor:
 
 def _transformed(share: Estimate, base: float) -> Estimate:
     """Return -log(share) to a base, with its interval; infinite where the share is 0."""
-    bits = [-math.log(p) / math.log(base) if p > 0 else math.inf for p in (share.mean, share.high, share.low)]
-    return Estimate(*bits, share.n)
+    mean, low, high = (
+        -math.log(p) / math.log(base) if p > 0 else math.inf for p in (share.mean, share.high, share.low)
+    )
+    return Estimate(mean, low, high, share.n)
 
 
 def _check(dim: int, thresholds: Sequence[float], ratio: float, **counts: int) -> None:
