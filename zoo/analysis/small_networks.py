@@ -182,7 +182,7 @@ def quadratic_coefficient(
     return (n_beta * h / (n_beta * h + localization)).sum(1) / 2
 
 
-def boolean_classes(n_bits: int) -> list[tuple[int, int]]:
+def boolean_classes(n_bits: int) -> list[list[int]]:
     """Return the Boolean functions of n inputs up to permutations and negations of inputs and negation of the output.
 
     Functions of a class have the same probability under any prior that has these symmetries, such as N(0, 1).
@@ -191,8 +191,8 @@ def boolean_classes(n_bits: int) -> list[tuple[int, int]]:
         n_bits: Number of inputs, from 1 to 4.
 
     Returns:
-        Pairs (function, number of functions in its class). Bit i of a function is its value for input i, which are
-        ordered as in `TanhNetwork.inputs`; the function is the smallest number of its class.
+        The functions of every class, ascending. Bit i of a function is its value for input i; inputs are ordered as in
+        `TanhNetwork.inputs`.
 
     Raises:
         ZooError: If there are more than 4 inputs, whose functions are too many to list, or none.
@@ -204,14 +204,15 @@ def boolean_classes(n_bits: int) -> list[tuple[int, int]]:
     for order in itertools.permutations(range(n_bits)):
         for flips in range(size):
             moves.append([sum(((i ^ flips) >> a & 1) << b for a, b in enumerate(order)) for i in range(size)])
-    found, seen = [], set()
+    found: list[list[int]] = []
+    seen: set[int] = set()
     for f in range(2**size):
         if f in seen:
             continue
         images = {sum((f >> i & 1) << j for i, j in enumerate(move)) for move in moves}
         images |= {2**size - 1 - image for image in images}
         seen |= images
-        found.append((f, len(images)))
+        found.append(sorted(images))
     return found
 
 
