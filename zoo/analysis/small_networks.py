@@ -118,6 +118,10 @@ class Parameters(nn.Module):
         super().__init__()
         self.w = nn.Parameter(w.clone())
 
+    def forward(self) -> Tensor:
+        """Return w."""
+        return self.w
+
 
 def loss(network: SmallNetwork, target: Tensor, w: Tensor) -> Tensor:
     """Return K, half the mean squared error, in nats (N,).

@@ -49,9 +49,8 @@ SAMPLERS = ("HMC", "SGLD")
 def functions(family: Family) -> list[tuple[str, str]]:
     """Return the names of the functions of a family, each with the group to which it belongs."""
     if family == "linear":
-        return [("zero", "rank 0")] + [
-            (f"{rank} x {s:g}", f"rank {rank}") for rank in (1, 2, 3) for s in SINGULAR_VALUES
-        ]
+        pairs = [(rank, value) for rank in (1, 2, 3) for value in SINGULAR_VALUES]
+        return [("zero", "rank 0"), *((f"{rank} x {value:g}", f"rank {rank}") for rank, value in pairs)]
     if family == "tanh":
         counts = [(units, draw) for units in range(SIZES["tanh"][1] + 1) for draw in range(DRAWS)]
         return [(f"{units} units, draw {draw + 1}", f"{units} units") for units, draw in counts]
@@ -103,12 +102,12 @@ class CheckSampler(Task):
 
         case, is_hmc = CASES[self.case], self.sampler == "HMC"
         step_size = 5e-4 if case.kind == "monomial" else None  # at w* = 0 there is no curvature to choose it from
-        sgld = SGLD(steps=20 * self.steps, burn_in=7 * self.steps, share=0.02, step_size=step_size)
+        sgld = SGLD(steps=30 * self.steps, burn_in=10 * self.steps, share=0.02, step_size=step_size)
         found = zoo.local_learning_coefficient(
             Parameters(case.center()).eval(),
-            lambda model, _: case.potential(model.w[None])[0],  # type: ignore[union-attr,operator]
-            sampler=HMC(steps=self.steps, burn_in=self.steps) if is_hmc else sgld,
-            chains=32 if is_hmc else 64,
+            lambda model, _: case.potential(model()[None])[0],
+            sampler=HMC(steps=2 * self.steps, burn_in=2 * self.steps) if is_hmc else sgld,
+            chains=64,
             n_beta=self.n_beta,
             localization=LOCALIZATION,
             start="center" if is_hmc else "gaussian",
@@ -139,7 +138,7 @@ class MeasureVolume(Task):
     seeds: int
 
     def do(self, work: Work) -> Result:
-        """Return estimates by threshold, and `w` (seeds, d): one parameter vector of each repeat, at the lowest loss."""
+        """Return estimates by threshold, and `w` (seeds, d): parameters of low loss, one vector of each repeat."""
         from zoo.analysis.small_networks import loss
         from zoo.analysis.volumes import volumes_by_sampling, volumes_by_splitting
 
@@ -184,7 +183,7 @@ class FindCoefficients(Task):
         for seed, one in enumerate(w):
             found = zoo.local_learning_coefficient(
                 Parameters(one).eval(),
-                lambda model, _: loss(network, target, model.w[None])[0],  # type: ignore[arg-type,index]
+                lambda model, _: loss(network, target, model()[None])[0],
                 sampler=HMC(steps=self.steps, burn_in=self.steps),
                 chains=self.chains,
                 n_beta=self.n_beta,
@@ -210,7 +209,7 @@ class CountFunctions(Task):
     samples: int
 
     def do(self, work: Work) -> Result:
-        """Return counts of every class of functions, sizes of classes, and counts of functions of 3 inputs by perceptrons."""
+        """Return counts and sizes of the classes of functions, and counts of the functions of perceptrons."""
         import torch
 
         from zoo.analysis.small_networks import TanhNetwork, boolean_classes
@@ -258,11 +257,11 @@ class Bits(Study):
     families: tuple[Family, ...] = get_args(Family)
     thresholds: tuple[PositiveFloat, ...] = (0.1, 0.01, 0.001)
     n_beta: PositiveFloat = 4000.0
-    samples: PositiveInt = 500_000
+    samples: PositiveInt = 300_000
     particles: AtLeastTwenty = 300
     seeds: AtLeastTwo = 4
     chains: AtLeastTwo = 16
-    steps: PositiveInt = 150
+    steps: PositiveInt = 100
 
     def check(self) -> None:
         """Refuse thresholds that do not descend, and trajectories that are too few for the diagnostics."""
@@ -317,8 +316,8 @@ class Bits(Study):
             "Brackets of rank correlations are 95 % intervals over functions (Bonett and Wright 2000), and p-values "
             "are those of shuffled pairings of functions, corrected for the number of families by Holm's method. "
             "'Yes' means that the interval is above 0 and p is at most 0.05. Intervals of single functions are "
-            f"Student's over {self.seeds} repeats of splitting or over {self.seeds} minima. One prior, one loss and three "
-            "small kinds of networks were tested, so the answer is about these."
+            f"Student's over {self.seeds} repeats of splitting or over {self.seeds} minima. One prior, one loss and "
+            "three kinds of small networks were tested, and the answer is about these."
         )
         subject = f"{sum(map(len, measured.values()))} functions on networks with 21 to 24 parameters"
         return Report(subject, Verdict(headline(agreements), certainty, table, numbers), sections)
@@ -382,7 +381,8 @@ def _ends(one: Estimate) -> Result:
 
 
 def _estimate(told: Result) -> Estimate:
-    return Estimate(*(float(told[end]) for end in ("mean", "low", "high")), told["n"])
+    mean, low, high = (float(told[end]) for end in ("mean", "low", "high"))
+    return Estimate(mean, low, high, told["n"])
 
 
 def _bits(share: Estimate) -> Estimate:
@@ -391,7 +391,7 @@ def _bits(share: Estimate) -> Estimate:
 
 
 def pairs_of(told: Sequence[Function]) -> dict[str, tuple[list[float], list[float]]]:
-    """Return the pairs of quantities whose orders are compared, over the functions with a local learning coefficient."""
+    """Return the pairs of quantities whose orders are compared, for functions that have an LLC."""
     coefficient = [one.coefficient.mean for one in told]
     first, last = ([one.bits[k].mean for one in told] for k in (0, -1))
     exponent = [one.exponents[-1].mean for one in told]
@@ -483,19 +483,21 @@ def samplers_section(checks: Sequence[Result]) -> Section:
         within = "yes" if one["exact"] in found else "no"
         problems = "; ".join(one["problems"]) or "none"
         rows.append(
-            [one["name"], one["sampler"], one["n_beta"], one["exact"], found, found.mean / one["exact"], within]
-            + [one["bias"], problems]
+            [
+                *(one["name"], one["sampler"], one["n_beta"], one["exact"]),
+                *(found, found.mean / one["exact"], within, one["bias"], problems),
+            ]
         )
     finding = (
         f"HMC is within 10 % of the exact value in {sum(near['HMC'])} of {len(near['HMC'])} cases, and SGLD in "
-        f"{sum(near['SGLD'])} of {len(near['SGLD'])}. The diagnostics refuse {refused} of {len(checks)} estimates, which "
-        "are shown nevertheless."
+        f"{sum(near['SGLD'])} of {len(near['SGLD'])}. The diagnostics refuse {refused} of {len(checks)} estimates, "
+        "which are shown nevertheless."
     )
     columns = ["case", "sampler", "nβ", "exact", "estimate", "ratio", "exact in interval", "bias of the step size"]
     note = (
         "For monomials, the exact value is the expectation of nβK at this nβ, by quadrature. For linear networks it is "
-        "the limit for infinite nβ, so that a small difference remains at finite nβ even for a perfect sampler. The bias "
-        "of SGLD's step size is what the sampler itself expects to be added; it is part of the estimate."
+        "the limit for infinite nβ, so that a small difference remains at finite nβ even for a perfect sampler. The "
+        "bias of the step size is what SGLD's diagnostics expect it to add; the estimate contains it."
     )
     names = [row[0] for row in rows[:: len(SAMPLERS)]]
     series = [
@@ -517,7 +519,8 @@ def samplers_section(checks: Sequence[Result]) -> Section:
 
 def _scaled(one: Result) -> Estimate:
     found = _estimate(one)
-    return Estimate(*(end / one["exact"] for end in (found.mean, found.low, found.high)), found.n)
+    mean, low, high = (end / one["exact"] for end in (found.mean, found.low, found.high))
+    return Estimate(mean, low, high, found.n)
 
 
 def volumes_section(measured: dict[Family, list[Function]], thresholds: Sequence[float]) -> Section:
@@ -534,20 +537,17 @@ def volumes_section(measured: dict[Family, list[Function]], thresholds: Sequence
     differences = np.array([row[-1] for row in rows])
     inside = sum(row[3].mean in row[4] for row in rows)
     finding = (
-        f"At {len(rows)} pairs of function and t with at least {FEW} plain draws below t, bits by splitting minus bits by "
-        f"plain sampling are {differences.mean():.2f} on average and {abs(differences).max():.2f} at most. Splitting's "
-        f"95 % interval contains the plain estimate in {inside} of {len(rows)}."
+        f"At {len(rows)} pairs of function and t with at least {FEW} plain draws below t, bits by splitting minus bits "
+        f"by plain sampling are {differences.mean():.2f} on average and {abs(differences).max():.2f} at most. "
+        f"Splitting's 95 % interval contains the plain estimate in {inside} of {len(rows)}."
     )
     diagonal = [min(row[3].mean for row in rows), max(row[3].mean for row in rows)]
     series = [Series("equal", diagonal, diagonal, "dashed")]
     for family in measured:
         mine = [row for row in rows if row[0] == family]
         labels = [f"{row[1]}, t = {row[2]:g}" for row in mine]
-        series.append(
-            Series.of(
-                FAMILIES[family], [row[3].mean for row in mine], [row[4] for row in mine], "points", labels=labels
-            )
-        )
+        bits = [row[3].mean for row in mine]
+        series.append(Series.of(FAMILIES[family], bits, [row[4] for row in mine], "points", labels=labels))
     return Section(
         "volumes",
         "Does splitting find the volumes that plain sampling finds?",
@@ -570,23 +570,21 @@ def orders_section(
         columns += [f"volume exponent at t = {study.thresholds[-1]:g}", "LLC", "half the rank", "second order"]
         rows: list[list[Any]] = [
             [one.name, one.group, *one.bits, one.exponents[-1], one.coefficient, one.half_rank, one.quadratic]
-            + [one.left_out]
             for one in told
         ]
+        columns.append("minima left out")
+        rows = [[*row, one.left_out] for row, one in zip(rows, told, strict=True)]
         if family == "boolean":
-            columns.append("minima left out")
             columns.append("bits of signs")
             rows = [[*row, one.thresholded] for row, one in zip(rows, told, strict=True)]
-        else:
-            columns.append("minima left out")
         note = (
-            f"LLC: mean over {study.seeds} minima, at nβ = {study.n_beta:g}. Half the rank: half the rank of the Jacobian "
-            "at the minima. Second order: what the LLC would be if the loss were quadratic around them."
+            f"LLC: mean over {study.seeds} minima, at nβ = {study.n_beta:g}. Half the rank: half the rank of the "
+            "Jacobian at the minima. Second order: what the LLC would be if the loss were quadratic around them."
         )
-        tables += [f"**{FAMILIES[family].capitalize()}**", Table(columns, rows, 2, note)]
+        tables += [f"**{_capital(FAMILIES[family])}**", Table(columns, rows, 2, note)]
     compared: list[list[Any]] = []
-    for family, told in agreements.items():
-        compared += [[family, name, one.spearman, one.kendall, one.p_value] for name, one in told.items()]
+    for family, pairs in agreements.items():
+        compared += [[family, name, one.spearman, one.kendall, one.p_value] for name, one in pairs.items()]
     tables.insert(0, Table(["family", "compared", "Spearman", "Kendall", "p, shuffled pairings"], compared, 3))
     t = f"{study.thresholds[-1]:g}"
     bits, exponents = [], []
@@ -619,9 +617,10 @@ def orders_section(
         charts=charts,
         null_models="Shuffled pairings of the functions of a family.",
         not_shown=(
-            "Other priors, losses, depths and larger networks are not tested, nor minima that stochastic gradient descent "
-            f"finds from random parameters. {left_out} minima are left out, because their loss is not 0 or a diagnostic "
-            "failed. Intervals of an LLC are over minima, and do not cover minima that no repeat of splitting is near to."
+            "Other priors, losses, depths and larger networks are not tested, nor minima that stochastic gradient "
+            f"descent finds from random parameters. {left_out} minima are left out, because their loss is not 0 or a "
+            "diagnostic failed. Intervals of an LLC are over minima near the parameters that splitting found, and do "
+            "not cover other minima."
         ),
         numbers={
             "functions": {family: [vars(one) for one in told] for family, told in measured.items()},
@@ -630,15 +629,19 @@ def orders_section(
     )
 
 
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def _of_family(family: Family, told: Sequence[Function], agreements: "dict[str, RankAgreement]") -> str:
     """Return the finding on one family."""
     values = [one.coefficient.mean for one in told if math.isfinite(one.coefficient.mean)]
     bits = [one.bits[-1].mean for one in told]
     exponent = agreements["LLC and volume exponent at the smallest t"].spearman
     return (
-        f"{FAMILIES[family].capitalize()}: LLCs from {min(values):.2f} to {max(values):.2f} and bits from {min(bits):.1f} to "
-        f"{max(bits):.1f} have a Spearman correlation of {agreements[MAIN].spearman:.2f}; LLC and volume exponent of "
-        f"{exponent:.2f}."
+        f"{_capital(FAMILIES[family])}: LLCs from {min(values):.2f} to {max(values):.2f} and bits from {min(bits):.1f} "
+        f"to {max(bits):.1f} have a Spearman correlation of {agreements[MAIN].spearman:.2f}; LLC and volume exponent "
+        f"have one of {exponent:.2f}."
     )
 
 
@@ -663,7 +666,10 @@ def disagreements_section(perceptron: Sequence[int], samples: int) -> Section:
     for squares in (1, 100):
         volume, slope = squares_volume(area, squares, t), squares_exponent(area, squares, t)
         inside = -math.log2(area)
-        within = f"at t = {t:g}: {-math.log2(volume):.2f} bits, exponent {slope:.3f}; one square alone {inside + math.log2(squares):.2f} bits"
+        within = (
+            f"at t = {t:g}: {-math.log2(volume):.2f} bits, exponent {slope:.3f}; one square alone: "
+            f"{inside + math.log2(squares):.2f} bits"
+        )
         name = "one square" if squares == 1 else f"{squares} small squares"
         rows.append([f"{name} of area {area} in the unit square", f"{inside:.2f}", "0", "0", within])
     for name, V, slope, at in (
@@ -674,13 +680,13 @@ def disagreements_section(perceptron: Sequence[int], samples: int) -> Section:
         rows.append([f"{name}, unit square", f"{-math.log2(V):.2f}", f"{slope:.3f}", "1/2", at])
     finite = expected_monomial([1, 1], 1 / t)
     finding = (
-        "The measures have to disagree in four kinds of cases. Thresholded outputs: the parameters of a function are an "
-        "open set, so that the exponent and the coefficient are 0, while bits are 2 or 3. Sets of equal volume, in one "
-        "piece or in a hundred: the limits of all three are equal, but a chain that starts in one of a hundred separate "
-        f"pieces sees only 1/100 of the volume, {math.log2(100):.2f} bits more. The line and the cross: the coefficient "
-        f"is 1/2 for both, and the cross has {math.log2(cross_volume(t) / line_volume(t)):.2f} bits less at t = {t:g}. "
-        f"At finite t: the exponent of the cross is {cross_exponent(t):.3f} at t = {t:g}, and the expectation of nβK is "
-        f"{finite:.3f} at nβ = {1 / t:g} (prior exp(-|w|²/2)), while the limit of both is 1/2."
+        "The measures have to disagree in four kinds of cases. Thresholded outputs: the parameters of a function are "
+        "an open set, so that the exponent and the coefficient are 0, while bits are 2 or 3. Sets of equal volume, in "
+        "one piece or in a hundred: the limits of all three are equal, but a chain that starts in one of a hundred "
+        f"separate pieces sees only 1/100 of the volume, {math.log2(100):.2f} bits more. The line and the cross: the "
+        f"coefficient is 1/2 for both, and the cross has {math.log2(cross_volume(t) / line_volume(t)):.2f} bits less "
+        f"at t = {t:g}. At finite t: the exponent of the cross is {cross_exponent(t):.3f} at t = {t:g}, and the "
+        f"expectation of nβK is {finite:.4f} at nβ = {1 / t:g} (prior exp(-|w|²/2)), while the limit of both is 1/2."
     )
     powers = np.arange(-12, 0, 0.25)
     series = [
