@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ def test_the_potential_is_0_at_the_centre_and_positive_elsewhere(case):
 
 
 def test_the_exact_values_of_five_inputs_and_outputs():
-    found = [case.exact(1e4) for case in CASES if case.sizes == (5, 3, 5)]
+    found = [case.limit().value for case in CASES if case.sizes == (5, 3, 5)]
     assert found == [6.5, 8, 9.5, 10.5, 7.5, 8.5]
 
 
@@ -29,7 +31,16 @@ def test_the_generic_point_has_a_jacobian_of_a_rank_of_twice_the_value():
         case = Case("linear", (5, 3, 5), rank, generic=True)
         center = case.center()
         hessian = torch.func.hessian(lambda w, case=case: case.potential(w[None])[0])(center)
-        assert torch.linalg.matrix_rank(hessian, hermitian=True) == 2 * case.exact(1.0)
+        assert torch.linalg.matrix_rank(hessian, hermitian=True) == 2 * case.limit().value
+
+
+def test_the_leading_correction_is_close_to_the_exact_expectation_of_a_monomial():
+    # For K = (w1 w2)² the correction is -1 / ln nβ; the next term is smaller by a factor of ln nβ.
+    case = Case("monomial", (1, 1))
+    limit = case.limit()
+    corrected = limit.value - (limit.multiplicity - 1) / math.log(1e20)
+    assert case.expected(1e20) == pytest.approx(corrected, abs=2 / math.log(1e20) ** 2)
+    assert Case("linear", (1, 1, 1), 0).expected(1e20) == pytest.approx(corrected)
 
 
 def test_monomials_are_products_of_powers():

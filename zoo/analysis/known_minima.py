@@ -3,13 +3,20 @@
 Every case is a network of `zoo.analysis.small_networks` or a monomial, see `zoo.analysis.singular_models`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from zoo.analysis.singular_models import deep_linear, expected_monomial, reduced_rank_generic
+from zoo.analysis.singular_models import (
+    LearningCoefficient,
+    deep_linear,
+    expected_monomial,
+    monomial_learning_coefficient,
+    reduced_rank_generic,
+)
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,34 @@ class Case:
         point = "generic point" if self.generic else "most singular point"
         return f"linear {'-'.join(map(str, self.sizes))}, rank {self.rank}, {point}"
 
-    def exact(self, n_beta: float) -> float:
-        """Return the exact value: for a monomial, the expectation of nβK under exp(-nβK - |w|²/2); else the limit λ."""
+    @property
+    def localization(self) -> float:
+        """Localization γ with which chains stay where the value holds.
+
+        A generic point needs a strong one: the most singular point is at a distance of about 1, and chains that reach
+        it find the smaller value there.
+        """
+        return 100.0 if self.generic else 1.0
+
+    def limit(self) -> LearningCoefficient:
+        """Return the learning coefficient at w* and its multiplicity."""
         if self.kind == "monomial":
-            return expected_monomial(self.sizes, n_beta)
+            return monomial_learning_coefficient(self.sizes)
         if self.generic:
             n_in, width, n_out = self.sizes
-            return reduced_rank_generic(n_in, width, n_out, self.rank)
-        return deep_linear(self.sizes, self.rank).value
+            return LearningCoefficient(reduced_rank_generic(n_in, width, n_out, self.rank), 1)
+        return deep_linear(self.sizes, self.rank)
+
+    def expected(self, n_beta: float) -> float:
+        """Return the expectation of nβK at finite nβ.
+
+        For a monomial it is exact, under the density exp(-nβK - |w|²/2). For a linear network it is
+        λ - (m - 1) / ln nβ, without terms that are smaller by a factor of ln nβ.
+        """
+        if self.kind == "monomial":
+            return expected_monomial(self.sizes, n_beta)
+        limit = self.limit()
+        return limit.value - (limit.multiplicity - 1) / math.log(n_beta)
 
     def center(self) -> Tensor:
         """Return w*, (d,) float64."""
