@@ -540,7 +540,7 @@ def samplers_section(checks: Sequence[Check]) -> Section:
     note = (
         "λ is the exact learning coefficient. Expected, for monomials: the exact expectation of nβK at this nβ, by "
         "quadrature. For linear networks: λ - (m - 1) / ln nβ with the multiplicity m. The bias of the step size is "
-        "what SGLD's diagnostics expect it to add; the estimate contains it. Generic points need a strong localization γ: "
+        "what SGLD's diagnostics expect it to add; the estimate contains it. Generic points need a strong localization: "
         "with γ = 1, chains leave them for the more singular point, which has a smaller value."
     )
     names = list(dict.fromkeys(one.name for one in checks))
