@@ -292,8 +292,7 @@ class Bits(Study):
         measured: dict[Family, list[Function]] = {}
         for family in self.families:
             tasks = self._coefficients(family)
-            told = [Function.of(family, i, results[t.volume], results[t]) for i, t in enumerate(tasks)]
-            measured[family] = told
+            measured[family] = [Function.of(family, i, results[t.volume], results[t]) for i, t in enumerate(tasks)]
         if "boolean" in measured:
             for one, count, size in zip(measured["boolean"], counted["counts"], counted["sizes"], strict=True):
                 share = estimates.rate(count, self.samples)
@@ -306,7 +305,8 @@ class Bits(Study):
             orders_section(measured, agreements, self),
             disagreements_section(counted["perceptron"], self.samples),
         ]
-        evidence = [evidence_row(family, agreements[family]) for family in self.families]
+        told_of = answers(agreements)
+        evidence = [evidence_row(family, agreements[family][MAIN], told_of[family]) for family in self.families]
         numbers = {"evidence": evidence, "agreements": agreements}
         table = Table(["question", "measured", "answer"], evidence).markdown()
         certainty = (
@@ -413,13 +413,12 @@ def pairs_of(told: Sequence[Function]) -> dict[str, tuple[list[float], list[floa
 
 
 def agreements_of(told: Sequence[Function]) -> "dict[str, RankAgreement]":
-    """Return the rank agreement of every pair of quantities."""
-    from zoo.analysis.rank_agreement import rank_agreement
+    """Return the rank agreement of every pair of quantities; unknown with fewer than 5 functions that have an LLC."""
+    from zoo.analysis.rank_agreement import RankAgreement, rank_agreement
 
     known = [one for one in told if math.isfinite(one.coefficient.mean)]
-    if len(known) < 5:
-        raise ZooError(f"only {len(known)} functions have a local learning coefficient; use more chains or steps")
-    return {name: rank_agreement(x, y) for name, (x, y) in pairs_of(known).items()}
+    unknown = RankAgreement(estimates.UNKNOWN, math.nan, math.nan)
+    return {name: rank_agreement(x, y) if len(known) >= 5 else unknown for name, (x, y) in pairs_of(known).items()}
 
 
 MAIN = "LLC and bits at the smallest t"
@@ -460,11 +459,9 @@ def headline(agreements: "dict[Family, dict[str, RankAgreement]]") -> str:
     return f"The local learning coefficient orders functions {listed(parts)}."
 
 
-def evidence_row(family: Family, told: "dict[str, RankAgreement]") -> list[str]:
+def evidence_row(family: Family, one: "RankAgreement", answer: str) -> list[str]:
     """Return one row of the evidence: question, measured, answer."""
-    one = told[MAIN]
     question = f"Does the LLC order {FAMILIES[family]} as their probability does?"
-    answer = answers({family: told})[family]
     return [question, f"Spearman {one.spearman:.2f}, Kendall {one.kendall:.2f}, p = {one.p_value:.2g}", answer]
 
 
@@ -540,7 +537,7 @@ def samplers_section(checks: Sequence[Check]) -> Section:
     note = (
         "λ is the exact learning coefficient. Expected, for monomials: the exact expectation of nβK at this nβ, by "
         "quadrature. For linear networks: λ - (m - 1) / ln nβ with the multiplicity m. The bias of the step size is "
-        "what SGLD's diagnostics expect it to add; the estimate contains it. Generic points need a strong localization: "
+        "what SGLD's diagnostics expect it to add; the estimate contains it. Generic points need strong localization: "
         "with γ = 1, chains leave them for the more singular point, which has a smaller value."
     )
     names = list(dict.fromkeys(one.name for one in checks))
@@ -678,6 +675,8 @@ def _of_family(family: Family, told: Sequence[Function], agreements: "dict[str, 
     values = [one.coefficient.mean for one in told if math.isfinite(one.coefficient.mean)]
     bits = [one.bits[-1].mean for one in told]
     exponent = agreements["LLC and volume exponent at the smallest t"].spearman
+    if not values:
+        return f"{_capital(FAMILIES[family])}: no minimum has an LLC that the diagnostics accept."
     return (
         f"{_capital(FAMILIES[family])}: LLCs from {min(values):.2f} to {max(values):.2f} and bits from {min(bits):.1f} "
         f"to {max(bits):.1f} have a Spearman correlation of {agreements[MAIN].spearman:.2f}; LLC and volume exponent "
