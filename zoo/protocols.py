@@ -149,7 +149,7 @@ class HasFeatures(Protocol):
 
 
 class HasMeanLoss(Protocol):
-    """A module whose training loss is a mean over data points, so that its local learning coefficient can be measured."""
+    """A module whose training loss is a mean over data points, so that a local learning coefficient is defined."""
 
     def mean_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean loss per data point of a batch: (), or (n_seeds,) for networks that are trained side by side.

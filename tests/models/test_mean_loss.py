@@ -17,8 +17,8 @@ from zoo.models import (
     ReLUSAE,
     SkipBigramAttention,
     SparseAutoencoder,
-    ToySuperposition,
     TopKSAE,
+    ToySuperposition,
     UniversalGates,
 )
 
