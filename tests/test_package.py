@@ -60,7 +60,7 @@ LAYERS = [  # modules import only from earlier layers and, in those that begin w
     ["studies", "study_command"],
 ]
 LAYERS[3] += ["near_neighbours", "null_models", "paths", "source", "source_files", "sparsify", "token_texts"]
-LAYERS[3] += ["perturbations", "untrained_rows"]
+LAYERS[3] += ["local_learning", "perturbations", "untrained_rows"]
 LAYERS[7] += ["training_text"]
 LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules if module != "*"}
 

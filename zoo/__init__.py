@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from zoo.checkpoints import save
     from zoo.errors import ZooError
     from zoo.hub import push
+    from zoo.local_learning.estimator import local_learning_coefficient
     from zoo.source import embedding, info, load
 
 __version__ = "0.1.0"
