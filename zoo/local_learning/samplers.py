@@ -47,7 +47,7 @@ class SGLD:
 
     def start(self, target: Target, W: Tensor, step_size: float) -> State:
         """Return the state of chains that start at W, (C, d)."""
-        zeros = W.new_zeros(len(W))
+        zeros = target.losses.total(torch.zeros_like(W))
         return {"W": W, "step_size": W.new_tensor(step_size), "heat": zeros, "virial": zeros.clone()}
 
     def advance(
@@ -66,8 +66,8 @@ class SGLD:
         metric = self.metric(state, gradients, target, burning)
         moved = gradients * metric
         if not burning:
-            state["heat"] += step * (moved * gradients).sum(1)
-            state["virial"] += ((W - target.losses.center) * gradients).sum(1)
+            state["heat"] += step * target.losses.total(moved * gradients)
+            state["virial"] += target.losses.total((W - target.losses.center) * gradients)
         noise = torch.randn(W.shape, generator=generator, dtype=W.dtype, device=W.device)
         W.sub_(moved.mul_(step / 2)).add_(noise.mul_((step * metric) ** 0.5))
         return values
