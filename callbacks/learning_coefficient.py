@@ -24,6 +24,7 @@ from zoo.callbacks.tables_and_pictures import logged_step, markdown_table, show,
 from zoo.errors import ZooError
 from zoo.estimates import Estimate
 from zoo.local_learning import HMC, SGLD, LocalLearningCoefficient, RMSPropSGLD, local_learning_coefficient
+from zoo.local_learning.in_training import problems_in_training, value_in_training
 from zoo.local_learning.side_by_side import local_learning_coefficients
 from zoo.protocols import HasMeanLoss, TracksRows, missing_in, offered, require
 
@@ -37,7 +38,8 @@ class LearningCoefficient(L.Callback):
     per data point on the sample, w* the parameters at this step, and w is sampled near them. It is measured with every
     validation or, with `steps` or `every_n_steps`, after these optimizer steps. Each measurement logs `llc/mean`, the
     ends of its 95 % interval `llc/low` and `llc/high`, `llc/n`, `llc/n_beta`, and `llc/loss`, the loss at w*. If a
-    diagnostic of the chains fails, nothing is logged for this step, and a note gives the reason when it first occurs.
+    diagnostic of the chains fails, or they find lower losses than that at w*, nothing is logged for this step, and a note
+    gives the reason when it first occurs.
 
     For networks that are trained side by side, such as the seeds of toys, every network has its own estimate. Then
     `llc/mean` is the mean over the networks whose diagnostics are good, with the interval over these networks.
@@ -214,16 +216,11 @@ class LearningCoefficient(L.Callback):
             nothing = {"mean": None, "low": None, "high": None, "loss": None, "problems": [str(error)]}
             return {"n": n, "n_beta": self.chosen["n_beta"] or n / math.log(n), "networks": [nothing]}
         results: list[LocalLearningCoefficient] = found if isinstance(found, list) else [found]
-        plain = [
-            {
-                "mean": one.estimate.mean if one.trustworthy else None,
-                "low": one.estimate.low if one.trustworthy else None,
-                "high": one.estimate.high if one.trustworthy else None,
-                "loss": one.center_loss,
-                "problems": [*one.problems],
-            }
-            for one in results
-        ]
+        plain = []
+        for one in results:
+            value = value_in_training(one)
+            ends = {name: x if math.isfinite(x) else None for name, x in vars(value).items() if name != "n"}
+            plain.append(ends | {"loss": one.center_loss / per_point, "problems": problems_in_training(one)})
         return {"n": n, "n_beta": results[0].n_beta, "networks": plain}
 
     def _networks(self, pl_module: Any) -> int:
@@ -258,7 +255,11 @@ class LearningCoefficient(L.Callback):
             return
         self._unwritten = False
         rows = [
-            [entry["step"], i, *("" if network[key] is None else network[key] for key in ("mean", "low", "high", "loss"))]
+            [
+                entry["step"],
+                i,
+                *("" if network[key] is None else network[key] for key in ("mean", "low", "high", "loss")),
+            ]
             + [entry["n"], entry["n_beta"], "; ".join(network["problems"])]
             for entry in self.history
             for i, network in enumerate(entry["networks"])

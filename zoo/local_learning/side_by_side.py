@@ -37,7 +37,9 @@ class LossesSideBySide(Losses):
         owners = []
         for name, shape, size in zip(self.names, self.shapes, self.sizes, strict=True):
             if not shape or shape[0] % S:
-                raise ZooError(f"{name} has shape {list(shape)}; its first dimension must be a multiple of {S} networks")
+                raise ZooError(
+                    f"{name} has shape {list(shape)}; its first dimension must be a multiple of {S} networks"
+                )
             owners.append(torch.arange(S).repeat_interleave(size // S))
         self.owner = torch.cat(owners).to(self.center.device)  # network of every parameter, (d,)
 
@@ -107,16 +109,24 @@ def local_learning_coefficients(
         target, sampler, W, step_size, generator, batches, of_rows, False, Checkpoint(None, 1, "")
     )
     gains = losses.total(gradients.square())[0].double() * n_beta / (2 * (curvature + localization / n_beta))
-    shared = {"n": n, "n_beta": n_beta, "localization": localization, "prior_precision": 0.0, "curvature": curvature}
+    shared: dict[str, Any] = {
+        "n": n,
+        "n_beta": n_beta,
+        "localization": localization,
+        "prior_precision": 0.0,
+        "curvature": curvature,
+    }
     shared |= {"step_size": float(state["step_size"]), "burn_in": sampler.burn_in}
     found, everything = [], traces.double().cpu().numpy()
     for s, (center_loss, gain) in enumerate(zip(at_center.tolist(), gains.tolist(), strict=True)):
-        own = {name: state[name][:, s] for name in ("heat", "virial", "accepted") if name in state}
+        own: dict[str, Tensor] = {name: state[name][:, s] for name in ("heat", "virial", "accepted") if name in state}
         draws = n_beta * (everything[sampler.burn_in :, :, s] - center_loss)
         finite = np.isfinite(draws).all(0)
         if finite.sum() < 2:
             step = shared["step_size"]
-            raise ZooError(f"fewer than 2 chains of network {s} have finite losses: use a smaller step size than {step:.3g}")
+            raise ZooError(
+                f"fewer than 2 chains of network {s} have finite losses: use a smaller step size than {step:.3g}"
+            )
         value, d = estimates.mean(draws.mean(0)[finite]), int((losses.owner == s).sum())
         diagnosed = _diagnostics(sampler, own, draws[:, finite], finite, d, gain)
         found.append(
