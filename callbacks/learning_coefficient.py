@@ -38,8 +38,8 @@ class LearningCoefficient(L.Callback):
     per data point on the sample, w* the parameters at this step, and w is sampled near them. It is measured with every
     validation or, with `steps` or `every_n_steps`, after these optimizer steps. Each measurement logs `llc/mean`, the
     ends of its 95 % interval `llc/low` and `llc/high`, `llc/n`, `llc/n_beta`, and `llc/loss`, the loss at w*. If a
-    diagnostic of the chains fails, or they find lower losses than that at w*, nothing is logged for this step, and a note
-    gives the reason when it first occurs.
+    diagnostic of the chains fails, or they find lower losses than that at w*, nothing is logged for this step, and a
+    note gives the reason when it first occurs.
 
     For networks that are trained side by side, such as the seeds of toys, every network has its own estimate. Then
     `llc/mean` is the mean over the networks whose diagnostics are good, with the interval over these networks.
@@ -254,16 +254,11 @@ class LearningCoefficient(L.Callback):
         if not self._unwritten or not trainer.is_global_zero:
             return
         self._unwritten = False
-        rows = [
-            [
-                entry["step"],
-                i,
-                *("" if network[key] is None else network[key] for key in ("mean", "low", "high", "loss")),
-            ]
-            + [entry["n"], entry["n_beta"], "; ".join(network["problems"])]
-            for entry in self.history
-            for i, network in enumerate(entry["networks"])
-        ]
+        rows: list[list[Any]] = []
+        for entry in self.history:
+            for i, one in enumerate(entry["networks"]):
+                numbers = ["" if one[key] is None else one[key] for key in ("mean", "low", "high", "loss")]
+                rows.append([entry["step"], i, *numbers, entry["n"], entry["n_beta"], "; ".join(one["problems"])])
         names = ("step", "network", "llc", "low", "high", "loss", "n", "n_beta", "problems")
         folder = Path(trainer.default_root_dir) / "learning_coefficient"
         write_table(folder / "steps.csv", dict(zip(names, zip(*rows, strict=True), strict=True)))
