@@ -228,7 +228,7 @@ class LearningCoefficientOverTraining(Study):
         refused = np.isnan(found["mean"]).sum(1)
         final = estimates.mean(found["mean"][-1][np.isfinite(found["mean"][-1])])
         finding = (
-            f"Untrained toys have no estimate ({refused[0]} of {self.seeds} refused: they are not at a minimum); at the "
+            f"Untrained toys have no estimate ({refused[0]} of {self.seeds} are refused); at the "
             f"end of training {self.seeds - refused[-1]} of {self.seeds} have one, with mean {final:.2f}."
         )
         return Section(
@@ -240,8 +240,8 @@ class LearningCoefficientOverTraining(Study):
                 Chart("learning-coefficient-toys", "Local learning coefficient", series, "step", "coefficient"),
                 Chart("learning-coefficient-toys-loss", "Loss", losses, "step", "loss per active input", log_y=True),
             ],
-            null_models="Networks before training; half the rank of the Hessian, which is the answer at regular minima.",
-            not_shown="Sampled losses, other n, and other numbers of features are not tested. A pentagon whose sixth bias "
+            null_models="Networks before training; half the Hessian's rank, which is the answer at regular minima.",
+            not_shown="Sampled losses, other n and other sizes are not tested. A pentagon whose sixth bias "
             "is negative is not regular: flat directions have ends, and its estimate depends on the localization.",
             numbers={name: value.tolist() for name, value in found.items()} | {"shapes": shapes},
         )
@@ -276,7 +276,8 @@ class LearningCoefficientOverTraining(Study):
             + (", so that nothing is claimed about GPT-2s." if not good else "."),
             tables=[Table([*names, "diagnostics"], rows, 2, note)],
             null_models="Step 0, before training.",
-            not_shown="Longer chains, larger samples, other localizations and several runs of pretraining are not tested.",
+            not_shown="Longer chains, larger samples, other localizations and several runs are not tested. "
+            "Frozen rows are sampled too.",
             numbers={"lines": [{"key": list(key)} | one for key, one in lines.items()]},
         )
 
