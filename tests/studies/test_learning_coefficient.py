@@ -25,4 +25,4 @@ def test_polygons_have_half_the_rank_of_their_hessian_and_untrained_networks_are
 
 def test_every_gpt2_and_step_is_one_task():
     study = LearningCoefficientOverTraining(models=("gpt2-mini.learned",), model_steps=(0, 32))
-    assert len(study.tasks()) == 2 + 2 + 2
+    assert len(study.tasks()) == 2 + 2 + 2 + 2

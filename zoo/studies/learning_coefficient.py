@@ -15,6 +15,14 @@ from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 SHAPES = ("triangle", "square", "pentagon", "pentagon, sixth bias positive", "hexagon")
 LOSSES = (7 / 48, 7 / 72, 0.068741, 0.061799, 0.048192)  # of these arrangements of six features, per active input
 CLOSE = 0.003  # relative distance to one of these losses up to which a network counts as that arrangement
+STARTS = {  # corners, bias of the features that are kept, and of the others, from which descents start
+    "hexagon": (6, -0.6, 0.0),
+    "pentagon, sixth bias positive": (5, -0.28, 0.05),
+    "pentagon, sixth bias negative": (5, -0.28, -0.5),
+    "square, other biases positive": (4, -0.05, 0.05),
+    "square, other biases negative": (4, -0.05, -0.5),
+}
+DESCENT = 2000  # steps of these descents
 N = 100_000  # number of data points n of the toys, whose loss is an exact expectation
 
 
@@ -82,6 +90,63 @@ class ToyCurves(Task):
     def seconds(self) -> float:
         """Return an estimate from a measured run."""
         return 10 + 0.002 * self.chain_steps * len(self.steps) * self.seeds
+
+
+@dataclass(frozen=True)
+class CriticalPoints(Task):
+    """Descend from regular polygons to critical points of the loss, and measure each of them."""
+
+    chain_steps: int
+    localization: float
+
+    def do(self, work: Work) -> Result:
+        """Return a line per polygon: its start, loss, rank of the Hessian, smallest eigenvalue, estimate, problems."""
+        import math
+
+        import torch
+
+        from zoo.local_learning import HMC
+        from zoo.local_learning.in_training import problems_in_training
+        from zoo.local_learning.side_by_side import local_learning_coefficients
+        from zoo.models.toy import SuperpositionNet
+        from zoo.models.toy.superposition import one_sparse_loss
+
+        ones, net = torch.ones(6, dtype=torch.float64), SuperpositionNet(6, 2, len(STARTS)).double().eval()
+        for i, (corners, on, off) in enumerate(STARTS.values()):
+            angles, kept = 2 * math.pi * torch.arange(6) / corners, torch.arange(6) < corners
+            net.W_in.data[i] = 1.15 * torch.stack([angles.cos(), angles.sin()], 1) * kept.unsqueeze(1)
+            net.b.data[i] = torch.where(kept, on, off)
+        optimizer = torch.optim.Adam(net.parameters(), 0.01)
+        decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 1e-6, DESCENT)
+        for _ in range(DESCENT):
+            optimizer.zero_grad()
+            one_sparse_loss(net.W_in, net.b, ones).sum().backward()
+            optimizer.step()
+            decay.step()
+        found = local_learning_coefficients(
+            net,
+            lambda net, _: one_sparse_loss(net.W_in, net.b, ones),
+            torch.zeros(1, 1),
+            sampler=HMC(steps=2 * self.chain_steps, burn_in=self.chain_steps),
+            n=N,
+            localization=self.localization,
+        )
+
+        def loss(w: torch.Tensor) -> torch.Tensor:
+            return one_sparse_loss(w[:12].view(1, 6, 2), w[12:].view(1, 6), ones).squeeze()
+
+        lines = []
+        for name, one, w in zip(STARTS, found, torch.cat([net.W_in.flatten(1), net.b], 1).detach(), strict=True):
+            curvatures = torch.linalg.eigvalsh(torch.func.hessian(loss)(w))
+            value, rank = one.unchecked, int((curvatures.abs() > 1e-3).sum())
+            line = {"name": name, "loss": one.center_loss, "rank": rank, "smallest": float(curvatures[0])}
+            ends = [value.mean, value.low, value.high]
+            lines.append(line | {"value": ends, "problems": problems_in_training(one)})
+        return {"lines": lines}
+
+    def seconds(self) -> float:
+        """Return an estimate from a measured run."""
+        return 15 + 0.1 * self.chain_steps
 
 
 @dataclass(frozen=True)
@@ -173,7 +238,11 @@ class LearningCoefficientOverTraining(Study):
 
     def tasks(self) -> Sequence[Task]:
         """Return the toys at this and at four times the localization, and one task for every GPT-2 and step."""
-        return [*(self._toys(factor) for factor in (1, 4)), *self._models().values()]
+        toys: list[Task] = [self._toys(factor) for factor in (1, 4)]
+        return [*toys, *(self._points(factor) for factor in (1, 4)), *self._models().values()]
+
+    def _points(self, factor: float) -> CriticalPoints:
+        return CriticalPoints(self.chain_steps, factor * self.localization)
 
     def _toys(self, factor: float) -> ToyCurves:
         return ToyCurves(self.seeds, self.steps, self.chain_steps, factor * self.localization)
@@ -213,6 +282,20 @@ class LearningCoefficientOverTraining(Study):
             good, good_tighter = own[np.isfinite(own)], other[np.isfinite(other)]
             half = ", ".join(f"{rank / 2:g}" for rank in ranks)
             rows.append([shape, len(last), len(good), estimates.mean(good), half or None, estimates.mean(good_tighter)])
+        lines = zip(results[self._points(1)]["lines"], results[self._points(4)]["lines"], strict=True)
+        points = [
+            [
+                one["name"],
+                one["loss"],
+                f"{one['rank'] / 2:g}",
+                f"{one['smallest']:.1g}",
+                *(estimates.Estimate(*each["value"]) for each in (one, other)),
+                "; ".join(one["problems"]) or "not refused",
+            ]
+            for one, other in lines
+        ]
+        columns = ["critical point", "loss", "rank of the Hessian / 2", "smallest eigenvalue", "unchecked"]
+        exact = Table([*columns, "with 4 times the localization", "diagnostics"], points, 3)
         names = ["arrangement", "networks", "not refused", "local learning coefficient", "rank of the Hessian / 2"]
         table = Table([*names, "with 4 times the localization"], rows, 2, f"n = {N:,}; the loss is exact.")
         series = [
@@ -235,7 +318,7 @@ class LearningCoefficientOverTraining(Study):
             "toys",
             "What is the coefficient of the polygons that toys of superposition find?",
             finding,
-            tables=[table],
+            tables=[table, exact],
             charts=[
                 Chart("learning-coefficient-toys", "Local learning coefficient", series, "step", "coefficient"),
                 Chart("learning-coefficient-toys-loss", "Loss", losses, "step", "loss per active input", log_y=True),
