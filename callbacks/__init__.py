@@ -10,6 +10,7 @@ from zoo.callbacks.feature_geometry import FeatureGeometry
 from zoo.callbacks.finite_loss import FiniteLoss
 from zoo.callbacks.gate_errors import GateErrors
 from zoo.callbacks.graceful_stop import GracefulStop, RunStopped
+from zoo.callbacks.learning_coefficient import LearningCoefficient
 from zoo.callbacks.progress import RunProgress
 from zoo.callbacks.reconstruction_error import ReconstructionError
 from zoo.callbacks.run_summary import RunSummary
@@ -28,6 +29,7 @@ __all__ = [
     "GateErrors",
     "GracefulStop",
     "LastCheckpoint",
+    "LearningCoefficient",
     "LogSpacedCheckpoints",
     "ReconstructionError",
     "RunProgress",

@@ -47,6 +47,13 @@ class RunProgress(RichProgressBar):
         """Return the values that the bar shows next to the progress."""
         return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"} | self._losses
 
+    def say(self, text: str) -> None:
+        """Show a text in place of the epoch, such as what a callback computes; an empty text shows the epoch again."""
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            shown = text or self._get_train_description(self.trainer.current_epoch)
+            self.progress.update(self.train_progress_bar_id, description=shown)
+            self.refresh()
+
     def _renew(self, trainer: L.Trainer) -> None:
         losses = {k: v.item() for k, v in trainer.callback_metrics.items() if k.endswith("/loss")}
         self._losses = {name: f"{loss:.3f}" for name, loss in losses.items()}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -15,6 +16,7 @@ from zoo.models.gpt2 import GPT2
 from zoo.models.optimizers import AdamWCosine
 from zoo.models.unembedded_loss import LEFT_OUT
 from zoo.models.zoo_module import RESTORED, ZooModule
+from zoo.precision import at_least_float32
 from zoo.protocols import datamodule, offered
 from zoo.source import Source
 
@@ -166,6 +168,21 @@ class FrozenEmbeddingGPT2(ZooModule):
         loss = nats / n_tokens.clamp(min=1)
         self.log("train/loss", loss)
         return loss
+
+    def mean_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean cross-entropy per token that counts, (); see `zoo.protocols.HasMeanLoss`.
+
+        The number is that of `training_step`. All logits are held in memory, because `torch.func` cannot batch the
+        operation that `training_step` uses.
+
+        Raises:
+            ZooError: If some rows of the embedding are frozen and others are not.
+        """
+        if self.partly_frozen:
+            raise ZooError("the loss has no gradient that keeps some rows of W_E frozen; freeze all rows, or none")
+        net, targets = self.net, batch["targets"]
+        logits = net.unembed(net.blocks(net.embed(batch["input_ids"])))  # (B, T, V)
+        return F.cross_entropy(at_least_float32(logits).flatten(0, 1), targets.flatten(), ignore_index=LEFT_OUT)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Accumulate the loss. All tokens on all ranks have equal weight."""

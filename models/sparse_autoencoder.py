@@ -132,6 +132,17 @@ class SparseAutoencoder(ReconstructionModule):
         self._count(loss.fired, n_examples)
         return loss.total * share if is_initialized() else loss.total
 
+    def mean_loss(self, batch: Any) -> Tensor:
+        """Return `SAE.mean_loss` of the vectors of a batch, (); see `zoo.protocols.HasMeanLoss`.
+
+        It is the loss of `training_step` without the auxiliary loss, which changes with the latents that are dead, and
+        with the full weight of the sparsity penalty.
+
+        Raises:
+            ZooError: If the variant has no such loss.
+        """
+        return self.net.mean_loss(as_vectors(batch)["x"])
+
     def on_train_start(self) -> None:
         """Make the first step look for dead latents, also in a resumed run."""
         self._none_dead_for = 0

@@ -79,6 +79,10 @@ class ToyModule(ZooModule, ABC):
             self.log("train/loss", losses.detach().mean(), sync_dist=True)
         return losses.sum()
 
+    def mean_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean loss per vector of every seed, (n_seeds,); see `zoo.protocols.HasMeanLoss`."""
+        return self.losses(batch, at_least_float32(self.outputs(batch)[0]))
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Accumulate the metrics; return the targets as `x`, the outputs as `x_hat`, hidden activations as `codes`."""
         y, hidden = self.outputs(batch)

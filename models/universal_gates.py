@@ -12,6 +12,7 @@ from zoo.models.optimizers import AdamLinear
 from zoo.models.toy.gate_loss import gate_losses
 from zoo.models.toy.gates import GateNet
 from zoo.models.toy_module import ToyModule
+from zoo.precision import at_least_float32
 from zoo.protocols import SyntheticFeatures, datamodule, require
 
 # The frequencies of the cases of deeper gates are estimated from this number of vectors. They come from a stream of
@@ -133,6 +134,21 @@ class UniversalGates(ToyModule):
             table, weights = self.net.gates(t)[1].to(y.dtype), self.weights[t].to(y.dtype)
             total = total + gate_losses(out, place, table[case], weights[case], weights[0], self.p)
         return total
+
+    def mean_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the loss of every seed like `losses`, by dense operations, (n_seeds,).
+
+        Raises:
+            ZooError: If there are several depths: no gradients pass from one to the one before, so that training does
+                not descend on one loss.
+        """
+        if len(self.net.stages) > 1:
+            raise ZooError("gates of several depths do not descend on one loss; set model.depth to 1")
+        (i, j), table = self.net.gates(0)
+        on = (batch["f"] > 0).long()
+        case = self.per_seed(2 * on[:, i] + on[:, j])
+        error = (at_least_float32(self.outputs(batch)[0]) - table[case]).abs()
+        return (self.weights[0][case] * error**self.p).mean((1, 2))
 
     def update_own_metrics(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
         """Accumulate the errors by case."""

@@ -148,6 +148,17 @@ class HasFeatures(Protocol):
         """Return the directions of the features, (n_seeds, n_features, d_hidden)."""
 
 
+class HasMeanLoss(Protocol):
+    """A module whose training loss is a mean over data points, so that a local learning coefficient is defined."""
+
+    def mean_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean loss per data point of a batch: (), or (n_seeds,) for networks that are trained side by side.
+
+        It is the loss of `training_step` in eval mode, for batches of the same kind. It logs nothing and changes no
+        state. It has true gradients, not straight-through ones, and `torch.func` can batch it over many parameters.
+        """
+
+
 class HasGates(Protocol):
     """A toy model that computes Boolean gates."""
 

@@ -144,6 +144,30 @@ class SAE(Network, ABC):
             terms["aux"] = self.aux_coefficient * self._auxiliary_error(x, (x - x_hat).detach(), dead)
         return Loss(torch.stack(list(terms.values())).sum(), terms, codes.support.counts(codes.values.detach()))
 
+    def mean_loss(self, x: Tensor) -> Tensor:
+        """Return the mean loss per example of a batch (B, d_in), without the auxiliary loss, () in units of scale².
+
+        In contrast to `loss`, it consists of dense operations that `torch.func` can batch over many parameters.
+
+        Raises:
+            ZooError: If the variant has no `dense_codes`: its gradients are not those of its loss, or the codes of an
+                example depend on the other examples of its batch.
+        """
+        codes = self.dense_codes(x @ self.W_enc + self.encoder_bias())
+        penalties = [term / self.d_in for term in self.dense_penalty(codes).values()]
+        return torch.stack([self.squared_error(x, codes @ self.W_dec + self.b_dec), *penalties]).sum()
+
+    def dense_codes(self, pre: Tensor) -> Tensor:
+        """Return the codes (B, K) for pre-activations (B, K), by dense operations."""
+        raise ZooError(
+            f"a {type(self).__name__} has no mean loss per example: its gradients are straight-through, or its codes "
+            "depend on the whole batch; use a TopKSAE or a ReLUSAE"
+        )
+
+    def dense_penalty(self, codes: Tensor) -> dict[str, Tensor]:
+        """Return what `penalty` does, for codes (B, K)."""
+        return {}
+
     def reconstruction_error(self, x: Tensor, x_hat: Tensor, codes: Codes) -> Tensor:
         """Return the reconstruction error that the loss contains, ()."""
         return self.squared_error(x, x_hat)

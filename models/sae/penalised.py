@@ -60,6 +60,15 @@ class ReLUSAE(SAE):
         weighted = codes.support.total(codes.values, self.W_dec.norm(dim=1))
         return {"l1": self.l1_coefficient * weighted / (len(x) * self.scale)}
 
+    def dense_codes(self, pre: Tensor) -> Tensor:
+        """See `SAE.dense_codes`."""
+        return pre.relu()
+
+    def dense_penalty(self, codes: Tensor) -> dict[str, Tensor]:
+        """See `SAE.dense_penalty`."""
+        weighted = (codes * self.W_dec.norm(dim=1)).sum()
+        return {"l1": self.l1_coefficient * weighted / (len(codes) * self.scale)}
+
 
 class JumpReLUSAE(SAE):
     """Codes are pre-activations above a learned threshold of each latent (Rajamanoharan et al. 2024, arXiv 2407.14435).

@@ -43,6 +43,11 @@ class TopKSAE(SAE):
         support = Support.of_indices(indices, self.d_sae)
         return Codes(support.affine(x, self.W_enc, bias, values.flatten()).relu(), support)
 
+    def dense_codes(self, pre: Tensor) -> Tensor:
+        """See `SAE.dense_codes`."""
+        values, indices = pre.topk(self.k)
+        return torch.zeros_like(pre).scatter(-1, indices, values.relu())
+
 
 class BatchTopKSAE(SAE):
     """The k B largest pre-activations of a batch of B are on (Bussmann et al. 2024, arXiv 2412.06410).

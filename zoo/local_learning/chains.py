@@ -98,7 +98,7 @@ def run_chains(
         generator.set_state(saved["generator"].cpu())
     else:
         state, begun = sampler.start(target, W.clone(), step_size), 0
-        traces = W.new_full((total, len(W)), torch.nan)
+        traces = W.new_full((total, *target.losses.total(W).shape), torch.nan)
     for t in range(begun, total):
         index = None
         if batch_size:
@@ -107,7 +107,7 @@ def run_chains(
         factor = temper(t, sampler, target.n_beta, anneal)
         values = sampler.advance(state, target, generator, index, factor, t < sampler.burn_in, t)
         if index is not None and loss_of_rows is not None:
-            values = values - loss_of_rows[index].mean(1) + loss_of_rows.mean()
+            values = values - loss_of_rows[index].mean(1) + loss_of_rows.mean(0)
         traces[t] = values
         if checkpoint.path and ((t + 1) % checkpoint.every == 0 or t + 1 == total):
             now = {"state": state, "traces": traces, "step": t + 1, "generator": generator.get_state()}

@@ -42,11 +42,11 @@ def largest_curvature(target: Target, generator: torch.Generator, index: Tensor 
 def _radius(target: Target, directions: Tensor, index: Tensor | None) -> Tensor:
     """Distances (P,) from the centre along unit directions at which U has risen by d/2."""
     center, d = target.losses.center, directions.shape[1]
-    here = target.n_beta * target.losses.values(center[None], index) + target.gaussian(center[None])
+    here = target.height(center[None], index)
     low, high = (torch.full((len(directions),), value, dtype=center.dtype, device=center.device) for value in (0, 1e-3))
     for _ in range(FURTHEST):
         W = center + high[:, None] * directions
-        rise = target.n_beta * target.losses.values(W, index) + target.gaussian(W) - here
+        rise = target.height(W, index) - here
         below = rise < d / 2
         low, high = torch.where(below, high, low), torch.where(below, high * 2, high)
         if not below.any() or bool((high > 1e6).any()):
@@ -54,7 +54,7 @@ def _radius(target: Target, directions: Tensor, index: Tensor | None) -> Tensor:
     for _ in range(8):
         middle = (low + high) / 2
         W = center + middle[:, None] * directions
-        rise = target.n_beta * target.losses.values(W, index) + target.gaussian(W) - here
+        rise = target.height(W, index) - here
         low, high = torch.where(rise < d / 2, middle, low), torch.where(rise < d / 2, high, middle)
     return low
 

@@ -67,7 +67,7 @@ class HMC:
             "first": log_step,
             "mean_log": zero,
             "error": zero.clone(),
-            "accepted": W.new_zeros(len(W)),
+            "accepted": target.losses.total(torch.zeros_like(W)),
         }
 
     def advance(
@@ -87,17 +87,17 @@ class HMC:
         values, gradients = target.gradients(W, None, temper)
         momentum = torch.randn(W.shape, generator=generator, dtype=W.dtype, device=W.device)
         scale = target.n_beta * temper
-        before = scale * values + target.gaussian(W) + momentum.square().sum(1) / 2
+        before = scale * values + target.gaussian(W) + target.losses.total(momentum.square()) / 2
         new, new_values = W, values
         for _ in range(int(np.random.default_rng(t).integers(1, self.leapfrogs + 1))):
             momentum = momentum - step / 2 * gradients
             new = new + step * momentum
             new_values, gradients = target.gradients(new, None, temper)
             momentum = momentum - step / 2 * gradients
-        after = scale * new_values + target.gaussian(new) + momentum.square().sum(1) / 2
+        after = scale * new_values + target.gaussian(new) + target.losses.total(momentum.square()) / 2
         chance = (before - after).clamp(max=0).exp().nan_to_num(0.0)
-        accepted = torch.rand(len(W), generator=generator, dtype=W.dtype, device=W.device) < chance
-        state["W"] = torch.where(accepted[:, None], new, W)
+        accepted = torch.rand(chance.shape, generator=generator, dtype=W.dtype, device=W.device) < chance
+        state["W"] = torch.where(target.losses.spread(accepted), new, W)
         if burning:
             self._tune(state, chance.mean(), t + 1)
         else:

@@ -137,6 +137,14 @@ class Losses:
             (gradients,) = torch.autograd.grad(values.sum(), W)
         return values.detach(), gradients
 
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sums (P,) over parameters of values (P, d), in the shape that losses have."""
+        return values.sum(1)
+
+    def spread(self, each: Tensor) -> Tensor:
+        """Return what belongs to each loss (P,) for all its parameters, (P, 1) or (P, d)."""
+        return each[:, None]
+
     def of_rows(self, chunk: int) -> Tensor:
         """Return the loss of every row at the centre, (rows,).
 
@@ -190,8 +198,13 @@ class Target:
 
     def gaussian(self, W: Tensor) -> Tensor:
         """Return γ/2 |w - w*|² + ρ/2 |w|² of parameter vectors, (P,)."""
-        pull = self.localization * (W - self.losses.center).square().sum(1)
-        return (pull + self.prior_precision * W.square().sum(1)) / 2
+        pull = self.localization * self.losses.total((W - self.losses.center).square())
+        return (pull + self.prior_precision * self.losses.total(W.square())) / 2
+
+    def height(self, W: Tensor, index: Tensor | None = None) -> Tensor:
+        """Return U (P,) of parameter vectors W (P, d), on rows of the data."""
+        each = self.n_beta * self.losses.values(W, index) + self.gaussian(W)
+        return each.reshape(len(W), -1).sum(1)
 
     def gradients(self, W: Tensor, index: Tensor | None = None, temper: float = 1.0) -> tuple[Tensor, Tensor]:
         """Return the losses L (P,) and the gradients of U (P, d).

@@ -51,8 +51,10 @@ class SGLD:
 
     def start(self, target: Target, W: Tensor, step_size: float) -> State:
         """Return the state of chains that start at W, (C, d)."""
-        sums = {name: W.new_zeros(len(W)) for name in ("heat", "bias", "virial")}
-        return {"W": W, "step_size": W.new_tensor(step_size), **sums}
+        zeros = target.losses.total(torch.zeros_like(W))
+        return {"W": W, "step_size": W.new_tensor(step_size)} | {
+            name: zeros.clone() for name in ("heat", "bias", "virial")
+        }
 
     def advance(
         self,
@@ -70,12 +72,12 @@ class SGLD:
         metric = self.metric(state, gradients, target, burning)
         moved = gradients * metric
         if not burning:
-            away = W - target.losses.center
-            heat = step * (moved * gradients).sum(1)
+            away, total = W - target.losses.center, target.losses.total
+            heat = step * total(moved * gradients)
             pull = target.localization * away + target.prior_precision * W
             state["heat"] += heat
-            state["bias"] += (heat - step * (moved * pull).sum(1)) / 8
-            state["virial"] += (away * gradients).sum(1)
+            state["bias"] += (heat - step * total(moved * pull)) / 8
+            state["virial"] += total(away * gradients)
         noise = torch.randn(W.shape, generator=generator, dtype=W.dtype, device=W.device)
         W.sub_(moved.mul_(step / 2)).add_(noise.mul_((step * metric) ** 0.5))
         return values
