@@ -64,7 +64,7 @@ class ToyCurves(Task):
             p.data.copy_(torch.cat(parts))
         found = local_learning_coefficients(
             every,
-            lambda net, _: one_sparse_loss(net.W_in, net.b, ones),
+            lambda net, _: one_sparse_loss(net.W_in, net.b, ones),  # type: ignore[arg-type]
             torch.zeros(1, 1),
             sampler=HMC(steps=self.chain_steps, burn_in=self.chain_steps),
             n=N,
@@ -125,7 +125,7 @@ class CriticalPoints(Task):
             decay.step()
         found = local_learning_coefficients(
             net,
-            lambda net, _: one_sparse_loss(net.W_in, net.b, ones),
+            lambda net, _: one_sparse_loss(net.W_in, net.b, ones),  # type: ignore[arg-type]
             torch.zeros(1, 1),
             sampler=HMC(steps=2 * self.chain_steps, burn_in=self.chain_steps),
             n=N,
@@ -300,7 +300,10 @@ class LearningCoefficientOverTraining(Study):
         table = Table([*names, "with 4 times the localization"], rows, 2, f"n = {N:,}; the loss is exact.")
         series = [
             Series(
-                f"network {j}", self.steps, np.where(np.isfinite(m), m, None).tolist(), labels=[s[j] for s in shapes]
+                f"network {j}",
+                self.steps,
+                [float(v) if np.isfinite(v) else None for v in m],
+                labels=[s[j] for s in shapes],
             )
             for j, m in enumerate(found["mean"].T)
         ]
