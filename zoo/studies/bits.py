@@ -580,7 +580,7 @@ def volumes_section(measured: dict[Family, list[Function]], thresholds: Sequence
     )
     diagonal = [min(row[3].mean for row in rows), max(row[3].mean for row in rows)]
     series = [Series("equal", diagonal, diagonal, "dashed")]
-    for family in measured:
+    for family in dict.fromkeys(row[0] for row in rows):
         mine = [row for row in rows if row[0] == family]
         labels = [f"{row[1]}, t = {row[2]:g}" for row in mine]
         bits = [row[3].mean for row in mine]
@@ -675,12 +675,14 @@ def _of_family(family: Family, told: Sequence[Function], agreements: "dict[str, 
     values = [one.coefficient.mean for one in told if math.isfinite(one.coefficient.mean)]
     bits = [one.bits[-1].mean for one in told]
     exponent = agreements["LLC and volume exponent at the smallest t"].spearman
+    half_rank = agreements["half the rank of the Jacobian and bits at the smallest t"].spearman
     if not values:
         return f"{_capital(FAMILIES[family])}: no minimum has an LLC that the diagnostics accept."
     return (
         f"{_capital(FAMILIES[family])}: LLCs from {min(values):.2f} to {max(values):.2f} and bits from {min(bits):.1f} "
         f"to {max(bits):.1f} have a Spearman correlation of {agreements[MAIN].spearman:.2f}; LLC and volume exponent "
-        f"have one of {exponent:.2f}."
+        f"have one of {exponent:.2f}. Half the rank of the Jacobian at the minima has "
+        f"one of {half_rank:.2f} with bits."
     )
 
 
