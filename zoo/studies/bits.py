@@ -46,24 +46,25 @@ LOCALIZATION = 1.0
 SAMPLERS = ("HMC", "SGLD")
 
 
-def functions(family: Family) -> list[tuple[str, str]]:
-    """Return the names of the functions of a family, each with the group to which it belongs."""
+def functions(family: Family) -> list[str]:
+    """Return the names of the functions of a family."""
     if family == "linear":
         pairs = [(rank, value) for rank in (1, 2, 3) for value in SINGULAR_VALUES]
-        return [("zero", "rank 0"), *((f"{rank} x {value:g}", f"rank {rank}") for rank, value in pairs)]
+        return ["rank 0", *(f"rank {rank}, {value:g}" for rank, value in pairs)]
     if family == "tanh":
         counts = [(units, draw) for units in range(SIZES["tanh"][1] + 1) for draw in range(DRAWS)]
-        return [(f"{units} units, draw {draw + 1}", f"{units} units") for units, draw in counts]
-    from zoo.analysis.small_networks import boolean_classes
+        return [f"{units} {'unit' if units == 1 else 'units'}, draw {draw + 1}" for units, draw in counts]
+    from zoo.analysis.boolean_classes import boolean_classes
 
-    return [(f"{same[0]:08b}", "Boolean") for same in boolean_classes(SIZES["boolean"][0])]
+    return [f"{same[0]:08b}" for same in boolean_classes(SIZES["boolean"][0])]
 
 
 def network_and_target(family: Family, index: int) -> "tuple[SmallNetwork, Tensor]":
     """Return the networks of a family, and the wanted outputs of its function of this index."""
     import torch
 
-    from zoo.analysis.small_networks import LinearNetwork, TanhNetwork, boolean_classes, boolean_target
+    from zoo.analysis.boolean_classes import boolean_classes
+    from zoo.analysis.small_networks import LinearNetwork, TanhNetwork, boolean_target
 
     if family == "linear":
         network = LinearNetwork(*SIZES[family])
@@ -143,7 +144,7 @@ class MeasureVolume(Task):
         where = (lambda w: loss(network, target, w)), network.n_parameters, self.thresholds
         plain = volumes_by_sampling(*where, self.samples, seed=self.index)
         split, w = volumes_by_splitting(*where, self.particles, self.seeds, seed=self.index)
-        found: Result = {"w": w[:, 0].numpy(), "d": network.n_parameters}
+        found: Result = {"w": w[:, 0].numpy()}
         for name, volumes in (("plain", plain), ("split", split)):
             found[name] = [{"bits": _ends(v.bits), "exponent": _ends(v.exponent)} for v in volumes]
         return found
@@ -209,7 +210,8 @@ class CountFunctions(Task):
         """Return counts and sizes of the classes of functions, and counts of the functions of perceptrons."""
         import torch
 
-        from zoo.analysis.small_networks import TanhNetwork, boolean_classes
+        from zoo.analysis.boolean_classes import boolean_classes
+        from zoo.analysis.small_networks import TanhNetwork
 
         network = TanhNetwork(*SIZES["boolean"])
         generator = torch.Generator().manual_seed(0)
@@ -326,7 +328,6 @@ class Function:
 
     Args:
         name: Name of the function.
-        group: Group of the function within its family.
         bits: Bits at every threshold, by splitting.
         exponents: Volume exponents at every threshold, by splitting.
         plain: Bits at every threshold, by plain sampling.
@@ -339,7 +340,6 @@ class Function:
     """
 
     name: str
-    group: str
     bits: list[Estimate]
     exponents: list[Estimate]
     plain: list[Estimate]
@@ -353,13 +353,11 @@ class Function:
     @classmethod
     def of(cls, family: Family, index: int, volume: Result, found: Result) -> "Function":
         """Return the measurements of a function, from the results of its two tasks."""
-        name, group = functions(family)[index]
         bits, exponents = ([_estimate(v[key]) for v in volume["split"]] for key in ("bits", "exponent"))
         good = [i for i, K in enumerate(found["K"]) if K <= ZERO and not found["problems"][i]]
         values, half_rank, quadratic = ([found[key][i] for i in good] for key in ("values", "half_rank", "quadratic"))
         return cls(
-            name,
-            group,
+            functions(family)[index],
             bits,
             exponents,
             [_estimate(v["bits"]) for v in volume["plain"]],
@@ -604,20 +602,23 @@ def orders_section(
     """Return the section that compares the orders of functions by the three measures."""
     tables: list[Table | str] = []
     for family, told in measured.items():
-        columns = ["function", "group", *(f"bits at t = {t:g}" for t in study.thresholds)]
-        columns += [f"volume exponent at t = {study.thresholds[-1]:g}", "LLC", "half the rank", "second order"]
+        ends = study.thresholds[0], study.thresholds[-1]
+        columns = ["function", *(f"bits at {t:g}" for t in ends), "exponent", "LLC", "half rank", "second order"]
         rows: list[list[Any]] = [
-            [one.name, one.group, *one.bits, one.exponents[-1], one.coefficient, one.half_rank, one.quadratic]
+            [one.name, one.bits[0], one.bits[-1], one.exponents[-1], one.coefficient, one.half_rank, one.quadratic]
             for one in told
         ]
-        columns.append("minima left out")
+        columns.append("left out")
         rows = [[*row, one.left_out] for row, one in zip(rows, told, strict=True)]
         if family == "boolean":
             columns.append("bits of signs")
             rows = [[*row, one.thresholded] for row, one in zip(rows, told, strict=True)]
         note = (
-            f"LLC: mean over {study.seeds} minima, at nβ = {study.n_beta:g}. Half the rank: half the rank of the "
-            "Jacobian at the minima. Second order: what the LLC would be if the loss were quadratic around them."
+            f"Bits are at t in nats, exponents at t = {ends[1]:g}. LLC: mean over {study.seeds} minima, at nβ = "
+            f"{study.n_beta:g}. Half rank: half the rank of the Jacobian at the minima. Second order: what the LLC would "
+            "be if the loss were quadratic around them. Left out: minima whose loss is not 0, or at which a diagnostic "
+            "failed. A matrix is named by its rank and its singular values, and a Boolean function by its values for all "
+            "inputs, from the last input to the first."
         )
         tables += [f"**{_capital(FAMILIES[family])}**", Table(columns, rows, 2, note)]
     compared: list[list[Any]] = []
@@ -634,13 +635,13 @@ def orders_section(
         exponents.append(
             Series.of(FAMILIES[family], [one.exponents[-1].mean for one in known], llc, "points", labels=labels)
         )
-    ends = [0.0, max(one.exponents[-1].mean for told in measured.values() for one in told)]
+    equal = [0.0, max(one.exponents[-1].mean for told in measured.values() for one in told)]
     charts = [
         Chart("bits", "Bits and local learning coefficient", bits, f"bits at t = {t} nats", "LLC"),
         Chart(
             "exponents",
             "Volume exponent and local learning coefficient",
-            [Series("equal", ends, ends, "dashed"), *exponents],
+            [Series("equal", equal, equal, "dashed"), *exponents],
             f"volume exponent at t = {t} nats",
             "LLC",
         ),
@@ -702,24 +703,24 @@ def disagreements_section(perceptron: Sequence[int], samples: int) -> Section:
     line_t = cross_volume(t) ** 2
     sampled = {f: estimates.rate(perceptron[f], samples) for f in (0b111, 0b101)}
     rows: list[list[Any]] = [
-        ["perceptron, labels + + + on (1,0), (0,1), (1,1)", "2", "0", "0", f"sampled probability {sampled[0b111]:.4f}"],
-        ["perceptron, labels + - + on the same inputs", "3", "0", "0", f"sampled probability {sampled[0b101]:.4f}"],
+        ["perceptron, + + + on (1,0), (0,1), (1,1)", "2", "0", "0", f"sampled {sampled[0b111]:.4f}"],
+        ["perceptron, + - + on the same inputs", "3", "0", "0", f"sampled {sampled[0b101]:.4f}"],
     ]
     for squares in (1, 100):
         volume, slope = squares_volume(area, squares, t), squares_exponent(area, squares, t)
         inside = -math.log2(area)
         within = (
-            f"at t = {t:g}: {-math.log2(volume):.2f} bits, exponent {slope:.3f}; one square alone: "
+            f"t = {t:g}: {-math.log2(volume):.2f} bits, exponent {slope:.3f}; one alone: "
             f"{inside + math.log2(squares):.2f} bits"
         )
         name = "one square" if squares == 1 else f"{squares} small squares"
-        rows.append([f"{name} of area {area} in the unit square", f"{inside:.2f}", "0", "0", within])
+        rows.append([f"{name}, area {area}", f"{inside:.2f}", "0", "0", within])
     for name, V, slope, at in (
         ("line w1² <= t", line_volume(t), 0.5, f"t = {t:g}"),
         ("cross (w1 w2)² <= t", cross_volume(t), cross_exponent(t), f"t = {t:g}"),
         ("line of the same volume as the cross", line_volume(line_t), 0.5, f"t = {line_t:.3g}"),
     ):
-        rows.append([f"{name}, unit square", f"{-math.log2(V):.2f}", f"{slope:.3f}", "1/2", at])
+        rows.append([name, f"{-math.log2(V):.2f}", f"{slope:.3f}", "1/2", at])
     finite = expected_monomial([1, 1], 1 / t)
     finding = (
         "The measures have to disagree in four kinds of cases. Thresholded outputs: the parameters of a function are "
@@ -737,8 +738,11 @@ def disagreements_section(perceptron: Sequence[int], samples: int) -> Section:
         Series("one square", [10.0**p for p in powers], [_squares(1, 10.0**p) for p in powers], "dotted"),
         Series("100 squares", [10.0**p for p in powers], [_squares(100, 10.0**p) for p in powers], "dotted"),
     ]
-    note = "Bits, exponent and coefficient are exact. The perceptron has no bias, and its weights are N(0, 1)."
-    columns = ["set of parameters", "bits", "volume exponent", "learning coefficient (limit)", "further"]
+    note = (
+        "Bits, exponent and coefficient are exact. The perceptron has no bias, and its weights are N(0, 1). "
+        "Squares, line and cross are in the unit square."
+    )
+    columns = ["set of parameters", "bits", "volume exponent", "λ (limit)", "further"]
     return Section(
         "disagreements",
         "Where do the three measures have to disagree?",
