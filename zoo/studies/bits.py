@@ -615,10 +615,10 @@ def orders_section(
             rows = [[*row, one.thresholded] for row, one in zip(rows, told, strict=True)]
         note = (
             f"Bits are at t in nats, exponents at t = {ends[1]:g}. LLC: mean over {study.seeds} minima, at nβ = "
-            f"{study.n_beta:g}. Half rank: half the rank of the Jacobian at the minima. Second order: what the LLC would "
-            "be if the loss were quadratic around them. Left out: minima whose loss is not 0, or at which a diagnostic "
-            "failed. A matrix is named by its rank and its singular values, and a Boolean function by its values for all "
-            "inputs, from the last input to the first."
+            f"{study.n_beta:g}. Half rank: half the rank of the Jacobian at the minima. Second order: what the LLC "
+            "would be if the loss were quadratic around them. Left out: minima whose loss is not 0, or at which a "
+            "diagnostic failed. A matrix is named by its rank and its singular values, and a Boolean function by its "
+            "values for all inputs, from the last input to the first."
         )
         tables += [f"**{_capital(FAMILIES[family])}**", Table(columns, rows, 2, note)]
     compared: list[list[Any]] = []
