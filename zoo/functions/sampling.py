@@ -2,9 +2,11 @@
 
 Sample number i belongs to block i // block_size. Every block has a random stream of its own, which is determined by the
 seed and the block's number. The counts therefore depend on the map, the number of samples, the seed and the block size,
-and neither on the number of threads or processes nor on how the blocks are distributed among them. The compiled code of
-the zoo's maps gives the same counts on every processor. A map that only has `sample` depends on torch, whose products of
-matrices may round differently on another machine; a function then differs only where an output is that close to 0.
+and neither on the number of threads or processes nor on how the blocks are distributed among them.
+
+The compiled code of the zoo's maps gives the same counts on every processor. A map that only has `sample` depends on
+torch, whose products of matrices may round differently on another machine. A function then differs only where an output
+is that close to 0.
 """
 
 from concurrent.futures import ThreadPoolExecutor
