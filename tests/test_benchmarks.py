@@ -30,6 +30,10 @@ SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers
         ("--tiny --only gpt2", r"all callbacks.*│ (\S+) +│ tokens / s +│ (\S+) +│ nanoGPT's manner"),
         ("--tiny --only gpt2 --budget -1", r"gpt2 +│ +│ not begun after (\d+) s"),
     ],
+    "llc_speed": [
+        (f"--n 20 --batch_size {size} --chains 2 --steps 4 --repeats 1", r"zoo.* │ (\S+) +│ (\S+) \((\S+) to (\S+)\)")
+        for size in (5, 20)
+    ],
     "loading": [
         ("--megabytes 1 --repeats 1", r"transformers, the same GPT-2 +│ (\S+) +│ (\S+)"),
     ],

@@ -50,7 +50,7 @@ def test_every_line_of_the_page_in_python_runs_and_prints_what_it_says(tmp_path,
     lines = []
     names = {"__name__": "page", "print": lambda *values: lines.append(" ".join(map(str, values)))}
     codes = blocks(page("python.md"), "python")
-    assert len(codes) == page("python.md").count("```") / 2 == 12
+    assert len(codes) == page("python.md").count("```") / 2 == 13
     for code in codes:
         exec(compile(code, "docs/python.md", "exec"), names)
         assert len(lines) == len(stated(code)), code

@@ -23,6 +23,7 @@ PACKAGES = {
     "zoo.datamodules": "Batches of text, embedding rows, activations and synthetic features.",
     "zoo.callbacks": "Measuring, saving and stopping.",
     "zoo.metrics": "Metrics for training and for notebooks.",
+    "zoo.local_learning": "The local learning coefficient: samplers, results and diagnostics.",
     "zoo.protocols": "What datamodules, modules and callbacks may ask of one another.",
     "zoo.study": "Studies of your own, see [studies](studies.md).",
     "zoo.report": "Their reports.",

@@ -46,13 +46,13 @@ class Diagnostics:
             apart.
         effective: Number of independent draws with the same error of the mean, all chains together (the same, 11.5).
         acceptance: HMC's mean probability of acceptance.
-        step_size_bias: SGLD's E[ε ∇U G ∇U] / 8, in units of the estimate: what step size and noise of batches add to
-            it. It is exact if U is quadratic, and an upper bound of the part that localization takes no share of.
+        step_size_bias: SGLD's E[ε ∇U G ∇(nβ L)] / 8, in units of the estimate: what the step size and the noise of
+            batches add to it. It is exact if L is quadratic and a batch is all data.
         equipartition: E[(w - w*) ∇U] / (d + E[ε ∇U G ∇U] / 4), which is 1 for chains in equilibrium, whatever the step
             size. It is NaN for HMC.
         lower: Share of recorded losses that are below the loss at the centre.
         gradient_gain: nβ |∇L(w*)|² / (2 h + 2 (γ + ρ) / nβ), in units of the estimate: about how much lower a minimum
-            near the centre is. h is the largest curvature.
+            near the centre is. h is the largest curvature. NaN if the step size was given.
         half_step_size: Change of the estimate with half the step size, if asked for.
         double_localization: Change of the estimate with twice the localization, if asked for.
     """

@@ -37,7 +37,7 @@ class LocalLearningCoefficient:
         notes: What else a reader should know, in one line each, such as chains that are left out.
         diagnostics: The diagnostics.
         center_loss: Loss at w* on all data, in nats.
-        curvature: Largest curvature h of the loss, see `zoo.local_learning.curvature`. NaN if the step size was given.
+        curvature: Largest curvature h of the loss, see `zoo.local_learning.curvature`; NaN if the step size was given.
         step_size: ε, for HMC that of the leapfrogs after burn-in.
         n: Number of data points; None for a population loss.
         n_beta: nβ.
@@ -173,39 +173,32 @@ def local_learning_coefficient(
     generator = torch.Generator(device).manual_seed(seed)
 
     batches = batch_size if batch_size and not isinstance(sampler, HMC) else None
-    of_rows, center_loss, slope = _at_center(losses, batches)
-    probe = None if not batches or not losses.rows else torch.arange(losses.rows, device=device)[: 4 * batches]
-    curvature = math.nan
-    if sampler.step_size is None:
-        curvature = float(largest_curvature(target, generator, probe))
-        if curvature == 0 and not target.precision:
+    with losses.attention():
+        of_rows, center_loss, slope = _at_center(losses, batches)
+        probe = torch.arange(losses.rows, device=device)[: 4 * batches] if batches and losses.rows else None
+        curvature = math.nan if sampler.step_size else float(largest_curvature(target, generator, probe))
+        steepest = n_beta * curvature + target.precision
+        if not steepest:
             raise ZooError("the loss is constant around the parameters, and nothing else holds them: set step_size")
-    step_size = sampler.step_size or sampler.chosen_step_size(n_beta * curvature + target.precision)
-
-    W = center.expand(chains, -1).clone()
-    if start == "gaussian":
-        middle, noise = (
-            localization / target.precision * center,
-            torch.randn(W.shape, generator=generator, dtype=W.dtype, device=device),
-        )
-        W = middle + noise / target.precision**0.5
-    tensors = [center, *losses.fixed.values(), *(tree_leaves(losses.data) if losses.rows else ())]
-    settings = [sampler, chains, batches, n, n_beta, localization, prior_precision, losses.names, start, anneal, seed]
-    file = Checkpoint(checkpoint, checkpoint_every, f"{settings} {_digest(tensors)}")
-    state, traces = run_chains(target, sampler, W, step_size, generator, batches, of_rows, anneal, file)
+        step_size = sampler.step_size or sampler.chosen_step_size(steepest)
+        W = center.expand(chains, -1).clone()
+        if start == "gaussian":
+            noise = torch.randn(W.shape, generator=generator, dtype=W.dtype, device=device)
+            W = localization / target.precision * center + noise / target.precision**0.5
+        tensors = [center, *losses.fixed.values(), *(tree_leaves(losses.data) if losses.rows else ())]
+        chosen = [sampler, chains, batches, n, n_beta, localization, prior_precision, losses.names, start, anneal, seed]
+        file = Checkpoint(checkpoint, checkpoint_every, f"{chosen} {_digest(tensors)}")
+        state, traces = run_chains(target, sampler, W, step_size, generator, batches, of_rows, anneal, file)
     everything = traces.double().cpu().numpy()
     draws = n_beta * (everything[sampler.burn_in :] - center_loss)
-    finite = np.isfinite(draws).all(0)
-    if not finite.any():
-        raise ZooError(f"the loss of all {chains} chains is not finite: use a smaller step size than {step_size:.3g}")
+    finite = np.isfinite(everything).all(0)
     if finite.sum() < 2:
-        raise ZooError(
-            f"the loss of only one of {chains} chains is finite: use a smaller step size than {step_size:.3g}"
-        )
+        few = "only one" if finite.any() else "none"
+        raise ZooError(f"the loss of {few} of the {chains} chains is finite: use a step size below {step_size:.3g}")
     per_chain = np.where(finite, draws.mean(0), np.nan)
     value = estimates.mean(per_chain[finite])
     kept = draws[:, finite]
-    gain = n_beta * slope**2 / (2 * (curvature + target.precision / n_beta))
+    gain = n_beta * slope**2 / (2 * steepest / n_beta) if slope else 0.0
     found = _diagnostics(sampler, state, kept, finite, len(center), gain)
     if sensitivity:
         again: dict[str, Any] = {
@@ -241,6 +234,12 @@ def local_learning_coefficient(
         notes.append(
             f"the parameters are not at a minimum: a step along the gradient lowers nβ L by about {gain:.3g}, which is "
             "missing in the estimate"
+        )
+    explored = 2 / (step_size * target.precision) if target.precision else math.inf
+    if type(sampler) is SGLD and sampler.burn_in < explored:
+        notes.append(
+            f"burn-in is shorter than the 2 / (ε (γ + ρ)) = {explored:.3g} steps that SGLD needs in flat directions: "
+            "check that a longer one gives the same"
         )
     return LocalLearningCoefficient(
         unchecked=value,
@@ -324,7 +323,7 @@ def _diagnostics(
         r_hat=diagnostics.r_hat(draws),
         effective=diagnostics.effective_draws(draws),
         acceptance=mean("accepted"),
-        step_size_bias=heat / 8,
+        step_size_bias=mean("bias"),
         equipartition=mean("virial") / (d + heat / 4),
         lower=float((draws < 0).mean()),
         gradient_gain=gain,

@@ -13,6 +13,7 @@ from zoo.local_learning.losses import Target
 from zoo.local_learning.samplers import State
 
 MOST_PARAMETERS = 10_000
+LEAST_SHARE = 0.1  # of the step size
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,14 @@ class HMC:
     """Hamiltonian Monte Carlo with Metropolis' rule (Neal 2011, arXiv:1206.1901) on all data, up to 10⁴ parameters.
 
     One step is a trajectory of 1 to `leapfrogs` leapfrog steps (the number is drawn anew for every step) with a new
-    momentum. The step size of the leapfrogs, the same for all chains, is tuned during burn-in to the wanted acceptance
-    by dual averaging (Hoffman and Gelman 2014, section 3.2), and then fixed. Steps that lead to a loss that is not
+    momentum. Every chain's leapfrogs are between 0.1 and 1 step sizes long, drawn anew for every trajectory, so that
+    no chain is caught where the loss is more curved than elsewhere. The step size is tuned during burn-in to the wanted
+    acceptance by dual averaging (Hoffman and Gelman 2014, section 3.2), and then fixed. Steps to a loss that is not
     finite are rejected.
+
+    Narrow valleys need long trajectories, and no diagnostic sees that they are too short. For the loss (w1 w2)² at nβ =
+    10⁶ under a standard normal prior, 512 chains gave 0.414 [0.406, 0.423] with 20 leapfrogs and 0.432 [0.424, 0.440]
+    with 100; the integral is 0.4375. Double `leapfrogs` until the estimate no longer changes.
 
     Args:
         step_size: First step size of the leapfrogs. By default 1/2 / √(nβ h + γ + ρ), where h is the largest curvature
@@ -75,7 +81,9 @@ class HMC:
         t: int,
     ) -> Tensor:
         """Make one trajectory of all chains, and return the losses (C,) after it."""
-        W, step = state["W"], state["step_size"]
+        W = state["W"]
+        shares = torch.rand(len(W), 1, generator=generator, dtype=W.dtype, device=W.device)
+        step = state["step_size"] * (LEAST_SHARE + (1 - LEAST_SHARE) * shares)
         values, gradients = target.gradients(W, None, temper)
         momentum = torch.randn(W.shape, generator=generator, dtype=W.dtype, device=W.device)
         scale = target.n_beta * temper

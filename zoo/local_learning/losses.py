@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
 from zoo.errors import ZooError
@@ -45,6 +47,8 @@ class Losses:
             device or are less precise than float32, or tensors of the data differ in their number of rows.
     """
 
+    loss_dimensions = 0  # of the loss of one parameter vector, which is a scalar
+
     def __init__(
         self, model: nn.Module, loss: Loss, data: Any, parameters: Iterable[str] | None, at_once: int | None
     ) -> None:
@@ -73,6 +77,10 @@ class Losses:
             raise ZooError(f"the tensors of the data have {sorted(rows)} rows: all must have the same number, over 0")
         self.rows = rows.pop() if rows else None
 
+    def attention(self) -> AbstractContextManager[None]:
+        """Return a context in which attention is computed by the only kernel that is fast within `vmap`."""
+        return nullcontext() if self.at_once == 1 else sdpa_kernel(SDPBackend.MATH)
+
     def _one(self, w: Tensor, batch: Any) -> Tensor:
         """The loss of one parameter vector (d,)."""
         pieces = zip(self.names, w.split(self.sizes), self.shapes, strict=True)
@@ -100,7 +108,9 @@ class Losses:
             if at_once == 1:
                 value = self._one(w[0], tree_map(lambda x: x[0], rows) if own else rows)[None]
             else:
-                value = vmap(self._one, in_dims=(0, 0 if own and rows is not None else None))(w, rows)
+                value = vmap(self._one, in_dims=(0, 0 if own else None))(w, rows)
+            if value.ndim != 1 + self.loss_dimensions:
+                raise ZooError(f"the loss has the shape {tuple(value.shape[1:])}: it must be a scalar")
             parts.append(value)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 

@@ -19,6 +19,10 @@ class SGLD:
 
     w <- w - ε/2 ∇U(w) + √ε ξ, where ξ is standard normal, and ∇U is that of a batch if there are batches.
 
+    A direction in which the loss is flat is explored in about 2 / (ε (γ + ρ)) steps. No diagnostic sees directions that
+    no chain has reached: reduced-rank regression, where λ is 8, gave 7.1 after a burn-in of 800 steps, with all
+    diagnostics in order, and 7.9 after 4,000. A note tells when burn-in is shorter.
+
     On a quadratic loss it samples a variance that is 1 / (1 - ε a/4) times too large in a direction in which U has the
     curvature a. `LocalLearningCoefficient.diagnostics.step_size_bias` measures what this adds.
 
@@ -47,8 +51,9 @@ class SGLD:
 
     def start(self, target: Target, W: Tensor, step_size: float) -> State:
         """Return the state of chains that start at W, (C, d)."""
-        zeros = target.losses.total(torch.zeros_like(W))
-        return {"W": W, "step_size": W.new_tensor(step_size), "heat": zeros, "virial": zeros.clone()}
+        zero = target.losses.total(torch.zeros_like(W))
+        sums = {name: zero.clone() for name in ("heat", "bias", "virial")}
+        return {"W": W, "step_size": W.new_tensor(step_size), **sums}
 
     def advance(
         self,
@@ -66,8 +71,12 @@ class SGLD:
         metric = self.metric(state, gradients, target, burning)
         moved = gradients * metric
         if not burning:
-            state["heat"] += step * target.losses.total(moved * gradients)
-            state["virial"] += target.losses.total((W - target.losses.center) * gradients)
+            away, total = W - target.losses.center, target.losses.total
+            heat = step * total(moved * gradients)
+            pull = target.localization * away + target.prior_precision * W
+            state["heat"] += heat
+            state["bias"] += (heat - step * total(moved * pull)) / 8
+            state["virial"] += total(away * gradients)
         noise = torch.randn(W.shape, generator=generator, dtype=W.dtype, device=W.device)
         W.sub_(moved.mul_(step / 2)).add_(noise.mul_((step * metric) ** 0.5))
         return values

@@ -28,6 +28,8 @@ class LossesSideBySide(Losses):
         ZooError: If the first dimension of a parameter is not a multiple of S.
     """
 
+    loss_dimensions = 1
+
     def __init__(self, model: nn.Module, loss: Loss, data: Any, parameters: Iterable[str] | None) -> None:
         super().__init__(model, loss, data, parameters, None)
         found = self.values(self.center[None], None if self.rows is None else torch.zeros(1, dtype=torch.int64))
@@ -119,7 +121,9 @@ def local_learning_coefficients(
     shared |= {"step_size": float(state["step_size"]), "burn_in": sampler.burn_in}
     found, everything = [], traces.double().cpu().numpy()
     for s, (center_loss, gain) in enumerate(zip(at_center.tolist(), gains.tolist(), strict=True)):
-        own: dict[str, Tensor] = {name: state[name][:, s] for name in ("heat", "virial", "accepted") if name in state}
+        own: dict[str, Tensor] = {
+            name: state[name][:, s] for name in ("heat", "bias", "virial", "accepted") if name in state
+        }
         draws = n_beta * (everything[sampler.burn_in :, :, s] - center_loss)
         finite = np.isfinite(draws).all(0)
         if finite.sum() < 2:
