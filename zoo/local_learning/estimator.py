@@ -191,7 +191,19 @@ def local_learning_coefficient(
         )
         index = None if batches is None else torch.arange(batches, device=device)
         told = [f"{center_loss:.5g}", f"{float(losses.values(near[None], index)):.5g}"]  # identify the loss
-        chosen = [sampler, chains, batches, n, n_beta, localization, prior_precision, losses.names, start, anneal, seed]
+        chosen: list[Any] = [
+            sampler,
+            chains,
+            batches,
+            n,
+            n_beta,
+            localization,
+            prior_precision,
+            losses.names,
+            start,
+            anneal,
+            seed,
+        ]
         chosen += told
         file = Checkpoint(checkpoint, checkpoint_every, f"{chosen} {_digest(tensors)}")
         state, traces = run_chains(target, sampler, W, step_size, generator, batches, of_rows, anneal, file)
