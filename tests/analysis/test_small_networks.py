@@ -4,11 +4,11 @@ import math
 import pytest
 import torch
 
+from zoo.analysis.boolean_classes import boolean_classes
 from zoo.analysis.singular_models import reduced_rank_generic
 from zoo.analysis.small_networks import (
     LinearNetwork,
     TanhNetwork,
-    boolean_classes,
     boolean_target,
     loss,
     minimum_near,

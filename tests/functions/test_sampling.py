@@ -65,7 +65,9 @@ def test_perceptrons_realise_exactly_the_linearly_separable_functions(n, bias, n
     assert met.ties == (0 if bias else 100_000)  # at the zero input, where the sum is empty
 
 
-@pytest.mark.parametrize("map", [LinearThreshold(2, False), MLP(2, (), sigma_b=0.0), Perceptron()], ids=str)
+@pytest.mark.parametrize(
+    "map", [LinearThreshold(2, False), MLP(2, (), sigma_b=0.0), Perceptron()], ids=lambda map: map.name
+)
 def test_two_weights_make_six_functions_whose_probabilities_are_angles(map):
     n = 400_000
     counts = sample_counts(map, n)

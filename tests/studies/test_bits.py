@@ -37,7 +37,7 @@ def made(values, bits, exponents=None, repeats=None):
         e = b if exponents is None else Estimate(exponents[i], exponents[i], exponents[i], 4)
         own = [value] * 4 if repeats is None else repeats[i]
         coefficient = Estimate(value, value, value, 4)
-        told.append(Function(str(i), "all", [b, b], [e, e], [b, b], own, coefficient, value, value, 0))
+        told.append(Function(str(i), [b, b], [e, e], [b, b], own, coefficient, value, value, 0))
     return told
 
 
@@ -142,9 +142,9 @@ def test_the_exact_disagreements():
     section = disagreements_section([0, 0, 0, 0, 0, 125, 0, 250], 1000)
     rows = {row[0]: row[1:] for row in section.numbers["rows"]}
     assert [row[0] for row in rows.values()][:4] == ["2", "3", "6.64", "6.64"]
-    cross, line = (rows[f"{name}, unit square"] for name in ("cross (w1 w2)² <= t", "line w1² <= t"))
+    cross, line = (rows[name] for name in ("cross (w1 w2)² <= t", "line w1² <= t"))
     assert (cross[:3], line[:3]) == (["6.98", "0.437", "1/2"], ["9.97", "0.500", "1/2"])
-    assert rows["line of the same volume as the cross, unit square"][0] == cross[0]
+    assert rows["line of the same volume as the cross"][0] == cross[0]
     assert section.numbers["expected_at_finite_n_beta"] == pytest.approx(0.4375, abs=5e-5)
     assert "6.64 bits more" in section.finding
 

@@ -5,10 +5,7 @@ Every case is a network of `zoo.analysis.small_networks` or a monomial, see `zoo
 
 import math
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from zoo.analysis.singular_models import (
     LearningCoefficient,
@@ -17,6 +14,9 @@ from zoo.analysis.singular_models import (
     monomial_learning_coefficient,
     reduced_rank_generic,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,10 @@ class Case:
         limit = self.limit()
         return limit.value - (limit.multiplicity - 1) / math.log(n_beta)
 
-    def center(self) -> Tensor:
+    def center(self) -> "Tensor":
         """Return w*, (d,) float64."""
+        import torch
+
         if self.kind == "monomial":
             return torch.zeros(len(self.sizes), dtype=torch.float64)
         layers = []
@@ -86,8 +88,10 @@ class Case:
             layers.append(W.flatten())
         return torch.cat(layers)
 
-    def potential(self, w: Tensor) -> Tensor:
+    def potential(self, w: "Tensor") -> "Tensor":
         """Return K (N,) of parameters (N, d)."""
+        import torch
+
         if self.kind == "monomial":
             return (w ** w.new_tensor([2 * k for k in self.sizes]).long()).prod(-1)
         shapes = list(zip(self.sizes[1:], self.sizes[:-1], strict=True))

@@ -4,7 +4,6 @@ Parameters are flat vectors, and the prior is N(0, 1) for each. A target is the 
 half the mean squared error, which is the Kullback-Leibler divergence in nats per data point for noise of variance 1.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -186,40 +185,9 @@ def quadratic_coefficient(
     return (n_beta * h / (n_beta * h + localization)).sum(1) / 2
 
 
-def boolean_classes(n_bits: int) -> list[list[int]]:
-    """Return the Boolean functions of n inputs up to permutations and negations of inputs and negation of the output.
-
-    Functions of a class have the same probability under any prior that has these symmetries, such as N(0, 1).
-
-    Args:
-        n_bits: Number of inputs, from 1 to 4.
-
-    Returns:
-        The functions of every class, ascending. Bit i of a function is its value for input i; inputs are ordered as in
-        `TanhNetwork.inputs`.
-
-    Raises:
-        ZooError: If there are more than 4 inputs, whose functions are too many to list, or none.
-    """
-    if not 1 <= n_bits <= 4:
-        raise ZooError(f"n_bits is {n_bits}; it must be between 1 and 4")
-    size = 2**n_bits
-    moves = []
-    for order in itertools.permutations(range(n_bits)):
-        for flips in range(size):
-            moves.append([sum(((i ^ flips) >> a & 1) << b for a, b in enumerate(order)) for i in range(size)])
-    found: list[list[int]] = []
-    seen: set[int] = set()
-    for f in range(2**size):
-        if f in seen:
-            continue
-        images = {sum((f >> i & 1) << j for i, j in enumerate(move)) for move in moves}
-        images |= {2**size - 1 - image for image in images}
-        seen |= images
-        found.append(sorted(images))
-    return found
-
-
 def boolean_target(function: int, n_bits: int) -> Tensor:
-    """Return the outputs -1 and 1 of a Boolean function for all inputs, (2^n,) float64; see `boolean_classes`."""
+    """Return the outputs -1 and 1 of a Boolean function for all inputs, (2^n,) float64.
+
+    Bit i of the function is its value for input i, see `zoo.analysis.boolean_classes`.
+    """
     return torch.tensor([2.0 * (function >> i & 1) - 1 for i in range(2**n_bits)], dtype=torch.float64)

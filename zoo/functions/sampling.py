@@ -3,6 +3,10 @@
 Sample number i belongs to block i // block_size. Every block has a random stream of its own, which is determined by the
 seed and the block's number. The counts therefore depend on the map, the number of samples, the seed and the block size,
 and neither on the number of threads or processes nor on how the blocks are distributed among them.
+
+The compiled code of the zoo's maps gives the same counts on every processor. A map that only has `sample` depends on
+torch, whose products of matrices may round differently on another machine. A function then differs only where an output
+is that close to 0.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +59,6 @@ def sample_counts(
     blocks = range(n_blocks) if blocks is None else blocks
     if not blocks or min(blocks) < 0 or max(blocks) >= n_blocks:
         raise ZooError(f"blocks are {blocks}; {n_samples:,} samples have the blocks 0 to {n_blocks - 1:,}")
-
     on = torch.device(device)
 
     def sample(block: int) -> Counts:

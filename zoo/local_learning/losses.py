@@ -47,6 +47,8 @@ class Losses:
             device or are less precise than float32, or tensors of the data differ in their number of rows.
     """
 
+    loss_dimensions = 0  # of the loss of one parameter vector, which is a scalar
+
     def __init__(
         self, model: nn.Module, loss: Loss, data: Any, parameters: Iterable[str] | None, at_once: int | None
     ) -> None:
@@ -107,7 +109,7 @@ class Losses:
                 value = self._one(w[0], tree_map(lambda x: x[0], rows) if own else rows)[None]
             else:
                 value = vmap(self._one, in_dims=(0, 0 if own else None))(w, rows)
-            if value.ndim != 1:
+            if value.ndim != 1 + self.loss_dimensions:
                 raise ZooError(f"the loss has the shape {tuple(value.shape[1:])}: it must be a scalar")
             parts.append(value)
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -51,10 +51,9 @@ class SGLD:
 
     def start(self, target: Target, W: Tensor, step_size: float) -> State:
         """Return the state of chains that start at W, (C, d)."""
-        zeros = target.losses.total(torch.zeros_like(W))
-        return {"W": W, "step_size": W.new_tensor(step_size)} | {
-            name: zeros.clone() for name in ("heat", "bias", "virial")
-        }
+        zero = target.losses.total(torch.zeros_like(W))
+        sums = {name: zero.clone() for name in ("heat", "bias", "virial")}
+        return {"W": W, "step_size": W.new_tensor(step_size), **sums}
 
     def advance(
         self,

@@ -28,6 +28,8 @@ class LossesSideBySide(Losses):
         ZooError: If the first dimension of a parameter is not a multiple of S.
     """
 
+    loss_dimensions = 1
+
     def __init__(self, model: nn.Module, loss: Loss, data: Any, parameters: Iterable[str] | None) -> None:
         super().__init__(model, loss, data, parameters, None)
         found = self.values(self.center[None], None if self.rows is None else torch.zeros(1, dtype=torch.int64))

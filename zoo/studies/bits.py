@@ -46,24 +46,25 @@ LOCALIZATION = 1.0
 SAMPLERS = ("HMC", "SGLD")
 
 
-def functions(family: Family) -> list[tuple[str, str]]:
-    """Return the names of the functions of a family, each with the group to which it belongs."""
+def functions(family: Family) -> list[str]:
+    """Return the names of the functions of a family."""
     if family == "linear":
         pairs = [(rank, value) for rank in (1, 2, 3) for value in SINGULAR_VALUES]
-        return [("zero", "rank 0"), *((f"{rank} x {value:g}", f"rank {rank}") for rank, value in pairs)]
+        return ["rank 0", *(f"rank {rank}, {value:g}" for rank, value in pairs)]
     if family == "tanh":
         counts = [(units, draw) for units in range(SIZES["tanh"][1] + 1) for draw in range(DRAWS)]
-        return [(f"{units} units, draw {draw + 1}", f"{units} units") for units, draw in counts]
-    from zoo.analysis.small_networks import boolean_classes
+        return [f"{units} {'unit' if units == 1 else 'units'}, draw {draw + 1}" for units, draw in counts]
+    from zoo.analysis.boolean_classes import boolean_classes
 
-    return [(f"{same[0]:08b}", "Boolean") for same in boolean_classes(SIZES["boolean"][0])]
+    return [f"{same[0]:08b}" for same in boolean_classes(SIZES["boolean"][0])]
 
 
 def network_and_target(family: Family, index: int) -> "tuple[SmallNetwork, Tensor]":
     """Return the networks of a family, and the wanted outputs of its function of this index."""
     import torch
 
-    from zoo.analysis.small_networks import LinearNetwork, TanhNetwork, boolean_classes, boolean_target
+    from zoo.analysis.boolean_classes import boolean_classes
+    from zoo.analysis.small_networks import LinearNetwork, TanhNetwork, boolean_target
 
     if family == "linear":
         network = LinearNetwork(*SIZES[family])
@@ -143,7 +144,7 @@ class MeasureVolume(Task):
         where = (lambda w: loss(network, target, w)), network.n_parameters, self.thresholds
         plain = volumes_by_sampling(*where, self.samples, seed=self.index)
         split, w = volumes_by_splitting(*where, self.particles, self.seeds, seed=self.index)
-        found: Result = {"w": w[:, 0].numpy(), "d": network.n_parameters}
+        found: Result = {"w": w[:, 0].numpy()}
         for name, volumes in (("plain", plain), ("split", split)):
             found[name] = [{"bits": _ends(v.bits), "exponent": _ends(v.exponent)} for v in volumes]
         return found
@@ -209,7 +210,8 @@ class CountFunctions(Task):
         """Return counts and sizes of the classes of functions, and counts of the functions of perceptrons."""
         import torch
 
-        from zoo.analysis.small_networks import TanhNetwork, boolean_classes
+        from zoo.analysis.boolean_classes import boolean_classes
+        from zoo.analysis.small_networks import TanhNetwork
 
         network = TanhNetwork(*SIZES["boolean"])
         generator = torch.Generator().manual_seed(0)
@@ -311,8 +313,8 @@ class Bits(Study):
         table = Table(["question", "measured", "answer"], evidence).markdown()
         certainty = (
             "Brackets of rank correlations are 95 % intervals over functions (Bonett and Wright 2000), and p-values "
-            "are those of shuffled pairings of functions, corrected for the number of families by Holm's method. "
-            "'Yes' means that the interval is above 0 and p is at most 0.05. Intervals of single functions are "
+            "are those of shuffled pairings of functions. 'Yes' means that the interval is above 0, and that p is at "
+            "most 0.05 after Holm's correction for the number of families. Intervals of single functions are "
             f"Student's over {self.seeds} repeats of splitting or over {self.seeds} minima. One prior, one loss and "
             "three kinds of small networks were tested, and the answer is about these."
         )
@@ -326,7 +328,6 @@ class Function:
 
     Args:
         name: Name of the function.
-        group: Group of the function within its family.
         bits: Bits at every threshold, by splitting.
         exponents: Volume exponents at every threshold, by splitting.
         plain: Bits at every threshold, by plain sampling.
@@ -339,7 +340,6 @@ class Function:
     """
 
     name: str
-    group: str
     bits: list[Estimate]
     exponents: list[Estimate]
     plain: list[Estimate]
@@ -353,13 +353,11 @@ class Function:
     @classmethod
     def of(cls, family: Family, index: int, volume: Result, found: Result) -> "Function":
         """Return the measurements of a function, from the results of its two tasks."""
-        name, group = functions(family)[index]
         bits, exponents = ([_estimate(v[key]) for v in volume["split"]] for key in ("bits", "exponent"))
         good = [i for i, K in enumerate(found["K"]) if K <= ZERO and not found["problems"][i]]
         values, half_rank, quadratic = ([found[key][i] for i in good] for key in ("values", "half_rank", "quadratic"))
         return cls(
-            name,
-            group,
+            functions(family)[index],
             bits,
             exponents,
             [_estimate(v["bits"]) for v in volume["plain"]],
@@ -529,16 +527,17 @@ def samplers_section(checks: Sequence[Check]) -> Section:
     rows: list[list[Any]] = [
         [
             *(one.name, one.sampler, f"{one.n_beta:g}", f"{one.localization:g}", one.limit, one.expected, one.found),
-            *(one.ratio.mean, one.bias, "; ".join(one.problems) or "none"),
+            *(one.ratio.mean, one.bias, "no" if one.problems else "yes"),
         ]
         for one in checks
     ]
-    columns = ["case", "sampler", "nβ", "γ", "limit λ", "expected", "estimate", "ratio", "bias of the step size"]
+    columns = ["case", "sampler", "nβ", "γ", "limit λ", "expected", "estimate", "ratio", "bias of the step"]
     note = (
         "λ is the exact learning coefficient. Expected, for monomials: the exact expectation of nβK at this nβ, by "
         "quadrature. For linear networks: λ - (m - 1) / ln nβ with the multiplicity m. The bias of the step size is "
         "what SGLD's diagnostics expect it to add; the estimate contains it. Generic points need strong localization: "
-        "with γ = 1, chains leave them for the more singular point, which has a smaller value."
+        "with γ = 1, chains leave them for the more singular point, which has a smaller value. "
+        "An estimate is not accepted if a diagnostic fails; report.json has the reasons."
     )
     names = list(dict.fromkeys(one.name for one in checks))
     short = [name.replace("linear ", "").replace(" point", "").replace("most singular", "singular") for name in names]
@@ -552,7 +551,7 @@ def samplers_section(checks: Sequence[Check]) -> Section:
         "samplers",
         "Do the samplers find exact values?",
         " ".join(parts),
-        tables=[Table([*columns, "failed diagnostics"], rows, note=note)],
+        tables=[Table([*columns, "accepted"], rows, note=note)],
         charts=[Chart("samplers", "Estimate / expected value", series, "", "ratio", caption=caption)],
         null_models="None: the values are known.",
         not_shown="Step sizes, temperatures and localizations other than those in the table are not tested.",
@@ -580,7 +579,7 @@ def volumes_section(measured: dict[Family, list[Function]], thresholds: Sequence
     )
     diagonal = [min(row[3].mean for row in rows), max(row[3].mean for row in rows)]
     series = [Series("equal", diagonal, diagonal, "dashed")]
-    for family in measured:
+    for family in dict.fromkeys(row[0] for row in rows):
         mine = [row for row in rows if row[0] == family]
         labels = [f"{row[1]}, t = {row[2]:g}" for row in mine]
         bits = [row[3].mean for row in mine]
@@ -603,20 +602,23 @@ def orders_section(
     """Return the section that compares the orders of functions by the three measures."""
     tables: list[Table | str] = []
     for family, told in measured.items():
-        columns = ["function", "group", *(f"bits at t = {t:g}" for t in study.thresholds)]
-        columns += [f"volume exponent at t = {study.thresholds[-1]:g}", "LLC", "half the rank", "second order"]
+        ends = study.thresholds[0], study.thresholds[-1]
+        columns = ["function", *(f"bits at {t:g}" for t in ends), "exponent", "LLC", "half rank", "second order"]
         rows: list[list[Any]] = [
-            [one.name, one.group, *one.bits, one.exponents[-1], one.coefficient, one.half_rank, one.quadratic]
+            [one.name, one.bits[0], one.bits[-1], one.exponents[-1], one.coefficient, one.half_rank, one.quadratic]
             for one in told
         ]
-        columns.append("minima left out")
+        columns.append("left out")
         rows = [[*row, one.left_out] for row, one in zip(rows, told, strict=True)]
         if family == "boolean":
             columns.append("bits of signs")
             rows = [[*row, one.thresholded] for row, one in zip(rows, told, strict=True)]
         note = (
-            f"LLC: mean over {study.seeds} minima, at nβ = {study.n_beta:g}. Half the rank: half the rank of the "
-            "Jacobian at the minima. Second order: what the LLC would be if the loss were quadratic around them."
+            f"Bits are at t in nats, exponents at t = {ends[1]:g}. LLC: mean over {study.seeds} minima, at nβ = "
+            f"{study.n_beta:g}. Half rank: half the rank of the Jacobian at the minima. Second order: what the LLC "
+            "would be if the loss were quadratic around them. Left out: minima whose loss is not 0, or at which a "
+            "diagnostic failed. A matrix is named by its rank and its singular values, and a Boolean function by its "
+            "values for all inputs, from the last input to the first."
         )
         tables += [f"**{_capital(FAMILIES[family])}**", Table(columns, rows, 2, note)]
     compared: list[list[Any]] = []
@@ -633,13 +635,13 @@ def orders_section(
         exponents.append(
             Series.of(FAMILIES[family], [one.exponents[-1].mean for one in known], llc, "points", labels=labels)
         )
-    ends = [0.0, max(one.exponents[-1].mean for told in measured.values() for one in told)]
+    equal = [0.0, max(one.exponents[-1].mean for told in measured.values() for one in told)]
     charts = [
         Chart("bits", "Bits and local learning coefficient", bits, f"bits at t = {t} nats", "LLC"),
         Chart(
             "exponents",
             "Volume exponent and local learning coefficient",
-            [Series("equal", ends, ends, "dashed"), *exponents],
+            [Series("equal", equal, equal, "dashed"), *exponents],
             f"volume exponent at t = {t} nats",
             "LLC",
         ),
@@ -675,12 +677,14 @@ def _of_family(family: Family, told: Sequence[Function], agreements: "dict[str, 
     values = [one.coefficient.mean for one in told if math.isfinite(one.coefficient.mean)]
     bits = [one.bits[-1].mean for one in told]
     exponent = agreements["LLC and volume exponent at the smallest t"].spearman
+    half_rank = agreements["half the rank of the Jacobian and bits at the smallest t"].spearman
     if not values:
         return f"{_capital(FAMILIES[family])}: no minimum has an LLC that the diagnostics accept."
     return (
         f"{_capital(FAMILIES[family])}: LLCs from {min(values):.2f} to {max(values):.2f} and bits from {min(bits):.1f} "
         f"to {max(bits):.1f} have a Spearman correlation of {agreements[MAIN].spearman:.2f}; LLC and volume exponent "
-        f"have one of {exponent:.2f}."
+        f"have one of {exponent:.2f}. Half the rank of the Jacobian at the minima has "
+        f"one of {half_rank:.2f} with bits."
     )
 
 
@@ -699,24 +703,24 @@ def disagreements_section(perceptron: Sequence[int], samples: int) -> Section:
     line_t = cross_volume(t) ** 2
     sampled = {f: estimates.rate(perceptron[f], samples) for f in (0b111, 0b101)}
     rows: list[list[Any]] = [
-        ["perceptron, labels + + + on (1,0), (0,1), (1,1)", "2", "0", "0", f"sampled probability {sampled[0b111]:.4f}"],
-        ["perceptron, labels + - + on the same inputs", "3", "0", "0", f"sampled probability {sampled[0b101]:.4f}"],
+        ["perceptron, + + + on (1,0), (0,1), (1,1)", "2", "0", "0", f"sampled {sampled[0b111]:.4f}"],
+        ["perceptron, + - + on the same inputs", "3", "0", "0", f"sampled {sampled[0b101]:.4f}"],
     ]
     for squares in (1, 100):
         volume, slope = squares_volume(area, squares, t), squares_exponent(area, squares, t)
         inside = -math.log2(area)
         within = (
-            f"at t = {t:g}: {-math.log2(volume):.2f} bits, exponent {slope:.3f}; one square alone: "
+            f"t = {t:g}: {-math.log2(volume):.2f} bits, exponent {slope:.3f}; one alone: "
             f"{inside + math.log2(squares):.2f} bits"
         )
         name = "one square" if squares == 1 else f"{squares} small squares"
-        rows.append([f"{name} of area {area} in the unit square", f"{inside:.2f}", "0", "0", within])
+        rows.append([f"{name}, area {area}", f"{inside:.2f}", "0", "0", within])
     for name, V, slope, at in (
         ("line w1² <= t", line_volume(t), 0.5, f"t = {t:g}"),
         ("cross (w1 w2)² <= t", cross_volume(t), cross_exponent(t), f"t = {t:g}"),
         ("line of the same volume as the cross", line_volume(line_t), 0.5, f"t = {line_t:.3g}"),
     ):
-        rows.append([f"{name}, unit square", f"{-math.log2(V):.2f}", f"{slope:.3f}", "1/2", at])
+        rows.append([name, f"{-math.log2(V):.2f}", f"{slope:.3f}", "1/2", at])
     finite = expected_monomial([1, 1], 1 / t)
     finding = (
         "The measures have to disagree in four kinds of cases. Thresholded outputs: the parameters of a function are "
@@ -734,8 +738,11 @@ def disagreements_section(perceptron: Sequence[int], samples: int) -> Section:
         Series("one square", [10.0**p for p in powers], [_squares(1, 10.0**p) for p in powers], "dotted"),
         Series("100 squares", [10.0**p for p in powers], [_squares(100, 10.0**p) for p in powers], "dotted"),
     ]
-    note = "Bits, exponent and coefficient are exact. The perceptron has no bias, and its weights are N(0, 1)."
-    columns = ["set of parameters", "bits", "volume exponent", "learning coefficient (limit)", "further"]
+    note = (
+        "Bits, exponent and coefficient are exact. The perceptron has no bias, and its weights are N(0, 1). "
+        "Squares, line and cross are in the unit square."
+    )
+    columns = ["set of parameters", "bits", "volume exponent", "λ (limit)", "further"]
     return Section(
         "disagreements",
         "Where do the three measures have to disagree?",
