@@ -228,7 +228,8 @@ class ContinuousGates(Study):
             _deep(self, {key: results[task] for key, task in self.deep().items()}),
         ]
         evidence = [row for _, rows in parts for row in rows]
-        headline = " ".join(section.finding.partition(". ")[0].rstrip(".") + "." for section, _ in parts)
+        first, *others = [section.finding.partition(". ")[0].rstrip(".") + "." for section, _ in parts]
+        headline = f"{first}\n\n{' '.join(others)}"
         certainty = (
             f"Brackets are 95 % Student t intervals over {self.seeds} networks, for circuits over {4 * self.seeds}. "
             "Reference losses are exact and have no interval. A loss counts as reaching a bound if its whole interval "

@@ -369,7 +369,7 @@ class FunctionPriors(Study):
         headline = f"The bound 2^-(a C + b) on probabilities of functions holds for {len(obey)} of {len(found)} maps."
         if compared:
             headline += (
-                " Do networks leave fewer simple functions improbable than other maps of about the same size? "
+                "\n\nDo networks leave fewer simple functions improbable than other maps of about the same size? "
                 f"{_counted(compared)}."
             )
         certainty = (

@@ -260,7 +260,7 @@ class LearningCoefficientOverTraining(Study):
     def report(self, results: Results) -> Report:
         """Return a report on toys and on GPT-2s."""
         toys, models = self._toy_section(results), self._model_section(results)
-        headline = f"{toys.finding} {models.finding}"
+        headline = f"{toys.finding}\n\n{models.finding}"
         certainty = (
             "Brackets are 95 % intervals over networks for toys, and over chains for GPT-2s. An estimate is refused if "
             "a diagnostic of its chains fails, and is then no result. Columns named *unchecked* show the estimates "
