@@ -189,7 +189,8 @@ class LearningCoefficient(L.Callback):
             found = {"mean": value.mean, "low": value.low, "high": value.high, "n": entry["n"], "loss": _loss(entry)}
             found["n_beta"] = entry["n_beta"]
             for logger in trainer.loggers:
-                logger.log_metrics({f"llc/{name}": float(x) for name, x in found.items()}, logged_step(trainer))
+                known = {f"llc/{name}": float(x) for name, x in found.items() if math.isfinite(x)}
+                logger.log_metrics(known, logged_step(trainer))
         seconds = f"{time.monotonic() - begun:.0f} s"
         if why and (kind := re.sub(r"[\d.,\[\]e+-]+", "", why)) not in self._told:  # whatever its numbers
             self._told.add(kind)
@@ -272,8 +273,10 @@ class LearningCoefficient(L.Callback):
 def _mean(entry: dict[str, Any]) -> Estimate:
     """Return the estimate of a measurement; of several networks, the mean over those that are not refused."""
     good = [one for one in entry["networks"] if one["mean"] is not None]
-    if len(entry["networks"]) == 1 or len(good) == 1:
+    if len(entry["networks"]) == 1:
         return Estimate(*(good[0][end] for end in ("mean", "low", "high"))) if good else estimates.UNKNOWN
+    if len(good) == 1:
+        return Estimate(good[0]["mean"], math.nan, math.nan)  # one network says nothing of the others
     return estimates.mean([one["mean"] for one in good])
 
 

@@ -1,9 +1,13 @@
 """The LightningModule that trains few neurons to compute many functions ReLU(x_i)."""
 
+from statistics import fmean
+
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import PearsonCorrCoef
 
+from zoo.active_inputs import BernoulliActive
 from zoo.errors import ZooError
 from zoo.models.optimizers import AdamLinear
 from zoo.models.toy import compressed_computation as exact
@@ -72,6 +76,8 @@ class CompressedComputation(ToyModule):
         data = require(self, datamodule(self.trainer), SyntheticFeatures)
         if data.values != "signed":
             raise ZooError(f"inputs must be uniform in [-1, 1]: data.values is {data.values}, not signed")
+        if not isinstance(data.active, BernoulliActive):
+            raise ZooError("inputs must be independent: data.active must be BernoulliActive")
 
     def embedding_rows(self) -> dict[str, Tensor]:
         """Return the weights from every input to the neurons, (n_seeds * inputs, d_mlp)."""
@@ -95,16 +101,23 @@ class CompressedComputation(ToyModule):
     def reference_losses(self) -> dict[str, float]:
         """Return the exact losses of y = 0 and of dedicated neurons and, for q = 2, the bound."""
         data = require(self, datamodule(self.trainer), SyntheticFeatures)
-        n, d = data.n_features, self.net.config["d_mlp"]
-        p = float(torch.as_tensor(data.active.n_active, dtype=torch.float64).mean()) * data.active.n_groups / n
-        M = self.net.M if self.net.config["mixing"] else None
-        alone = d < n and M is None
+        shares = np.atleast_1d(data.active.n_active) / data.n_features  # one for all seeds, or one for each
+        lines = [self._lines(data.n_features, float(p)) for p in shares]
+        return {name: fmean(one[name] for one in lines) for name in lines[0]}
+
+    def _lines(self, n: int, p: float) -> dict[str, float]:
+        """Return the reference losses for inputs that are not 0 with probability p."""
+        d, M = self.net.config["d_mlp"], self.net.M if self.net.config["mixing"] else None
         if self.q == 2:
             found = {"zero_map": p * exact.zero_map_loss(M)}
-            found |= {"dedicated": p * exact.dedicated_loss(d, n, p)} if alone else {}
-            return found | ({"bound": p * exact.least_loss(d, n, p, M)} if d < n else {})
+            if d < n:
+                found |= {} if M is not None else {"dedicated": p * exact.dedicated_loss(d, n, p)}
+                found["bound"] = p * exact.least_loss(d, n, p, M)
+            return found
+        if M is not None:
+            return {}
         moment = p / (2 * (self.q + 1))  # E[ReLU(x)^q]
-        return {"zero_map": moment} | ({"dedicated": (1 - d / n) * moment} if alone else {}) if M is None else {}
+        return {"zero_map": moment} | ({"dedicated": (1 - d / n) * moment} if d < n else {})
 
     def update_own_metrics(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:
         """Accumulate the correlations of outputs and clean labels."""

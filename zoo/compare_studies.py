@@ -1,6 +1,7 @@
 """One report on several finished studies of the same name."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,10 @@ from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.report.chart import Style
 
 STYLES: tuple[Style, ...] = ("line", "dashed", "dotted")  # of the series of one study in a chart
-NOT_INDEPENDENT = "Differences have no interval, because the studies have a source in common: their errors are related."
+NOT_INDEPENDENT = (
+    "Differences have no interval, because the studies have a source or their random seeds in common: their errors are "
+    "related."
+)
 
 Json = dict[str, Any]
 
@@ -96,7 +100,7 @@ def _of_parts(studies: Mapping[str, Json], are_independent: bool) -> list[Sectio
         if len(own) < 2:
             continue
         title = next(iter(own.values()))["title"]
-        cells = {name: dict(_cells(section)) for name, section in own.items()}
+        cells = {name: _once(_cells(section)) for name, section in own.items()}
         found.append(_section(part, title, cells, _charts(own), are_independent, list(own)))
     return [section for section in found if section.tables or section.charts]
 
@@ -154,15 +158,27 @@ def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _cells(section: Json) -> Iterator[tuple[str, Any]]:
-    """Return the estimates and fractions in the tables of a section, by the names of their row and column."""
+    """Return the estimates and fractions in the tables of a section, by the names of their row and column.
+
+    All cells before the first number name a row.
+    """
     for table in section["tables"]:
         if not isinstance(table, dict):
             continue
         for row in table["rows"]:
-            for column, cell in zip(table["columns"][1:], row[1:], strict=True):
-                value = cell if isinstance(cell, float) else _estimate(cell)
+            values = [cell if isinstance(cell, float) else _estimate(cell) for cell in row]
+            first = next((i for i, value in enumerate(values) if value is not None), len(row))
+            name = ", ".join(map(str, row[: max(1, first)]))
+            for column, value in zip(table["columns"][1:], values[1:], strict=True):
                 if value is not None and value is not estimates.UNKNOWN:
-                    yield f"{row[0]}: {column}", value
+                    yield f"{name}: {column}", value
+
+
+def _once(cells: Iterator[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the cells whose name occurs once; it is not known which rows of the same name belong together."""
+    found = list(cells)
+    times = Counter(name for name, _ in found)
+    return {name: value for name, value in found if times[name] == 1}
 
 
 def _estimate(content: Any) -> Estimate | None:
@@ -216,14 +232,17 @@ def _gaps(values: Sequence[float | None] | None) -> list[float] | None:
 
 
 def _have_a_source_in_common(studies: Mapping[str, Json]) -> bool:
-    """Return whether two studies read the same model or embedding, at whatever step."""
+    """Return whether two studies read the same model or embedding, at whatever step.
+
+    A study without a model or embedding draws its data from seeds 0, 1, ..., which others of its name draw as well.
+    """
     seen: set[str] = set()
     for study in studies.values():
         sources: set[str] = set()
-        for key in ("source", "model", "embedding"):
+        for key in ("source", "model", "embedding", "models", "last_model"):
             value = study["settings"].get(key) or ()
             sources |= {value} if isinstance(value, str) else set(map(str, value))
-        if sources & seen:
+        if not sources or sources & seen:
             return True
         seen |= sources
     return False

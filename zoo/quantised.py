@@ -84,7 +84,10 @@ def scaled(
         raise ZooError(
             f"tensor {name} is int8 and {what}; the file needs one tensor {name}_scale, of one number or one per row"
         )
-    if zero := next((n for n in names if any(n.startswith(s) for s in stems) and "zero" in n.lower()), None):
+    prefix = name.rpartition(".")[0] if named else ""  # of the module that the matrix belongs to
+    signs = ("zero", "offset", "zp")
+    others = [n for n in names if n not in (name, *found) and (n.startswith((*stems, prefix)) or not named)]
+    if zero := next((n for n in others if any(sign in n.lower() for sign in signs)), None):
         raise ZooError(f"tensor {name} is int8 with a zero point, {zero}, which is not read; subtract it first")
     scale = read(found[0])
     if not scale.is_floating_point():

@@ -43,8 +43,10 @@ def equiangular_loss(n: int, d: int, q: float, zero_weight: float = 1.0) -> floa
         raise ZooError(f"q is {q} and zero_weight is {zero_weight}; q must be above 1, and zero_weight at least 0")
     if n == d:
         return 0.0
-    k = zero_weight * (n - 1) * ((n - d) / (d * (n - 1))) ** (q / 2)
-    return k / (1 + k ** (1 / (q - 1))) ** (q - 1)
+    if zero_weight == 0:
+        return 0.0
+    log_k = math.log(zero_weight * (n - 1)) + q / 2 * math.log((n - d) / (d * (n - 1)))
+    return math.exp(log_k - (q - 1) * _log1p_exp(log_k / (q - 1)))
 
 
 def sharing_threshold(q: float) -> float:
@@ -58,7 +60,7 @@ def sharing_threshold(q: float) -> float:
     """
     if q <= 1:
         raise ZooError(f"q is {q}; it must be above 1")
-    return (2 ** (1 / (q - 1)) - 1) ** (1 - q)
+    return math.exp((1 - q) * _log_expm1(math.log(2) / (q - 1)))
 
 
 def equiangular_frame(n: int, d: int) -> Tensor:
@@ -116,6 +118,16 @@ def _product(x: tuple[int, int], y: tuple[int, int], field: list[tuple[int, int]
     squares = {a * a % p for a in range(1, p)}
     r = next((a for a in range(2, p) if a not in squares), 0)
     return (x[0] * y[0] + r * x[1] * y[1]) % p, (x[0] * y[1] + x[1] * y[0]) % p
+
+
+def _log1p_exp(x: float) -> float:
+    """Return ln(1 + e^x) without overflow."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def _log_expm1(x: float) -> float:
+    """Return ln(e^x - 1) for positive x without overflow."""
+    return x + math.log(-math.expm1(-x))
 
 
 def _is_prime(n: int) -> bool:

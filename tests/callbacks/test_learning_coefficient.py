@@ -239,6 +239,7 @@ def test_what_does_not_fit_the_module_or_the_data_is_refused_before_training(mak
         fit(UniversalGates(6, 6, 5, 2, depth=2), gates(None)[1])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_curve_of_one_that_was_never_interrupted(tmp_path):
     import subprocess
     import sys

@@ -91,7 +91,8 @@ def excess(of: Bound, complexities: np.ndarray, probabilities: np.ndarray, low: 
         probabilities: Their estimated probabilities, (m,).
         low: Lower ends of the intervals of these, (m,).
     """
-    over = np.log2(low) - of.log2(complexities)
+    with np.errstate(divide="ignore"):
+        over = np.log2(low) - of.log2(complexities)
     above = over > 0
     return Excess(int(above.sum()), float(probabilities[above].sum()), float(over.max()), int(over.argmax()))
 

@@ -35,7 +35,10 @@ def named_map(text: str, n_inputs: int, coding: str = "bits") -> ParameterFuncti
             names = ", ".join(k for k in known if k != "n_inputs") or "none"
             raise ZooError(f"map {text}: {word!r} is not setting=value of {name}; its settings are {names}")
         settings[key] = _value(value, known[key].default, f"map {text}: {key}")
-    made = cls(**settings)
+    try:
+        made = cls(**settings)
+    except TypeError as error:
+        raise ZooError(f"map {text} cannot be made: {error}") from None
     if made.n_inputs != n_inputs:
         raise ZooError(f"map {text} has {made.n_inputs} inputs; the study has n_inputs = {n_inputs}")
     return made

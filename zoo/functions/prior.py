@@ -42,8 +42,15 @@ class Met:
         return rates(self.counts, self.n_samples)
 
     def excess(self, bound: Bound) -> Excess:
-        """Return how far the probabilities lie above the bound; functions not met in the other half never do."""
-        probabilities, low, _ = self.probabilities()
+        """Return how far the probabilities lie above the bound; functions not met in the other half never do.
+
+        Lower ends are those of Clopper and Pearson (1934), which exceed the probability in at most 2.5 % of cases even
+        if a function is met once or twice; Wilson's do so in up to 10 %.
+        """
+        from scipy import stats
+
+        k, probabilities = self.counts, self.counts / self.n_samples
+        low = np.where(k > 0, stats.beta.ppf(0.025, np.maximum(k, 1), self.n_samples - k + 1), 0.0)
         return excess(bound, self.complexities, probabilities, low)
 
     def envelope(self) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +111,9 @@ class Simple:
         return corner(self.low, self.high, tau)
 
 
-def simple_functions(of: ParameterFunctionMap, wanted: Keys, keys: Keys, counts: np.ndarray, n_samples: int) -> Simple:
+def simple_functions(
+    of: ParameterFunctionMap, wanted: Keys, keys: Keys, counts: np.ndarray, n_samples: int, at_zero: int = 0
+) -> Simple:
     """Return the probabilities of simple functions, exactly where they are known and otherwise from counts.
 
     The probability of every random table is known. For linear thresholds of at most 4 inputs it is known which
@@ -116,6 +125,7 @@ def simple_functions(of: ParameterFunctionMap, wanted: Keys, keys: Keys, counts:
         keys: Keys of all functions that were met, (k, words).
         counts: How often each was met, (k,).
         n_samples: Number of samples.
+        at_zero: Value of a function, 0 or 1, where the output is exactly 0: without a bias, at the input 0.
     """
     found = counts_of(wanted, keys, counts)
     probabilities, low, high = rates(found, n_samples)
@@ -124,6 +134,8 @@ def simple_functions(of: ParameterFunctionMap, wanted: Keys, keys: Keys, counts:
         probabilities = low = high = np.full(len(wanted), uniform(n))
     elif isinstance(of, LinearThreshold) and n <= LISTED_THRESHOLDS and (of.bias or of.coding == "bits"):
         possible = linear_thresholds(n, of.bias)
+        if at_zero and not of.bias:
+            possible = possible | np.uint64(1)
         impossible = counts_of(wanted, possible, np.ones(len(possible), np.int64)) == 0
         high = np.where(impossible, 0.0, high)
     return Simple(found, probabilities, low, high)

@@ -186,7 +186,13 @@ def local_learning_coefficient(
             noise = torch.randn(W.shape, generator=generator, dtype=W.dtype, device=device)
             W = localization / target.precision * center + noise / target.precision**0.5
         tensors = [center, *losses.fixed.values(), *(tree_leaves(losses.data) if losses.rows else ())]
+        near = center + 1e-3 * (1 + center.abs()) * torch.linspace(
+            -1, 1, len(center), dtype=center.dtype, device=device
+        )
+        index = None if batches is None else torch.arange(batches, device=device)
+        told = [f"{center_loss:.5g}", f"{float(losses.values(near[None], index)):.5g}"]  # identify the loss
         chosen = [sampler, chains, batches, n, n_beta, localization, prior_precision, losses.names, start, anneal, seed]
+        chosen += told
         file = Checkpoint(checkpoint, checkpoint_every, f"{chosen} {_digest(tensors)}")
         state, traces = run_chains(target, sampler, W, step_size, generator, batches, of_rows, anneal, file)
     everything = traces.double().cpu().numpy()

@@ -97,15 +97,26 @@ def local_learning_coefficients(
     sampler, limits = sampler or SGLD(), limits or Limits()
     losses = LossesSideBySide(model, loss, data, parameters)
     n, n_beta = _sizes(losses.rows, n, n_beta, batch_size, chains)
+    if localization < 0:
+        raise ZooError(f"localization is {localization}: it must be 0 or more")
     target, center = Target(losses, n_beta, localization, 0.0), losses.center
     generator = torch.Generator(center.device).manual_seed(seed)
     batches = None if isinstance(sampler, HMC) else batch_size
     of_rows = losses.of_rows(batches) if batches else None  # (rows, S)
     values, gradients = losses.gradients(center[None])
     at_center = (values[0] if of_rows is None else of_rows.mean(0)).double()
+    if not bool(at_center.isfinite().all()):
+        raise ZooError(f"the losses at the parameters of the networks are {[round(x, 4) for x in at_center.tolist()]}")
+    if batches and of_rows is not None:
+        rows = torch.arange(batches, device=center.device)
+        if not torch.allclose(losses.values(center[None], rows)[0], of_rows[rows].mean(0), rtol=1e-3, atol=1e-5):
+            raise ZooError("the loss of a batch is not the mean of the losses of its rows: it must be a mean over rows")
     probe = torch.arange(losses.rows or 0, device=center.device)[: 4 * batches] if batches else None
     curvature = float(largest_curvature(target, generator, probe)) if sampler.step_size is None else math.nan
-    step_size = sampler.step_size or sampler.chosen_step_size(n_beta * curvature + localization)
+    steepest = n_beta * curvature + localization
+    if not steepest:
+        raise ZooError("the losses are constant around the parameters, and nothing else holds them: set step_size")
+    step_size = sampler.step_size or sampler.chosen_step_size(steepest)
     W = center.expand(chains, -1).clone()
     state, traces = run_chains(
         target, sampler, W, step_size, generator, batches, of_rows, False, Checkpoint(None, 1, "")

@@ -129,10 +129,10 @@ class MeasurePrior(Task):
         over, (_, top) = met.excess(limit), met.envelope()
         shown = met.shown(PER_COMPLEXITY, SHOWN)
         wanted = simple_keys(n, measure, self.c)
-        simple = simple_functions(of, wanted, keys, counts.sum(0), sum(sizes))
+        simple = simple_functions(of, wanted, keys, counts.sum(0), sum(sizes), first.at_zero)
         known = np.concatenate([*well_known(n).values()])
-        of_known = simple_functions(of, known, keys, counts.sum(0), sum(sizes))
-        by_seed = [simple_functions(of, wanted, keys, *one) for one in zip(counts, sizes, strict=True)]
+        of_known = simple_functions(of, known, keys, counts.sum(0), sum(sizes), first.at_zero)
+        by_seed = [simple_functions(of, wanted, keys, *one, first.at_zero) for one in zip(counts, sizes, strict=True)]
         return {
             "name": of.name,
             "n_parameters": of.n_parameters,
