@@ -1,9 +1,9 @@
 """The local learning coefficient of any module, by sampling parameters near those that were trained.
 
 The local learning coefficient λ at w* is the exponent with which the volume of the parameters near w* that have a loss
-below L(w*) + t shrinks: V(t) ~ t^λ (ln 1/t)^(m-1) (Watanabe 2009). For a regular
-model, it is half the number of parameters.
-The estimator is that of Lau et al. (2023, arXiv:2308.12108), with the temperature of Watanabe (2013, WBIC).
+below L(w*) + t shrinks: V(t) ~ t^λ (ln 1/t)^(m-1), with the multiplicity m (Watanabe 2009). For a regular model, λ is
+half the number of parameters. The estimator is that of Lau et al. (2023, arXiv:2308.12108), with the temperature of
+Watanabe (2013, WBIC).
 
 **Convention.** L(w) is the mean loss per data point, in nats, and n the number of data points, which you state.
 
@@ -16,8 +16,8 @@ The estimator is that of Lau et al. (2023, arXiv:2308.12108), with the temperatu
 
     λ̂ = Σ_i 1/2 nβ h_i / (nβ h_i + γ) · 1 / (1 - ε (nβ h_i + γ) / 4)
 
-The second factor is the bias of the step size. HMC does not have it. A localization γ takes λ̂ from directions in which
-nβ h_i is not much larger than γ.
+The second factor is the bias of the step size. HMC does not have it. Because of the localization γ, directions in which
+nβ h_i is not much larger than γ contribute less than 1/2.
 """
 
 from zoo.local_learning.diagnostics import Diagnostics, Limits

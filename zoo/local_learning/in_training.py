@@ -16,7 +16,7 @@ def problems_in_training(result: LocalLearningCoefficient) -> list[str]:
     share = result.diagnostics.lower
     if share <= LOWER or result.unchecked.high < 0:  # negative estimates are refused by the diagnostics
         return [*result.problems]
-    why = f"{share:.0%} of the losses near the parameters are lower than theirs, so that they are not at a minimum"
+    why = f"{share:.0%} of the losses nearby are lower than that at the parameters, which are not at a minimum"
     return [*result.problems, why]
 
 

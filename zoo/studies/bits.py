@@ -592,7 +592,7 @@ def volumes_section(measured: dict[Family, list[Function]], thresholds: Sequence
         finding,
         tables=[Table(["family", "function", "t", "bits, plain", "bits, splitting", "difference"], rows, digits=2)],
         charts=[Chart("volumes", "Bits by two methods", series, "bits by plain sampling", "bits by splitting")],
-        null_models="Plain sampling has no bias.",
+        null_models="None. Plain sampling, with which splitting is compared, has no bias.",
         not_shown="Volumes that are too small for plain sampling have no such check.",
         numbers={"rows": rows},
     )
@@ -725,11 +725,12 @@ def disagreements_section(perceptron: Sequence[int], samples: int) -> Section:
         rows.append([name, f"{-math.log2(V):.2f}", f"{slope:.3f}", "1/2", at])
     finite = expected_monomial([1, 1], 1 / t)
     finding = (
-        "The measures have to disagree in four kinds of cases. Thresholded outputs: the parameters of a function are "
-        "an open set, so that the exponent and the coefficient are 0, while bits are 2 or 3. Sets of equal volume, in "
-        "one piece or in a hundred: the limits of all three are equal, but a chain that starts in one of a hundred "
-        f"separate pieces sees only 1/100 of the volume, {math.log2(100):.2f} bits more. The line and the cross: the "
-        f"coefficient is 1/2 for both, and the cross has {math.log2(cross_volume(t) / line_volume(t)):.2f} bits less "
+        "The measures have to disagree in four kinds of cases. Thresholded outputs: the parameters that compute a "
+        "function are an open set, so that the exponent and the coefficient are 0, while bits are 2 or 3. Sets of "
+        "equal volume, in one piece or in a hundred: the limits of all three are equal, but a chain that starts in one "
+        f"of a hundred separate pieces reaches only 1/100 of the volume, {math.log2(100):.2f} bits more. The line w1 = "
+        "0, and the cross of the lines w1 = 0 and w2 = 0: the coefficient is 1/2 for both, and the cross has "
+        f"{math.log2(cross_volume(t) / line_volume(t)):.2f} bits less "
         f"at t = {t:g}. At finite t: the exponent of the cross is {cross_exponent(t):.3f} at t = {t:g}, and the "
         f"expectation of nβK is {finite:.4f} at nβ = {1 / t:g} (prior exp(-|w|²/2)), while the limit of both is 1/2."
     )
@@ -752,7 +753,7 @@ def disagreements_section(perceptron: Sequence[int], samples: int) -> Section:
         tables=[Table(columns, rows, note=note)],
         charts=[Chart("slopes", "Slope of ln V against ln t", series, "t", "volume exponent", log_x=True)],
         null_models="None: the values are exact.",
-        not_shown="That such cases occur in trained networks does not follow from these examples.",
+        not_shown="The examples do not show that such cases occur in trained networks.",
         numbers={"rows": rows, "expected_at_finite_n_beta": finite},
     )
 

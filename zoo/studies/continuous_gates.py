@@ -1,8 +1,9 @@
 """How close do networks that compute with real numbers in superposition come to the best that is possible?
 
-Four toys have exact lines to compare with: n functions ReLU(x_i) with fewer neurons, maps of small rank under the loss
-|error|^q, products of all pairs of inputs, and circuits that share a deep network. Every loss is shown beside the zero
-map, one neuron for each of d functions, and a bound for every network of that width, where these are known.
+Four toys have reference losses that are known exactly: n functions ReLU(x_i) with fewer neurons, maps of small rank
+under the loss |error|^q, products of all pairs of inputs, and circuits that share a deep network. Every loss is shown
+beside the losses of the zero map and of dedicated neurons (one for each of d functions), and a lower bound for every
+network of that width, where these are known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -227,16 +228,20 @@ class ContinuousGates(Study):
             _deep(self, {key: results[task] for key, task in self.deep().items()}),
         ]
         evidence = [row for _, rows in parts for row in rows]
-        headline = " ".join(section.finding.partition(". ")[0].rstrip(".") + "." for section, _ in parts)
+        first, *others = [section.finding.partition(". ")[0].rstrip(".") + "." for section, _ in parts]
+        headline = f"{first}\n\n{' '.join(others)}"
         certainty = (
             f"Brackets are 95 % Student t intervals over {self.seeds} networks, for circuits over {4 * self.seeds}. "
-            "Exact lines have no interval. A loss counts as reaching a bound if its whole interval is within "
-            f"{NEAR:.0%} of it. Training uses {self.steps:,} steps of Adam at one learning rate, and a loss above a "
-            "line can mean that it has not converged. Other sizes, other rates, and noise are not tested."
+            "Reference losses are exact and have no interval. A loss counts as reaching a bound if its whole interval "
+            f"is within {NEAR:.0%} of it. Training uses {self.steps:,} steps of Adam at one learning rate, so a loss "
+            "above a reference loss can mean that training has not converged. Other sizes, other learning rates, and "
+            "noise are not tested."
         )
         table = Table(["question", "measured", "answer"], evidence).markdown()
         verdict = Verdict(headline, certainty, table, {"evidence": evidence})
-        return Report("Toys that compute with real numbers, and their exact lines", verdict, [one for one, _ in parts])
+        return Report(
+            "Toys that compute with real numbers, and their exact reference losses", verdict, [one for one, _ in parts]
+        )
 
 
 Part = tuple[Section, list[list[Any]]]
@@ -269,9 +274,10 @@ def _compressed(study: ContinuousGates, runs: Mapping[tuple[str, float, int], Re
     series.append(Series("dedicated", study.widths, exact["dedicated"], "dashed"))
     series.append(Series("bound", study.widths, exact["bound"], "dotted"))
     finding = (
-        f"With squared errors, {middle} neurons for {study.n_functions} functions reach {square:.3f} of the loss of "
-        f"dedicated neurons, and with |error|^4 they reach {gain:.3f} of it. With mixed labels (-1) the networks "
-        f"compute {mixed:.1f} of {study.n_functions} functions, measured on clean labels, with {middle} neurons."
+        f"With squared errors, {middle} neurons for {study.n_functions} functions have {square:.3f} times the loss of "
+        f"dedicated neurons (one function each), and with |error|^4 {gain:.3f} times. With mixed labels (-1) the "
+        f"networks compute {mixed:.1f} of {study.n_functions} functions, measured on clean labels, with {middle} "
+        "neurons."
     )
     section = Section(
         "compressed",
@@ -302,8 +308,9 @@ def _compressed(study: ContinuousGates, runs: Mapping[tuple[str, float, int], Re
         not_shown="One probability of inputs, and one size of the embedding that mixes labels.",
         numbers={"computed": {f"{label}, q {q:g}, d {d}": mean(r["computed"]) for (label, q, d), r in runs.items()}},
     )
-    return section, [["Do squared errors reward superposition?", f"loss / dedicated: {square:.3f}", _below_one(square)],
-                     ["Does |error|^4?", f"loss / dedicated: {gain:.3f}", _below_one(gain)]]  # fmt: skip
+    asked = "With the loss |error|^{}, is superposition better than dedicated neurons?"
+    ratios = (2, square), (4, gain)
+    return section, [[asked.format(q), f"loss / dedicated: {one:.3f}", _below_one(one)] for q, one in ratios]
 
 
 def _below_one(ratio: Estimate) -> str:
@@ -327,8 +334,9 @@ def _powers(runs: Mapping[tuple[int, int, float, float], Result]) -> Part:
             [n, d, f"{q:g}", f"{w:g}", f"{best:.5f}", f"{dedicated:.5f}", f"{frame:.5f}", "yes" if shared else "no"]
         )
     finding = (
-        f"In {sum(right)} of {len(right)} cases the best of {FRAME_SEEDS} maps shares dimensions exactly where theory "
-        "says so: above q = 2, and below it only if zeros weigh less than a known threshold."
+        f"In {sum(right)} of {len(right)} cases, the best of {FRAME_SEEDS} maps shares dimensions between features "
+        "if and only if theory predicts it. Theory predicts it for q above 2, and for smaller q if the weight of "
+        "outputs that should be 0 is below a known threshold."
     )
     series = []
     for n, d in PAIRS_OF_POWERS:
@@ -350,7 +358,13 @@ def _powers(runs: Mapping[tuple[int, int, float, float], Result]) -> Part:
         not_shown="More than one feature on at once, and numbers of features without an equiangular frame.",
     )
     answer = "yes" if all(right) else "no"
-    return section, [["Is sharing found exactly where theory says?", f"{sum(right)} of {len(right)} cases", answer]]
+    return section, [
+        [
+            "Do features share dimensions exactly where theory predicts it?",
+            f"{sum(right)} of {len(right)} cases",
+            answer,
+        ]
+    ]
 
 
 def _products(study: ContinuousGates, runs: Mapping[_Product, Result]) -> Part:
@@ -371,9 +385,9 @@ def _products(study: ContinuousGates, runs: Mapping[_Product, Result]) -> Part:
     frozen = [(runs[_Product("relu", "gaussian", "trained", 2, each, "one")]) for each in study.product_widths]
     over = [_share(mean(r["loss"]), _line(r, "bound") or np.nan) for r in frozen]
     finding = (
-        f"For AND of {study.n_inputs} inputs with two on, trained ReLU networks have {reached[0]:.3f} to "
-        f"{reached[-1]:.3f} of the loss of the bound, and random ReLU neurons with a trained readoff {over[0]:.2f} to "
-        f"{over[-1]:.2f}."
+        f"For the ANDs of all pairs of {study.n_inputs} inputs, two of which are on, the loss of trained ReLU networks "
+        f"is {reached[0]:.3f} to {reached[-1]:.3f} times the lower bound, and that of random ReLU neurons with a "
+        f"trained readoff is {over[0]:.2f} to {over[-1]:.2f} times."
     )
     series = [
         Series.of(name, study.product_widths, [mean(runs[_Product("relu", layer, "trained", 2, each, "one")]["loss"])
@@ -417,7 +431,7 @@ def _products(study: ContinuousGates, runs: Mapping[_Product, Result]) -> Part:
     )
     near = all(one.high <= 1 + NEAR for one in reached)
     told = f"loss / bound {reached[0]:.3f} to {reached[-1]:.3f}"
-    return section, [["Do trained networks reach the bound of AND?", told, "yes" if near else "no"]]
+    return section, [["Do trained networks reach the bound for ANDs?", told, "yes" if near else "no"]]
 
 
 def _deep(study: ContinuousGates, runs: Mapping[tuple[str, str, int], Result]) -> Part:
@@ -441,7 +455,8 @@ def _deep(study: ContinuousGates, runs: Mapping[tuple[str, str, int], Result]) -
     }
     finding = (
         f"With 3 of {study.circuits} circuits active, the squared error after {study.depth} layers is {at['none']:.2f} "
-        f"without correction, {at['learned']:.2f} with a learned one, and {at['ideal']:.2f} with an ideal one."
+        f"without correction, {at['learned']:.2f} with a learned one, and {at['ideal']:.2f} with an ideal one, which "
+        "sets all inactive circuits to 0."
     )
     section = Section(
         "circuits",
@@ -460,5 +475,9 @@ def _deep(study: ContinuousGates, runs: Mapping[tuple[str, str, int], Result]) -
     )
     helps = "yes" if at["learned"].high < at["none"].low else "undecided"
     return section, [
-        ["Does a learned correction slow the growth?", f"{at['learned']:.2f} against {at['none']:.2f}", helps]
+        [
+            "Does a learned correction slow the growth of errors with depth?",
+            f"{at['learned']:.2f} against {at['none']:.2f}",
+            helps,
+        ]
     ]

@@ -62,7 +62,7 @@ CASES: dict[tuple[Answer, Answer], tuple[str, str]] = {  # by answers: does trai
         "The embedding is not explained by superposition, as far as this was tested.",
     ),
 }
-UNDECIDED = {  # by whether sparse coding explains it; whether training needs it is then undecided, or this is
+UNDECIDED = {  # headlines if an answer is undecided, by the answer to whether sparse coding explains the embedding
     "yes": "The embedding is explained by superposition; whether training needs it is undecided.",
     "no": "The embedding is not explained by superposition, as far as this was tested; whether training needs it is "
     "undecided.",

@@ -1,9 +1,10 @@
 """How simple are the Boolean functions that random networks compute, compared with other maps from parameters?
 
 A map draws its parameters at random and computes a Boolean function of n inputs. Its prior is the probability of every
-function. A bound of the form 2^-(a C + b) keeps complex functions improbable in every simple map (Dingle, Camargo &
-Louis 2018; Valle-Perez, Camargo & Louis 2019). The study asks as well how many simple functions a map leaves
-improbable. The complexity C depends on the order of the inputs and on the coding of functions as tables.
+function. In theory, the probability of a function of complexity C is at most 2^-(a C + b) in every simple map, so that
+complex functions are improbable (Dingle, Camargo & Louis 2018; Valle-Perez, Camargo & Louis 2019). The study tests this
+bound, and counts how many simple functions a map leaves improbable. The complexity C depends on the order of the inputs
+and on the coding of functions as tables.
 """
 
 from collections.abc import Sequence
@@ -365,16 +366,17 @@ class FunctionPriors(Study):
         claims = self._claims(found, compared, swept)
         evidence = Table(["claim", "found, and how sure"], [[claim, f"{what}; {sure}"] for claim, what, sure in claims])
         obey = [one["name"] for one in found.values() if _obeys(one)]
-        headline = f"The bound holds for {len(obey)} of {len(found)} maps."
+        headline = f"The bound 2^-(a C + b) on probabilities of functions holds for {len(obey)} of {len(found)} maps."
         if compared:
             headline += (
-                " Do networks leave fewer simple functions improbable than other maps of about the same size? "
+                "\n\nDo networks leave fewer simple functions improbable than other maps of about the same size? "
                 f"{_counted(compared)}."
             )
         certainty = (
             f"{self.n_samples:,} samples of each map in {self.seeds} independent seeds; brackets are 95 % intervals. "
-            f"The bound was fixed before sampling. The {self._n_simple(found):,} simple functions (C < {self._c:g}) "
-            f"were listed and not sampled; improbable means P < {self._tau:.3g}. Not tested: trained networks, other "
+            f"C is the complexity of a function. The bound's a and b were fixed before sampling. All "
+            f"{self._n_simple(found):,} simple functions (C < {self._c:g}) were listed, and not only those that were "
+            f"sampled; improbable means P < {self._tau:.3g}. Not tested: trained networks, other "
             f"numbers of inputs than {self.n_inputs}, other laws of weights than the Gaussian, and maps other than "
             "those listed."
         )
@@ -708,7 +710,7 @@ class FunctionPriors(Study):
             f"Share of the simple functions with a probability above tau, {'; '.join(parts)}.",
             tables=[Table(columns, rows)],
             charts=charts,
-            null_models="The first map of the study has the setting that is the same in all three.",
+            null_models="None. Settings that are not changed are those of two hidden layers of 40 neurons, scale 1.",
             not_shown="Each setting is changed alone. The scale of biases is 1 throughout.",
         )
 
@@ -728,8 +730,8 @@ class FunctionPriors(Study):
             Table(columns, rows, note=f"f(x) = [output {sign} 0]. bfloat16: {ROUNDED:,} draws of the same parameters."),
         ]
         finding = (
-            f"Where an output is exactly 0, the function is {self.at_zero}. In bfloat16, "
-            f"{rows[0][2]} of the functions of {rows[0][0]} are others than in float32."
+            f"Where an output is exactly 0, the function is {self.at_zero}. If {rows[0][0]} is computed in bfloat16 "
+            f"instead of float32, {rows[0][2]} of the sampled functions change."
         )
         if self._reorder is not None:
             finding += f" {self._orders(results[self._reorder])}"

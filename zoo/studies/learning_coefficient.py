@@ -213,7 +213,7 @@ class LanguageModelAt(Task):
 
 @dataclass(frozen=True)
 class LearningCoefficientOverTraining(Study):
-    """The coefficient of toys and of shipped GPT-2s is measured at several steps of their training.
+    """The local learning coefficient of toys and of shipped GPT-2s is measured at several steps of their training.
 
     Args:
         seeds: Number of networks of six features in two dimensions.
@@ -267,10 +267,11 @@ class LearningCoefficientOverTraining(Study):
     def report(self, results: Results) -> Report:
         """Return a report on toys and on GPT-2s."""
         toys, models = self._toy_section(results), self._model_section(results)
-        headline = f"{toys.finding} {models.finding}"
+        headline = f"{toys.finding}\n\n{models.finding}"
         certainty = (
-            "Brackets are 95 % intervals over networks for toys, and over chains for GPT-2s. A refused estimate is no "
-            "result; `unchecked` numbers are printed to show what would have been reported without the diagnostics."
+            "Brackets are 95 % intervals over networks for toys, and over chains for GPT-2s. An estimate is refused if "
+            "a diagnostic of its chains fails, and is then no result. Columns named *unchecked* show the estimates "
+            "without regard to the diagnostics."
         )
         subject = f"{self.seeds} toys of six features in two dimensions, and {len(self.models) + 1} GPT-2s"
         numbers = {"toys": toys.numbers, "models": models.numbers}
@@ -316,12 +317,13 @@ class LearningCoefficientOverTraining(Study):
         refused: Any = np.isnan(found["mean"]).sum(1)
         final = estimates.mean(found["mean"][-1][np.isfinite(found["mean"][-1])])
         finding = (
-            f"Untrained toys have no estimate ({refused[0]} of {self.seeds} are refused); at the "
-            f"end of training {self.seeds - refused[-1]} of {self.seeds} have one, with mean {final:.2f}."
+            f"The diagnostics refuse the estimates of {refused[0]} of {self.seeds} toys at step {self.steps[0]}, and "
+            f"of {refused[-1]} at step {self.steps[-1]:,}, where the others have a mean local learning coefficient of "
+            f"{final:.2f}."
         )
         return Section(
             "toys",
-            "What is the coefficient of the polygons that toys of superposition find?",
+            "What is the local learning coefficient of the polygons that toys of superposition find?",
             finding,
             tables=[table, exact],
             charts=[
@@ -329,10 +331,11 @@ class LearningCoefficientOverTraining(Study):
                 Chart("learning-coefficient-toys-loss", "Loss", losses, "step", "loss per active input", log_y=True),
             ],
             null_models="Networks before training; half the Hessian's rank, which is the answer at regular minima.",
-            not_shown="Sampled losses, other n and other sizes are not tested. A pentagon whose sixth bias "
-            "is negative is not regular: flat directions have ends, and its estimate depends on the localization. A "
-            "network whose loss exceeds the minimum nearby by a small d has an estimate that is too small by nβ d. The "
-            "diagnostics miss this if d is small, so estimates well before the end of training are too small.",
+            not_shown="Sampled losses, other n and other sizes are not tested. At a pentagon whose sixth bias is "
+            "negative, the loss is constant in some directions, but only up to a distance, so that its estimate "
+            "depends on the localization. If the loss of a network exceeds the minimum nearby by a small d, its "
+            "estimate is too small by nβ d, and the diagnostics do not detect this. Estimates well before the end of "
+            "training are therefore too small.",
             numbers={name: value.tolist() for name, value in found.items()} | {"shapes": shapes},
         )
 
@@ -361,9 +364,9 @@ class LearningCoefficientOverTraining(Study):
         )
         return Section(
             "gpt2",
-            "Does the coefficient of small GPT-2s change over training?",
-            f"Of {len(lines)} estimates of GPT-2s, {good} pass the diagnostics"
-            + (", so that nothing is claimed about GPT-2s." if not good else "."),
+            "Does the local learning coefficient of small GPT-2s change over training?",
+            f"Of {len(lines)} estimates for GPT-2s, {good} pass the diagnostics"
+            + (", so nothing is claimed about GPT-2s." if not good else "."),
             tables=[Table([*names, "diagnostics"], rows, 2, note)],
             null_models="Step 0, before training.",
             not_shown="Longer chains, larger samples, other localizations and several runs are not tested. "

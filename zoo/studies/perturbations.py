@@ -1,7 +1,8 @@
 """Does a change of activations along an autoencoder's features cost a language model more than another of equal size?
 
-If the residual stream is read in superposition with error correction, errors along features should change predictions
-more than equally long errors that are not. Four experiments compare KL(P of the clean run ‖ P of the edited run):
+If a network stores features of the residual stream in superposition and removes small errors, errors along features
+should change predictions more than equally long errors in other directions. Four experiments compare KL(P of the clean
+run ‖ P of the edited run):
 `errors` of autoencoders against random errors, changes of codes that keep the `support`, `sphere`s around activations,
 and the `exchange` of codes or directions.
 """
@@ -291,10 +292,11 @@ class Perturbations(Study):
         measured = found[0].results
         n = max(len(np.unique(one["texts" if "texts" in one else "rows"])) for one in measured.values())
         return (
-            "Error correction along features means that changes along features cost more than others of the same "
-            "length, more the longer they are. It is *seen* if all three signs of the table are above their margins, "
-            "*not seen* if all three are below them, and otherwise *undecided*. The margins were chosen after the "
-            "planted networks and errors of language models had been seen. A sign counts if it differs from its "
+            "If a network corrects errors along features, changes along features cost more (the KL is larger) than "
+            "other changes of the same length, and the longer they are, the larger is this ratio. Error correction is "
+            "*seen* if all three signs of the table are above their margins, *not seen* if all three are below them, "
+            "and otherwise *undecided*. The margins were chosen after the results of networks with known features, "
+            "and the errors of language models, had been seen. A sign counts if it differs from its "
             f"margin at 5 % after Holm's correction for all {len(MARGINS) * len(found)} comparisons. All other "
             "intervals of this page are not corrected for their number. Numbers are the smallest and the largest over "
             f"autoencoders, with 95 % intervals over documents: {self.documents} texts of {n} documents are measured, "
@@ -306,8 +308,8 @@ class Perturbations(Study):
         lost = f" Of the experiments, {listed(left)} {'was' if len(left) == 1 else 'were'} left out." if left else ""
         return (
             "Other models and texts, the first position of a text, and whether atoms of autoencoders are the model's "
-            "features. If they are not, error correction along the true features can be missed. Effects below the "
-            f"margins can exist, and have other causes.{lost}"
+            "features. If they are not, error correction along the true features can be missed. Effects that are "
+            f"smaller than the margins can exist. Signs above the margins can have other causes.{lost}"
         )
 
 
@@ -435,7 +437,7 @@ def _comparisons(counts: Sequence[_Count]) -> Section:
         "comparisons",
         "In how many autoencoders does each comparison show a difference?",
         f"The table counts {len(counts)} comparisons. Their intervals are not corrected for their number, and the "
-        "verdict does not rest on them.",
+        "verdict does not depend on them.",
         tables=[table],
         null_models="Those of the experiments above.",
         not_shown="The size of a difference; it is in the tables above.",
@@ -659,7 +661,8 @@ def _support(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section,
         f"{_range([row[2] for row in last])} for active ones, and "
         f"{_range([row[2 + PAIRS.index('permuted decoder')] for row in last])} for a permuted decoder; a quadratic "
         f"form has 2. Changes of norm {study.norms[len(study.norms) // 2]:g} that keep the support cost "
-        f"{_range(by_control[study.norms[len(study.norms) // 2], 'mixture'])} times as much as the mixture.",
+        f"{_range(by_control[study.norms[len(study.norms) // 2], 'mixture'])} times as much as random changes of the "
+        "same norm with the covariance of activations (mixture).",
         tables=[
             "**All changes of active codes**, none of which becomes 0 or negative:",
             Table(
@@ -777,11 +780,11 @@ def _sphere(study: Perturbations, found: Sequence[_Measured]) -> tuple[Section, 
     section = Section(
         "sphere",
         "Are atoms special among all directions of a sphere around an activation?",
-        "Along features that are off, the KL grows "
-        f"{_range([one.signs['excess'].estimate for one in found])} times as much beyond the quadratic form as along "
-        "permuted atoms. Active atoms are above "
-        f"{_range(beyond[study.radii[0]])} more of the mixture's directions than permuted atoms at radius "
-        f"{study.radii[0]:g}, and {_range(beyond[study.radii[-1]])} at radius {study.radii[-1]:g}.",
+        "Divided by the quadratic form of the Fisher matrix, the KL along features that are off is "
+        f"{_range([one.signs['excess'].estimate for one in found])} times that along permuted atoms. The share of the "
+        "mixture's random directions with a smaller KL than an active atom, minus the same share for permuted atoms, "
+        f"is {_range(beyond[study.radii[0]])} at radius {study.radii[0]:g}, and {_range(beyond[study.radii[-1]])} at "
+        f"radius {study.radii[-1]:g}.",
         tables=[
             "**KL by direction**, and its ratio to the quadratic form r²/2 uᵀFu of the Fisher matrix:",
             Table(

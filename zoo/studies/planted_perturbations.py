@@ -244,9 +244,9 @@ class PlantedPerturbations(Study):
             f"{SIGNS['errors']:g}); the exponent between inactive features ({SIGNS['exponent']:g}); and the share of "
             "ends of gradient ascent at atoms, minus that at rows of the permuted dictionary "
             f"({SIGNS['ascent']:g}). The columns *rule* have the three signs by which the study "
-            f"`perturbations` decides, with margins {MARGINS['errors']:g}, {MARGINS['exponent']:g} and "
-            f"{MARGINS['excess']:g} and Holm's correction. By this rule, error correction is: {by_rule}. "
-            "The other intervals are not corrected for 12 comparisons. Language "
+            f"`perturbations` decides whether there is error correction, with margins {MARGINS['errors']:g}, "
+            f"{MARGINS['exponent']:g} and {MARGINS['excess']:g} and Holm's correction. The decisions of this rule are: "
+            f"{by_rule}. The other intervals are not corrected for 12 comparisons. Language "
             "models and autoencoders that were trained are not tested here: the dictionary is the true one."
         )
         numbers = {name: {s: estimates.mean(one.sign(s)) for s in SIGNS} for name, one in found.items()}
@@ -376,8 +376,9 @@ class PlantedPerturbations(Study):
                 Table(columns, rows, note=f"As above, for {self._counts}."),
                 f"**Encoded again**, at radius {self.at:g}: the share of L0-preserving changes after which the two "
                 "atoms with the largest inner products are still the active ones, and the cost of these changes alone. "
-                "**Exchanged**: features that are on have values between 1/2 and 3/2; wrong codes are other values, "
-                "and wrong directions are other atoms, at the same norm of the change.",
+                "**Exchanged**: features that are on have values between 1/2 and 3/2. *Wrong codes* replace these "
+                "values by other values, and *wrong directions* replace the atoms by other atoms, with the same norm "
+                "of the change.",
                 Table(
                     [
                         *(
