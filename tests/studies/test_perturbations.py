@@ -112,8 +112,9 @@ def test_the_verdict_is_in_words_with_sizes_and_says_what_was_not_tested(report)
     """Random autoencoders of an untrained network have no features along which errors could be corrected."""
     assert "seen in 2 of 2" not in report.verdict.headline
     assert "times as much as random errors with the same covariance" in report.verdict.headline
-    for words in ("**Asked:**", "**How sure:**", "**Not tested:**", "Holm's correction for all 6 comparisons"):
-        assert words in report.verdict.certainty
+    assert "Holm's correction for all 6 comparisons" in report.verdict.certainty
+    assert "Other models and texts" in report.verdict.not_tested
+    assert "planted-perturbations" in report.verdict.recognised
     assert report.verdict.evidence.count("\n") == 3
 
 
