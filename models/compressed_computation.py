@@ -13,6 +13,7 @@ from zoo.models.optimizers import AdamLinear
 from zoo.models.toy import compressed_computation as exact
 from zoo.models.toy.compressed_net import CompressedNet
 from zoo.models.toy_module import ToyModule
+from zoo.precision import at_least_float32
 from zoo.protocols import SyntheticFeatures, datamodule, require
 
 
@@ -91,8 +92,8 @@ class CompressedComputation(ToyModule):
 
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
         """Return ReLU(x) + M x, (n_seeds, B, n_features)."""
-        x = self.per_seed(batch["x"])
-        return x.relu() + x @ self.net.M.mT
+        x = at_least_float32(self.per_seed(batch["x"]))
+        return x.relu() + x @ self.net.M.mT.to(x.dtype)
 
     def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
         """Return the mean |error|^q of every seed, (n_seeds,)."""

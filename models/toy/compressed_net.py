@@ -63,13 +63,14 @@ class CompressedNet(Network):
 
     def hidden(self, x: Tensor) -> Tensor:
         """Return the neurons' activations (n_seeds, B, d_mlp) on inputs (n_seeds, B, n_features)."""
-        x = x @ self.W_E if self.config["residual"] else x
+        x = x @ self.W_E.to(x.dtype) if self.config["residual"] else x
         return F.relu(affine(x, self.W_in, self.b_in))
 
     def read(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the outputs (n_seeds, B, n_features) for inputs and the activations of the neurons."""
         y = h @ self.W_out
-        return (x @ self.W_E + y) @ self.W_E.mT - x if self.config["residual"] else y
+        W_E = self.W_E.to(y.dtype)
+        return (x @ W_E + y) @ W_E.mT - x if self.config["residual"] else y
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (n_seeds, B, n_features) for inputs (n_seeds, B, n_features)."""

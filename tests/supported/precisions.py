@@ -4,7 +4,7 @@ import every
 
 from supported import Case
 from zoo import models
-from zoo.active_inputs import FixedActive
+from zoo.active_inputs import BernoulliActive, FixedActive
 from zoo.datamodules import (
     EmbeddingRowsDataModule,
     LocalFiles,
@@ -67,6 +67,19 @@ FAMILIES = {  # name -> module, its data
     "UniversalGates": (
         lambda: models.UniversalGates(10, 10, d_mlp=30, n_seeds=2),
         features(n_features=10, active=FixedActive(3)),
+    ),
+    "CompressedComputation": (
+        lambda: models.CompressedComputation(12, 6, 2),
+        features(n_features=12, active=BernoulliActive(2.0), values="signed"),
+    ),
+    "PowerSuperposition": (lambda: models.PowerSuperposition(6, 3, 2), features(n_features=6, active=FixedActive(1))),
+    "UniversalProducts": (
+        lambda: models.UniversalProducts(8, 8, 20, 2),
+        features(n_features=8, active=FixedActive(2), values="sign"),
+    ),
+    "CircuitsInDepth": (
+        lambda: models.CircuitsInDepth(12, 16, 4, 2, n_seeds=2),
+        features(n_features=12, active=FixedActive(2)),
     ),
     "SkipBigramAttention": (
         lambda: models.SkipBigramAttention(32, n_seeds=2),
