@@ -13,7 +13,7 @@ import zoo
 from zoo import catalog, checkpoint_config
 from zoo.datamodules import ActivationsDataModule, EmbeddingRowsDataModule, TextDataModule, TrainedBPE
 from zoo.metrics import FVU
-from zoo.models import SAE, Dictionary, GateNet, SkipBigramHead, SuperpositionNet
+from zoo.models import SAE, CircuitNet, CompressedNet, Dictionary, GateNet, NeuronNet, SkipBigramHead, SuperpositionNet
 from zoo.rebuild import rebuild
 
 NAMES = catalog.list_models()
@@ -22,7 +22,8 @@ SITES = [  # a language model, and a layer before which its residual stream is r
     *((model, layer) for model in ("gpt2-mini.learned", "gpt2-mini.frozen-gaussian") for layer in range(3)),
 ]
 SEEDS = (0, 1)
-FAMILIES = {"gpt2": "GPT2", "sae": SAE, "dictionary": Dictionary, "toy": (GateNet, SkipBigramHead, SuperpositionNet)}
+TOYS = (CircuitNet, CompressedNet, GateNet, NeuronNet, SkipBigramHead, SuperpositionNet)
+FAMILIES = {"gpt2": "GPT2", "sae": SAE, "dictionary": Dictionary, "toy": TOYS}
 
 
 def shipped(name):
