@@ -28,8 +28,9 @@ class CircuitNet(Network):
         kind: Map of every circuit in every layer. `rotation`: a random rotation, of states in random directions.
             `boolean`: a random permutation with random signs, of states +-1 / sqrt(d_state).
         correction: What is done with a state before its map. `none`: nothing. `ideal`: states of inactive circuits are
-            set to 0, and Boolean ones are rounded; states of active circuits are not scaled. `learned`: the state is multiplied by
-            scale * sigmoid(slope (|state|² - threshold)), with three numbers for each layer.
+            set to 0, and Boolean ones are rounded; states of active circuits are not scaled. `learned`: the state is
+            multiplied by scale * sigmoid(slope (|state|² - threshold)), with three numbers for each layer. A scale
+            below 1 lowers the squared error, so that it can be smaller than with `ideal`.
         n_seeds: Number of networks.
 
     Raises:
