@@ -158,7 +158,8 @@ def test_reduced_rank_regression_at_a_generic_parameter_has_half_the_rank_of_the
     for sampler in (HMC(steps=200, burn_in=200, leapfrogs=30), SGLD(None, 4000, 4000)):
         result = regression(3, rank, sampler, True, n_beta=1e6, chains=64, localization=100.0)
         assert result.trustworthy, result.problems
-        assert value in result.estimate or result.estimate.mean == pytest.approx(value, rel=0.02)
+        within = 0.02 if isinstance(sampler, HMC) else 0.05  # SGLD has a bias of its step size
+        assert value in result.estimate or result.estimate.mean == pytest.approx(value, rel=within)
 
 
 def test_losses_from_second_moments_are_those_of_the_data():
