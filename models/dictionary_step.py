@@ -127,7 +127,8 @@ def sufficient_statistics(codes: Tensor, x: Tensor, weight: Tensor) -> tuple[Ten
 def _twins(atoms: Tensor, use: Tensor) -> Tensor:
     """Return which unit atoms (K, d) nearly coincide with an atom of higher use, or equal use and lower index, (K,)."""
     order = (-use).argsort(stable=True)
-    cosines = (atoms[order] @ atoms[order].T).abs_().tril_(-1)
+    ordered = atoms[order].float()
+    cosines = (ordered @ ordered.T).abs_().tril_(-1)
     found = torch.zeros(len(atoms), dtype=torch.bool, device=atoms.device)
     found[order] = (cosines > TWINS).any(1)
     return found

@@ -21,11 +21,11 @@ REPRODUCED = {torch.float32: 1e-6, torch.float64: 1e-10}  # largest |residual| /
 def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool = False) -> Solution:
     """Return the codes of smallest |a|₁ with aD = x (Chen, Donoho & Saunders 1998), with a certificate for each row.
 
-    On the CPU, the lasso is solved at decreasing penalties, each time from the previous codes. Below some penalty, the
-    lasso has the support of the solution, and least squares on this support gives the solution exactly. The residual
-    divided by the penalty, scaled so that no atom's correlation exceeds 1, is a point v of the dual problem. The gap is
-    |a|₁ - <v, x>. On other devices, an interior point method finds the support and v of many rows at once, and rows
-    that it does not solve are solved on the CPU. All computations are in float64.
+    An interior point method finds the support of the solution, and a point v of the dual problem. Least squares on this
+    support gives the solution exactly. The gap is |a|₁ - <v, x>. For rows that are not solved in this way, the lasso is
+    solved on the CPU at decreasing penalties, each time from the previous codes; below some penalty, it has the support
+    of the solution. The residual divided by the penalty, scaled so that no atom's correlation exceeds 1, is then v. All
+    computations are in float64.
 
     Args:
         X: Rows, (N, d), a tensor or a NumPy array of float32 or float64.
@@ -44,10 +44,11 @@ def basis_pursuit(X: Tensor, D: Tensor, tolerance: float = 1e-4, positive: bool 
     if not 0 < tolerance < 1:
         raise ZooError(f"tolerance is {tolerance}; it must be above 0 and below 1")
     pursuit = _Pursuit(X, D, tolerance, positive)
-    if X.device.type == "cpu":
-        pursuit.by_falling_penalties()
-    else:
-        pursuit.by_interior_points()
+    rest = pursuit.by_interior_points()
+    if len(rest):
+        on_cpu = _Pursuit(X[rest].cpu(), D.cpu(), tolerance, positive)
+        on_cpu.by_falling_penalties()
+        pursuit.take(rest, on_cpu)
     return pursuit.solution()
 
 
@@ -79,8 +80,8 @@ class _Pursuit:
             penalty[todo] *= SHRINK
             todo, path = todo[going], path[going]
 
-    def by_interior_points(self) -> None:
-        """Solve all rows in the span of the atoms at once, and then, on the CPU, the rows for which this fails."""
+    def by_interior_points(self) -> Tensor:
+        """Solve all rows in the span of the atoms at once; return the indices of rows that are not certified, (n,)."""
         accuracy = REPRODUCED[self.dtype]
         within = span(self.atoms, accuracy)
         x = self.x @ within
@@ -90,13 +91,12 @@ class _Pursuit:
         found, v = interior_point.solve(x[todo], self.atoms @ within, tolerance, self.positive)
         v = v @ within.T
         v = v / largest_correlations(v, self.atoms, self.positive).clamp(min=1).unsqueeze(1)
-        todo = todo[self.try_codes(todo, found, v)]
-        if not len(todo):
-            return
-        X, D = self.x[todo].to("cpu", self.dtype), self.atoms.to("cpu", self.dtype)
-        rest = basis_pursuit(X, D, self.tolerance, self.positive)
-        self.codes[todo] = rest.codes.to_dense().to(self.x)
-        self.objective[todo], self.gap[todo] = rest.objective.to(self.x), rest.gap.to(self.x)
+        return todo[self.try_codes(todo, found, v)]
+
+    def take(self, rows: Tensor, other: "_Pursuit") -> None:
+        """Replace the results of rows (n,) by those of another pursuit of these rows."""
+        self.codes[rows] = other.codes.to(self.x)
+        self.objective[rows], self.gap[rows] = other.objective.to(self.x), other.gap.to(self.x)
 
     def try_codes(self, rows: Tensor, about: Tensor, v: Tensor) -> Tensor:
         """Refit codes on their support by least squares, and keep those that are better than the best so far.

@@ -35,6 +35,11 @@ def least_squares_on_support(X: Tensor, D: Tensor, codes: Tensor) -> Tensor:
     values = torch.empty(len(atoms), dtype=torch.float64, device=X.device)
     counts = starts.diff()
     order = counts.argsort(stable=True)
+    if X.device.type == "cpu" and len(X) >= len(D):  # otherwise the Gram matrix costs more than it saves
+        from zoo.models.sparse_coding import gram_solvers  # slow to import
+
+        poor = gram_solvers.refit(X, D, starts, atoms, values)
+        order = poor[counts[poor].argsort(stable=True)]
     for rows in order.split(_rows_at_once(int(counts.max()) if len(counts) else 0, X.shape[1])):
         n = counts[rows]
         if not n.any():

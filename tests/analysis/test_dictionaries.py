@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy.optimize import linprog
 
 from zoo.analysis.baselines import unlearned_dictionaries
-from zoo.analysis.dictionaries import BASELINE_L0, gauge, judge, unlearned
+from zoo.analysis.dictionaries import BASELINE_L0, Evaluated, gauge, judge, unlearned
 from zoo.metrics import description_length, pca_rank_at_bits, rate_distortion_bits
 from zoo.models import Dictionary
 from zoo.models.sparse_coding import orthogonal_matching_pursuit
@@ -38,7 +38,7 @@ def unexplained(x, x_hat):
 def judged():
     data = rows()
     net = fitted(data)
-    return data, net, judge(net, data, 3), net.solve(data.W_E).codes.to_dense()
+    return data, net, judge(net, Evaluated.of(data), 3), net.solve(data.W_E).codes.to_dense()
 
 
 def debiased(x, codes, atoms):

@@ -20,7 +20,7 @@ class Ring(NamedTuple):
     places: Tensor  # (n, 2) coordinates in the whitened plane
 
 
-def roundest(rows: Tensor, neighbours: Tensor, sizes: Sequence[int] = SIZES) -> list[Ring]:
+def roundest(rows: Tensor, groups: Tensor, sizes: Sequence[int] = SIZES) -> list[Ring]:
     """Return the roundest group of every size: the one with the smallest spread.
 
     A group is a row and its n - 1 nearest rows. It is projected on two planes: its first and second, and its second and
@@ -31,16 +31,15 @@ def roundest(rows: Tensor, neighbours: Tensor, sizes: Sequence[int] = SIZES) -> 
 
     Args:
         rows: Rows of the embedding, (V, D).
-        neighbours: Indices of every row's nearest other rows, (V, k), nearest first.
-        sizes: Numbers n of members of a group; sizes above k + 1 are skipped.
+        groups: Indices of rows and, after each, of its nearest other rows, nearest first, (n, k).
+        sizes: Numbers n of members of a group; sizes above k are skipped.
     """
     rings = []
     for n in sizes:
-        if n > neighbours.shape[1] + 1:
+        if n > groups.shape[1]:
             continue
         best: Ring | None = None
-        groups = torch.cat([torch.arange(len(rows)).unsqueeze(1), neighbours[:, : n - 1]], 1)  # (V, n)
-        for members in groups.split(GROUPS_AT_ONCE):
+        for members in groups[:, :n].split(GROUPS_AT_ONCE):
             x = rows[members].float()
             x = x - x.mean(1, keepdim=True)
             vectors = torch.linalg.eigh(x @ x.mT).eigenvectors.flip(-1) * math.sqrt(n)  # (groups, n, n)

@@ -13,10 +13,12 @@ import torch.nn.functional as F
 
 from zoo.analysis import baselines
 from zoo.datamodules import EmbeddingRowsDataModule
-from zoo.matrices import NOTHING_LEFT
+from zoo.datamodules.row_loaders import side_rng
+from zoo.matrices import NOTHING_LEFT, TRAINED_ON
 from zoo.metrics import FVU, description_length, matched_cosine, pca_rank_at_bits, rate_distortion_bits
 from zoo.models import Dictionary, DictionaryLearning
 from zoo.models.sparse_coding import basis_pursuit, least_squares_on_support, orthogonal_matching_pursuit
+from zoo.models.sparse_coding.rows import csr
 from zoo.quiet_fit import fit
 
 BITS = 8  # per coefficient, and per entry of the dictionary
@@ -57,6 +59,7 @@ def learn(
         seed: Seed of the initial atoms.
     """
     L.seed_everything(seed, verbose=False)
+    rows = Evaluated.of(data)
     lines: list[dict[str, Any]] = []
     fitted: list[DictionaryLearning] = []
 
@@ -67,7 +70,7 @@ def learn(
             module.fitted.fill_(True)
         fit(module, data, steps)
         fitted.append(module)
-        lines.append({"penalty": penalty} | judge(module.net, data, at_l0))
+        lines.append({"penalty": penalty} | judge(module.net, rows, at_l0))
 
     for penalty in penalties:
         at(penalty, fitted[-1] if fitted else None)
@@ -87,26 +90,64 @@ def learn(
     return Learned(lines, np.stack(atoms))
 
 
-def judge(net: Dictionary, data: EmbeddingRowsDataModule, at_l0: int) -> dict[str, float]:
+class Evaluated(NamedTuple):
+    """The rows on which the dictionaries of one matrix are evaluated: all held-out rows and some training rows.
+
+    Args:
+        x: Rows, (n, d).
+        held_out: Whether each row is held out, (n,) bool.
+        shares: Weight of each row, so that the held-out rows count as in the matrix, (n,) float64.
+        n_rows: Number of rows of the matrix.
+        spectrum: Eigenvalues of the covariance of all rows, (d,) float64.
+        components: Principal components of all training rows as columns, ascending, (d, d) float64.
+        mean: Mean of all training rows, (d,) float64.
+        true_atoms: Atoms of planted rows, (K, d); None for other rows.
+    """
+
+    x: torch.Tensor
+    held_out: torch.Tensor
+    shares: torch.Tensor
+    n_rows: int
+    spectrum: torch.Tensor
+    components: torch.Tensor
+    mean: torch.Tensor
+    true_atoms: torch.Tensor | None
+
+    @classmethod
+    def of(cls, data: EmbeddingRowsDataModule) -> "Evaluated":
+        """Return the held-out rows of a matrix, and random ones of its training rows if there are too many."""
+        train = (~data.held_out).nonzero().squeeze(1)
+        some = train[side_rng(0, 5).permutation(len(train))[:TRAINED_ON]].sort().values
+        chosen = torch.cat((data.held_out.nonzero().squeeze(1), some)).sort().values
+        held_out, W = data.held_out[chosen], data.W_E[~data.held_out].double()
+        shares = torch.where(held_out, 1.0, len(train) / max(1, len(some))).double()
+        spectrum = torch.linalg.eigvalsh(torch.cov(data.W_E.double().T, correction=0))
+        mean = W.mean(0)
+        components = torch.linalg.eigh((W - mean).T @ (W - mean)).eigenvectors
+        return cls(data.W_E[chosen], held_out, shares, len(data.W_E), spectrum, components, mean, data.true_atoms)
+
+
+def judge(net: Dictionary, rows: Evaluated, at_l0: int) -> dict[str, float]:
     """Evaluate a dictionary: errors on held-out and training rows, certificates, and description length."""
-    x = data.W_E - net.b_dec
-    solution = net.solve(data.W_E)
-    free = least_squares_on_support(x, net.W_dec.detach(), solution.codes)
+    x = rows.x - net.b_dec
+    solution, atoms = net.solve(rows.x), net.W_dec.detach()
+    free = least_squares_on_support(x, atoms, solution.codes)
     line: dict[str, float] = {}
-    for prefix, rows in (("", data.held_out), ("train_", ~data.held_out)):
+    for prefix, chosen in (("", rows.held_out), ("train_", ~rows.held_out)):
         line |= {
-            f"{prefix}l0": solution.codes.crow_indices().diff()[rows].double().mean().item(),
-            f"{prefix}fvu": _fvu(x, solution.codes @ net.W_dec, rows),
-            f"{prefix}fvu_debiased": _fvu(x, free @ net.W_dec, rows),
+            f"{prefix}l0": solution.codes.crow_indices().diff()[chosen].double().mean().item(),
+            f"{prefix}fvu": _fvu(x, solution.codes @ atoms, chosen),
+            f"{prefix}fvu_debiased": _fvu(x, free @ atoms, chosen),
         }
-    atoms, pursued = net.W_dec.detach(), x[data.held_out]
+    pursued = x[rows.held_out]
     l0 = min(at_l0, *atoms.shape)
     line["fvu_pursued"] = baselines.fvu(pursued, orthogonal_matching_pursuit(pursued, atoms, l0) @ atoms)
+    line["coded"] = float(len(x))
     line["uncertified"] = float((~solution.certified).sum())
     line["largest_gap"] = (solution.gap / solution.objective.clamp(min=1e-300)).max().item()
-    if data.true_atoms is not None:
-        line["matched_cosine"] = matched_cosine(atoms, data.true_atoms, signed=not net.signed_codes).item()
-    return line | _bits(x, free.to_dense(), atoms, data)
+    if rows.true_atoms is not None:
+        line["matched_cosine"] = matched_cosine(atoms, rows.true_atoms, signed=not net.signed_codes).item()
+    return line | _bits(x, free, atoms, rows)
 
 
 def gauge(net: Dictionary, data: EmbeddingRowsDataModule, gauged: int) -> dict[str, float]:
@@ -143,25 +184,31 @@ def unlearned(data: EmbeddingRowsDataModule, n_atoms: int, seed: int) -> list[di
     return lines
 
 
-def _bits(x: torch.Tensor, codes: torch.Tensor, atoms: torch.Tensor, data: EmbeddingRowsDataModule) -> dict[str, float]:
+def _bits(x: torch.Tensor, codes: torch.Tensor, atoms: torch.Tensor, rows: Evaluated) -> dict[str, float]:
     """Return the description length and the error of codes and atoms rounded to `BITS` bits, with two references.
 
     The references are the bits that a Gaussian source needs for the same error, and the error of principal components
     with as many bits.
+
+    Args:
+        x: Rows minus the dictionary's mean, (n, d).
+        codes: Codes, (n, K) in compressed rows.
+        atoms: Atoms, (K, d).
+        rows: The rows.
     """
-    V, d = x.shape
-    l0 = codes.count_nonzero().item() / V
-    bits = description_length(V, l0, len(atoms), d, BITS, BITS)
-    coarse = _rounded(codes) @ _rounded(atoms)
-    everything = torch.ones(V, dtype=torch.bool)
-    fvu = _fvu(x, coarse, everything)
-    eigenvalues = torch.linalg.eigvalsh(torch.cov(x.double().T, correction=0))
-    rank = pca_rank_at_bits(bits, V, d, BITS, BITS)
+    V, d = rows.n_rows, x.shape[1]
+    counts = codes.crow_indices().diff().double()
+    bits = description_length(V, (rows.shares @ counts / rows.shares.sum()).item(), len(atoms), d, BITS, BITS)
+    coarse = csr(codes.crow_indices(), codes.col_indices(), _rounded(codes.values()), (len(x), len(atoms)))
+    left, spread = x - coarse @ _rounded(atoms), rows.spectrum.sum().item()
+    fvu = (rows.shares @ left.double().square().sum(1) / rows.shares.sum()).item() / spread
+    leading = rows.components[:, d - pca_rank_at_bits(bits, V, d, BITS, BITS) :]
+    centred = rows.x[rows.held_out].double() - rows.mean
     return {
         "bits_per_row": bits / V,
         "fvu_at_bits": fvu,
-        "gaussian_bits_per_row": rate_distortion_bits(eigenvalues, fvu * eigenvalues.sum().item()),
-        "pca_fvu": _fvu(x, baselines.principal_components(x[~data.held_out], x, rank), data.held_out),
+        "gaussian_bits_per_row": rate_distortion_bits(rows.spectrum, fvu * spread),
+        "pca_fvu": baselines.fvu(centred, centred @ leading @ leading.T),
     }
 
 

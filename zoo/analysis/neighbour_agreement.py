@@ -33,9 +33,9 @@ def neighbour_agreement(
     signed: bool = True,
     n_draws: int = 999,
     seed: int = 0,
-    neighbours: Tensor | None = None,
+    neighbours: tuple[Tensor, Tensor] | None = None,
 ) -> Agreement:
-    """Return the share of the 5 nearest neighbours of all rows, by cosine in R^D, that have the row's own label.
+    """Return the share of the 5 nearest neighbours of rows, by cosine in R^D, that have the row's own label.
 
     Args:
         rows: Rows, (n, D), n above 5; the neighbours of a zero row are arbitrary.
@@ -43,16 +43,19 @@ def neighbour_agreement(
         signed: Whether a row and its negative are different. Use False for atoms whose codes have both signs.
         n_draws: Largest number of permutations of the labels, see `monte_carlo`.
         seed: Seed of the permutations.
-        neighbours: Indices of the nearest rows by cosine, (n, at least 5), if known already.
+        neighbours: Indices of some rows, (m,), and of their nearest rows by cosine, (m, at least 5). By default those
+            of all rows are searched for.
     """
-    near = (_nearest(rows, signed) if neighbours is None else neighbours[:, :NEIGHBOURS]).numpy()
+    if neighbours is None:
+        neighbours = torch.arange(len(rows)), _nearest(rows, signed)
+    some, near = neighbours[0].numpy(), neighbours[1][:, :NEIGHBOURS].numpy()
     codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    share = float((codes[near] == codes[:, None]).mean())
+    share = float((codes[near] == codes[some, None]).mean())
     rng = np.random.default_rng(seed)
 
     def draw(count: int) -> Tensor:
         dealt = (rng.permutation(codes) for _ in range(count))
-        return torch.tensor([(own[near] == own[:, None]).mean() for own in dealt], dtype=torch.float64)
+        return torch.tensor([(own[near] == own[some, None]).mean() for own in dealt], dtype=torch.float64)
 
     drawn = monte_carlo(draw, share, n_draws)
     return Agreement(share, drawn.mean, drawn.p_value)

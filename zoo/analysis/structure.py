@@ -24,6 +24,7 @@ from zoo.near_neighbours import nearest
 PAIRS = 400  # largest number of pairs of a relation
 LEAST_RELATION = max(40, LEAST_PAIRS)
 CLEAR_GAIN = 0.05  # gain in R² of a matrix, above which it counts as large
+SEARCHED = 8192  # largest number of rows whose neighbours are searched for, among all rows
 
 
 def structure(
@@ -49,10 +50,10 @@ def structure(
 def named(
     W: torch.Tensor,
     tokens: Sequence[str],
-    neighbours: torch.Tensor,
+    neighbours: tuple[torch.Tensor, torch.Tensor],
     known: Mapping[str, Ordered] | None = None,
 ) -> dict[str, Any]:
-    """Return the results of all tests that require known tokens; see `structure`. `neighbours` is (V, at least 5)."""
+    """Return the results of all tests that require known tokens; see `structure` and `neighbours_of`."""
     known = known_families() if known is None else known
     labels, members, pairs = kinds(tokens), families(tokens, known=known), relations(tokens, least=LEAST_RELATION)
     several = len(set(labels)) > 1
@@ -78,16 +79,21 @@ def named(
     return found
 
 
-def neighbours_of(W: torch.Tensor) -> torch.Tensor:
-    """Return the 23 nearest rows of every row, (V, at most 23), by cosine after the mean row is subtracted."""
-    return nearest(F.normalize(W - W.mean(0)), min(max(SIZES) - 1, len(W) - 1))[1]
+def neighbours_of(W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the indices of all rows (V, D), or of 8,192 random ones, (n,), and of their nearest rows, (n, at most 23).
+
+    Rows are compared by cosine after the mean row is subtracted, and neighbours are among all rows.
+    """
+    some = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(len(W))[:SEARCHED]))
+    return some, nearest(F.normalize(W - W.mean(0)), min(max(SIZES) - 1, len(W) - 1), some)[1]
 
 
-def rings(W: torch.Tensor, neighbours: torch.Tensor) -> list[dict[str, Any]]:
-    """Return the roundest groups of neighbouring rows (V, D), see `roundest`."""
+def rings(W: torch.Tensor, neighbours: tuple[torch.Tensor, torch.Tensor]) -> list[dict[str, Any]]:
+    """Return the roundest groups of a row and its neighbours, see `roundest` and `neighbours_of`."""
+    groups = torch.cat([neighbours[0].unsqueeze(1), neighbours[1]], 1)
     return [
         {"spread": ring.spread, "members": ring.members.tolist(), "places": ring.places.tolist()}
-        for ring in roundest(W, neighbours)
+        for ring in roundest(W, groups)
     ]
 
 

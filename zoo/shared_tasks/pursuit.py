@@ -4,17 +4,20 @@ All these studies use the same settings, so they share the results.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
 from zoo.matrices import PLANTED_SPARSITY
+from zoo.row_choice import RowChoice
 from zoo.shared_tasks.dictionaries import LearnDictionaries
 from zoo.shared_tasks.rows import Rows, StudyOfRows, refuse_trivial
 from zoo.study import AtLeastTwo
 
 PENALTIES = (0.3, 0.2, 0.14, 0.1)
-DICTIONARY_STEPS = 10  # at every penalty; each step codes all training rows
+DICTIONARY_STEPS, FEWER_STEPS = 10, 5  # at every penalty; each step codes all training rows
+MANY_CODES = 10_000_000  # rows x atoms from which on there are fewer steps
+FEWER_ROWS = 10_000  # for everything but the comparison of the embedding with its covariance-matched null model
 LEAST_ATOMS = 8
 
 
@@ -26,11 +29,16 @@ class StudyOfDictionaries(StudyOfRows):
         n_atoms: Number of atoms of a dictionary; by default 4 per dimension, but at most half the number of rows.
         frequency_power: Rows are weighted by p^frequency_power, with their token's frequency p.
         seeds: Number of seeds, that is, of dictionaries per matrix.
+        max_rows: Largest number of rows from which dictionaries are learned, held-out rows included; by default all.
+        row_choice: How these rows are chosen: stratified (evenly spaced in the order of frequency, or of the rows if
+            frequencies are not known), most frequent, or random.
     """
 
     n_atoms: PositiveInt | None = None
     frequency_power: NonNegativeFloat = 0.0
     seeds: AtLeastTwo = 3
+    max_rows: PositiveInt | None = None
+    row_choice: RowChoice = "stratified"
 
     @property
     def atoms(self) -> int:
@@ -39,9 +47,21 @@ class StudyOfDictionaries(StudyOfRows):
         Raises:
             ZooError: If there are too many atoms for the rows.
         """
-        n = default_atoms(self.n_atoms, *self.shape)
-        refuse_trivial("n_atoms", n, self.shape[0])
+        V, D = self.shape
+        V = min(V, self.max_rows or V)
+        n = default_atoms(self.n_atoms, V, D)
+        refuse_trivial("n_atoms", n, V)
         return n
+
+    @property
+    def coded(self) -> Rows:
+        """The task that reads the rows from which dictionaries are learned."""
+        return limited(self.rows, self.max_rows, self.row_choice)
+
+    @property
+    def few(self) -> Rows:
+        """The task that reads rows for null models for which fewer rows suffice."""
+        return fewer(self.coded, self.atoms)
 
     @property
     def at_l0(self) -> int:
@@ -61,16 +81,16 @@ class StudyOfDictionaries(StudyOfRows):
         only_if_aside: bool = False,
     ) -> list[LearnDictionaries]:
         """Return tasks that learn dictionaries of a matrix, one for every seed."""
-        D = self.shape[1]
+        D, rows, n_atoms = self.shape[1], rows or self.coded, n_atoms or self.atoms
         return [
             LearnDictionaries(
-                rows or self.rows,
+                rows,
                 matrix,
                 seed,
                 seed,
-                n_atoms or self.atoms,
+                n_atoms,
                 PENALTIES,
-                DICTIONARY_STEPS,
+                dictionary_steps(rows, n_atoms),
                 self.frequency_power if frequency_power is None else frequency_power,
                 self.at_l0,
                 rows_gauged(D) if gauged is None else gauged,
@@ -85,6 +105,22 @@ class StudyOfDictionaries(StudyOfRows):
 def default_atoms(n_atoms: int | None, V: int, D: int) -> int:
     """Return the number of atoms of a dictionary of V rows in D dimensions."""
     return n_atoms or min(4 * D, V // 2)
+
+
+def dictionary_steps(rows: Rows, n_atoms: int) -> int:
+    """Return the number of dictionary steps at every penalty; fewer if rows x atoms are many."""
+    return DICTIONARY_STEPS if rows.number * n_atoms < MANY_CODES else FEWER_STEPS
+
+
+def limited(rows: Rows, max_rows: int | None, choice: RowChoice) -> Rows:
+    """Return the task that reads at most `max_rows` of the rows; all if it is None or there are no more."""
+    return rows if max_rows is None or max_rows >= rows.number else replace(rows, at_most=max_rows, choice=choice)
+
+
+def fewer(rows: Rows, n_atoms: int) -> Rows:
+    """Return the task that reads 10,000 random rows, or 3 per atom if that is more; all if there are no more."""
+    most = max(FEWER_ROWS, 3 * n_atoms)
+    return rows if most >= rows.number else replace(rows, at_most=most, choice="random")
 
 
 def compared_at(D: int) -> int:

@@ -15,6 +15,7 @@ from jsonargparse.typing import NonNegativeInt
 from zoo.errors import ZooError
 from zoo.matrices import null_model
 from zoo.paths import expanded
+from zoo.row_choice import RowChoice, chosen_rows
 from zoo.source import Source
 from zoo.study import Result, Study, Task, Work
 
@@ -127,7 +128,8 @@ class Rows(Task):
         step: Training step.
         untrained: Task that finds the rows that look untrained; None if no rows are excluded.
         keep: Whether to keep the rows that look untrained.
-        at_most: Number of rows, chosen at random, without their tokens; None for all rows with their tokens.
+        at_most: Largest number of rows; None for all.
+        choice: How they are chosen if there are more, see `zoo.row_choice`.
     """
 
     source: Source
@@ -135,12 +137,19 @@ class Rows(Task):
     untrained: UntrainedRows | None = None
     keep: bool = False
     at_most: int | None = None
+    choice: RowChoice = "random"
     here = True
+
+    @property
+    def number(self) -> int:
+        """Number of rows, including untrained rows that may be excluded."""
+        V = self.source.shape(self.step)[0]
+        return V if self.at_most is None else min(V, self.at_most)
 
     def named_by(self) -> dict[str, Any]:
         """Return a hash of the embedding, and the settings that select its rows."""
         rows = {"rows": self.source.fingerprint(self.step), "untrained": self.untrained}
-        return rows | {"keep": self.keep, "at_most": self.at_most}
+        return rows | {"keep": self.keep, "at_most": self.at_most, "choice": self.choice}
 
     def needs(self) -> Sequence[Task]:
         """The task that finds the rows that look untrained, if there is one."""
@@ -178,14 +187,14 @@ class Rows(Task):
                 f"{LEAST_ROWS} rows in {LEAST_DIMENSIONS} dimensions are required"
             )
         told = {} if rounding is None else {"rounding": {"kind": rounding.kind, "fvu": rounding.fvu(matrix, kept)}}
-        W = W[kept]
-        if self.at_most is not None:
-            from zoo.datamodules.row_loaders import side_rng
-
-            return {"W_E": W[np.sort(side_rng(0, 4).permutation(len(W))[: self.at_most])], "tokens": None} | told
-        tokens = found["tokens"] and [t for t, k in zip(found["tokens"], kept.tolist(), strict=False) if k]
-        counted = {} if found["counts"] is None else {"counts": found["counts"][kept]}
-        return {"W_E": W, "tokens": tokens} | counted | told
+        chosen = kept.nonzero()[0]
+        known = None if found["counts"] is None else np.asarray(found["counts"])
+        if self.at_most is not None and self.at_most < len(chosen):
+            own = None if known is None else known[chosen]
+            chosen = chosen[chosen_rows(len(chosen), self.at_most, self.choice, own)]
+        tokens = found["tokens"] and [found["tokens"][i] for i in chosen.tolist()]
+        counted = {} if known is None else {"counts": known[chosen]}
+        return {"W_E": W[chosen], "tokens": tokens} | counted | told
 
 
 @dataclass(frozen=True)

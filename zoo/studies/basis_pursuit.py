@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -19,8 +19,9 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 from zoo import estimates
 from zoo.errors import ZooError
 from zoo.estimates import Estimate
-from zoo.matrices import EXPLAINED, MATRICES, NOTHING_LEFT, matrices
+from zoo.matrices import EXPLAINED, MATRICES, NOTHING_LEFT, TRAINED_ON, matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
+from zoo.row_choice import RowChoice
 from zoo.shared_tasks.dictionaries import (
     LearnDictionaries,
     UnlearnedDictionaries,
@@ -28,11 +29,12 @@ from zoo.shared_tasks.dictionaries import (
     likeness,
     pursued_error,
 )
-from zoo.shared_tasks.pursuit import DICTIONARY_STEPS, PENALTIES
+from zoo.shared_tasks.pursuit import PENALTIES, dictionary_steps, fewer, limited
 from zoo.shared_tasks.rows import Rows, UntrainedRows, opened, refuse_trivial
 from zoo.study import AtLeastTwo, Results, Study, Task
 
 AT_EVERY_STEP = MATRICES[:2]
+FEWER = tuple(f"{name}, fewer rows" for name in AT_EVERY_STEP)
 UNLEARNED = ("random directions", "random tokens", "most frequent tokens")
 LEAST_STEPS = 5  # least number of steps to which a limit is fitted
 
@@ -47,9 +49,14 @@ class BasisPursuit(Study):
         steps: Steps of pretraining, ascending; by default only the last. Null models other than the covariance-matched
             one are made from the last step only.
         n_atoms: Number of atoms of every dictionary.
+        max_rows: Largest number of rows from which dictionaries are learned, held-out rows included; by default all.
+        row_choice: How these rows are chosen: stratified (evenly spaced in the order of frequency, or of the rows if
+            frequencies are not known), most frequent, or random.
+        null_models: Whether to code all null models, or only the covariance-matched one.
         penalties: Weights of the L1 penalty on codes, relative to the rows' rms length, descending. Larger and smaller
             penalties are added until codes have `at_l0` atoms per row on average.
-        dictionary_steps: Number of times that all rows are coded at every penalty.
+        dictionary_steps: Number of times that all rows are coded at every penalty. By default 10, or 5 if rows x atoms
+            are 10 million or more.
         frequency_power: Each row is weighted by p^power, where p is the frequency of its token.
         seeds: Number of dictionaries for each matrix.
         at_l0: Number of atoms per row at which matrices are compared.
@@ -65,7 +72,7 @@ class BasisPursuit(Study):
     steps: tuple[NonNegativeInt, ...] | None = None
     n_atoms: PositiveInt = 512
     penalties: tuple[PositiveFloat, ...] = PENALTIES
-    dictionary_steps: PositiveInt = DICTIONARY_STEPS
+    dictionary_steps: PositiveInt | None = None
     frequency_power: NonNegativeFloat = 0.0
     seeds: AtLeastTwo = 3
     at_l0: PositiveInt = 16
@@ -74,6 +81,10 @@ class BasisPursuit(Study):
     keep_untrained: bool = True
     tokens: str | None = None
     tensor: str | None = None
+    max_rows: PositiveInt | None = None
+    row_choice: RowChoice = "stratified"
+    null_models: Literal["all", "covariance-matched"] = "all"
+    aliases = {"embedding": "source"}  # noqa: RUF012
 
     def check(self) -> None:
         """Refuse steps and penalties out of order."""
@@ -92,10 +103,12 @@ class BasisPursuit(Study):
         """Tasks that read the rows, by source and step."""
         sources = tuple(opened(name, self.tensor) for name in self.source)
         for source in sources:
-            refuse_trivial("n_atoms", self.n_atoms, source.shape(self._steps[-1])[0])
+            V = source.shape(self._steps[-1])[0]
+            refuse_trivial("n_atoms", self.n_atoms, min(V, self.max_rows or V))
         aside = UntrainedRows(sources, self._steps[-1], self.tokens) if self.tokens or not self.keep_untrained else None
         keep = self.keep_untrained
-        return {(s.name, step): Rows(s, step, aside, keep) for s in sources for step in self._steps}
+        rows = {(s.name, step): Rows(s, step, aside, keep) for s in sources for step in self._steps}
+        return {key: limited(own, self.max_rows, self.row_choice) for key, own in rows.items()}
 
     @cached_property
     def d_model(self) -> int:
@@ -103,20 +116,40 @@ class BasisPursuit(Study):
         return opened(self.source[0], self.tensor).shape(self._steps[-1])[1]
 
     @cached_property
+    def fewer_rows(self) -> int | None:
+        """Number of rows of what is compared besides the embedding and its covariance-matched null model.
+
+        None if these are all rows.
+        """
+        rows = self._rows[self.source[0], self._steps[-1]]
+        few = fewer(rows, self.n_atoms)
+        return None if few == rows else few.number
+
+    @cached_property
     def present(self) -> tuple[str, ...]:
-        """The matrices that are compared."""
-        return matrices(self.n_atoms, self.d_model)
+        """The matrices that are compared at the last step."""
+        others = matrices(self.n_atoms, self.d_model)[2:] if self.null_models == "all" else ()
+        again = FEWER if self.fewer_rows and (others or len(self._steps) > 1) else ()
+        return (*AT_EVERY_STEP, *again, *others)
 
     @cached_property
     def _learned(self) -> dict[tuple[str, int | None, str, int], LearnDictionaries]:
         """Tasks that learn dictionaries, by source, step, matrix and seed."""
-        shared = (self.n_atoms, self.penalties, self.dictionary_steps, self.frequency_power, self.at_l0, self.gauged)
+        earlier = FEWER if self.fewer_rows else AT_EVERY_STEP
         return {
-            (source, step, matrix, seed): LearnDictionaries(rows, matrix, seed, seed, *shared)
+            (source, step, matrix, seed): self._learn(rows, matrix, seed)
             for seed in range(self.seeds)
             for (source, step), rows in self._rows.items()
-            for matrix in (self.present if step == self._steps[-1] else AT_EVERY_STEP)
+            for matrix in (self.present if step == self._steps[-1] else earlier)
         }
+
+    def _learn(self, rows: Rows, matrix: str, seed: int) -> LearnDictionaries:
+        rows = rows if matrix in AT_EVERY_STEP else fewer(rows, self.n_atoms)
+        steps = self.dictionary_steps or dictionary_steps(rows, self.n_atoms)
+        shared = (self.n_atoms, self.penalties, steps, self.frequency_power, self.at_l0)
+        gauged = 0 if matrix in FEWER else self.gauged
+        made = AT_EVERY_STEP[FEWER.index(matrix)] if matrix in FEWER else matrix
+        return LearnDictionaries(rows, made, seed, seed, *shared, gauged)
 
     @cached_property
     def _unlearned(self) -> dict[tuple[str, int | None, str, int], UnlearnedDictionaries]:
@@ -131,7 +164,7 @@ class BasisPursuit(Study):
         """Pairs of tasks that learn dictionaries of the same rows, or of a null model's first draw, with two seeds."""
         pairs = {}
         for (source, step, matrix, seed), task in self._learned.items():
-            if seed == 0 and step == self._steps[-1]:
+            if seed == 0 and step == self._steps[-1] and (matrix in AT_EVERY_STEP or not self.fewer_rows):
                 pairs[source, step, matrix] = task, replace(task, seed=1, draw=1 if matrix == "embedding" else 0)
         return pairs
 
@@ -151,7 +184,7 @@ class BasisPursuit(Study):
             "null": errors["null"],
             "difference": errors["difference"],
             "limit": found.limit(),
-            "isotropic": found.pursued(self._steps[-1], "isotropic"),
+            "isotropic": found.pursued(self._steps[-1], "isotropic") if "isotropic" in self.present else None,
             "at_l0": self.at_l0,
             "n_atoms": self.n_atoms,
             "rounding": self._rounding(results),
@@ -185,7 +218,7 @@ class BasisPursuit(Study):
         last, errors = self._steps[-1], found.errors()
         coded = [line for line in found.lines if "uncertified" in line]
         uncertified = sum(int(line["uncertified"]) for line in coded)
-        n_codes = len(coded) * len(results[self._rows[self.source[0], last]]["W_E"])
+        n_codes = round(sum(line["coded"] for line in coded))
         certified = {m: estimates.share(found.at(last, m, "fvu_debiased")) for m in AT_EVERY_STEP}
         stable = {m: np.mean(found.all(last, m, "cosine")) for m in AT_EVERY_STEP}
         largest = max(line["largest_gap"] for line in coded)
@@ -211,9 +244,10 @@ class BasisPursuit(Study):
                     f"{NOTHING_LEFT:g} of the variance unexplained, the error at these fewer atoms is used. Codes by "
                     f"matching pursuit have {self.at_l0} atoms in every row and no certificate; for learned atoms, the "
                     "penalty whose dictionary has the smallest error is used. Each dictionary has "
-                    f"{self.n_atoms} atoms and is learned with {self.dictionary_steps} codings of all rows at each "
-                    f"penalty. Rows have weights p^{self.frequency_power:g} of token frequencies p (effective number "
-                    f"of rows: {round(n_eff):,}). The largest duality gap of a code is {largest:.1e} of its objective."
+                    f"{self.n_atoms} atoms and is learned with {self._learned_with} codings of all rows at each "
+                    f"penalty. {self._told_of_rows}Rows have weights p^{self.frequency_power:g} of token "
+                    f"frequencies p (effective number of rows: {round(n_eff):,}). The largest duality gap of a code is "
+                    f"{largest:.1e} of its objective."
                 ),
                 *self._without_control(found),
                 *told_of_rounding(self._rounding(results), errors["embedding"], errors["difference"]),
@@ -226,6 +260,25 @@ class BasisPursuit(Study):
             ),
             numbers={"at_l0": self.at_l0, **errors, "uncertified": uncertified, "lines": found.lines},
         )
+
+    @property
+    def _learned_with(self) -> str:
+        steps = {task.matrix + str(task.rows.number): task.dictionary_steps for task in self._learned.values()}
+        least, most = min(steps.values()), max(steps.values())
+        return f"{most}" if least == most else f"{least} (with fewer rows, {most})"
+
+    @property
+    def _told_of_rows(self) -> str:
+        """Sentences on rows that were left out."""
+        told = ""
+        if (rows := self._rows[self.source[0], self._steps[-1]]).at_most is not None:
+            told += f"At most {rows.at_most:,} rows are used ({rows.choice}). "
+        if self.fewer_rows and len(self.present) > 2:
+            told += (
+                f"Columns of the other null models, and those with fewer rows, have {self.fewer_rows:,} random rows. "
+                "With fewer rows the held-out error is larger, so only columns with equally many rows can be compared. "
+            )
+        return told + f"At most {TRAINED_ON:,} of the rows trained on are used to measure errors. "
 
     def _without_control(self, found: "Lines") -> list[str]:
         """Return sentences on controls that the sizes do not allow, and on how well planted atoms were found."""
@@ -252,7 +305,7 @@ class BasisPursuit(Study):
         if len(steps) < 2:
             why = "Only one step of pretraining was given; set several with --steps."
             return Section("pretraining", title, why, tested=False)
-        values = {m: [found.pursued(step, m) for step in steps] for m in AT_EVERY_STEP}
+        values = {m: [found.pursued(step, m) for step in steps] for m in found.over_steps}
         real, null = values.values()
         change, limit = estimates.mean(real[-1] - real[0]), found.limit()
         gaps = [found.against_null(a, b) for a, b in zip(real, null, strict=True)]
@@ -296,7 +349,7 @@ class BasisPursuit(Study):
             found.at_every_step(),
         ]
         by_step = Table(
-            ["step", "embedding", "covariance-matched", "difference"],
+            ["step", *found.over_steps, "difference"],
             [[s, a, b, gap] for s, a, b, gap in zip(steps, *shares.values(), gaps, strict=True)],
             note="Held-out FVU of learned atoms with codes by matching pursuit. Brackets are 95 % Student t intervals "
             f"over {found.units}. With one run, the interval of a difference contains 0 if one more draw of the null "
@@ -305,7 +358,8 @@ class BasisPursuit(Study):
         return Section(
             "pretraining",
             title,
-            f"From step {steps[0]:,} to {steps[-1]:,} the error changes by {change}, to {shares[MATRICES[0]][-1]}. "
+            f"From step {steps[0]:,} to {steps[-1]:,} the error changes by {change}, to "
+            f"{shares[found.over_steps[0]][-1]}. "
             f"{going}{f', {side} the tolerance of {self.tolerance:g}' if side else ''}. The error minus that of the "
             f"null model changes from {gaps[0]} to {gaps[-1]}.",
             tables=[by_step, found.by_step(), *found.limits()],
@@ -317,7 +371,7 @@ class BasisPursuit(Study):
             ),
             numbers={
                 "steps": steps,
-                **{m: [estimates.mean(v) for v in values[m]] for m in values},
+                **{m: [estimates.mean(v) for v in own] for m, own in zip(AT_EVERY_STEP, values.values(), strict=True)},
                 "difference": gaps,
                 "limit": limit,
             },
@@ -387,6 +441,7 @@ class Lines:
     def __init__(self, lines: list[dict[str, Any]], study: BasisPursuit) -> None:
         self.lines, self.study, self.steps, self.sources = lines, study, study._steps, study.source
         self.seeds = range(study.seeds)
+        self.over_steps = FEWER if any(line["matrix"] in FEWER for line in lines) else AT_EVERY_STEP
         self.by: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for line in lines:
             key = (line["step"], line["matrix"], line["coder"], line["source"], line["seed"])
@@ -464,7 +519,7 @@ class Lines:
         steps = [step for step in self.steps if step]
         if len(steps) < LEAST_STEPS:
             return None, None
-        curve = np.array([self.pursued(step, "embedding").mean() for step in steps])
+        curve = np.array([self.pursued(step, self.over_steps[0]).mean() for step in steps])
         turns = np.flatnonzero(np.diff(np.sign(np.diff(curve))))
         start = int(turns[-1]) + 1 if len(turns) else 0
         return (steps[start], curve[start:]) if len(steps) - start >= LEAST_STEPS else (None, None)
@@ -490,7 +545,7 @@ class Lines:
         from zoo.analysis.limits import limit
 
         steps = [s for s in self.steps if s]
-        real, null = (np.array([self.at(s, m, "fvu_debiased") for s in steps]) for m in AT_EVERY_STEP)
+        real, null = (np.array([self.at(s, m, "fvu_debiased") for s in steps]) for m in self.over_steps)
         told = []
         for name, curves in (
             ("the embedding's error", real),
@@ -549,11 +604,11 @@ class Lines:
         """Return a table of the errors of certified codes at one L0, by step."""
         rows: list[list[Any]] = []
         for step in self.steps:
-            real, null = (self.at(step, m, "fvu_debiased") for m in AT_EVERY_STEP)
-            shrunk = self.against_null(*(self.at(step, m, "fvu") for m in AT_EVERY_STEP))
+            real, null = (self.at(step, m, "fvu_debiased") for m in self.over_steps)
+            shrunk = self.against_null(*(self.at(step, m, "fvu") for m in self.over_steps))
             cells = [estimates.mean(real), estimates.mean(null), self.against_null(real, null), shrunk]
             rows.append([f"step {step}", *cells])
-        columns = ["held-out FVU, debiased", *AT_EVERY_STEP, "difference", "difference, shrunk"]
+        columns = ["held-out FVU, debiased", *self.over_steps, "difference", "difference, shrunk"]
         return Table(columns, rows, note="Errors of certified codes.")
 
     def charts(self) -> list[Chart]:
@@ -570,6 +625,8 @@ class Lines:
         for matrix in present:
             for style, key in (("line", "cosine"), ("dotted", "cosine_of_rows")):
                 own = [r for r in self.lines if (r["coder"], r["matrix"], r["step"]) == ("stability", matrix, last)]
+                if not own:
+                    continue
                 points = sorted(
                     {(r["penalty"], float(np.mean([q[key] for q in own if q["penalty"] == r["penalty"]]))) for r in own}
                 )
@@ -627,7 +684,8 @@ class Lines:
 
     def at_every_step(self) -> Chart:
         """Return a chart of the embedding's error against L0 at every step."""
-        series = [self._banded(f"step {step}", step, "embedding", "l0", "fvu_debiased") for step in self.steps]
+        own = self.over_steps[0]
+        series = [self._banded(f"step {step}", step, own, "l0", "fvu_debiased") for step in self.steps]
         title = "The embedding's error at every step"
         return Chart(
             "pretraining-every-step",

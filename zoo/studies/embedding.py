@@ -17,8 +17,9 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, OpenUnitInterv
 from zoo.errors import ZooError
 from zoo.estimates import UNKNOWN, Estimate
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
+from zoo.row_choice import RowChoice
 from zoo.shared_tasks import pursuit
-from zoo.shared_tasks.pursuit import LEAST_ATOMS, compared_at, default_atoms, rows_gauged
+from zoo.shared_tasks.pursuit import LEAST_ATOMS, MANY_CODES, compared_at, default_atoms, rows_gauged
 from zoo.shared_tasks.rows import LEAST_DIMENSIONS, LEAST_ROWS, opened, refuse_trivial
 from zoo.shared_tasks.structure import ALPHA
 from zoo.source import Source
@@ -38,6 +39,9 @@ from zoo.wording import listed
 DEFAULT = "gpt2-mini.learned"
 ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-matched", "frozen copied")
 LEAST = {"null_draws": 5, "training_steps": 8, "reset_rows": 8, "n_atoms": LEAST_ATOMS}
+
+QUICK_ROWS = 8192
+LEFT_OUT = NotTested("It is left out by --quick.")
 
 Answer = Literal["yes", "no", "undecided", "not tested", "cannot tell: Gaussian rows fit as well", "not measured"]
 AS_GAUSSIAN: Answer = "cannot tell: Gaussian rows fit as well"
@@ -84,13 +88,24 @@ class Embedding(Study):
             contains {step} if every step has its own name.
         steps: Steps of pretraining, ascending; by default all steps that the source holds.
         tokens: File with the rows' tokens, for a source without tokens: .txt with one token per line, or .json.
+        quick: Answer in minutes for a large vocabulary too, with wider intervals. At most 8,192 rows are coded, with at
+            most 2 atoms per dimension and 2 seeds. Circles and binding are searched for in all rows, and in 5 draws of
+            the null model. Training, autoencoders, row resets, description length and the other null models are left
+            out. Settings that are given are kept.
+        max_rows: Largest number of rows that are coded sparsely, held-out rows included; by default all. Circles,
+            binding and neighbours are always searched for in all rows.
+        row_choice: How these rows are chosen: stratified (evenly spaced in the order of frequency, or of the rows if
+            frequencies are not known), most frequent, or random.
         train: Config of the training runs that compare a learned embedding with frozen ones. By default the config of
             gpt2-mini.learned if that is the source; otherwise there are no training runs, and training is not tested.
         training_steps: Number of optimizer steps of the training runs.
-        n_atoms: Number of atoms of a dictionary; by default 4 per dimension, and at most half the number of rows.
+        n_atoms: Number of atoms of a dictionary; by default 4 per dimension, and at most half the number of rows. With
+            `quick`, 2 per dimension and at most a quarter of the rows.
         frequency_power: Each row is weighted by p^power, where p is the frequency of its token.
-        seeds: Number of dictionaries per matrix, and of training runs and autoencoders per arm.
-        null_draws: Number of draws of the covariance-matched null model that are searched for circles and binding.
+        seeds: Number of dictionaries per matrix, and of training runs and autoencoders per arm; by default 3, or 2 with
+            `quick`.
+        null_draws: Number of draws of the covariance-matched null model that are searched for circles and binding; by
+            default 20, or 5 with `quick`.
         reset_rows: Number of rows that are reset, one at a time.
         keep_untrained: Whether to keep rows that look untrained.
         margin: Loss in nats above which the cost of a frozen embedding counts as large.
@@ -102,12 +117,15 @@ class Embedding(Study):
     source: tuple[str, ...] = (DEFAULT,)
     steps: tuple[NonNegativeInt, ...] | None = None
     tokens: str | None = None
+    quick: bool = False
+    max_rows: PositiveInt | None = None
+    row_choice: RowChoice = "stratified"
     train: str | None = None
     training_steps: PositiveInt = 640
     n_atoms: PositiveInt | None = None
     frequency_power: NonNegativeFloat = 0.0
-    seeds: AtLeastTwo = 3
-    null_draws: PositiveInt = 20
+    seeds: AtLeastTwo | None = None
+    null_draws: PositiveInt | None = None
     reset_rows: PositiveInt = 128
     keep_untrained: bool = False
     margin: NonNegativeFloat = 0.1
@@ -138,8 +156,20 @@ class Embedding(Study):
         return self._first.shape(self._steps[-1] if self._steps else None)
 
     @cached_property
+    def _max_rows(self) -> int | None:
+        """Largest number of rows that are coded; None for all."""
+        most = self.max_rows or (QUICK_ROWS if self.quick else None)
+        return most if most and most < self._shape[0] else None
+
+    @cached_property
     def _atoms(self) -> int:
-        return default_atoms(self.n_atoms, *self._shape)
+        V, D = self._shape
+        V = self._max_rows or V
+        return self.n_atoms or (min(2 * D, V // 4) if self.quick else default_atoms(None, V, D))
+
+    @property
+    def _seeds(self) -> int:
+        return self.seeds or (2 if self.quick else 3)
 
     @cached_property
     def _parts(self) -> dict[str, Study | NotTested]:
@@ -148,31 +178,38 @@ class Embedding(Study):
         rows: dict[str, Any] = {"source": first, "step": self._steps[-1] if self._steps else None}
         rows |= {"other_runs": tuple(others), "tokens": self.tokens, "keep_untrained": self.keep_untrained}
         rows |= {"tensor": self.tensor}
-        coded = rows | {"n_atoms": self._atoms, "frequency_power": self.frequency_power, "seeds": self.seeds}
-        searched = {"families": self.families, "null_draws": self.null_draws}
+        limits: dict[str, Any] = {"max_rows": self._max_rows, "row_choice": self.row_choice}
+        coded = rows | limits | {"n_atoms": self._atoms, "frequency_power": self.frequency_power, "seeds": self._seeds}
+        searched: dict[str, Any] = {
+            "families": self.families,
+            "null_draws": self.null_draws or (5 if self.quick else 20),
+        }
+        controls: dict[str, Any] = {"tolerance": self.tolerance}
+        controls |= {"sparsities": (4, 16), "noises": (0.0, self.tolerance)} if self.quick else {}
         return {
             "untrained-rows": UntrainedRowsStudy(**coded, families=self.families),
-            "sparse-rows": self._autoencoders(rows),
+            "sparse-rows": LEFT_OUT if self.quick else self._autoencoders(rows | limits),
             "basis-pursuit": BasisPursuit(
                 self.source,
                 self._steps,
                 self._atoms,
                 pursuit.PENALTIES,
-                pursuit.DICTIONARY_STEPS,
                 frequency_power=self.frequency_power,
-                seeds=self.seeds,
+                seeds=self._seeds,
                 at_l0=compared_at(self._shape[1]),
                 gauged=rows_gauged(self._shape[1]),
                 tolerance=self.tolerance,
                 keep_untrained=self.keep_untrained,
                 tokens=self.tokens,
                 tensor=self.tensor,
+                null_models="covariance-matched" if self.quick else "all",
+                **limits,
             ),
-            "recognised-superpositions": RecognisedSuperpositions(**coded, tolerance=self.tolerance),
+            "recognised-superpositions": RecognisedSuperpositions(**coded, **controls),
             "atom-neighbours": self._named(AtomNeighbours(**coded, **searched)),
             "frozen-embedding": self._training(),
-            "row-reset": self._resets(),
-            "description-length": DescriptionLength(**coded),
+            "row-reset": LEFT_OUT if self.quick else self._resets(),
+            "description-length": LEFT_OUT if self.quick else DescriptionLength(**coded),
             "binding": self._named(Binding(**rows, **searched)),
             "circles": Circles(**rows, **searched),
         }
@@ -196,10 +233,12 @@ class Embedding(Study):
             raise ZooError(
                 f"{self.source[0]} has {V} rows in {D} dimensions; the study needs {LEAST_ROWS} in {LEAST_DIMENSIONS}"
             )
-        refuse_trivial("n_atoms", self._atoms, V)
+        refuse_trivial("n_atoms", self._atoms, self._max_rows or V)
         last = self._steps[-1] if self._steps else None
         if self.frequency_power and self._first.row_counts(last, V) is None:
             raise ZooError(f"how often the tokens of {self.source[0]} occur is not known; leave frequency_power out")
+        if self._max_rows and self.row_choice == "most frequent" and self._first.row_counts(last, V) is None:
+            raise ZooError(f"how often the tokens of {self.source[0]} occur is not known; use --row-choice stratified")
 
     def _named(self, study: Study) -> Study | NotTested:
         """Return a study that needs the rows' tokens, or why it cannot be done."""
@@ -213,17 +252,21 @@ class Embedding(Study):
                 f"Autoencoders have up to {max(BASELINE_L0)} active latents per row, which is more than the number of "
                 f"dimensions ({D}) or atoms ({self._atoms})."
             )
-        shared = {"frequency_power": self.frequency_power, "seeds": self.seeds, "batch_size": min(512, V)}
-        return SparseRows(**rows, **shared, d_sae=self._atoms, variants=("TopK",))
+        shared: dict[str, Any] = {"frequency_power": self.frequency_power, "seeds": self._seeds}
+        if V * self._atoms >= MANY_CODES:  # training takes longer with more latents
+            shared["null_models"] = "covariance-matched"
+        return SparseRows(**rows, **shared, batch_size=min(512, V), d_sae=self._atoms, variants=("TopK",))
 
     def _training(self) -> Study | NotTested:
+        if self.quick and self.train is None:
+            return LEFT_OUT
         train = self.train or (DEFAULT if self.source == (DEFAULT,) and self.tensor is None else None)
         if train is None:
             return NotTested("There is no config of training runs; add --train CONFIG.")
         often = max(1, self.training_steps // 8)
         words = ("--trainer.max_steps", str(self.training_steps), "--trainer.val_check_interval", str(often))
         fit_arguments = (*words, "--trainer.enable_progress_bar", "false")
-        return FrozenEmbedding(train, ARMS, ("untied",), self.seeds, fit_arguments, self.margin)
+        return FrozenEmbedding(train, ARMS, ("untied",), self._seeds, fit_arguments, self.margin)
 
     def _resets(self) -> Study | NotTested:
         source = self._first
@@ -248,6 +291,8 @@ class Embedding(Study):
             subject = f"{subject} The embedding is the tensor {self.tensor}."
         if rounding := (told.get("basis-pursuit") or {}).get("rounding"):
             subject = f"{subject} The rows are dequantised from {rounding['kind']}."
+        if self._max_rows:
+            subject = f"{subject} At most {self._max_rows:,} rows ({self.row_choice}) are coded sparsely."
         if len(self.source) > 1:
             subject = f"{subject} Other runs: {', '.join(self.source[1:])}; only `basis-pursuit` uses them."
         return Report(subject, self._verdict(told, sections), sections)
@@ -346,7 +391,7 @@ class Embedding(Study):
         from zoo.analysis.structure import false_rate
 
         runs = len(self.source)
-        units = f"{runs} runs of pretraining, of {self.seeds} seeds each" if runs > 1 else f"{self.seeds} seeds"
+        units = f"{runs} runs of pretraining, of {self._seeds} seeds each" if runs > 1 else f"{self._seeds} seeds"
         one = "" if runs > 1 else " of held-out rows, dictionaries, null models and training runs, for one embedding"
         text = (
             f"Brackets are 95 % Student t intervals over {units}{one}. Yes or no requires a whole interval on one side "

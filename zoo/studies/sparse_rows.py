@@ -8,7 +8,7 @@ dictionaries that were not learned, and principal components with the same numbe
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
@@ -17,7 +17,9 @@ from zoo import estimates
 from zoo.errors import ZooError
 from zoo.matrices import EXPLAINED, MATRICES, matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
+from zoo.row_choice import RowChoice
 from zoo.shared_tasks.dictionaries import at_l0
+from zoo.shared_tasks.pursuit import limited
 from zoo.shared_tasks.rows import Rows, StudyOfRows, UntrainedRows, datamodule, opened, refuse_trivial
 from zoo.study import AtLeastTwo, Result, Results, Task, Work
 
@@ -109,6 +111,10 @@ class SparseRows(StudyOfRows):
         seeds: Number of autoencoders per variant, sparsity and matrix, each with another seed.
         variants: Variants of autoencoders. By default all: TopK, BatchTopK, Matryoshka, ReLU, JumpReLU, Gated. Your own
             classes are named module.Class.
+        null_models: Whether to train on all null models, or only on the covariance-matched one and the planted rows.
+        max_rows: Largest number of rows, held-out rows included; by default all.
+        row_choice: How these rows are chosen: stratified (evenly spaced in the order of frequency, or of the rows if
+            frequencies are not known), most frequent, or random.
     """
 
     source: str = "gpt2-stdlib.learned"
@@ -119,6 +125,9 @@ class SparseRows(StudyOfRows):
     seeds: AtLeastTwo = 3
     variants: tuple[str, ...] | None = None
     keep_untrained: bool = True
+    null_models: Literal["all", "covariance-matched"] = "all"
+    max_rows: PositiveInt | None = None
+    row_choice: RowChoice = "stratified"
 
     def check(self) -> None:
         """Refuse variants that do not exist, and too few latents."""
@@ -142,14 +151,15 @@ class SparseRows(StudyOfRows):
             raise ZooError(
                 f"{self.source} has {D} dimensions, but the study uses up to {max(BASELINE_L0)} atoms per row"
             )
-        refuse_trivial("d_sae", self.d_sae, V)
+        refuse_trivial("d_sae", self.d_sae, min(V, self.max_rows or V))
         runs = tuple(opened(name, self.tensor) for name in (self.source, *self.other_runs))
         aside = UntrainedRows(runs, self.step, self.tokens) if self.tokens or not self.keep_untrained else None
-        return Rows(source, self.step, aside, self.keep_untrained)
+        return limited(Rows(source, self.step, aside, self.keep_untrained), self.max_rows, self.row_choice)
 
     @cached_property
     def _present(self) -> tuple[str, ...]:
-        return matrices(self.d_sae, self._rows.source.shape(self.step)[1])
+        present = matrices(self.d_sae, self._rows.source.shape(self.step)[1])
+        return present if self.null_models == "all" else tuple(m for m in present if m in (*MATRICES[:2], "planted"))
 
     @cached_property
     def _without(self) -> dict[tuple[str, int], CodeWithoutLearning]:

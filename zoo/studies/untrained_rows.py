@@ -32,7 +32,7 @@ class UntrainedRowsStudy(StudyOfDictionaries):
 
     @cached_property
     def _kept(self) -> list[LearnDictionaries]:
-        rows = replace(self.rows, keep=True)
+        rows = replace(self.coded, keep=True)
         return self.learn("embedding", rows=rows, gauged=0, only_if_aside=True)
 
     @cached_property
