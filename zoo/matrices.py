@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 NORM_MATCHED = "covariance- and norm-matched"
 MATRICES = ("embedding", "covariance-matched", NORM_MATCHED, "permuted coordinates", "isotropic", "planted")
 PLANTED_SPARSITY = 4
+SEARCHED = 8192  # largest number of rows whose neighbours are searched for, among all rows
 TRAINED_ON = 8192  # largest number of training rows on which a dictionary is evaluated
 NOTHING_LEFT = 0.01  # FVU below which more atoms per row can hardly help
 EXPLAINED = (

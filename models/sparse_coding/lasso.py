@@ -78,14 +78,15 @@ def lasso(
         raise ZooError(f"max_rounds is {max_rounds}; it must be at least 1")
     solver, usable = _Solver(D, tolerance, positive, max_rounds), D.any(1)
     earlier = X.new_zeros(len(X), 0) if start is None else as_codes(start, "start", X, D)
+    earlier = earlier if earlier.layout in (torch.strided, torch.sparse_csr) else earlier.to_sparse_csr()
+    if not (earlier if earlier.layout == torch.strided else earlier.values()).isfinite().all():
+        raise ZooError("start has entries that are NaN or infinite")
     parts, objectives, gaps = [], [], []
     at_once = rows_at_once(ROWS_AT_ONCE, MATRICES * len(D) * X.element_size(), X.device)
     for i, before in enumerate(dense_parts(earlier, at_once)):
         part = slice(i * at_once, (i + 1) * at_once)
         codes = X.new_zeros(len(before), len(D))
         if start is not None:
-            if not before.isfinite().all():
-                raise ZooError("start has entries that are NaN or infinite")
             codes.copy_(before.clamp(min=0) if positive else before).mul_(usable)  # solvers skip zero atoms
         sparse, objective, gap = solver.improve(X[part], lam[part], codes)
         parts.append(sparse)

@@ -7,6 +7,7 @@ from doing_studies import answer
 
 from zoo.analysis import dictionaries
 from zoo.null_models import planted
+from zoo.shared_tasks import pursuit
 from zoo.studies.basis_pursuit import BasisPursuit, Lines
 
 
@@ -52,6 +53,37 @@ def test_the_study_tells_superposition_from_its_covariance(small_study, tmp_path
         for p in (0.4, 0.1)
     ]
     assert sorted(at_penalties) == pytest.approx(sorted(drawn["isotropic"].y))
+
+
+def test_other_null_models_get_fewer_rows_beside_the_embedding_with_as_many(small_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(pursuit, "FEWER_ROWS", 400)
+    report = answer(small_study(gauged=0, dictionary_steps=3), tmp_path)
+    section = report.sections[0]
+    coded = {}
+    for line in section.numbers["lines"]:
+        if "coded" in line:
+            coded.setdefault(line["matrix"], set()).add(line["coded"])
+    assert {matrix for matrix, rows in coded.items() if rows == {1200}} == {"embedding", "covariance-matched"}
+    assert all(rows == {400} for matrix, rows in coded.items() if matrix not in ("embedding", "covariance-matched"))
+    columns = section.tables[0].columns
+    assert columns[1:5] == [
+        "embedding",
+        "covariance-matched",
+        "embedding, fewer rows",
+        "covariance-matched, fewer rows",
+    ]
+    assert "have 400 random rows" in section.tables[0].note
+    lines = [line for line in section.numbers["lines"] if line.get("penalty") == 0.1 and "coded" in line]
+    found = {line["matrix"]: line["fvu_pursued"] for line in lines}
+    assert found["embedding"] < found["embedding, fewer rows"]  # fewer rows teach a dictionary less
+
+
+def test_at_most_so_many_rows_are_coded(small_study, tmp_path):
+    report = answer(small_study(max_rows=300, null_models="covariance-matched", gauged=0), tmp_path)
+    section = report.sections[0]
+    assert {line["coded"] for line in section.numbers["lines"] if "coded" in line} == {300}
+    assert {line["matrix"] for line in section.numbers["lines"]} == {"embedding", "covariance-matched"}
+    assert "At most 300 rows are used (stratified)." in section.tables[0].note
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from zoo.null_models import planted
 from zoo.shared_tasks import pursuit
 from zoo.shared_tasks.rows import Rows, UntrainedRows, read_tokens
 from zoo.source import Source
-from zoo.studies import basis_pursuit, description_length, recognised_superpositions
+from zoo.studies import basis_pursuit, description_length, embedding, recognised_superpositions
 from zoo.studies.embedding import Embedding, Measured, decide, explained, needed
 from zoo.study import Work, all_tasks
 
@@ -123,6 +123,21 @@ def test_planted_circles_and_binding_are_found_with_their_families_and_rank(smal
     assert sections["circles"].finding.startswith("On a circle: weekdays, months.")
     assert "-s (rank 2)" in sections["binding"].finding
     assert sections["circles"].numbers["families"]["weekdays"]["share"] > 0.7
+
+
+def test_a_quick_study_says_what_it_left_out_and_searches_all_rows_for_structure(small_study, monkeypatch):
+    monkeypatch.setattr(embedding, "QUICK_ROWS", 400)
+    written = small_study(with_circles_and_binding(), quick=True, seeds=None, null_draws=None)
+    assert "At most 400 rows (stratified) are coded sparsely." in written.subject
+    assert {line["name"] for line in written.verdict.numbers["findings"]} >= {"weekdays", "months"}
+    sections = {section.id: section for section in written.sections}
+    left_out = {name for name, section in sections.items() if section.finding == "It is left out by --quick."}
+    assert left_out == {"sparse-rows", "frozen-embedding", "row-reset", "description-length"}
+    lines = [line for line in sections["basis-pursuit"].numbers["lines"] if "coded" in line]
+    assert {line["coded"] for line in lines} == {400}
+    assert {line["uncertified"] for line in lines} == {0}
+    assert {line["seed"] for line in lines} == {0, 1}
+    assert len(written.verdict.numbers["false_findings"]) == 5
 
 
 def test_gaussian_rows_are_not_explained_and_hold_nothing(small_study):
@@ -363,6 +378,8 @@ def test_a_no_that_more_pretraining_may_take_back_asks_for_checkpoints_and_not_f
         ({"tokens": "none.txt"}, "--tokens none.txt cannot be read"),
         ({"n_atoms": 4}, "n_atoms is 4; it must be at least 8"),
         ({"n_atoms": 700}, "use fewer atoms"),
+        ({"max_rows": 100, "row_choice": "most frequent"}, "is not known; use --row-choice stratified"),
+        ({"max_rows": 30}, "use fewer atoms"),
         ({"frequency_power": 1.0}, "how often the tokens of"),
         ({"steps": (64, 8)}, "steps must be ascending"),
     ],

@@ -19,12 +19,12 @@ from zoo.analysis.circles import LEAST, circle
 from zoo.analysis.multiple_tests import draws_needed, holm, rate_limit
 from zoo.analysis.neighbour_agreement import neighbour_agreement
 from zoo.analysis.token_families import Ordered, families, kinds, known_families, relations
+from zoo.matrices import SEARCHED
 from zoo.near_neighbours import nearest
 
 PAIRS = 400  # largest number of pairs of a relation
 LEAST_RELATION = max(40, LEAST_PAIRS)
 CLEAR_GAIN = 0.05  # gain in R² of a matrix, above which it counts as large
-SEARCHED = 8192  # largest number of rows whose neighbours are searched for, among all rows
 
 
 def structure(

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from zoo.matrices import PLANTED_SPARSITY
+from zoo.matrices import PLANTED_SPARSITY, TRAINED_ON
 from zoo.shared_tasks.rows import Rows, datamodule
 from zoo.study import Result, Results, Task, Work
 
@@ -67,8 +67,10 @@ class LearnDictionaries(Task):
 
     def seconds(self) -> float:
         """Return the time that `benchmarks.embedding_study_cost` measured."""
-        V, _ = self.rows.source.shape(self.rows.step)
-        return 3 + 6e-8 * V * self.n_atoms * self.dictionary_steps * len(self.penalties)
+        V, K, (_, D) = self.rows.number, self.n_atoms, self.rows.source.shape(self.rows.step)
+        coded = V * self.dictionary_steps + min(V, 2 * TRAINED_ON)
+        per_penalty = coded * K * (2e-8 + 4e-11 * D) + 4e-11 * K**3 * self.dictionary_steps
+        return 2 + len(self.penalties) * per_penalty + 2 * self.gauged * (1e-3 + 1.2e-9 * K * D**2)
 
     def data(self, rows: Result) -> Any:
         """Return the datamodule of the matrix."""

@@ -9,7 +9,7 @@ from jsonargparse.typing import PositiveInt
 
 from zoo.analysis.token_families import Ordered
 from zoo.families_file import read_families
-from zoo.matrices import PLANTED_SPARSITY
+from zoo.matrices import PLANTED_SPARSITY, SEARCHED
 from zoo.shared_tasks.rows import Rows, StudyOfRows
 from zoo.study import Result, Results, Task, Work
 
@@ -43,7 +43,7 @@ class SearchStructure(Task):
     def seconds(self) -> float:
         """Return the time that `benchmarks.embedding_study_cost` measured."""
         V, D = self.rows.source.shape(self.rows.step)
-        return 2 + 2.5e-10 * V * V * D
+        return 2 + 4e-11 * V * D * (min(V, SEARCHED) + D)
 
     def do(self, work: Work) -> Result:
         """Return circles, rings, relations and agreement of neighbours."""
