@@ -4,9 +4,10 @@
     python -m benchmarks.embedding_study_cost --shape 30000 384 1536
 
 Each part is run once, in a new Python process with one thread, on Gaussian rows and made-up tokens. The eigenvalues of
-the covariance fall as a power, as in trained embeddings. The study runs the first part 3 x (2 matrices per step and 3
-more) times, the second 45 times and the third 21 times, in --jobs processes. The benchmark requires Linux, because it
-reads the memory from `/proc`.
+the covariance fall as a power, as in trained embeddings. The last two columns are the time of one core for the whole
+study, without training runs, and for `--quick`. They are sums over all tasks of the study: each task's own estimate,
+multiplied by the measured time over the estimate of the part of its kind. Times are of the processor, so that other
+work changes them little. The benchmark requires Linux, because it reads the memory from `/proc`.
 """
 
 import argparse
@@ -27,19 +28,21 @@ from rich.table import Table
 from benchmarks import fresh_python
 from zoo.models.sparse_coding import lasso
 from zoo.shared_tasks.dictionaries import LearnDictionaries
-from zoo.shared_tasks.pursuit import DICTIONARY_STEPS, PENALTIES
+from zoo.shared_tasks.pursuit import PENALTIES, compared_at, dictionary_steps, rows_gauged
 from zoo.shared_tasks.rows import Rows
 from zoo.shared_tasks.structure import SearchStructure, known_families
 from zoo.source import Source
+from zoo.studies.embedding import Embedding
 from zoo.studies.sparse_rows import TrainAutoencoder
-from zoo.study import Task, Work
+from zoo.study import Task, Work, all_tasks
 
-SHAPES = ((2_000, 64, 256), (4_000, 64, 256), (4_000, 128, 256), (4_000, 128, 512), (8_000, 256, 1024))
+SHAPES = ((2_000, 64, 256), (4_000, 128, 512), (8_000, 256, 1024), (30_000, 384, 1536), (50_000, 768, 3072))
 
 
 def dictionaries(rows: Rows, n_atoms: int, steps: int) -> Task:
-    shared = (n_atoms, PENALTIES, DICTIONARY_STEPS)
-    return LearnDictionaries(rows, "embedding", 0, 0, *shared, frequency_power=0.0, gauged=0)
+    shared = (n_atoms, PENALTIES, dictionary_steps(rows, n_atoms), 0.0)
+    at, gauged = compared_at(rows.source.shape(None)[1]), rows_gauged(rows.source.shape(None)[1])
+    return LearnDictionaries(rows, "embedding", 0, 0, *shared, at, gauged)
 
 
 def autoencoder(rows: Rows, n_atoms: int, steps: int) -> Task:
@@ -58,7 +61,10 @@ PARTS: dict[str, Callable[[Rows, int, int], Task]] = {
 
 
 def measure(part: str, V: int, D: int, K: int, steps: int) -> None:
-    """Run a part of the study, and print its seconds and the peak memory of the process in MB."""
+    """Run a part of the study, and print its seconds, its peak memory in MB, and estimates of the study's seconds.
+
+    There are three estimates, from the tasks' own: of this task, of all tasks of its kind, and of these with `--quick`.
+    """
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -73,9 +79,14 @@ def measure(part: str, V: int, D: int, K: int, steps: int) -> None:
         work = Work({rows: rows.do(Work({}, Path(folder)))}, Path(folder))
         lasso(some := F.normalize(torch.randn(64, D)), some, 0.5)  # compiles
         task = PARTS[part](rows, K, steps)
-        start = time.perf_counter()
+        start = time.process_time()
         task.do(work)
-        print(time.perf_counter() - start, fresh_python.kernel("status", "VmHWM") / 1e3)
+        taken, megabytes = time.process_time() - start, fresh_python.kernel("status", "VmHWM") / 1e3
+        told = [task.seconds() or 0]
+        for quick in (False, True):
+            tasks = all_tasks(Embedding((str(matrix),), n_atoms=None if quick else K, quick=quick))
+            told.append(sum(own.seconds() or 0 for own in tasks if type(own) is type(task)))
+        print(taken, megabytes, *told)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,17 +97,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     title = f"seconds (peak MB) in one thread, {args.steps:,} steps of the autoencoder"
     table = Table(title=title, title_justify="left")
-    for name in ("V", "D", "K", *PARTS):
+    for name in ("V", "D", "K", *PARTS, "study, minutes", "quick, minutes"):
         table.add_column(name, justify="right")
     for shape in [args.shape] if args.shape else SHAPES:
-        cells = []
+        cells, whole = [], np.zeros(2)
         for part in PARTS:
             code = (
                 f"from benchmarks.embedding_study_cost import measure; measure({part!r}, *{tuple(shape)}, {args.steps})"
             )
-            seconds, megabytes = map(float, fresh_python.run(code, OMP_NUM_THREADS="1").split()[-2:])
+            printed = fresh_python.run(code, OMP_NUM_THREADS="1").split()[-5:]
+            seconds, megabytes, own, *of_study = map(float, printed)
             cells.append(f"{seconds:.1f} ({megabytes:.0f})")
-        table.add_row(*(f"{n:,}" for n in shape), *cells)
+            whole += seconds / own * np.array(of_study) / 60
+        table.add_row(*(f"{n:,}" for n in shape), *cells, *(f"{minutes:.1f}" for minutes in whole))
     Console().print(table)
 
 

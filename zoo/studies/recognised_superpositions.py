@@ -19,12 +19,13 @@ from zoo.matrices import planted_atoms
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.shared_tasks.dictionaries import LearnDictionaries, pursued_error
 from zoo.shared_tasks.pursuit import StudyOfDictionaries
+from zoo.shared_tasks.rows import Rows
 from zoo.study import Results, Task
 
 SPARSITIES = (2, 4, 8, 16, 32)  # atoms per row
 NOISES = (0.0, 0.05, 0.1, 0.2)  # shares of the variance
 ROWS = 8192  # number of planted rows, or 3 per atom if that is more; their norms are those of random rows
-MANY_DIMENSIONS = 256  # from which on noise above the tolerance is left out by default
+MANY_DIMENSIONS = 256  # from which on planted rows that can hardly be recognised are left out by default
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class RecognisedSuperpositions(StudyOfDictionaries):
 
     Args:
         tolerance: FVU (fraction of variance unexplained) up to which sparse coding counts as explaining the rows.
-        sparsities: Numbers of atoms per planted row, by default 2, 4, 8, 16 and 32; those above the number of planted
-            atoms are left out.
+        sparsities: Numbers of atoms per planted row, by default 2, 4, 8, 16 and 32; from 256 dimensions on at most as
+            many as the codes have. Those above the number of planted atoms are left out.
         noises: Shares of the planted rows' variance that are noise. By default 0, 0.05, 0.1 and 0.2; from 256
             dimensions on only those up to the tolerance, because a few atoms leave nearly all of the noise unexplained.
     """
@@ -50,24 +51,35 @@ class RecognisedSuperpositions(StudyOfDictionaries):
 
     @cached_property
     def _planted(self) -> dict[tuple[int, float], list[LearnDictionaries]]:
-        rows = replace(self.coded, at_most=max(ROWS, 3 * self.atoms), choice="random")
-        shared: dict[str, Any] = {"rows": rows, "gauged": 0, "frequency_power": 0.0}
+        shared: dict[str, Any] = {"rows": self._rows, "gauged": 0, "frequency_power": 0.0}
         return {
             (sparsity, noise): self.learn("planted", sparsity=sparsity, noise=noise, **shared)
             for sparsity, noise in product(self._sparsities, self._noises)
         }
 
     @cached_property
+    def _rows(self) -> Rows:
+        most = max(ROWS, 3 * self.atoms)
+        return self.coded if most >= self.coded.number else replace(self.coded, at_most=most, choice="random")
+
+    @cached_property
     def _sparsities(self) -> list[int]:
         """The numbers of atoms per row that do not exceed the number of planted atoms."""
-        return [sparsity for sparsity in self.sparsities or SPARSITIES if self.n_planted and sparsity <= self.n_planted]
+        most = self.n_planted or 0
+        if self.sparsities is not None:
+            return [sparsity for sparsity in self.sparsities if sparsity <= most]
+        most = min(most, self.at_l0) if self._large else most
+        return [sparsity for sparsity in SPARSITIES if sparsity <= most]
+
+    @property
+    def _large(self) -> bool:
+        return self.shape[1] >= MANY_DIMENSIONS
 
     @cached_property
     def _noises(self) -> tuple[float, ...]:
         if self.noises is not None:
             return self.noises
-        few = self.shape[1] < MANY_DIMENSIONS
-        return tuple(noise for noise in NOISES if few or noise <= self.tolerance)
+        return tuple(noise for noise in NOISES if noise <= self.tolerance or not self._large)
 
     @cached_property
     def _gaussian(self) -> list[LearnDictionaries]:
@@ -127,9 +139,9 @@ class RecognisedSuperpositions(StudyOfDictionaries):
                 Table(
                     ["atoms per row", *(f"{100 * noise:g} % noise" for noise in self._noises)],
                     [[s, *row] for s, row in zip(self._sparsities, cells, strict=True)],
-                    note=f"Held-out FVU of rows that are sums of some of {self.n_planted} random atoms in {D} "
-                    "dimensions, coded in the same way as the embedding. Bold: counts as explained, because its "
-                    f"interval is below {self.tolerance:g} and that of isotropic Gaussian rows is above. Brackets are "
+                    note=f"Held-out FVU of {self._rows.number:,} rows that are sums of some of {self.n_planted} random "
+                    f"atoms in {D} dimensions, coded in the same way as the embedding. Bold: counts as explained, "
+                    f"because its interval is below {self.tolerance:g} and that of isotropic Gaussian rows is above. Brackets are "
                     "95 % Student t intervals over seeds.",
                 )
             ],
@@ -157,12 +169,11 @@ class RecognisedSuperpositions(StudyOfDictionaries):
 
     @property
     def _left_out(self) -> str:
-        if self.noises is not None or len(self._noises) == len(NOISES):
+        if not self._large:
             return ""
-        least = min(noise for noise in NOISES if noise not in self._noises)
         return (
-            f"Noise of {100 * least:g} % of the variance or more is not tested: codes of {self.at_l0} atoms leave "
-            "nearly all of it unexplained, which is more than the tolerance. "
+            f"Planted rows with more than {max(self._sparsities)} atoms, or with noise of more than "
+            f"{100 * max(self._noises):g} % of the variance, are not tested. "
         )
 
     def _cell(self, error: Estimate, recognised: bool) -> str:
