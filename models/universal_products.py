@@ -22,8 +22,8 @@ class UniversalProducts(ToyModule):
     """Trains narrow networks to compute x_i x_j for every pair of sparse inputs.
 
     With inputs 0 and 1, the product is AND. The loss is |error|^q, balanced: the mean over pairs of the mean where both
-    inputs are on, plus the mean elsewhere. The plain loss is the mean over all inputs and pairs, divided by the share of
-    pairs that are on. If inputs are +-1 or 1, both losses of y = 0 are 1 (`loss_zero_map`), and those of one neuron
+    inputs are on, plus the mean elsewhere. The plain loss is the mean over all inputs and pairs, divided by the share
+    of pairs that are on. If inputs are +-1 or 1, both losses of y = 0 are 1 (`loss_zero_map`), and those of one neuron
     each for d pairs are 1 - d / pairs (`loss_dedicated`). For q = 2 and a fixed number of inputs that are on,
     `loss_bound` is a lower bound for every network of this width. Validation also logs the errors by case, and
     `computed`, the sum over pairs of the squared correlation of output and product.
@@ -86,8 +86,8 @@ class UniversalProducts(ToyModule):
             first_layer != "signs" or bias or not output_bias or neuron in ("linear", "bilinear")
         ):
             raise ZooError(
-                "a written readoff requires first_layer signs, bias false, output_bias true, and neurons relu, absolute "
-                "or square"
+                "a written readoff requires first_layer signs, bias false, output_bias true, and neurons relu, "
+                "absolute or square"
             )
         self.pairs: Tensor
         self.register_buffer("pairs", all_pairs(n_features), persistent=False)

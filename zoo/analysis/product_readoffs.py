@@ -93,9 +93,8 @@ def square_r2(W: Tensor, p: float) -> tuple[float, float]:
 
 def error_of_exact_readoff(W: Tensor, seed: int) -> float:
     """Return the largest error of `exact_readoff` on 1,000 Gaussian inputs, of length 1 if the weights are +-1."""
-    d, m = W.shape
-    i, j = all_pairs(m)
-    x = torch.randn(1000, m, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    i, j = all_pairs(W.shape[1])
+    x = torch.randn(1000, W.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if (W.abs() == 1).all():
         x = x / x.norm(dim=1, keepdim=True)
     return ((x @ W.double().T).square() @ exact_readoff(W).T - x[:, i] * x[:, j]).abs().max().item()
