@@ -265,8 +265,8 @@ def _labels(study: CompressedComputation, runs: Runs) -> Section:
         f"With labels mixed by M (-1), {looks:.1f} of {n} functions look computed if their inputs are on alone, but "
         f"the sum of R² on clean labels is {computed:.1f}, with {d} neurons. The loss / p of these networks, "
         f"{loss:.4f}, is {side} the usual line of dedicated neurons, {usual:.4f}, which leaves M out of the labels. "
-        f"Dedicated neurons have {line(mixed, 'dedicated') / p:.4f} on the mixed labels: the networks gain by fitting M x, and not by "
-        "computing more functions."
+        f"Dedicated neurons have {line(mixed, 'dedicated') / p:.4f} on the mixed labels: the networks gain by fitting "
+        "M x, and not by computing more functions."
     )
     names = list(LABELS)
     bars = [

@@ -227,8 +227,8 @@ def _trained(study: PairProducts, runs: Runs, fitted: Result) -> Part:
         f"possible for their width without output biases, and {min(one.mean for one in biased):.3f} to "
         f"{max(one.mean for one in biased):.3f} times with them, where the bound is that of one neuron more. The best "
         f"readoffs of random ReLU neurons have {min(above):.2f} to {max(above):.2f} times the bound. With more inputs "
-        f"on ({study.active[-1]}), inputs in superposition, bilinear neurons or larger q no exact optimum is known; the "
-        "table has what training reaches."
+        f"on ({study.active[-1]}), inputs in superposition, bilinear neurons or larger q no exact optimum is known; "
+        "the table has what training reaches."
     )
     series = [
         Series.of("trained", study.widths, [mean(runs[arm]["loss"]) for arm in groups["d"]]),
@@ -255,8 +255,8 @@ def _trained(study: PairProducts, runs: Runs, fitted: Result) -> Part:
                 rows,
                 4,
                 note=(
-                    "The loss is balanced between pairs that are on and off; outputs of 0 have the loss 1. *Bound*: for "
-                    "every network of this width, of any depth; known for q = 2. An output bias counts as one more "
+                    "The loss is balanced between pairs that are on and off; outputs of 0 have the loss 1. *Bound*: "
+                    "for every network of this width, of any depth; known for q = 2. An output bias counts as one more "
                     f"neuron. *Sum of R²*: over the {M} pairs of {study.inputs[0]} inputs, or those of m."
                 ),
             ),

@@ -191,8 +191,8 @@ def _written(study: ProductReadoffs, written: Mapping[tuple[str, str], Result]) 
         f"{min(one.mean for one in slopes):.3f} to {max(one.mean for one in slopes):.3f}, and "
         f"{sum(-1 in one for one in slopes)} of {len(slopes)} intervals contain -1. Mean squared errors times d, of "
         f"pairs of which none or one input is on, differ from their exact values by {np.abs(off).mean():.1%} on "
-        f"average and {np.abs(off).max():.1%} at most. They grow with the number s of inputs that are on as the exact formulas "
-        "say, and they do not depend on the number of inputs m."
+        f"average and {np.abs(off).max():.1%} at most. They grow with the number s of inputs that are on as the exact "
+        "formulas say, and they do not depend on the number of inputs m."
     )
     series = []
     for (weights, neuron), r in written.items():
@@ -248,7 +248,8 @@ def _squares(study: ProductReadoffs, found: Result) -> Part:
         "The best readoffs of d random square neurons with Gaussian weights have a sum of R² over all pairs and "
         f"squares of min(d, M + m), here up to {M + m} (largest difference {off:.1g}). Below that width squares take "
         f"a part of it. With weights +-1, squares are seen only by their sum, and M + 1 = {M + 1} neurons in general "
-        f"position are enough. Readoffs of {d} neurons give all products with errors of at most {max(errors.values()):.1g}."
+        f"position are enough. Readoffs of {d} neurons give all products with errors of at most "
+        f"{max(errors.values()):.1g}."
     )
     series = []
     for kind in KINDS:
