@@ -82,24 +82,24 @@ def test_sharing_pays_for_exponents_above_two_and_for_weights_below_the_threshol
     for row in threshold.values():
         assert row["largest weight that shares"] < row["threshold in theory"] < row["smallest that does not"]
     assert [row[2] for row in report.verdict.numbers["evidence"]] == ["yes", "yes"]
-    wrong = {Case(6, 3, 4.0, 1.0): np.full(32, 0.5)}
-    assert [r[2] for r in DIMENSIONS.report(with_losses(results[DIMENSIONS.name], DIMENSIONS, best | wrong)).verdict.numbers["evidence"]] == ["no", "yes"]  # fmt: skip
+    wrong = with_losses(results[DIMENSIONS.name], DIMENSIONS, best | {Case(6, 3, 4.0, 1.0): np.full(32, 0.5)})
+    assert [row[2] for row in DIMENSIONS.report(wrong).verdict.numbers["evidence"]] == ["no", "yes"]
 
 
 def test_written_readoffs_fall_as_one_over_d_and_have_their_exact_variance(sections):
-    errors, fits = sections["written"].tables
-    for row in rows(fits):
+    errors, fits = map(rows, sections["written"].tables)
+    assert len(fits) == 7
+    for row in fits:
         assert row["exponent in d"].mean == pytest.approx(-1, abs=0.12)
-        assert row["exact"] == 0  # the last of three: m
-    exact = {(r["neurons"], r["weights"], r["on"]): dict(zip(errors.columns[3:], list(r.values())[3:], strict=False)) for r in rows(errors)}  # fmt: skip
-    assert len(exact) == 7 * 2
-    for line in errors.rows:
-        for measured, known in zip(line[3:7:2], line[4:8:2], strict=True):  # none on, one on
-            assert measured.mean == pytest.approx(known, rel=0.25)
-    by = {tuple(line[:3]): line[4:9:2] for line in errors.rows}
-    assert by["square", "signs", 3] == pytest.approx([3, 3, 2])
-    assert by["relu", "signs", 2] == pytest.approx([3, 3, 2])
-    assert by["bilinear", "gaussian", 2] == pytest.approx([2, 4, 9])
+        assert (row["exact, d"], row["exact, m"]) == (pytest.approx(-1), pytest.approx(0))
+    assert len(errors) == 7 * 2
+    for row in errors:
+        for case in ("none on", "one on"):
+            assert row[f"error² x d, {case}"].mean == pytest.approx(row[f"exact, {case}"], rel=0.25)
+    exact = {(r["neurons"], r["weights"], r["on"]): [v for k, v in r.items() if k.startswith("exact")] for r in errors}
+    assert exact["square", "signs", 3] == pytest.approx([3, 3, 2])
+    assert exact["relu", "signs", 2] == pytest.approx([3, 3, 2])
+    assert exact["bilinear", "gaussian", 2] == pytest.approx([2, 4, 9])
 
 
 def test_the_r2_of_square_neurons_add_up_to_their_number_or_to_all_products_and_squares(sections):
@@ -107,7 +107,7 @@ def test_the_r2_of_square_neurons_add_up_to_their_number_or_to_all_products_and_
         if row["weights"] == "gaussian":
             assert row["both"].mean == pytest.approx(min(row["d"], 15 + 6), abs=1e-9) == row["in theory"]
         assert row["both"].mean <= row["in theory"] + 1e-9
-    assert max(sections["squares"].numbers["errors"].values()) < 1e-9
+    assert max(sections["squares"].numbers["errors"]) < 1e-9
 
 
 def test_no_trained_network_is_below_the_bound_and_an_output_bias_counts_as_a_neuron(sections):

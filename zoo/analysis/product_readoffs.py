@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.active_inputs import FixedActive
 from zoo.analysis.gate_simulations import all_vectors
+from zoo.errors import ZooError
 from zoo.models.toy.neurons import PHI
 from zoo.models.toy.products import (
     ProductReadoff,
@@ -92,12 +93,19 @@ def square_r2(W: Tensor, p: float) -> tuple[float, float]:
 
 
 def error_of_exact_readoff(W: Tensor, seed: int) -> float:
-    """Return the largest error of `exact_readoff` on 1,000 Gaussian inputs, of length 1 if the weights are +-1."""
+    """Return the largest error of `exact_readoff` on 1,000 Gaussian inputs; NaN if these neurons have no such readoff.
+
+    The inputs have length 1 if the weights are +-1.
+    """
+    try:
+        readoff = exact_readoff(W)
+    except ZooError:
+        return math.nan
     i, j = all_pairs(W.shape[1])
     x = torch.randn(1000, W.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if (W.abs() == 1).all():
         x = x / x.norm(dim=1, keepdim=True)
-    return ((x @ W.double().T).square() @ exact_readoff(W).T - x[:, i] * x[:, j]).abs().max().item()
+    return ((x @ W.double().T).square() @ readoff.T - x[:, i] * x[:, j]).abs().max().item()
 
 
 def random_weights(kind: str, d: int, m: int, seed: int) -> Tensor:

@@ -80,6 +80,12 @@ def over(result: Result, name: str) -> Estimate:
     return mean(np.asarray(result["loss"]) / line(result, name))
 
 
+def spanned(values: Sequence[float], form: str) -> str:
+    """Return "1.002 to 1.005", the smallest and the largest value in this format; only one if they look the same."""
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
+
+
 def exponent(x: Sequence[float], values: np.ndarray) -> Estimate:
     """Return the exponent of a power law that is fitted to the values of every seed.
 

@@ -212,7 +212,7 @@ def _clean(study: CompressedComputation, runs: Runs) -> Section:
         ),
     ]
     columns = ["q", "neurons", "p", "loss / p", "outputs of 0", "dedicated", "bound", "loss / dedicated", "sum of R²"]
-    fitted = ["q", "exponent in n - d", "dedicated", "exponent in p", "dedicated"]
+    fitted = ["q", "exponent in n - d", "dedicated, n - d", "exponent in p", "dedicated, p"]
     return Section(
         "clean",
         "Do few neurons compute more functions ReLU(x_i) than there are neurons?",
@@ -221,7 +221,7 @@ def _clean(study: CompressedComputation, runs: Runs) -> Section:
             Table(
                 columns,
                 rows,
-                4,
+                5,
                 note=(
                     "The loss is the mean |error|^q. p: probability that an input is not 0. *Sum of R²*: over outputs, "
                     "the squared correlation with ReLU(x_i). *Bound*: for every network of this width, known for q = 2."
@@ -295,7 +295,9 @@ def _labels(study: CompressedComputation, runs: Runs) -> Section:
                     f"q = 2, {d} neurons, p = {p:g}. Mixed labels are ReLU(x) + M x, M = +-(W_E W_Eᵀ - I); neurons of "
                     "a residual stream have the task of -1. *Look computed*: the output's response to its own input "
                     "alone has at least half the height of ReLU, and an R² of at least 0.9 with it. *Sum of R²*: over "
-                    "outputs, on clean labels and all inputs. *One input on*: the exact loss for p -> 0."
+                    "outputs, on clean labels and all inputs. In a residual stream, linear parts of the outputs pass "
+                    "by the neurons, so that this sum can exceed their number. *One input on*: the exact loss for "
+                    "p -> 0."
                 ),
             )
         ],

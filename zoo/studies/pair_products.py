@@ -16,7 +16,7 @@ from jsonargparse.typing import PositiveInt
 from zoo.errors import ZooError
 from zoo.estimates import mean
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
-from zoo.shared_tasks.toys import Settings, TrainToy, exact_exponent, exponent, line, over
+from zoo.shared_tasks.toys import Settings, TrainToy, exact_exponent, exponent, line, over, spanned
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 from zoo.wording import listed
 
@@ -223,12 +223,11 @@ def _trained(study: PairProducts, runs: Runs, fitted: Result) -> Part:
     above = [row[1].mean for row in best]
     finding = (
         f"For ANDs of all pairs of {study.inputs[0]} inputs, two of which are on, trained ReLU networks have "
-        f"{min(one.mean for one in plain):.3f} to {max(one.mean for one in plain):.3f} times the smallest loss that is "
-        f"possible for their width without output biases, and {min(one.mean for one in biased):.3f} to "
-        f"{max(one.mean for one in biased):.3f} times with them, where the bound is that of one neuron more. The best "
-        f"readoffs of random ReLU neurons have {min(above):.2f} to {max(above):.2f} times the bound. With more inputs "
-        f"on ({study.active[-1]}), inputs in superposition, bilinear neurons or larger q no exact optimum is known; "
-        "the table has what training reaches."
+        f"{spanned([one.mean for one in plain], '.3f')} times the smallest loss that is possible for their width "
+        f"without output biases, and {spanned([one.mean for one in biased], '.3f')} times with them, where the bound "
+        f"is that of one neuron more. The best readoffs of random ReLU neurons have {spanned(above, '.2f')} times the "
+        "bound without output biases. No exact optimum is known for more inputs on, inputs in superposition, bilinear "
+        "neurons, and larger q; the table has what training reaches."
     )
     series = [
         Series.of("trained", study.widths, [mean(runs[arm]["loss"]) for arm in groups["d"]]),
@@ -253,7 +252,7 @@ def _trained(study: PairProducts, runs: Runs, fitted: Result) -> Part:
             Table(
                 [*columns, "loss / bound", "sum of R²"],
                 rows,
-                4,
+                5,
                 note=(
                     "The loss is balanced between pairs that are on and off; outputs of 0 have the loss 1. *Bound*: "
                     "for every network of this width, of any depth; known for q = 2. An output bias counts as one more "
@@ -262,7 +261,7 @@ def _trained(study: PairProducts, runs: Runs, fitted: Result) -> Part:
             ),
             Table(["varied", "exponent of the loss", "of the bound"], fits, note="Power laws fitted to ReLU networks."),
             Table(
-                ["d", "loss / bound, no output bias", "loss", "loss / bound, output bias", "loss"],
+                ["d", "no output bias: loss / bound", "loss", "output bias: loss / bound", "loss, output bias"],
                 best,
                 4,
                 note="Random ReLU neurons with the best readoff of all, computed exactly.",
@@ -277,7 +276,7 @@ def _trained(study: PairProducts, runs: Runs, fitted: Result) -> Part:
         numbers={"runs": [arm._asdict() | runs[arm] for name in names for arm in groups[name]]},
     )
     near = all(one.high <= 1 + NEAR for one in plain)
-    told = f"loss / bound {plain[0]} to {plain[-1]}"
+    told = "loss / bound " + listed([f"{one} (d = {width})" for one, width in zip(plain, study.widths, strict=True)])
     question = f"Do trained networks reach the bound for ANDs, within {NEAR:.0%}?"
     return section, [question, told, "yes" if near else "no"]
 
@@ -292,8 +291,8 @@ def _plain(study: PairProducts, runs: Runs) -> Part:
         off.append(mean(np.asarray(r["loss"]) / line(r, "bound")))
     finding = (
         "The plain squared error cannot reward superposition: the smallest possible loss is exactly that of dedicated "
-        f"neurons, 1 - d / M for M pairs. Trained networks have {min(one.mean for one in off):.4f} to "
-        f"{max(one.mean for one in off):.4f} times this loss, and sums of R² over all pairs of "
+        f"neurons, 1 - d / M for M pairs. Trained networks have {spanned([one.mean for one in off], '.4f')} "
+        "times this loss, and sums of R² over all pairs of "
         f"{listed([f'{row[4]:.1f} at d = {row[0]}' for row in rows])}, where dedicated neurons have d."
     )
     widths = [arm.d for arm in arms]

@@ -14,7 +14,7 @@ from jsonargparse.typing import PositiveInt
 
 from zoo.estimates import Estimate, mean
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
-from zoo.shared_tasks.toys import Settings, TrainToy, line
+from zoo.shared_tasks.toys import Settings, TrainToy, line, spanned
 from zoo.study import AtLeastTwo, Result, Results, Study, Task
 
 SIZES = ((3, 2), (6, 3), (10, 5))  # features and dimensions
@@ -167,10 +167,9 @@ def _powers(study: SharedDimensions, runs: Runs) -> Section:
     at = {q: [ratios[POWERS.index(q)].mean for ratios in told] for q in POWERS}
     finding = (
         f"With equal weights, features share dimensions {'exactly' if beyond else 'not exactly'} if the exponent q of "
-        f"the error is above 2: the smallest loss is {min(at[2.0]):.4f} to {max(at[2.0]):.4f} times that of dedicated "
-        f"dimensions at q = 2, {min(at[2.5]):.3f} to {max(at[2.5]):.3f} times at 2.5 and {min(at[4.0]):.3f} to "
-        f"{max(at[4.0]):.3f} times at 4. Trained losses differ from those of the best known constructions by at most "
-        f"{off:.1%}."
+        f"the error is above 2: the smallest loss is {spanned(at[2.0], '.4f')} times that of dedicated "
+        f"dimensions at q = 2, {spanned(at[2.5], '.3f')} times at 2.5 and {spanned(at[4.0], '.3f')} "
+        f"times at 4. The largest relative difference from the best known constructions is {off:.1g}."
     )
     caption = "Weight 1 of outputs that should be 0. At 1, sharing costs as much as dedicated dimensions."
     title, label = "Best loss by exponent of the error", "best loss / loss of dedicated dimensions"
