@@ -20,6 +20,8 @@ from zoo.study import AtLeastTwo, Result, Results, Study, Task
 from zoo.wording import listed
 
 CORRECTIONS = ("none", "ideal", "learned")
+TOLD = {"none": "no correction", "ideal": "ideal correction", "learned": "learned correction"}
+COLORS = ("first", "second", "third", "fourth")
 PER_SEED = 4  # networks for each seed, because the errors of single networks vary much
 TOO_LARGE = 0.5  # squared error from which on a state counts as lost
 
@@ -201,10 +203,10 @@ def _growth(study: CircuitsInDepth, runs: Runs) -> Section:
         for arm in arms:
             if arm.z > 1:
                 number = f"{arm.z} active" if name == "active" else f"{arm.T} circuits"
+                color = COLORS[(study.active.index(arm.z) if name == "active" else study.circuits.index(arm.T)) % 4]
                 style = {"none": "dashed", "ideal": "dotted", "learned": "line"}[arm.correction]
-                series.append(
-                    Series.of(f"{number}, {arm.correction}", list(range(L + 1)), _errors(runs[arm]), style)  # type: ignore[arg-type]
-                )
+                values, told = _errors(runs[arm]), TOLD[arm.correction]
+                series.append(Series.of(f"{number}, {told}", list(range(L + 1)), values, style, color=color))  # type: ignore[arg-type]
         caption = "Bands: 95 % intervals over networks. Depth 0 is the first reading."
         charts.append(Chart(f"growth-{name}", title, series, "depth", "squared error", log_y=True, caption=caption))
     columns = ["maps", "circuits T", "active z", "correction", *(f"error at depth {depth}" for depth in range(L + 1))]

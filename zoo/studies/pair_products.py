@@ -231,11 +231,11 @@ def _trained(study: PairProducts, runs: Runs, fitted: Result) -> Part:
     )
     series = [
         Series.of("trained", study.widths, [mean(runs[arm]["loss"]) for arm in groups["d"]]),
-        Series("bound", study.widths, below[1], "dotted"),
+        Series("bound", study.widths, below[1], "dotted", color="trained"),
         Series.of(
             "trained, no output bias", study.widths, [mean(runs[a]["loss"]) for a in groups["d, no output bias"]]
         ),
-        Series("bound, no output bias", study.widths, below[0], "dotted"),
+        Series("bound, no output bias", study.widths, below[0], "dotted", color="trained, no output bias"),
         Series.of("random, best readoff", study.widths, [row[4] for row in best], "dashed"),
     ]
     on = [
@@ -342,10 +342,12 @@ def _degree(study: PairProducts, runs: Runs) -> Part:
         f"most (s + 2)(s + 4) / (s + 3)². Networks of {OF_DEGREE} neurons have an R² of {'; '.join(told)}."
     )
     names = [f"{row[0]} of {row[1]} on" for row in rows[::2]]
+    missing = [1 - np.asarray(runs[arm]["computed"]) / comb(arm.m, 2) for arm in study.groups()["degree"]]
+    least = [1 - row[4] for row in rows[::2]]
     series = [
-        Series.of("without biases", names, [row[3] for row in rows[::2]], "bars"),
-        Series.of("with biases", names, [row[3] for row in rows[1::2]], "bars"),
-        Series("possible without biases", names, [row[4] for row in rows[::2]], "points"),
+        Series.of("without biases", names, [mean(part) for part in missing[::2]], "bars"),
+        Series.of("with biases", names, [mean(part) for part in missing[1::2]], "bars"),
+        Series("smallest possible without biases", names, least, "points"),
     ]
     section = Section(
         "degree",
@@ -359,10 +361,10 @@ def _degree(study: PairProducts, runs: Runs) -> Part:
                 note="Plain squared error, no output biases. R² is the mean over pairs of the squared correlation.",
             )
         ],
-        charts=[Chart("degree", "R² of products of real numbers", series, "", "mean R² of a product")],
+        charts=[Chart("degree", "Error of products of real numbers", series, "", "1 - mean R² of a product")],
         null_models="The largest R² of any network without biases, of any width and depth.",
         not_shown="Wider networks, and inputs of other distributions.",
-        numbers={"r2": [row[3] for row in rows], "possible": [row[4] for row in rows]},
+        numbers={"missing": [mean(part) for part in missing], "least": least},
     )
     kept = all(row[3].low <= row[4] for row in rows[::2])
     passed = all(after[3].low > row[4] for row, after in zip(rows[::2], rows[1::2], strict=True))

@@ -254,7 +254,8 @@ def _squares(study: ProductReadoffs, found: Result) -> Part:
     for kind in KINDS:
         chosen = [row for row in rows if row[0] == kind]
         series.append(Series.of(f"{kind} weights", [row[1] for row in chosen], [row[4] for row in chosen]))
-        series.append(Series(f"{kind}: in theory", [row[1] for row in chosen], [row[5] for row in chosen], "dotted"))
+        x, y = [row[1] for row in chosen], [row[5] for row in chosen]
+        series.append(Series(f"{kind} weights, theory", x, y, "dotted", color=f"{kind} weights"))
     section = Section(
         "squares",
         "How many products do random square neurons compute?",
