@@ -69,7 +69,7 @@ DRAWN = {  # by chart, the styles of its series; + of those with intervals
     "clean-computed": "line+ line+ dashed",
     "labels-computed": "bars+ bars+",
     "powers": "line+ line+ line+",
-    "weights": "dashed points points",
+    "weights": "dashed points",
     "written": "line+ line+ line+ line+ line+ line+ line+",
     "squares": "line+ dotted line+ dotted",
     "trained": "line+ dotted line+ dotted dashed+",

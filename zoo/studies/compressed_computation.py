@@ -104,7 +104,7 @@ class CompressedComputation(Study):
         clean, labels = _clean(self, runs), _labels(self, runs)
         evidence = [
             [
-                f"With |error|^{q:g}, do {self.middle} neurons have a smaller loss than dedicated neurons?",
+                f"With errors to the power {q:g}, do {self.middle} neurons have a smaller loss than dedicated ones?",
                 f"loss / dedicated {ratio}",
                 _shared(ratio),
             ]
