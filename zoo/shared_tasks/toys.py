@@ -98,4 +98,5 @@ def exponent(x: Sequence[float], values: np.ndarray) -> Estimate:
 
 def exact_exponent(x: Sequence[float], values: Sequence[float]) -> float:
     """Return the exponent of a power law that is fitted to exact values at the same numbers, (n,) each."""
-    return float(np.polyfit(np.log(np.asarray(x, float)), np.log(np.asarray(values, float)), 1)[0])
+    slope = np.polyfit(np.log(np.asarray(x, float)), np.log(np.asarray(values, float)), 1)[0]
+    return round(float(slope), 12) + 0.0  # not -0
