@@ -21,6 +21,10 @@ from zoo.study import AtLeastTwo, Result, Results, Study, Task
 POWERS = (2.0, 3.0, 4.0)
 OF_ALL_WIDTHS = (2.0, 4.0)  # exponents of the error that are trained at all widths and probabilities
 SHARED = 0.9  # loss over that of dedicated neurons below which neurons count as shared
+LOOKS = (
+    "*Look computed*: the output's response to its own input alone has at least half the height of ReLU, and an R² of "
+    "at least 0.9 with it."
+)
 LABELS: dict[str, Settings] = {
     "clean": (),
     "mixed, +1": (("mixing", 1.0),),
@@ -156,7 +160,18 @@ def _clean(study: CompressedComputation, runs: Runs) -> Section:
     for arm, r in shown.items():
         exact = [line(r, name) / arm.p for name in ("zero_map", "dedicated", "bound")]
         loss = mean(np.asarray(r["loss"]) / arm.p)
-        rows.append([f"{arm.q:g}", arm.d, f"{arm.p:g}", loss, *exact, over(r, "dedicated"), mean(r["computed"])])
+        rows.append(
+            [
+                f"{arm.q:g}",
+                arm.d,
+                f"{arm.p:g}",
+                loss,
+                *exact,
+                over(r, "dedicated"),
+                mean(r["looks"]),
+                mean(r["computed"]),
+            ]
+        )
     n, p, d = study.n_functions, study.probabilities[0], study.middle
     fits: list[list[Any]] = []
     for q in OF_ALL_WIDTHS:
@@ -173,11 +188,13 @@ def _clean(study: CompressedComputation, runs: Runs) -> Section:
     ratios = _ratios(study, runs)
     least, most = ratios[POWERS[0]], ratios[POWERS[-1]]
     sums = [mean(runs[Arm("clean", q, d, p)]["computed"]) for q in (POWERS[0], POWERS[-1])]
+    looks = mean(runs[Arm("clean", POWERS[-1], d, p)]["looks"])
     finding = (
         f"With squared errors, {d} neurons for {n} functions have {least} times the loss of dedicated neurons, and "
         f"with |error|^{POWERS[-1]:g} {most} times. The sum of R² over all functions is {sums[0]:.1f} with squared "
         f"errors and {sums[1]:.1f} with |error|^{POWERS[-1]:g}, where dedicated neurons have {d}: a smaller |error|^q "
-        "does not mean that more functions are computed."
+        f"does not mean that more functions are computed. With |error|^{POWERS[-1]:g}, {looks.mean:.0f} of the {n} "
+        "functions look computed if their inputs are on alone."
     )
     charts = [
         Chart(
@@ -211,7 +228,8 @@ def _clean(study: CompressedComputation, runs: Runs) -> Section:
             "sum of R² over functions",
         ),
     ]
-    columns = ["q", "neurons", "p", "loss / p", "outputs of 0", "dedicated", "bound", "loss / dedicated", "sum of R²"]
+    columns = ["q", "neurons", "p", "loss / p", "outputs of 0", "dedicated", "bound", "loss / dedicated"]
+    columns += ["look computed", "sum of R²"]
     fitted = ["q", "exponent in n - d", "dedicated, n - d", "exponent in p", "dedicated, p"]
     return Section(
         "clean",
@@ -223,8 +241,9 @@ def _clean(study: CompressedComputation, runs: Runs) -> Section:
                 rows,
                 5,
                 note=(
-                    "The loss is the mean |error|^q. p: probability that an input is not 0. *Sum of R²*: over outputs, "
-                    "the squared correlation with ReLU(x_i). *Bound*: for every network of this width, known for q = 2."
+                    "The loss is the mean |error|^q. p: probability that an input is not 0. *Bound*: for every network "
+                    f"of this width, known for q = 2. {LOOKS} *Sum of R²*: over outputs, the squared correlation with "
+                    "ReLU(x_i) on all inputs."
                 ),
             ),
             Table(fitted, fits, 3, note="Exponents of power laws that are fitted to the loss: d is varied, and p."),
@@ -293,11 +312,9 @@ def _labels(study: CompressedComputation, runs: Runs) -> Section:
                 4,
                 note=(
                     f"q = 2, {d} neurons, p = {p:g}. Mixed labels are ReLU(x) + M x, M = +-(W_E W_Eᵀ - I); neurons of "
-                    "a residual stream have the task of -1. *Look computed*: the output's response to its own input "
-                    "alone has at least half the height of ReLU, and an R² of at least 0.9 with it. *Sum of R²*: over "
-                    "outputs, on clean labels and all inputs. In a residual stream, linear parts of the outputs pass "
-                    "by the neurons, so that this sum can exceed their number. *One input on*: the exact loss for "
-                    "p -> 0."
+                    f"a residual stream have the task of -1. {LOOKS} *Sum of R²*: over outputs, on clean labels and "
+                    "all inputs. In a residual stream, linear parts of the outputs pass by the neurons, so that this "
+                    "sum can exceed their number. *One input on*: the exact loss for p -> 0."
                 ),
             )
         ],
