@@ -37,7 +37,8 @@ class UniversalProducts(ToyModule):
         neuron: Kind of neurons, see `NeuronNet`.
         bias: Whether neurons have biases, initially uniform in [-`largest_bias`, `largest_bias`].
         largest_bias: Largest initial bias.
-        output_bias: Whether outputs have biases. In the bounds they count as one more neuron.
+        output_bias: Whether outputs have biases. In the bounds they count as one more neuron, unless inputs are +-1:
+            the mean of the products is then 0, and biases do not help.
         first_layer: `trained`: initially Gaussian. `gaussian` and `signs`: random weights that are not trained.
         readoff: `trained`, or `written`: the exact unbiased readoff of `sign_readoff` for weights +-1.
         q: Exponent of the error, at least 1.
@@ -164,7 +165,9 @@ class UniversalProducts(ToyModule):
         if self.q == 2 and plain and (self.share_on <= 0.5 or not self.balanced):
             least = least_balanced_loss if self.balanced else least_squared_loss
             s: int = data.active.n_active
-            found["bound"] = least(data.n_features, d + (self.net.b_out is not None), s, data.values == "sign")
+            signed = data.values == "sign"
+            neurons = d if signed or self.net.b_out is None else d + 1
+            found["bound"] = least(data.n_features, neurons, s, signed)
         return found
 
     def update_own_metrics(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:

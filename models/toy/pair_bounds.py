@@ -14,7 +14,7 @@ def least_balanced_loss(m: int, d: int, s: int = 2, signed: bool = False) -> flo
     sum E[y t] = M pi b, the inequality of Cauchy and Schwarz gives E|y|² >= (M pi b)² / L_d. The balanced error is then
     at least (1 - b)² + kappa b² with kappa = (M pi² / L_d - pi) / (1 - pi), and its minimum is kappa / (1 + kappa). For
     s = 2, kappa = (M - d) / (d (M - 1)). The bound holds for all functions that d neurons can compute, of any depth. An
-    output bias counts as one more neuron.
+    output bias counts as one more neuron; with signed inputs it changes nothing, because the targets have mean 0.
 
     Args:
         m: Number of inputs.
@@ -40,8 +40,8 @@ def least_squared_loss(m: int, d: int, s: int = 2, signed: bool = False) -> floa
 
     It is 1 - L_d / (M pi), with the numbers of `least_balanced_loss`. For s = 2, and for signed inputs, targets of
     different pairs are orthogonal and equally frequent, and it is 1 - d/M. Then d neurons that each compute one pair
-    reach it, so that the plain squared error does not favour computing more than d pairs. For d >= M it is 0. An output
-    bias counts as one more neuron.
+    reach it, so that the plain squared error does not favour computing more than d pairs. For d >= M it is 0. Output
+    biases count as in `least_balanced_loss`.
 
     Args:
         m: Number of inputs.

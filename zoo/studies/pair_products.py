@@ -256,7 +256,8 @@ def _trained(study: PairProducts, runs: Runs, fitted: Result) -> Part:
                 note=(
                     "The loss is balanced between pairs that are on and off; outputs of 0 have the loss 1. *Bound*: "
                     "for every network of this width, of any depth; known for q = 2. An output bias counts as one more "
-                    f"neuron. *Sum of R²*: over the {M} pairs of {study.inputs[0]} inputs, or those of m."
+                    f"neuron, but with random signs it does not help. *Sum of R²*: over the {M} pairs of "
+                    f"{study.inputs[0]} inputs, or those of m."
                 ),
             ),
             Table(["varied", "exponent of the loss", "of the bound"], fits, note="Power laws fitted to ReLU networks."),
