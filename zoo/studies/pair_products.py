@@ -226,8 +226,8 @@ def _trained(study: PairProducts, runs: Runs, fitted: Result) -> Part:
         f"{spanned([one.mean for one in plain], '.3f')} times the smallest loss that is possible for their width "
         f"without output biases, and {spanned([one.mean for one in biased], '.3f')} times with them, where the bound "
         f"is that of one neuron more. The best readoffs of random ReLU neurons have {spanned(above, '.2f')} times the "
-        "bound without output biases. No exact optimum is known for more inputs on, inputs in superposition, bilinear "
-        "neurons, and larger q; the table has what training reaches."
+        "bound without output biases. No exact optimum is known for more inputs on, inputs in superposition, and "
+        "larger q; the table has what training reaches."
     )
     series = [
         Series.of("trained", study.widths, [mean(runs[arm]["loss"]) for arm in groups["d"]]),
