@@ -220,9 +220,9 @@ def _growth(study: CircuitsInDepth, runs: Runs) -> Section:
                 columns,
                 rows,
                 note=(
-                    f"Squared errors of active circuits, stored in N = {N} dimensions. *Factor per layer*: geometric "
-                    "mean from depth 1 on. A learned correction also scales states down, so that its error can be "
-                    "smaller than the ideal one."
+                    f"Squared errors of active circuits, stored in N = {N} dimensions; states of 0 have the error 1. "
+                    "*Factor per layer*: geometric mean from depth 1 on. A learned correction also scales states down, "
+                    "so that its error can be smaller than the ideal one."
                 ),
             ),
             Table(["layers", f"circuits with an error below {TOO_LARGE} without correction"], most),
