@@ -26,7 +26,7 @@ WEIGHTED = {  # weights of the zeros by exponent, two on each side of the thresh
 }
 TRIES = 16  # networks of which the best counts
 SHARED = 0.999  # loss over that of dedicated dimensions below which dimensions count as shared
-REACHED = 0.01  # share of the best known loss within which training counts as reaching it
+REACHED = 0.01  # share of the smallest loss within which a network counts as near the best
 
 
 class Arm(NamedTuple):
@@ -146,7 +146,8 @@ COLUMNS = ["features", "dimensions", "q", "weight of zeros", "best loss", "dedic
 COLUMNS += ["networks near the best", "shares", "shares in theory"]
 NOTE = (
     "Outputs of 0 have the loss 1. *Best loss*: of 16 networks. *Best construction*: dedicated dimensions, or equal "
-    "groups of features, each with an equiangular frame. *Near the best*: share of all networks whose loss is within 1 % of the smallest."
+    "groups of features, each with an equiangular frame. *Near the best*: share of all networks whose loss is within "
+    "1 % of the smallest."
 )
 
 
