@@ -22,7 +22,8 @@ class CompressedComputation(ToyModule):
 
     The loss is the mean over outputs of |error|^q. Beside it, validation logs the exact losses of y = 0
     (`loss_zero_map`) and of one neuron each for d functions (`loss_dedicated`), and for q = 2 a lower bound for every
-    network of this width (`loss_bound`). It also logs `computed`, the sum over features of the squared correlation of
+    network of this width (`loss_bound`). Labels contain M x in all three, also in a residual stream, where M is
+    I - W_E W_Eᵀ. It also logs `computed`, the sum over features of the squared correlation of
     output and ReLU(x_i): the number of functions that are computed. It is at most d in the limit of rare inputs. With a
     mixing matrix, single outputs can look computed that are not.
 
@@ -100,19 +101,34 @@ class CompressedComputation(ToyModule):
         return (y - self.targets(batch)).abs().pow(self.q).mean((1, 2))
 
     def reference_losses(self) -> dict[str, float]:
-        """Return the exact losses of y = 0 and of dedicated neurons and, for q = 2, the bound."""
+        """Return the exact losses of y = 0 and of dedicated neurons and, for q = 2, the bound.
+
+        For q other than 2 there are none if labels are mixed.
+        """
         data = require(self, datamodule(self.trainer), SyntheticFeatures)
         shares = np.atleast_1d(data.active.n_active) / data.n_features  # one for all seeds, or one for each
         lines = [self._lines(data.n_features, float(p)) for p in shares]
         return {name: fmean(one[name] for one in lines) for name in lines[0]}
 
+    def mixing_matrix(self) -> Tensor | None:
+        """Return the matrix M of the labels that the neurons have to learn, (n_features, n_features); None if it is 0.
+
+        In a residual stream it is I - W_E W_Eᵀ, because the outputs contain W_E W_Eᵀ x.
+        """
+        net = self.net
+        if net.config["residual"]:
+            return torch.eye(len(net.W_E), device=net.W_E.device) - net.W_E @ net.W_E.T
+        return net.M if net.config["mixing"] else None
+
     def _lines(self, n: int, p: float) -> dict[str, float]:
         """Return the reference losses for inputs that are not 0 with probability p."""
-        d, M = self.net.config["d_mlp"], self.net.M if self.net.config["mixing"] else None
+        d, M = self.net.config["d_mlp"], self.mixing_matrix()
         if self.q == 2:
             found = {"zero_map": p * exact.zero_map_loss(M)}
             if d < n:
-                found |= {} if M is not None else {"dedicated": p * exact.dedicated_loss(d, n, p)}
+                found["dedicated"] = p * (
+                    exact.dedicated_loss(d, n, p) if M is None else exact.dedicated_mixed_loss(d, M)
+                )
                 found["bound"] = p * exact.least_loss(d, n, p, M)
             return found
         if M is not None:

@@ -11,7 +11,7 @@ from zoo.errors import ZooError
 from zoo.metrics import CASES, CaseErrors
 from zoo.models.optimizers import AdamLinear
 from zoo.models.toy.neurons import Neuron, NeuronNet
-from zoo.models.toy.pair_bounds import least_balanced_loss
+from zoo.models.toy.pair_bounds import least_balanced_loss, least_squared_loss
 from zoo.models.toy.products import sign_readoff
 from zoo.models.toy.readoffs import all_pairs
 from zoo.models.toy_module import ToyModule
@@ -22,8 +22,9 @@ class UniversalProducts(ToyModule):
     """Trains narrow networks to compute x_i x_j for every pair of sparse inputs.
 
     With inputs 0 and 1, the product is AND. The loss is |error|^q, balanced: the mean over pairs of the mean where both
-    inputs are on, plus the mean elsewhere. It is the loss of y = 0 if inputs are +-1 or 1 (`loss_zero_map`), and the
-    loss of one neuron each for d pairs is `loss_dedicated`. For q = 2 and a fixed number of inputs that are on,
+    inputs are on, plus the mean elsewhere. The plain loss is the mean over all inputs and pairs, divided by the share
+    of pairs that are on. If inputs are +-1 or 1, both losses of y = 0 are 1 (`loss_zero_map`), and those of one neuron
+    each for d pairs are 1 - d / pairs (`loss_dedicated`). For q = 2 and a fixed number of inputs that are on,
     `loss_bound` is a lower bound for every network of this width. Validation also logs the errors by case, and
     `computed`, the sum over pairs of the squared correlation of output and product.
 
@@ -36,9 +37,12 @@ class UniversalProducts(ToyModule):
         neuron: Kind of neurons, see `NeuronNet`.
         bias: Whether neurons have biases, initially uniform in [-`largest_bias`, `largest_bias`].
         largest_bias: Largest initial bias.
+        output_bias: Whether outputs have biases. In the bounds they count as one more neuron, unless inputs are +-1:
+            the mean of the products is then 0, and biases do not help.
         first_layer: `trained`: initially Gaussian. `gaussian` and `signs`: random weights that are not trained.
         readoff: `trained`, or `written`: the exact unbiased readoff of `sign_readoff` for weights +-1.
         q: Exponent of the error, at least 1.
+        balanced: Whether the loss is balanced between pairs that are on and off; False for the plain loss.
         optimizer: Optimizer and learning-rate schedule. The default learning rate is 1e-2.
         init_from: Checkpoint of the same sizes whose weights training starts from: the name of a pretrained checkpoint,
             a folder, a Lightning .ckpt or hf:org/repo[@revision]. None for random weights.
@@ -58,16 +62,18 @@ class UniversalProducts(ToyModule):
         neuron: Neuron = "relu",
         bias: bool = True,
         largest_bias: float = 0.0,
+        output_bias: bool = True,
         first_layer: Literal["trained", "gaussian", "signs"] = "trained",
         readoff: Literal["trained", "written"] = "trained",
         q: float = 2.0,
+        balanced: bool = True,
         optimizer: AdamLinear = AdamLinear(),  # noqa: B008 - a default that --help can show, never mutated
         init_from: str | None = None,
     ) -> None:
         super().__init__(n_seeds, optimizer)
         shape = {"n_features": n_features, "d_in": d_in, "d_mlp": d_mlp, "n_seeds": n_seeds, "neuron": neuron}
         how: dict[str, Any] = {"bias": bias, "largest_bias": largest_bias, "first_layer": first_layer}
-        how |= {"readoff": readoff, "q": q}
+        how |= {"output_bias": output_bias, "readoff": readoff, "q": q, "balanced": balanced}
         self.save_plain_hyperparameters(**shape, **how, optimizer=optimizer, init_from=init_from)
         if not 1 <= q < float("inf"):
             raise ZooError(f"q is {q}; it must be a number of at least 1")
@@ -77,13 +83,16 @@ class UniversalProducts(ToyModule):
             )
         if n_features < 2:
             raise ZooError(f"n_features is {n_features}; products of pairs need at least 2")
-        if readoff == "written" and (first_layer != "signs" or bias or neuron in ("linear", "bilinear")):
+        if readoff == "written" and (
+            first_layer != "signs" or bias or not output_bias or neuron in ("linear", "bilinear")
+        ):
             raise ZooError(
-                "a written readoff requires first_layer signs, bias false, and neurons relu, absolute or square"
+                "a written readoff requires first_layer signs, bias false, output_bias true, and neurons relu, "
+                "absolute or square"
             )
         self.pairs: Tensor
         self.register_buffer("pairs", all_pairs(n_features), persistent=False)
-        self.net = NeuronNet(d_in or n_features, d_mlp, self.pairs.shape[1], n_seeds, neuron, bias)
+        self.net = NeuronNet(d_in or n_features, d_mlp, self.pairs.shape[1], n_seeds, neuron, bias, output_bias)
         with torch.no_grad():
             if first_layer == "signs":
                 self.net.W_in.bernoulli_(0.5).mul_(2).sub_(1)
@@ -92,7 +101,7 @@ class UniversalProducts(ToyModule):
         for name, parameter in self.net.named_parameters():
             parameter.requires_grad_(first_layer == "trained" or name in ("W_out", "b_out"))
         self.start_from(init_from)
-        self.readoff, self.q, self.n_features = readoff, q, n_features
+        self.readoff, self.q, self.balanced = readoff, q, balanced
         self.metric, self.correlation = CaseErrors(n_seeds), PearsonCorrCoef(num_outputs=n_seeds * self.pairs.shape[1])
         self.case_errors: list[dict[str, Tensor]] = []
         self.computed = torch.full((n_seeds,), torch.nan, dtype=torch.float64)
@@ -138,9 +147,11 @@ class UniversalProducts(ToyModule):
         return f[..., self.pairs[0]] * f[..., self.pairs[1]]
 
     def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
-        """Return the balanced loss of every seed, (n_seeds,)."""
+        """Return the loss of every seed, (n_seeds,)."""
         target = self.targets(batch)
         error = (y - target).abs().pow(self.q)
+        if not self.balanced:
+            return error.mean((1, 2)) / self.share_on
         return torch.where(target != 0, error / self.share_on, error / (1 - self.share_on)).mean((1, 2))
 
     def reference_losses(self) -> dict[str, float]:
@@ -151,9 +162,12 @@ class UniversalProducts(ToyModule):
             return {}
         found = {"zero_map": 1.0} | ({"dedicated": 1 - d / M} if d < M else {})
         plain = isinstance(data.active, FixedActive) and data.active.n_groups == 1
-        if self.q == 2 and plain and self.share_on <= 0.5:
+        if self.q == 2 and plain and (self.share_on <= 0.5 or not self.balanced):
+            least = least_balanced_loss if self.balanced else least_squared_loss
             s: int = data.active.n_active
-            found["bound"] = least_balanced_loss(data.n_features, d + 1, s, data.values == "sign")  # output bias: d + 1
+            signed = data.values == "sign"
+            neurons = d if signed or self.net.b_out is None else d + 1
+            found["bound"] = least(data.n_features, neurons, s, signed)
         return found
 
     def update_own_metrics(self, batch: dict[str, Tensor], y: Tensor, target: Tensor) -> None:

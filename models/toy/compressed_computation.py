@@ -40,6 +40,43 @@ def dedicated_loss(d: int, n: int, p: float = 0.0) -> float:
     return (1 - d / n) * (1 / 6 - 3 * d * p**2 / (16 * (8 + 3 * (d - 1) * p)))
 
 
+def dedicated_mixed_loss(d: int, M: Tensor) -> float:
+    """Return the loss on mixed labels if neuron i computes ReLU(x_i) for i < d, and the other outputs are 0.
+
+    The labels contain M x, which these neurons leave out: (1 - d/n) / 6 + (|M|² + sum over i >= d of M_ii) / (3 n). It
+    holds for every probability p. The usual line (1 - d/n) / 6 leaves M out of the labels, so that networks which only
+    learn part of M x seem to be better than dedicated neurons.
+
+    Args:
+        d: Number of neurons.
+        M: Mixing matrix (n, n).
+
+    Raises:
+        ZooError: If d is not between 1 and n.
+    """
+    n = len(M)
+    _check(d, n, 0)
+    return (1 - d / n) / 6 + (M.square().sum().item() + M.diagonal()[d:].sum().item()) / (3 * n)
+
+
+def curve_r2(own: Tensor) -> Tensor:
+    """Return the R² between ReLU(x) and an output's response to its own input x alone, for x uniform in [-1, 1].
+
+    Without biases, the response is a x for x > 0 and b |x| for x < 0. The squared correlation, which does not depend on
+    the size of the response, is (a/6 - (a + b)/16)² / [(1/6 - 1/16) ((a² + b²)/6 - (a + b)²/16)]; 0 if a = b = 0.
+
+    Args:
+        own: Responses a and b to the inputs 1 and -1, (2, ...).
+
+    Returns:
+        R², (...).
+    """
+    a, b = own.double()
+    covariance = a / 6 - (a + b) / 16
+    variance = (a.square() + b.square()) / 6 - (a + b).square() / 16
+    return (covariance.square() / (variance * (1 / 6 - 1 / 16))).nan_to_num(0.0)
+
+
 def least_loss(d: int, n: int, p: float, M: Tensor | None = None) -> float:
     """Return a lower bound for any outputs in an affine space of d dimensions, whatever the neurons compute.
 

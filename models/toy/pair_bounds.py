@@ -14,7 +14,7 @@ def least_balanced_loss(m: int, d: int, s: int = 2, signed: bool = False) -> flo
     sum E[y t] = M pi b, the inequality of Cauchy and Schwarz gives E|y|² >= (M pi b)² / L_d. The balanced error is then
     at least (1 - b)² + kappa b² with kappa = (M pi² / L_d - pi) / (1 - pi), and its minimum is kappa / (1 + kappa). For
     s = 2, kappa = (M - d) / (d (M - 1)). The bound holds for all functions that d neurons can compute, of any depth. An
-    output bias counts as one more neuron.
+    output bias counts as one more neuron; with signed inputs it changes nothing, because the targets have mean 0.
 
     Args:
         m: Number of inputs.
@@ -31,27 +31,30 @@ def least_balanced_loss(m: int, d: int, s: int = 2, signed: bool = False) -> flo
     M, pi = comb(m, 2), s * (s - 1) / (m * (m - 1))
     if pi > 0.5:
         raise ZooError(f"a pair is on with probability {pi:.2f}; the bound holds up to 1/2, so use a smaller s")
-    left, largest = d, 0.0
-    eigenvalues = [(pi, M)] if signed else pair_eigenvalues(m, s)
-    for value, times in sorted(eigenvalues, reverse=True):
-        taken = min(left, times)
-        largest, left = largest + taken * value, left - taken
-    kappa = max(0.0, (M * pi**2 / largest - pi) / (1 - pi))
+    kappa = max(0.0, (M * pi**2 / _largest(m, d, s, signed) - pi) / (1 - pi))
     return kappa / (1 + kappa)
 
 
-def least_squared_loss(m: int, d: int) -> float:
-    """Return the smallest plain squared error, as a share of that of y = 0, for s = 2 inputs on: 1 - d/M.
+def least_squared_loss(m: int, d: int, s: int = 2, signed: bool = False) -> float:
+    """Return the smallest plain squared error of any outputs that are linear in d numbers, as a share of that of y = 0.
 
-    All targets are then orthogonal and equally frequent. The bound is reached by d neurons that each compute one pair,
-    so the plain squared error does not favour computing more than d pairs. For d >= M the error is 0.
+    It is 1 - L_d / (M pi), with the numbers of `least_balanced_loss`. For s = 2, and for signed inputs, targets of
+    different pairs are orthogonal and equally frequent, and it is 1 - d/M. Then d neurons that each compute one pair
+    reach it, so that the plain squared error does not favour computing more than d pairs. For d >= M it is 0. Output
+    biases count as in `least_balanced_loss`.
+
+    Args:
+        m: Number of inputs.
+        d: Number of neurons.
+        s: Number of inputs that are on.
+        signed: Whether inputs that are on are +-1 with random signs.
 
     Raises:
-        ZooError: If there are fewer than two inputs, or no neurons.
+        ZooError: If the sizes do not fit.
     """
-    if m < 2 or d < 1:
-        raise ZooError(f"there are {m} inputs and {d} neurons; at least 2 inputs and 1 neuron are needed")
-    return max(0.0, 1 - d / comb(m, 2))
+    if not 2 <= s <= m or d < 1:
+        raise ZooError(f"{s} of {m} inputs are on and there are {d} neurons; need 2 <= s <= m and at least one neuron")
+    return max(0.0, 1 - 2 * _largest(m, d, s, signed) / (s * (s - 1)))
 
 
 def pair_eigenvalues(m: int, s: int) -> list[tuple[float, int]]:
@@ -65,6 +68,16 @@ def pair_eigenvalues(m: int, s: int) -> list[tuple[float, int]]:
     values += [(p2 + (m - 4) * p3 - (m - 3) * p4, m - 1)] if m > 2 else []
     values += [(p2 - 2 * p3 + p4, m * (m - 3) // 2)] if m > 3 else []
     return values
+
+
+def _largest(m: int, d: int, s: int, signed: bool) -> float:
+    """Return the sum of the d largest eigenvalues of E[t tᵀ]."""
+    eigenvalues = [(s * (s - 1) / (m * (m - 1)), comb(m, 2))] if signed else pair_eigenvalues(m, s)
+    left, total = d, 0.0
+    for value, times in sorted(eigenvalues, reverse=True):
+        taken = min(left, times)
+        total, left = total + taken * value, left - taken
+    return total
 
 
 def _falling(x: int, k: int) -> int:

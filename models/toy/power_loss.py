@@ -49,6 +49,26 @@ def equiangular_loss(n: int, d: int, q: float, zero_weight: float = 1.0) -> floa
     return math.exp(log_k - (q - 1) * _log1p_exp(log_k / (q - 1)))
 
 
+def grouped_loss(n: int, d: int, q: float, zero_weight: float = 1.0) -> float:
+    """Return the smallest loss of the known constructions: dedicated dimensions, and equal groups with frames.
+
+    For every g that divides n and d, and for which `equiangular_frame` has a frame of n/g vectors in d/g dimensions,
+    each of g groups has such a frame (`equiangular_loss`).
+
+    Raises:
+        ZooError: If a number is out of range.
+    """
+    found = [dedicated_loss(n, d)]
+    for g in range(1, math.gcd(n, d) + 1):
+        if n % g == d % g == 0:
+            try:
+                equiangular_frame(n // g, d // g)
+            except ZooError:
+                continue
+            found.append(equiangular_loss(n // g, d // g, q, zero_weight))
+    return min(found)
+
+
 def sharing_threshold(q: float) -> float:
     """Return the weight on zeros below which two features in one dimension cost less than one dedicated dimension.
 

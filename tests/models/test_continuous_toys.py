@@ -5,8 +5,8 @@ from zoo.active_inputs import BernoulliActive, FixedActive
 from zoo.datamodules import SparseFeaturesDataModule
 from zoo.models import AdamLinear, CircuitsInDepth, CompressedComputation, PowerSuperposition, UniversalProducts
 from zoo.models.toy.circuits import interference, interference_of_active
-from zoo.models.toy.compressed_computation import dedicated_loss, least_loss, zero_map_loss
-from zoo.models.toy.pair_bounds import least_balanced_loss
+from zoo.models.toy.compressed_computation import dedicated_loss, dedicated_mixed_loss, least_loss, zero_map_loss
+from zoo.models.toy.pair_bounds import least_balanced_loss, least_squared_loss
 from zoo.models.toy.products import sign_readoff
 from zoo.quiet_fit import fit, validate
 
@@ -45,7 +45,7 @@ def test_compressed_computation_logs_its_exact_lines_and_outputs_of_zero_have_th
     lines.pop("best")
     if q == 2:
         expected = {"zero_map": p * zero_map_loss(M), "bound": p * least_loss(4, 10, p, M)}
-        expected |= {} if mixing else {"dedicated": p * dedicated_loss(4, 10, p)}
+        expected["dedicated"] = p * (dedicated_mixed_loss(4, M) if mixing else dedicated_loss(4, 10, p))
     else:
         expected = {} if mixing else {"zero_map": p / 10, "dedicated": 0.6 * p / 10}
     assert lines == pytest.approx(expected, rel=1e-5)
@@ -80,8 +80,79 @@ def test_products_log_their_bound_and_outputs_of_zero_have_loss_one(values):
     module = without_outputs(UniversalProducts(6, 0, 5, 2))
     found = measured(module, pairs(values=values))
     assert found["val/loss"] == pytest.approx(1, rel=1e-4)
-    assert found["val/loss_bound"] == pytest.approx(least_balanced_loss(6, 6, 2, values == "sign"), rel=1e-5)
+    signed = values == "sign"
+    assert found["val/loss_bound"] == pytest.approx(least_balanced_loss(6, 5 if signed else 6, 2, signed), rel=1e-5)
     assert found["val/loss_dedicated"] == pytest.approx(1 - 5 / 15)
+
+
+@pytest.mark.parametrize("values", ["one", "sign"])
+@pytest.mark.parametrize("output_bias", [True, False])
+def test_the_plain_loss_of_products_has_a_bound_of_its_own(values, output_bias):
+    module = without_outputs(UniversalProducts(6, 0, 5, 2, output_bias=output_bias, balanced=False))
+    found = measured(module, pairs(s=3, values=values))
+    assert (module.net.b_out is not None) == output_bias
+    assert found["val/loss"] == pytest.approx(1, rel=1e-4) == found["val/loss_zero_map"]
+    neurons = 5 + (output_bias and values == "one")
+    assert found["val/loss_bound"] == pytest.approx(least_squared_loss(6, neurons, 3, values == "sign"))
+
+
+def test_a_residual_stream_has_the_lines_of_its_mixed_labels():
+    torch.manual_seed(0)
+    module = without_outputs(CompressedComputation(10, 4, 2, d_embed=30, residual=True))
+    found, M = measured(module, signed()), torch.eye(10) - module.net.W_E @ module.net.W_E.T
+    assert found["val/loss"] == pytest.approx(found["val/loss_zero_map"], rel=0.05)
+    assert found["val/loss_zero_map"] == pytest.approx(0.1 * zero_map_loss(M))
+    assert found["val/loss_dedicated"] == pytest.approx(0.1 * dedicated_mixed_loss(4, M))
+    assert found["val/loss_bound"] == pytest.approx(0.1 * least_loss(4, 10, 0.1, M))
+
+
+def test_output_biases_do_not_lower_the_smallest_loss_of_products_of_signs():
+    """The best outputs of rank 1 and a constant, by descent from many starts, for all 2 inputs of 4 with signs."""
+    torch.manual_seed(0)
+    x = torch.tensor([[a if k == i else b if k == j else 0.0 for k in range(4)] for i in range(4) for j in range(i)
+                      for a in (1.0, -1.0) for b in (1.0, -1.0)])  # fmt: skip
+    i, j = torch.triu_indices(4, 4, 1)
+    target = x[:, i] * x[:, j]
+    h, V, b = torch.randn(32, 24, 1), torch.randn(32, 1, 6), torch.randn(32, 1, 6)
+    for weights in (h, V, b):
+        weights.requires_grad_()
+    optimizer = torch.optim.Adam((h, V, b), 0.03)
+    for _ in range(500):
+        error = (h @ V + b - target).square()
+        losses = torch.where(target != 0, 6 * error, 1.2 * error).mean((1, 2))
+        optimizer.zero_grad()
+        losses.sum().backward()
+        optimizer.step()
+    bound, lower = least_balanced_loss(4, 1, 2, signed=True), least_balanced_loss(4, 2, 2, signed=True)
+    assert losses.min().item() == pytest.approx(bound, rel=1e-3)
+    assert lower < 0.9 * bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("d", "loss"), [(12, 0.0647), (20, 0.0342), (40, 0.0099)])
+def test_training_reaches_the_bound_of_ands_of_twelve_inputs(d, loss):
+    torch.manual_seed(0)
+    module = UniversalProducts(12, 0, d, 16, output_bias=False, optimizer=AdamLinear(0.01, 0, 0.5))
+    data = pairs(12, values="one", n_seeds=16)
+    fit(module, data, 3000)
+    validate(module, data)
+    assert module.seed_losses.min().item() == pytest.approx(loss, rel=5e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_few_neurons_reach_the_bound_of_squared_errors_and_are_far_below_dedicated_ones_with_fourth_powers():
+    for q in (2.0, 4.0):
+        torch.manual_seed(0)
+        module = CompressedComputation(12, 6, 16, q, optimizer=AdamLinear(3e-3, 0, 0.5))
+        data = signed(12, 0.36, 16, batch_size=512, n_validation=1 << 17)
+        fit(module, data, 3000)
+        found = measured(module, data)
+        best, dedicated = module.seed_losses.min().item(), found["val/loss_dedicated"]
+        if q == 2:
+            assert found["val/loss_bound"] * 0.97 < best < 1.03 * dedicated
+        else:
+            assert best < 0.2 * dedicated
+        assert module.computed.max().item() < 6.1
 
 
 def test_training_comes_near_the_bound_of_and_but_not_below_it():

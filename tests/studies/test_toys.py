@@ -10,20 +10,31 @@ from zoo.report import Report, Table, read, write
 from zoo.running.folder import ResultsFolder
 from zoo.studies import attention_features
 from zoo.studies.attention_features import AttentionFeatures
+from zoo.studies.circuits_in_depth import CircuitsInDepth
+from zoo.studies.compressed_computation import CompressedComputation
 from zoo.studies.explicit_gates import ExplicitGates
+from zoo.studies.pair_products import PairProducts
 from zoo.studies.polygons import Polygons
+from zoo.studies.product_readoffs import ProductReadoffs
+from zoo.studies.shared_dimensions import SharedDimensions
 from zoo.studies.superposition_phases import SuperpositionPhases
 from zoo.studies.toys import Toys
 from zoo.studies.universal_gates import UniversalGates
 from zoo.study import NotFinished, NotTested, all_tasks
 
 IDS = ["polygons", "phases", "closed-form", "width", "superposed-inputs", "depth", "cases", "random-layers", "affine"]
-IDS += ["losses", "circle", "two-features", "dimensions", "skip-bigrams", "learned-heads"]
+IDS += ["losses", "clean", "labels", "powers", "weights", "written", "squares", "trained", "plain", "degree", "growth"]
+IDS += ["circle", "two-features", "dimensions", "skip-bigrams", "learned-heads"]
 PARTS = (
     Polygons(6, 300),
     SuperpositionPhases(3, 40, 32, 2),
     ExplicitGates(16, 20, (64, 256), (2, 4), (4.0,), (2, 4, 8), (10, 80), (64, 256), (128, 256), 6, 2),
     UniversalGates(8, (6, 8), 10, 2),
+    CompressedComputation(8, (2, 4, 6), (0.1, 0.3), 5, 2),
+    SharedDimensions(5, 2),
+    ProductReadoffs((6, 5), (2, 3), (64, 256), (4, 10), 2),
+    PairProducts((6, 5), (3, 5), (2, 3), 5, 2),
+    CircuitsInDepth((12, 30), (1, 2), 16, 2, 5, 2),
     AttentionFeatures((100, 200), (2, 8), (16, 32), 20, 2),
 )
 
@@ -54,6 +65,19 @@ DRAWN = {  # by chart, the styles of its series; + of those with intervals
     "losses-one-on": "line+ line+ line+",
     "losses-largest": "line+ line+ line+",
     "losses-methods": "line+ line+ dashed+ dashed+",
+    "clean-loss": "line+ line+",
+    "clean-computed": "line+ line+ dashed",
+    "labels-computed": "bars+ bars+",
+    "powers": "line+ line+ line+",
+    "weights": "dashed points",
+    "written": "line+ line+ line+ line+ line+ line+ line+",
+    "squares": "line+ dotted line+ dotted",
+    "trained": "line+ dotted line+ dotted dashed+",
+    "trained-on": "line+ line+",
+    "plain": "line+ dashed",
+    "degree": "bars+ bars+ points",
+    "growth-active": "dashed+ dotted+ line+",
+    "growth-circuits": "dashed+ dotted+ line+ dashed+ dotted+ line+",
     "circle": "line dashed dashed",
     "two-features": "bars+ points points",
     "dimensions": "dashed points+ dashed points+ dotted",
@@ -176,8 +200,8 @@ def test_a_part_that_is_not_finished_cannot_be_told(part, tmp_path):
 
 
 def test_seeds_are_those_of_every_part_or_of_all():
-    assert [getattr(part, "seeds", None) for part in Toys().parts().values()] == [None, 10, 3, 3, 5]
-    assert [getattr(part, "seeds", None) for part in Toys(2).parts().values()] == [None, 2, 2, 2, 2]
+    assert [getattr(part, "seeds", None) for part in Toys().parts().values()] == [None, 10, 3, 3, 4, 4, 4, 4, 4, 5]
+    assert [getattr(part, "seeds", None) for part in Toys(2).parts().values()] == [None, *[2] * 9]
     assert [part.name for part in PARTS] == list(Toys().parts())
 
 

@@ -1,12 +1,13 @@
 """Contents of a report, without its layout."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo.report.chart import Chart
 from zoo.report.table import Table
+from zoo.wording import listed
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,26 @@ class Verdict:
     recognised: str = ""
     not_tested: str = ""
     chart: Chart | None = None
+
+    @classmethod
+    def combined(cls, verdicts: Mapping[str, "Verdict | None"]) -> "Verdict":
+        """Return one verdict with the answers and the evidence of several.
+
+        Args:
+            verdicts: Verdicts by the names of their parts, None for a part without an answer. The `numbers` of each
+                have `evidence`, rows of question, measurement and answer.
+        """
+        told = {name: verdict for name, verdict in verdicts.items() if verdict is not None}
+        missing = [name for name in verdicts if name not in told]
+        absent = f"Parts without an answer: {listed(missing)}." if missing else ""
+        if not told:
+            return cls("No answer yet.", absent)
+        evidence = [row for verdict in told.values() for row in verdict.numbers["evidence"]]
+        table = Table(["question", "measured", "answer"], evidence).markdown()
+        headline = " ".join(verdict.headline for verdict in told.values())
+        numbers = {name: verdict.numbers for name, verdict in told.items()} | {"evidence": evidence}
+        certainty = [f"- {name}: {verdict.certainty}" for name, verdict in told.items()]
+        return cls(headline, "\n".join([*certainty, *([f"\n{absent}"] if absent else [])]), table, numbers)
 
 
 @dataclass(frozen=True)

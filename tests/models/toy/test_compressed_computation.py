@@ -3,7 +3,14 @@ import torch
 
 from zoo.errors import ZooError
 from zoo.models import CompressedComputation
-from zoo.models.toy.compressed_computation import dedicated_loss, least_loss, one_active_loss, zero_map_loss
+from zoo.models.toy.compressed_computation import (
+    curve_r2,
+    dedicated_loss,
+    dedicated_mixed_loss,
+    least_loss,
+    one_active_loss,
+    zero_map_loss,
+)
 
 
 def inputs(n, p, N=400_000, seed=0):
@@ -60,6 +67,24 @@ def test_the_bound_is_below_dedicated_neurons_and_both_are_0_at_full_width():
     assert all(least_loss(d, 9, 0.2) < dedicated_loss(d, 9, 0.2) for d in range(1, 9))
     assert dedicated_loss(9, 9, 0.2) == least_loss(9, 9, 0.2) == 0
     assert dedicated_loss(5, 10) == pytest.approx(1 / 12)
+
+
+def test_dedicated_neurons_have_the_simulated_loss_on_mixed_labels():
+    n, d, p, M = 6, 4, 0.3, mixing(6)
+    x = inputs(n, p)
+    error = x.relu() + x @ M.T
+    error[:, :d] -= x[:, :d].relu()
+    found, spread = mean_and_error(error.square().mean(1) / p)
+    assert found == pytest.approx(dedicated_mixed_loss(d, M), abs=4 * spread)
+    assert dedicated_mixed_loss(d, torch.zeros(n, n)) == pytest.approx(dedicated_loss(d, n))
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.0, 0.0), (0.2, 0.0), (0.5, 0.5), (0.7, -0.4), (0.0, 0.0), (0.1, 0.3)])
+def test_the_r2_of_a_curve_is_its_squared_correlation_with_relu(a, b):
+    x = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 100_000 - 1
+    curve = torch.where(x > 0, a * x, -b * x)
+    r = torch.corrcoef(torch.stack([curve, x.relu()]))[0, 1].nan_to_num(0.0)
+    assert curve_r2(torch.tensor([a, b])).item() == pytest.approx(r.item() ** 2, abs=1e-6)
 
 
 def test_the_loss_for_one_active_input_is_that_of_every_single_input():

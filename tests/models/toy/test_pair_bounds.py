@@ -87,6 +87,15 @@ def test_plain_squared_error_is_at_least_one_minus_d_over_the_number_of_pairs(d)
     assert least_squared_loss(6, d) == pytest.approx(share, abs=1e-12)
 
 
+@pytest.mark.parametrize(("s", "d"), [(2, 4), (3, 4), (4, 9), (3, 30)])
+def test_the_plain_squared_error_of_more_active_inputs_is_that_of_the_best_subspace(s, d):
+    T = targets(7, s)
+    values = np.linalg.svd(T, compute_uv=False)
+    share = (values[d:] ** 2).sum() / (values**2).sum()
+    assert least_squared_loss(7, d, s) == pytest.approx(share, abs=1e-12)
+    assert least_squared_loss(7, d, s, signed=True) == pytest.approx(max(0, 1 - d / 21))
+
+
 def test_enough_neurons_have_no_bound():
     assert least_balanced_loss(6, 15) == least_balanced_loss(6, 99, 3) == 0
 
@@ -96,7 +105,7 @@ def test_sizes_out_of_range_are_refused():
         (lambda: least_balanced_loss(6, 0), "at least one neuron"),
         (lambda: least_balanced_loss(6, 4, 7), "need 2 <= s <= m"),
         (lambda: least_balanced_loss(6, 4, 5), "use a smaller s"),
-        (lambda: least_squared_loss(1, 4), "at least 2 inputs"),
+        (lambda: least_squared_loss(1, 4), "need 2 <= s <= m"),
     ):
         with pytest.raises(ZooError, match=said):
             call()

@@ -5,7 +5,13 @@ from scipy.optimize import minimize_scalar
 from zoo.errors import ZooError
 from zoo.models import PowerSuperposition
 from zoo.models.power_superposition import power_losses
-from zoo.models.toy.power_loss import dedicated_loss, equiangular_frame, equiangular_loss, sharing_threshold
+from zoo.models.toy.power_loss import (
+    dedicated_loss,
+    equiangular_frame,
+    equiangular_loss,
+    grouped_loss,
+    sharing_threshold,
+)
 
 FRAMES = [(6, 3), (10, 5), (14, 7), (26, 13), (3, 2), (7, 6), (4, 1), (5, 5)]
 
@@ -61,6 +67,14 @@ def test_below_the_threshold_of_the_weight_two_features_share_a_dimension(q):
     assert equiangular_loss(2, 1, q, w) == pytest.approx(0.5)
     assert equiangular_loss(2, 1, q, 0.99 * w) < 0.5 < equiangular_loss(2, 1, q, 1.01 * w)
     assert (w == 1) == (q == 2)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "q", "weight", "loss"),
+    [(6, 3, 4.0, 1.0, 0.05024625), (6, 3, 1.5, 0.5, 0.44721), (6, 3, 1.5, 1.0, 0.5), (8, 4, 2.0, 0.5, 1 / 3)],
+)
+def test_the_best_construction_is_a_frame_groups_of_two_or_dedicated_dimensions(n, d, q, weight, loss):
+    assert grouped_loss(n, d, q, weight) == pytest.approx(loss, abs=1e-5)
 
 
 def trained(n, d, q, zero_weight, steps=1500, n_seeds=16):
