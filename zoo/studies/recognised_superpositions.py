@@ -141,8 +141,8 @@ class RecognisedSuperpositions(StudyOfDictionaries):
                     [[s, *row] for s, row in zip(self._sparsities, cells, strict=True)],
                     note=f"Held-out FVU of {self._rows.number:,} rows that are sums of some of {self.n_planted} random "
                     f"atoms in {D} dimensions, coded in the same way as the embedding. Bold: counts as explained, "
-                    f"because its interval is below {self.tolerance:g} and that of isotropic Gaussian rows is above. Brackets are "
-                    "95 % Student t intervals over seeds.",
+                    f"because its interval is below {self.tolerance:g} and that of isotropic Gaussian rows is above. "
+                    "Brackets are 95 % Student t intervals over seeds.",
                 )
             ],
             charts=[
