@@ -21,6 +21,7 @@ from zoo.running.progress import Progress
 from zoo.study import NotFinished, NotTested, Study, Task, closure
 
 TIMES_AGAIN = 3  # how often a task is done again after its process or machine ended
+UNKNOWN = 60.0  # seconds of a task that gives no estimate
 PAGE_SHARE = 0.05  # largest share of the time that is spent on writing reports before the end
 
 
@@ -62,7 +63,8 @@ class Run:
         self.by_part: dict[str, list[Task]] = {
             name: _tasks(part, part.parts()) for name, part in self.parts.items() if isinstance(part, Study)
         } or {study.name: closure(study.tasks())}
-        self.tasks = closure([task for tasks in self.by_part.values() for task in tasks])
+        short_first = sorted(self.by_part.values(), key=_seconds)
+        self.tasks = closure([task for tasks in short_first for task in tasks])
         self.written: Report | None = None
         self._no_reports: dict[str, str] = {}  # by study: why it has no report although its tasks are done
         self._page_time = (float("-inf"), 0.0)  # time at which the last page was written, and how long it took
@@ -222,7 +224,7 @@ class Run:
 
 
 class _Queue:
-    """The tasks that are not finished. Tasks are started in their order, so that parts are complete early.
+    """The tasks that are not finished. They are started in their order, so that parts are complete early.
 
     Args:
         missing: The tasks, in order.
@@ -288,6 +290,11 @@ def costs(tasks: Sequence[Task], results: ResultsFolder) -> Table | None:
         rows.append([name, len(own), sum(c.seconds for c in paid) / 60, most, "; ".join(where)])
     rows.append(["all", sum(row[1] for row in rows), sum(row[2] for row in rows), None, ""])
     return Table(["tasks", "number", "minutes of one process", "peak memory, MB", "device"], rows, digits=1)
+
+
+def _seconds(tasks: Sequence[Task]) -> float:
+    """Return the estimated time of a part's tasks on one core."""
+    return sum(UNKNOWN if (own := task.seconds()) is None else own for task in tasks)
 
 
 def _choose(study: Study, chosen: Sequence[str] | None) -> Mapping[str, "Study | NotTested"]:
