@@ -33,8 +33,8 @@ def least_gate_loss(gate: str, m: int, d: int, case_weights: Sequence[float]) ->
         min over a of  sum_k w_k (a_k - t_k)² + w (K² / M - sum_k n_k a_k²),
 
     a convex problem with three unknowns. What is returned is a value of the dual problem, which is below this minimum
-    even if the minimisation has not converged. The bound holds for all functions that d neurons can compute, of any depth. An
-    output bias counts as one more neuron. Networks with one hidden layer may be unable to reach it.
+    even if the minimisation has not converged. The bound holds for all functions that d neurons can compute, of any
+    depth. An output bias counts as one more neuron. Networks with one hidden layer may be unable to reach it.
 
     Args:
         gate: `and`, `or` or `xor`.

@@ -28,7 +28,7 @@ def descended(weight, target, d, seed):
         for shape in ((len(target), d), (d, len(target)))
     )
     optimizer = torch.optim.LBFGS(
-        [left, right], max_iter=1500, tolerance_grad=1e-9, history_size=20, line_search_fn="strong_wolfe"
+        [left, right], max_iter=600, tolerance_grad=1e-9, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def loss():
@@ -52,7 +52,7 @@ def test_with_zeros_as_often_as_they_occur_it_is_the_bound_of_the_balanced_loss(
 @pytest.mark.parametrize("d", [2, 5, 7])
 def test_no_outputs_of_this_rank_have_a_smaller_loss_and_some_are_close(gate, d):
     bound = least_gate_loss(gate, 6, d, FOUR)
-    found = min(descended(*weights_and_targets(gate, 6, FOUR), d, seed) for seed in range(4))
+    found = min(descended(*weights_and_targets(gate, 6, FOUR), d, seed) for seed in range(3))
     assert bound * (1 - 1e-6) <= found <= 1.12 * bound
 
 
