@@ -515,7 +515,9 @@ def _bounds(bounded: Bounded, m: int, scope: str) -> Section:
     from zoo.analysis.gate_simulations import balanced_weights
     from zoo.models.toy.gate_bounds import least_gate_loss
 
-    told, charts, rows = [], [], []
+    told: list[str] = []
+    charts: list[Chart] = []
+    rows: list[list[Any]] = []
     for (gate, weights), found in bounded.items():
         name, widths = LOSSES[gate, weights], [*found]
         ratios = {way: [f"{over_bound(one, way):.3f}" for one in found.values()] for way in AGAINST_BOUND}
