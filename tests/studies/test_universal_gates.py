@@ -71,7 +71,7 @@ def test_the_loss_over_its_bound_is_told_in_the_verdict_and_in_its_section(resul
     one = against_bounds(runs, 8)["and", "zero_one"][6]
     assert over_bound(one, "trained").mean == pytest.approx((one["trained"] / one["bound"]).mean())
     [section] = [section for section in report.sections if section.id == "bounds"]
-    assert f"both layers trained is {over_bound(one, 'trained'):.3f}" in section.finding
+    assert f"both layers trained have {over_bound(one, 'trained'):.2f} and" in section.finding
     [row] = [row for row in report.verdict.numbers["evidence"] if "AND, zeros and ones" in row[0]]
     assert f"trained {over_bound(one, 'trained'):.2f}" in row[1]
 

@@ -519,23 +519,31 @@ def _bounds(bounded: Bounded, m: int, scope: str) -> Section:
     charts: list[Chart] = []
     rows: list[list[Any]] = []
     for (gate, weights), found in bounded.items():
-        name, widths = LOSSES[gate, weights], [*found]
-        ratios = {way: [f"{over_bound(one, way):.3f}" for one in found.values()] for way in AGAINST_BOUND}
-        at = "" if len(widths) == 1 else f" at d = {listed([f'{d:,}' for d in widths])}"
+        name, widths = LOSSES[gate, weights], [f"{d:,}" for d in found]
+        ratios = {way: listed([f"{over_bound(one, way):.2f}" for one in found.values()]) for way in ("trained", "best")}
         told.append(
-            f"{name}: the loss of networks with both layers trained is {listed(ratios['trained'])} times the smallest "
-            f"possible one{at}, and that of random layers with the best linear readoff {listed(ratios['best'])} times. "
-            f"The written readoff has {listed(ratios['signs'])} times that loss with weights 1 and -1, and "
-            f"{listed(ratios['explicit'])} times with Gaussian weights."
+            f"{name}, d = {listed(widths)}: networks with both layers trained have {ratios['trained']} times the "
+            f"smallest possible loss, random layers with the best linear readoff {ratios['best']} times. Written "
+            f"readoffs have {_span(found, 'signs')} times that loss with weights 1 and -1, and "
+            f"{_span(found, 'explicit')} times with Gaussian weights."
         )
         lines = [
-            Series.of(text, [f"{d:,}" for d in widths], [mean(one[way]) for one in found.values()])
-            for way, text in AGAINST_BOUND.items()
+            Series.of(text, widths, [mean(one[way]) for one in found.values()]) for way, text in AGAINST_BOUND.items()
         ]
         bound = [one["bound"] for one in found.values()]
-        lines.append(Series("smallest possible: bound", [f"{d:,}" for d in widths], bound, "dotted"))
+        lines.append(Series("smallest possible: bound", widths, bound, "dotted"))
         caption = "Dotted: no network with d neurons has a smaller loss. Bands: 95 % intervals over seeds."
-        charts.append(Chart(f"bounds-{gate}-{weights}", name, lines, "neurons d", "loss", log_y=True, caption=caption))
+        charts.append(
+            Chart(
+                f"bounds-{gate}-{weights.replace('_', '-')}",
+                name,
+                lines,
+                "neurons d",
+                "loss",
+                log_y=True,
+                caption=caption,
+            )
+        )
         for d, one in found.items():
             losses = [f"{mean(one[way]):.4g}" for way in ("trained", "best")]
             rows.append(
