@@ -406,7 +406,7 @@ def _closed_form(gates: Found, seeds: int) -> Section:
         null_models="The closed form, which has no fitted parameters; the best affine readoff of the inputs, which "
         "uses no neurons.",
         not_shown=(
-            "Biases, other distributions of the weights, and gates of three inputs are not tested. There is no theory "
+            "Biases and gates of three inputs are not tested. There is no theory "
             f"of the errors for Bernoulli inputs. {seeds} draws of the weights are few, and with so many intervals "
             "some miss 1 by chance."
         ),
