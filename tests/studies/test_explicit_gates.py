@@ -43,7 +43,7 @@ def test_simulations_agree_with_what_theory_says_of_them(report, results):
 
 
 def test_weights_of_1_and_minus_1_have_the_error_sqrt_3_over_d_and_gaussian_ones_4_279_over_sqrt_d(report):
-    known = {"and": (3**0.5, 4.279), "xor": (18**0.5, 9.264)}
+    known = {"and": (3**0.5, 4.279), "xor": (18**0.5, 9.263)}
     for gate, (signs, gaussian) in known.items():
         for d in WIDTHS:
             rows = runs(report, "signs", gate=gate, on="2", d=d)

@@ -39,7 +39,7 @@ AGAINST_BOUND = {
     "best": "random layer, best linear readoff",
     "frozen": "random layer, trained readoff",
     "signs": "weights of 1 and -1, written readoff",
-    "explicit": "random layer, written readoff",
+    "explicit": "Gaussian weights, written readoff",
 }
 COLORS = ("first", "second", "third", "fourth")
 INPUTS = [f"inputs {case}" for case in ("00", "01", "10", "11")]
