@@ -82,9 +82,12 @@ def _largest(values: np.ndarray, multiplicity: np.ndarray, d: int) -> float:
 def _shares(size: np.ndarray, multiplicity: np.ndarray, d: int) -> np.ndarray:
     """Return the shares s of the eigenspaces that minimise sum mult size² / s: min(1, size / c) with sum mult s = d."""
     full = np.zeros(len(size), dtype=bool)
-    while True:
-        c = (multiplicity * size)[~full].sum() / (d - multiplicity[full].sum())
+    while (left := d - multiplicity[full].sum()) > 0:
+        c = (multiplicity * size)[~full].sum() / left
+        if c == 0:
+            return np.where(full, 1.0, left / multiplicity[~full].sum())
         more = ~full & (size > c)
         if not more.any():
             return np.where(full, 1.0, np.maximum(size / c, TINY))
         full |= more
+    return np.where(full, 1.0, TINY)

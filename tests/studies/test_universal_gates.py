@@ -76,6 +76,13 @@ def test_the_loss_over_its_bound_is_told_in_the_verdict_and_in_its_section(resul
     assert f"trained {over_bound(one, 'trained'):.2f}" in row[1]
 
 
+def test_with_as_many_neurons_as_pairs_the_bound_is_0_and_no_ratio_is_told(runs):
+    wide = {arm._replace(d_mlp=28): r for arm, r in runs.items() if arm.d_mlp == 6}
+    one = against_bounds(wide, 8)["and", "four"][28]
+    assert one["bound"] == 0
+    assert f"{over_bound(one, 'trained')}" == "-"
+
+
 def test_every_exponent_and_weighting_is_trained_at_the_first_width():
     arms = {arm for arm in SMALL.arms() if arm.d_mlp == 6}
     for method in ("frozen", "trained"):

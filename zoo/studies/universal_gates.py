@@ -14,7 +14,7 @@ import numpy as np
 from jsonargparse.typing import PositiveInt
 
 from zoo.errors import ZooError
-from zoo.estimates import Estimate, mean
+from zoo.estimates import UNKNOWN, Estimate, mean
 from zoo.report import Chart, Report, Section, Series, Style, Table, Verdict
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 from zoo.wording import listed
@@ -328,8 +328,8 @@ def against_bounds(runs: Runs, m: int) -> Bounded:
 
 
 def over_bound(one: Mapping[str, Any], name: str) -> Estimate:
-    """Return the ratio of a loss to its bound."""
-    return mean(one[name] / one["bound"])
+    """Return the ratio of a loss to its bound; unknown if there are so many neurons that the bound is 0."""
+    return mean(one[name] / one["bound"]) if one["bound"] else UNKNOWN
 
 
 def places(compared: list[dict[str, Any]], answer: str) -> str:
@@ -498,8 +498,8 @@ def _told(one: Mapping[str, Any]) -> str:
 
 
 def _span(found: Mapping[int, Mapping[str, Any]], name: str) -> str:
-    ratios = [over_bound(one, name).mean for one in found.values()]
-    return f"{min(ratios):.2f} to {max(ratios):.2f}"
+    ratios = [over_bound(one, name).mean for one in found.values() if one["bound"]]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "an unknown number of"
 
 
 def _numbers(bounded: Bounded) -> list[dict[str, Any]]:
@@ -530,7 +530,7 @@ def _bounds(bounded: Bounded, m: int, scope: str) -> Section:
         lines = [
             Series.of(text, widths, [mean(one[way]) for one in found.values()]) for way, text in AGAINST_BOUND.items()
         ]
-        bound = [one["bound"] for one in found.values()]
+        bound = [one["bound"] or None for one in found.values()]
         lines.append(Series("smallest possible: bound", widths, bound, "dotted"))
         caption = "Dotted: no network with d neurons has a smaller loss. Bands: 95 % intervals over seeds."
         charts.append(

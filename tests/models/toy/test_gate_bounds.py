@@ -90,3 +90,9 @@ def test_the_bound_falls_with_width_from_the_best_constant_to_zero():
 def test_numbers_out_of_range_are_refused(refused, arguments, message):
     with refused(message):
         least_gate_loss(*arguments)
+
+
+def test_xor_of_four_inputs_has_rank_three():
+    _, target = weights_and_targets("xor", 4, FOUR)
+    assert torch.linalg.matrix_rank(target) == 3
+    assert least_gate_loss("xor", 4, 3, FOUR) == pytest.approx(0, abs=1e-12)
