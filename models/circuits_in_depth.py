@@ -90,6 +90,10 @@ class CircuitsInDepth(ToyModule):
         """Return the loss of every seed, (n_seeds,)."""
         return self._errors(batch).mean(0)
 
+    def training_losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the loss of every seed, (n_seeds,), from one pass through the network."""
+        return self._errors(batch).mean(0)
+
     def reference_losses(self) -> dict[str, float]:
         """Return the exact losses without correction and, for rotations, with all inactive circuits set to 0."""
         data = require(self, datamodule(self.trainer), SyntheticFeatures)

@@ -85,6 +85,10 @@ class PowerSuperposition(ToyModule):
         """Return the exact loss of every seed, the mean over all features, (n_seeds,)."""
         return power_losses(self.net.W_in @ self.net.W_out, self.q, self.zero_weight)
 
+    def training_losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the exact loss of every seed, (n_seeds,), which needs no outputs."""
+        return self.losses(batch, batch["x"])
+
     def reference_losses(self) -> dict[str, float]:
         """Return the exact losses of y = 0, of dedicated dimensions, and of an equiangular frame if there is one."""
         n, d = self.net.config["d_in"], self.net.config["d_mlp"]

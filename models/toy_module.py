@@ -73,15 +73,19 @@ class ToyModule(ZooModule, ABC):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the sum of the losses of all seeds; their mean is logged."""
-        losses = self.losses(batch, at_least_float32(self.outputs(batch)[0]))
+        losses = self.training_losses(batch)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
             self.log("train/loss", losses.detach().mean(), sync_dist=True)
         return losses.sum()
 
+    def training_losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the loss of every seed, (n_seeds,), from a batch."""
+        return self.losses(batch, at_least_float32(self.outputs(batch)[0]))
+
     def mean_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the mean loss per vector of every seed, (n_seeds,); see `zoo.protocols.HasMeanLoss`."""
-        return self.losses(batch, at_least_float32(self.outputs(batch)[0]))
+        return self.training_losses(batch)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Accumulate the metrics; return the targets as `x`, the outputs as `x_hat`, hidden activations as `codes`."""

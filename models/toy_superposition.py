@@ -94,12 +94,18 @@ class ToySuperposition(ToyModule):
 
     def outputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the outputs (n_seeds, B, n_features) and the hidden activations (n_seeds, B, d_hidden)."""
-        x = self.per_seed(batch["x"])
-        return self.net(x), self.net.hidden(x)
+        h = self.net.hidden(self.per_seed(batch["x"]))
+        return self.net.read(h), h
 
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the absolute values of the vectors, (n_seeds, B, n_features): x itself where x is nonnegative."""
         return self.per_seed(batch["x"]).abs()
+
+    def training_losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the loss of every seed, (n_seeds,); the exact one needs no outputs."""
+        if self.loss == "one_sparse":
+            return self.losses(batch, batch["x"])
+        return super().training_losses(batch)
 
     def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
         """Return the mean loss of every seed, (n_seeds,)."""

@@ -143,16 +143,19 @@ class UniversalProducts(ToyModule):
 
     def targets(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the products of all pairs, (n_seeds, B, pairs)."""
-        f = self.per_seed(batch["f"])
-        return f[..., self.pairs[0]] * f[..., self.pairs[1]]
+        by_input = batch["f"].T.contiguous()  # rows are read from memory much faster than columns
+        products = by_input.index_select(0, self.pairs[0]) * by_input.index_select(0, self.pairs[1])
+        return self.per_seed(products.T.contiguous())
 
     def losses(self, batch: dict[str, Tensor], y: Tensor) -> Tensor:
         """Return the loss of every seed, (n_seeds,)."""
         target = self.targets(batch)
-        error = (y - target).abs().pow(self.q)
+        error = y - target
+        size = error.square() if self.q == 2 else error.abs().pow(self.q)
         if not self.balanced:
-            return error.mean((1, 2)) / self.share_on
-        return torch.where(target != 0, error / self.share_on, error / (1 - self.share_on)).mean((1, 2))
+            return size.mean((1, 2)) / self.share_on
+        on, off = y.new_full((), self.share_on), y.new_full((), 1 - self.share_on)
+        return (size / torch.where(target != 0, on, off)).mean((1, 2))
 
     def reference_losses(self) -> dict[str, float]:
         """Return the exact losses of y = 0 and of dedicated neurons, and the bound where it is known."""

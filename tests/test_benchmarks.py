@@ -66,7 +66,11 @@ SMALLEST = {  # benchmark -> runs: arguments, and what each prints, with numbers
         (
             "--seeds 2 --steps 1 --repeats 1 --toys superposition-5 gates-16",
             r"plain loop, 2 networks batched +│ (\S+) +│ (\S+) \((\S+) to (\S+)\)",
-        )
+        ),
+        (
+            "--seeds 2 --steps 1 --repeats 1 --toys products-12 compressed-40 power-6 circuits-30 attention",
+            r"zoo, one seed per run +│ (\S+) +│ (\S+) \((\S+) to (\S+)\)",
+        ),
     ],
     "training_speed": [
         (f"{GPT2} --steps 2 --repeats 1 --warmup 1 --drift-every 2", r"zoo in Lightning / transformers +│ (\S+)")

@@ -48,10 +48,14 @@ class SuperpositionNet(Network):
         h = x @ self.W_in
         return F.relu(h) if self.config["task"] == "absolute" else h
 
+    def read(self, h: Tensor) -> Tensor:
+        """Return the outputs (n_seeds, B, n_features) for hidden activations (n_seeds, B, d_hidden)."""
+        W_out = self.W_out if self.config["task"] == "absolute" else self.W_in.mT
+        return F.relu(h @ W_out + self.b.unsqueeze(1))
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (n_seeds, B, n_features) for inputs (n_seeds, B, n_features) or (B, n_features)."""
-        W_out = self.W_out if self.config["task"] == "absolute" else self.W_in.mT
-        return F.relu(self.hidden(x) @ W_out + self.b.unsqueeze(1))
+        return self.read(self.hidden(x))
 
 
 def one_sparse_loss(W_in: Tensor, b: Tensor, importance: Tensor) -> Tensor:

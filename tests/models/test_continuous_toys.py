@@ -3,7 +3,14 @@ import torch
 
 from zoo.active_inputs import BernoulliActive, FixedActive
 from zoo.datamodules import SparseFeaturesDataModule
-from zoo.models import AdamLinear, CircuitsInDepth, CompressedComputation, PowerSuperposition, UniversalProducts
+from zoo.models import (
+    AdamLinear,
+    CircuitsInDepth,
+    CompressedComputation,
+    PowerSuperposition,
+    ToySuperposition,
+    UniversalProducts,
+)
 from zoo.models.toy.circuits import interference, interference_of_active
 from zoo.models.toy.compressed_computation import dedicated_loss, dedicated_mixed_loss, least_loss, zero_map_loss
 from zoo.models.toy.pair_bounds import least_balanced_loss, least_squared_loss
@@ -171,6 +178,26 @@ def test_plain_superposition_logs_the_frame_and_starts_from_the_exact_loss():
     assert found["val/loss"] == found["val/loss_zero_map"] == 1
     assert found["val/loss_equiangular"] == pytest.approx(0.05024625)
     assert found["val/loss_dedicated"] == 0.5
+
+
+def test_losses_without_outputs_are_those_that_validation_measures():
+    one = SparseFeaturesDataModule(6, FixedActive(1), "one", n_seeds=2)
+    toys = {
+        PowerSuperposition(6, 3, 2): one,
+        CircuitsInDepth(6, 8, n_seeds=2): one,
+        ToySuperposition(6, 3, 2, loss="one_sparse"): SparseFeaturesDataModule(6, FixedActive(1), "uniform", n_seeds=2),
+    }
+    for module, data in toys.items():
+        batch = next(iter(data.train_dataloader()))
+        assert torch.equal(module.training_losses(batch), module.losses(batch, module.outputs(batch)[0]))
+
+
+def test_targets_of_products_are_the_products_of_all_pairs():
+    data = SparseFeaturesDataModule(5, FixedActive(3), "signed", n_seeds=2, batch_size=7)
+    batch = next(iter(data.train_dataloader()))
+    f = batch["f"].view(2, 7, 5)
+    expected = torch.stack([f[..., i] * f[..., j] for i in range(5) for j in range(i + 1, 5)], 2)
+    assert torch.equal(UniversalProducts(5, 5, 4, 2).targets(batch), expected)
 
 
 @pytest.mark.parametrize(("kind", "correction"), [("rotation", "none"), ("boolean", "none"), ("rotation", "ideal")])

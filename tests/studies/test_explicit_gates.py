@@ -42,6 +42,24 @@ def test_simulations_agree_with_what_theory_says_of_them(report, results):
     assert slope["max"].mean == pytest.approx(-0.5, abs=0.1)
 
 
+def test_weights_of_1_and_minus_1_have_the_error_sqrt_3_over_d_and_gaussian_ones_4_279_over_sqrt_d(report):
+    known = {"and": (3**0.5, 4.279), "xor": (18**0.5, 9.263)}
+    for gate, (signs, gaussian) in known.items():
+        for d in WIDTHS:
+            rows = runs(report, "signs", gate=gate, on="2", d=d)
+            assert rows[0]["theory"] * d**0.5 == pytest.approx(signs)
+            assert np.mean([r["rms"]["00"] for r in rows]) == pytest.approx(rows[0]["theory"], rel=0.06)
+            assert runs(report, "closed-form", gate=gate, on="2", d=d)[0]["theory"] * d**0.5 == pytest.approx(
+                gaussian, rel=1e-3
+            )
+    rows = runs(report, "signs", gate="and", on="2", d=1024)
+    assert np.mean([r["bias"]["11"] for r in rows]) == pytest.approx(0, abs=0.02)
+    assert np.mean([r["rms"]["11"] ** 2 for r in rows]) == pytest.approx(2 / 1024, rel=0.2)  # 3 / d less 1 / d
+    [section] = [section for section in report.sections if section.id == "signs"]
+    assert section.numbers["gains"]["and, 2"].mean == pytest.approx(4.279 / 3**0.5, rel=0.05)
+    assert "the rms error of 00 of AND is in theory 1.732 / sqrt(d) with weights 1 and -1, and 4.279" in section.finding
+
+
 def test_errors_of_superposed_inputs_are_a_floor_and_a_part_that_more_neurons_remove(report):
     for d0 in (10, 80):
         for d in (256, 4096):
@@ -83,7 +101,7 @@ def test_a_theory_that_is_wrong_is_called_wrong(results):
     report = SMALL.report(Changed(results, {task: r | {"theory": 2 * r["theory"]} for task, r in told.items()}))
     assert report.verdict.headline.startswith("Random neurons do not compute")
     for section in report.sections:
-        assert ("do not agree" in section.finding) == (section.id in ("closed-form", "superposed-inputs"))
+        assert ("do not agree" in section.finding) == (section.id in ("closed-form", "signs", "superposed-inputs"))
 
 
 def test_there_is_a_task_for_every_setting_and_seed_and_more_seeds_are_added_to_what_is_done():
@@ -91,7 +109,7 @@ def test_there_is_a_task_for_every_setting_and_seed_and_more_seeds_are_added_to_
         {task.key: task for task in ExplicitGates(40, 100, (32, 64), **LISTS, depth_widths=(2048,), seeds=n).tasks()}
         for n in (2, 3)
     )
-    assert len(few) == 2 * (2 * 2 * 2 + 3 + 2 * 2 + 2)
+    assert len(few) == 2 * (2 * 2 * 2 + 2 * 2 + 3 + 2 * 2 + 2)
     assert few.keys() < many.keys()
     assert {task.seed for key, task in many.items() if key not in few} == {2}
 

@@ -22,9 +22,9 @@ from zoo.studies.toys import Toys
 from zoo.studies.universal_gates import UniversalGates
 from zoo.study import NotFinished, NotTested, all_tasks
 
-IDS = ["polygons", "phases", "closed-form", "width", "superposed-inputs", "depth", "cases", "random-layers", "affine"]
-IDS += ["losses", "clean", "labels", "powers", "weights", "written", "squares", "trained", "plain", "degree", "growth"]
-IDS += ["circle", "two-features", "dimensions", "skip-bigrams", "learned-heads"]
+IDS = ["polygons", "phases", "closed-form", "signs", "width", "superposed-inputs", "depth", "cases", "random-layers"]
+IDS += ["bounds", "affine", "losses", "clean", "labels", "powers", "weights", "written", "squares", "trained", "plain"]
+IDS += ["degree", "growth", "circle", "two-features", "dimensions", "skip-bigrams", "learned-heads"]
 PARTS = (
     Polygons(6, 300),
     SuperpositionPhases(3, 40, 32, 2),
@@ -49,6 +49,8 @@ DRAWN = {  # by chart, the styles of its series; + of those with intervals
     "closed-form-and-ratio": "points+ points+",
     "closed-form-xor": "dashed points+ dashed points+ dotted",
     "closed-form-xor-ratio": "points+ points+",
+    "signs-and": "dashed points+ dashed points+",
+    "signs-xor": "dashed points+ dashed points+",
     "width-errors": "line+ dotted+ line+ dotted+ line+ dotted+",
     "width-used-at": "dashed points+ dashed points+",
     "superposed-inputs": "dashed points+ dashed points+ dotted",
@@ -59,6 +61,9 @@ DRAWN = {  # by chart, the styles of its series; + of those with intervals
     "random-layers-and": "dashed+ dashed+ dashed+ line+ line+",
     "random-layers-xor": "dashed+ dashed+ dashed+ line+ line+",
     "random-layers-difference": "points+ points+",
+    "bounds-and-zero-one": "line+ line+ line+ line+ line+ dotted",
+    "bounds-and-four": "line+ line+ line+ line+ line+ dotted",
+    "bounds-xor-four": "line+ line+ line+ line+ line+ dotted",
     "affine": "bars+ bars+ bars+ bars+ bars+",
     "losses-all": "line+ line+ line+",
     "losses-ones": "line+ line+ line+",

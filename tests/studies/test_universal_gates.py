@@ -3,7 +3,17 @@ import pytest
 from changed_results import Changed
 from doing_studies import do_tasks
 
-from zoo.studies.universal_gates import Arm, UniversalGates, comparisons, errors, overall, places
+from zoo.models.toy.pair_bounds import least_balanced_loss
+from zoo.studies.universal_gates import (
+    Arm,
+    UniversalGates,
+    against_bounds,
+    comparisons,
+    errors,
+    over_bound,
+    overall,
+    places,
+)
 
 WIDTHS = (6, 8)
 SMALL = UniversalGates(n_features=8, widths=WIDTHS, steps=40, seeds=2)
@@ -37,6 +47,42 @@ def test_the_discriminant_is_right_on_average_where_the_gate_is_1(runs):
         assert errors(runs, "and", d, "discriminant", name="bias")[:, 3].mean() == pytest.approx(0, abs=1e-4)
 
 
+def test_no_network_is_below_the_bound_and_the_best_readoff_is_below_the_trained_one(runs):
+    bounded = against_bounds(runs, 8)
+    assert [*bounded] == [("and", "zero_one"), ("and", "four"), ("xor", "four")]
+    for found in bounded.values():
+        for one in found.values():
+            for name in ("trained", "best", "frozen", "signs", "explicit"):
+                assert (one[name] >= one["bound"]).all()
+            assert (one["best"] <= one["frozen"] * 1.0001).all()
+
+
+def test_the_bound_of_and_with_zeros_and_ones_weighing_equally_is_that_of_the_balanced_loss():
+    known = {12: 0.0647, 20: 0.0342, 40: 0.0099}
+    runs = {arm: dict.fromkeys(("rms",), [[1.0, 0, 0, 0]] * 2) for arm in UniversalGates(12, (11, 19, 39)).arms()}
+    for d, one in against_bounds(runs, 12)["and", "zero_one"].items():
+        assert 2 * one["bound"] == pytest.approx(least_balanced_loss(12, d + 1))  # here zeros and ones weigh 1/2
+        assert 2 * one["bound"] == pytest.approx(known[d + 1], abs=5e-5)
+        assert 2 * one["trained"] == pytest.approx(45 / 65)  # an error of 1 at 00 alone: 45 of the 65 zeros of a pair
+
+
+def test_the_loss_over_its_bound_is_told_in_the_verdict_and_in_its_section(results, runs):
+    report = SMALL.report(results)
+    one = against_bounds(runs, 8)["and", "zero_one"][6]
+    assert over_bound(one, "trained").mean == pytest.approx((one["trained"] / one["bound"]).mean())
+    [section] = [section for section in report.sections if section.id == "bounds"]
+    assert f"both layers trained have {over_bound(one, 'trained'):.2f} and" in section.finding
+    [row] = [row for row in report.verdict.numbers["evidence"] if "AND, zeros and ones" in row[0]]
+    assert f"trained {over_bound(one, 'trained'):.2f}" in row[1]
+
+
+def test_with_as_many_neurons_as_pairs_the_bound_is_0_and_no_ratio_is_told(runs):
+    wide = {arm._replace(d_mlp=28): r for arm, r in runs.items() if arm.d_mlp == 6}
+    one = against_bounds(wide, 8)["and", "four"][28]
+    assert one["bound"] == 0
+    assert f"{over_bound(one, 'trained')}" == "-"
+
+
 def test_every_exponent_and_weighting_is_trained_at_the_first_width():
     arms = {arm for arm in SMALL.arms() if arm.d_mlp == 6}
     for method in ("frozen", "trained"):
@@ -61,7 +107,7 @@ def test_findings_tell_the_numbers_of_the_results(results, runs):
         mean = overall(runs, gate, 6, "trained").mean()
         assert f"over the four cases it is {mean:.3f} [" in found["cases"].finding
     assert f"AND {overall(runs, 'and', 6, 'trained').mean():.3f} [" in found["random-layers"].finding
-    assert len(found["losses"].tables[0].rows) == 2 * (3 * 4 + 4 + 1)
+    assert len(found["losses"].tables[0].rows) == 2 * (3 * 4 + 4 + 2)
 
 
 def with_trained(results, error):

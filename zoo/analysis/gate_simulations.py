@@ -22,6 +22,7 @@ from zoo.models.toy.readoffs import (
     explicit_readoff,
     least_squares_readoff,
     rms_error_of_00,
+    sign_gate_readoff,
     truth_table,
 )
 
@@ -41,6 +42,19 @@ def errors_of_gates(
     errors = _errors(gate, f, F.relu(f @ W_in) @ readoff.weights(W_in, all_pairs(n_features)))
     theory = rms_error_of_00(readoff, active.n_active, d_mlp) if isinstance(active, FixedActive) else math.nan
     return errors | {"theory": theory}
+
+
+def errors_with_signs(
+    gate: str, n_active: int, d_mlp: int, n_features: int, n_vectors: int, seed: int
+) -> dict[str, Any]:
+    """Return errors by case of random neurons with weights +-1, and the theoretical rms error of case 00."""
+    rng = _seeded(seed)
+    readoff = sign_gate_readoff(gate, n_active)
+    W_in = random_signs(n_features, d_mlp)
+    W_out, b_out = readoff.weights(W_in, all_pairs(n_features))
+    f = _draw(FixedActive(n_active), rng, n_vectors, n_features)
+    errors = _errors(gate, f, F.relu(f @ W_in) @ W_out + b_out)
+    return errors | {"theory": math.sqrt(readoff.variance / d_mlp)}
 
 
 def errors_at_other_numbers(
@@ -112,8 +126,10 @@ def computed_readoff(method: str, gate: str, net: GateNet, n_features: int) -> O
     """Return a function that computes gates by a readoff without training.
 
     Args:
-        method: "affine", an affine function of the inputs; or a readoff of the net's random first layers: "explicit",
-            "least squares", or "discriminant", which is least squares scaled so that its mean output is right.
+        method: "affine", an affine function of the inputs; "signs", new first layers of weights +-1 and their readoff;
+            or a readoff of the net's random first layers: "explicit", "least squares", which weighs the four cases
+            equally, "balanced", which weighs zeros and ones equally, or "discriminant", which is least squares scaled
+            so that its mean output is right.
         gate: "and" or "xor".
         net: The network; its readoff is replaced, except by "affine".
         n_features: Number of inputs; two of them are on.
@@ -126,9 +142,17 @@ def computed_readoff(method: str, gate: str, net: GateNet, n_features: int) -> O
     if method == "explicit":
         net.construct(FixedActive(2))
         return lambda f: net(f)[0]
+    if method == "signs":
+        layer.W_in.copy_(random_signs(*layer.W_in.shape))
+        W_out, b_out = sign_gate_readoff(gate, 2).weights(layer.W_in, pairs)
+        layer.W_out.copy_(W_out)
+        layer.b_out.copy_(b_out)
+        return lambda f: net(f)[0]
+    weights, unbiased = torch.full((4,), 0.25), method == "discriminant"
+    if method == "balanced":
+        weights = torch.tensor(balanced_weights(gate, n_features))
     for seed in range(n_seeds):
         h = torch.relu(f @ layer.W_in[seed])
-        weights, unbiased = torch.full((4,), 0.25), method == "discriminant"
         W_out, b_out = least_squares_readoff(h, f, pairs, truth_table(gate), weights, unbiased)
         layer.W_out[seed], layer.b_out[seed] = W_out.float(), b_out.float()
     return lambda f: net(f)[0]
@@ -143,6 +167,18 @@ def errors_on_all_vectors(outputs: Outputs, gate: str, n_features: int, n_seeds:
         metric.update(outputs(f) - truth[case.int()], case.expand(n_seeds, -1, -1))
     found = metric.compute()
     return {name: found[name].tolist() for name in ERRORS}
+
+
+def balanced_weights(gate: str, n_features: int) -> list[float]:
+    """Return the weights of the cases, (4,), if zeros and ones weigh 1/2 each and two inputs are on."""
+    frequency, table = FixedActive(2).pair_probabilities(n_features).double(), truth_table(gate)
+    parts = [frequency * (table == value) for value in (0, 1)]
+    return [float(w) for w in sum(part / (2 * part.sum()) for part in parts)]  # type: ignore[union-attr]
+
+
+def random_signs(*shape: int) -> Tensor:
+    """Return independent signs, 1 or -1 with equal probability."""
+    return 2.0 * torch.randint(2, shape) - 1
 
 
 def all_vectors(n_features: int) -> Tensor:

@@ -80,6 +80,28 @@ class ComputeGates(Task):
 
 
 @dataclass(frozen=True)
+class ComputeWithSigns(Task):
+    """Compute a gate of all pairs of inputs with random neurons whose weights are 1 or -1, and their readoff."""
+
+    gate: str
+    n_active: int
+    d_mlp: int
+    n_features: int
+    n_vectors: int
+    seed: int
+
+    def do(self, work: Work) -> Result:
+        """Return the errors by case, and the rms error of case 00 in theory."""
+        from zoo.analysis.gate_simulations import errors_with_signs
+
+        return errors_with_signs(self.gate, self.n_active, self.d_mlp, self.n_features, self.n_vectors, self.seed)
+
+    def seconds(self) -> float:
+        """Return an estimate of the time for a product of matrices, which is most of the time."""
+        return _seconds(self.n_features, self.d_mlp, self.n_vectors)
+
+
+@dataclass(frozen=True)
 class UseAtOtherNumber(Task):
     """Compute AND with a readoff that was built for another number of active inputs."""
 
@@ -197,7 +219,7 @@ class ExplicitGates(Study):
 
     def tasks(self) -> Sequence[Task]:
         """Return one task for every setting and draw."""
-        kinds = (self._gates(), self._elsewhere(), self._superposed(), self._depth())
+        kinds = (self._gates(), self._signs(), self._elsewhere(), self._superposed(), self._depth())
         return [task for kind in kinds for tasks in kind.values() for task in tasks]
 
     def _gates(self) -> dict[tuple[str, On, int], list[Task]]:
@@ -206,6 +228,15 @@ class ExplicitGates(Study):
             (gate, n, d): [ComputeGates(gate, n, d, self.n_features, self.n_vectors, s) for s in range(self.seeds)]
             for gate in GATES
             for n in on
+            for d in self.widths
+        }
+
+    def _signs(self) -> dict[tuple[str, On, int], list[Task]]:
+        sizes = (self.n_features, self.n_vectors)
+        return {
+            (gate, On(n), d): [ComputeWithSigns(gate, n, d, *sizes, s) for s in range(self.seeds)]
+            for gate in GATES
+            for n in self.active
             for d in self.widths
         }
 
@@ -233,21 +264,31 @@ class ExplicitGates(Study):
         def read(kind: Mapping[Any, Sequence[Task]]) -> Found:
             return {setting: [results[task] for task in tasks] for setting, tasks in kind.items()}
 
-        gates, elsewhere = read(self._gates()), read(self._elsewhere())
+        gates, signs, elsewhere = read(self._gates()), read(self._signs()), read(self._elsewhere())
         superposed, depth = read(self._superposed()), read(self._depth())
         sections = [
             _closed_form(gates, self.seeds),
+            _signs_section(gates, signs),
             _width(gates, elsewhere),
             _superposed_section(superposed),
             _depth_section(depth),
         ]
         fits = {"closed form": Agreement.of(_ratios(gates)), "superposed": Agreement.of(_ratios(superposed))}
-        slope, kept, d = exponents(gates, "and", On(self.active[0]))["mean"], steady(depth), self.depth_widths[-1]
+        fits["signs"] = Agreement.of(_ratios(signs))
+        fewest = On(self.active[0])
+        gained = gains(gates, signs)["and", fewest]
+        slope, kept, d = exponents(gates, "and", fewest)["mean"], steady(depth), self.depth_widths[-1]
         falls = "yes" if -0.5 in slope else "about" if abs(slope.mean + 0.5) < 0.05 else "no"
         stops = f"at d = {listed([f'{n:,}' for n in kept])}" if kept else "at no width"
         grows = f"{growth(depth, d, True):.2f} per depth, without it {growth(depth, d, False):.2f}"
         evidence = [
             ["Does the closed form predict the errors?", fits["closed form"].brief, fits["closed form"].answer],
+            ["Does theory predict the errors of weights 1 and -1?", fits["signs"].brief, fits["signs"].answer],
+            [
+                f"Have weights 1 and -1 smaller errors than Gaussian ones? AND, {fewest.told}",
+                f"Gaussian / signs {gained}",
+                "yes" if gained.low > 1 else "no" if gained.high < 1 else "undecided",
+            ],
             ["Is the error proportional to 1 / sqrt(d)?", f"exponent {slope}", falls],
             ["Does theory predict errors of superposed inputs?", fits["superposed"].brief, fits["superposed"].answer],
             ["Does error correction stop the growth of errors with depth?", f"growth at d = {d:,}: {grows}", stops],
@@ -275,6 +316,19 @@ def exponents(gates: Found, gate: str, on: On) -> dict[str, Estimate]:
         )
         for name in ("mean", "max")
     }
+
+
+def gains(gates: Found, signs: Found) -> dict[tuple[str, On], Estimate]:
+    """Return the rms error of 00 with Gaussian weights over that with weights 1 and -1, by gate and inputs on.
+
+    The ratio is a geometric mean over widths; the interval is over draws.
+    """
+    found = {}
+    for gate, on in dict.fromkeys((gate, on) for gate, on, _ in signs):
+        pairs = [(gates[setting], each) for setting, each in signs.items() if setting[:2] == (gate, on)]
+        logs = [[np.log(g["rms"]["00"] / s["rms"]["00"]) for g, s in zip(*pair, strict=True)] for pair in pairs]
+        found[gate, on] = mean(np.exp(np.mean(logs, 0)))
+    return found
 
 
 def growth(depth: Found, d: int, corrected: bool) -> Estimate:
@@ -352,7 +406,7 @@ def _closed_form(gates: Found, seeds: int) -> Section:
         null_models="The closed form, which has no fitted parameters; the best affine readoff of the inputs, which "
         "uses no neurons.",
         not_shown=(
-            "Biases, other distributions of the weights, and gates of three inputs are not tested. There is no theory "
+            "Biases and gates of three inputs are not tested. There is no theory "
             f"of the errors for Bernoulli inputs. {seeds} draws of the weights are few, and with so many intervals "
             "some miss 1 by chance."
         ),
@@ -361,6 +415,73 @@ def _closed_form(gates: Found, seeds: int) -> Section:
             "runs": [
                 {"gate": gate, "on": str(on), "d": d, "seed": seed} | r
                 for (gate, on, d), each in gates.items()
+                for seed, r in enumerate(each)
+            ],
+        },
+    )
+
+
+def _signs_section(gates: Found, signs: Found) -> Section:
+    fit, gained = Agreement.of(_ratios(signs)), gains(gates, signs)
+    fixed, widths = list(dict.fromkeys(on for _, on, _ in signs)), list(dict.fromkeys(d for _, _, d in signs))
+    theory = {
+        (gate, on): gates[gate, on, widths[0]][0]["theory"] / signs[gate, on, widths[0]][0]["theory"]
+        for gate, on in gained
+    }
+    few = fixed[0]
+    told = {
+        name: runs["and", few, widths[0]][0]["theory"] * widths[0] ** 0.5
+        for name, runs in (("Gaussian", gates), ("signs", signs))
+    }
+    finding = (
+        f"With {few} inputs on, the rms error of 00 of AND is in theory {told['signs']:.3f} / sqrt(d) with weights 1 "
+        f"and -1, and {told['Gaussian']:.3f} / sqrt(d) with Gaussian weights. Measured, Gaussian weights have "
+        f"{gained['and', few]} times the error of weights 1 and -1 (theory {theory['and', few]:.3f}), and for XOR "
+        f"{gained['xor', few]} times ({theory['xor', few]:.3f}). Simulation and theory {HOW[fit.answer]}: {fit}."
+    )
+    charts = []
+    for gate in GATES:
+        lines: list[Series] = []
+        for (name, runs), color in zip(
+            (("Gaussian weights", gates), ("weights 1 and -1", signs)), COLORS, strict=False
+        ):
+            each = [runs[gate, few, d] for d in widths]
+            lines += _points(name, widths, [_of_00(r) for r in each], [r[0]["theory"] for r in each], color)
+        title = f"{gate.upper()}, {few.told}: Gaussian weights, and weights 1 and -1"
+        caption = "Dashed: theory. Whiskers, often smaller than the points: 95 % intervals over draws of the weights."
+        charts.append(Chart(f"signs-{gate}", title, lines, "neurons d", "rms error of 00", True, True, caption=caption))
+    rows = [
+        [gate, str(on), d, _of_00(gates[gate, on, d]), gates[gate, on, d][0]["theory"], _of_00(each),
+         each[0]["theory"], mean([r["rms"]["00"] / r["theory"] for r in each]),
+         mean([r["rms"]["11"] for r in each])]
+        for (gate, on, d), each in signs.items()
+    ]  # fmt: skip
+    columns = ["gate", "inputs on", "d", "Gaussian: rms error of 00", "theory", "signs: rms error of 00", "theory"]
+    columns += ["ratio", "signs: rms error of 11"]
+    return Section(
+        "signs",
+        "Are errors smaller if the weights of random neurons are 1 and -1?",
+        finding,
+        tables=[
+            Table(columns, rows, 4),
+            Table(
+                ["gate", "inputs on", "Gaussian / signs", "theory"],
+                [[gate, str(on), ratio, theory[gate, on]] for (gate, on), ratio in gained.items()],
+            ),
+        ],
+        charts=charts,
+        null_models="Gaussian weights with their readoff, and the closed forms of both, without fitted parameters.",
+        not_shown=(
+            "The readoff of weights 1 and -1 subtracts the mean activation of a neuron, and the other one does not; "
+            "with it, Gaussian weights would have 3.533 / sqrt(d) for AND with 2 inputs on. Readoffs that are trained, "
+            "inputs that vary in size or number, and superposed inputs are not tested with weights 1 and -1."
+        ),
+        numbers={
+            "agreement": fit,
+            "gains": {f"{gate}, {on}": ratio for (gate, on), ratio in gained.items()},
+            "runs": [
+                {"gate": gate, "on": str(on), "d": d, "seed": seed} | r
+                for (gate, on, d), each in signs.items()
                 for seed, r in enumerate(each)
             ],
         },

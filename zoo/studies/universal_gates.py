@@ -2,7 +2,8 @@
 
 Networks have one hidden layer. Two inputs are on at once, so every network is evaluated on all possible vectors. At the
 first width, networks are trained with all exponents p of the loss and all weights of the cases. At the other widths, p
-is 2 or 4 and the four cases weigh equally. Case 00 means that both inputs of a pair are off, case 11 that both are on.
+is 2 or 4 and the four cases weigh equally, or zeros and ones do. Case 00 means that both inputs of a pair are off, case
+11 that both are on. Losses are compared with a lower bound for every network of the same width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from jsonargparse.typing import PositiveInt
 
 from zoo.errors import ZooError
-from zoo.estimates import mean
+from zoo.estimates import UNKNOWN, Estimate, mean
 from zoo.report import Chart, Report, Section, Series, Style, Table, Verdict
 from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 from zoo.wording import listed
@@ -27,13 +28,27 @@ METHODS = {
     "frozen": "random layer, trained readoff",
     "trained": "both layers trained",
 }
-COMPUTED = ("affine", "explicit", "least squares", "discriminant")
+COMPUTED = ("affine", "explicit", "signs", "least squares", "discriminant")
 CLOSED = ("least squares", "discriminant")  # optimal readoffs of a random layer
+BALANCED = "balanced"  # the optimal readoff if zeros and ones weigh equally
+UNTRAINED = ("affine", "explicit", "signs")  # methods that have no loss
 POWERS = (2, 3, 4, 6)  # exponents of the loss that are tried at the first width
 WEIGHTS = {"natural": "as cases occur", "ones": "ones as much as all zeros", "four": "four cases equally"}
+AGAINST_BOUND = {
+    "trained": "both layers trained",
+    "best": "random layer, best linear readoff",
+    "frozen": "random layer, trained readoff",
+    "signs": "weights of 1 and -1, written readoff",
+    "explicit": "Gaussian weights, written readoff",
+}
 COLORS = ("first", "second", "third", "fourth")
 INPUTS = [f"inputs {case}" for case in ("00", "01", "10", "11")]
 RIGHT = 0.5  # error below which an output rounds to the right value
+LOSSES = {  # that are compared with their lower bound: gate and weights
+    ("and", "zero_one"): "AND, zeros and ones weighing equally",
+    ("and", "four"): "AND, the four cases weighing equally",
+    ("xor", "four"): "XOR, the four cases weighing equally",
+}
 WORDS = {"better": "better", "worse": "worse", "undecided": "not clearly better or worse"}
 
 
@@ -43,7 +58,8 @@ class Arm(NamedTuple):
     Args:
         gate: "and" or "xor".
         d_mlp: Number of neurons.
-        method: A key of `METHODS`, or "discriminant".
+        method: A key of `METHODS`, "discriminant", "balanced", or "signs" for a first layer of random signs and its
+            readoff.
         weights: Weights of the cases in the training loss. "natural": as they occur. "ones": as they occur, but ones
             together weigh as much as all zeros. "zero_one": zeros and ones weigh equally. "four": the four cases weigh
             equally.
@@ -63,7 +79,7 @@ class ComputeReadoff(Task):
 
     gate: str
     d_mlp: int
-    method: str  # one of COMPUTED
+    method: str  # one of COMPUTED, or BALANCED
     n_features: int
     n_seeds: int
 
@@ -77,7 +93,7 @@ class ComputeReadoff(Task):
 
     def seconds(self) -> float:
         """Return an estimate of the time for least squares of every pair, and for errors of all vectors and pairs."""
-        solved = 1e-10 * self.n_features**2 * self.d_mlp**3 if self.method in CLOSED else 0.0
+        solved = 1e-10 * self.n_features**2 * self.d_mlp**3 if self.method in (*CLOSED, BALANCED) else 0.0
         return 0.05 + self.n_seeds * (solved + 1.5e-8 * self.n_features**4)
 
 
@@ -168,7 +184,7 @@ class UniversalGates(Study):
             for gate in GATES:
                 found += [Arm(gate, d, method) for method in COMPUTED]
                 found += [Arm(gate, d, method, "four", p) for method in ("frozen", "trained") for p in (2, 4)]
-        return found
+        return found + [Arm("and", d, m, "zero_one") for d in self.widths for m in (BALANCED, "frozen", "trained")]
 
     def tasks(self) -> Sequence[Task]:
         """Return one task for every arm."""
@@ -176,7 +192,7 @@ class UniversalGates(Study):
 
     def task(self, arm: Arm) -> Task:
         """Return the task that computes the errors of an arm."""
-        if arm.method in COMPUTED:
+        if arm.method in (*COMPUTED, BALANCED):
             return ComputeReadoff(arm.gate, arm.d_mlp, arm.method, self.n_features, self.seeds)
         return TrainGates(*arm, self.n_features, self.steps, self.seeds)
 
@@ -188,9 +204,11 @@ class UniversalGates(Study):
             "More than two inputs on, a varying number of inputs on, other widths, and training other than "
             f"{self.steps:,} steps of Adam at one learning rate are not tested. {self.seeds} seeds are few."
         )
+        bounded = against_bounds(runs, self.n_features)
         sections = [
             _cases(runs, self.n_features, scope),
             _random_layers(runs, compared, scope),
+            _bounds(bounded, self.n_features, scope),
             _affine(runs),
             _losses(runs, scope),
         ]
@@ -203,6 +221,14 @@ class UniversalGates(Study):
             ]
             for one in compared
         ]
+        evidence += [
+            [
+                f"How close do networks come to the smallest loss that d neurons can have: {LOSSES[gate, weights]}?",
+                "loss / bound " + "; ".join(f"{_told(one)} at d = {d:,}" for d, one in found.items()),
+                f"trained {_span(found, 'trained')}, random layers {_span(found, 'best')} times the bound",
+            ]
+            for (gate, weights), found in bounded.items()
+        ]
         certainty = (
             f"Brackets are 95 % Student t intervals over {self.seeds} networks for each way of training. Training "
             "counts as better or worse only if both the mean error and the root mean square error are. 'Worse' is a "
@@ -210,7 +236,7 @@ class UniversalGates(Study):
             "readoff that it can represent has not converged. Intervals are not corrected for their number."
         )
         table = Table(["question", "measured", "answer"], evidence).markdown()
-        numbers = {"evidence": evidence, "comparisons": compared, "seeds": self.seeds}
+        numbers = {"evidence": evidence, "comparisons": compared, "bounds": _numbers(bounded), "seeds": self.seeds}
         subject = (
             f"Gates of all pairs of {self.n_features:,} inputs, from {listed([f'{d:,}' for d in self.widths])} neurons"
         )
@@ -273,6 +299,39 @@ def comparisons(runs: Runs) -> list[dict[str, Any]]:
     return found
 
 
+Bounded = dict[tuple[str, str], dict[int, dict[str, Any]]]
+
+
+def against_bounds(runs: Runs, m: int) -> Bounded:
+    """Compare losses with the smallest loss of any outputs that are linear in d neurons and a bias.
+
+    Returns:
+        For every gate and weights of `LOSSES` and every number of neurons: `bound`, the bound, and the losses of every
+        key of `AGAINST_BOUND`, (seeds,). A loss is the sum over cases of weight times mean squared error. Weights sum
+        to 1.
+    """
+    from zoo.analysis.gate_simulations import balanced_weights
+    from zoo.models.toy.gate_bounds import least_gate_loss
+
+    found: Bounded = {}
+    for gate, weights in LOSSES:
+        of_cases = [0.25] * 4 if weights == "four" else balanced_weights(gate, m)
+        best = "least squares" if weights == "four" else BALANCED
+        arms = {"trained": ("trained", weights), "best": (best, weights), "frozen": ("frozen", weights)}
+        arms |= {"signs": ("signs", "four"), "explicit": ("explicit", "four")}
+        found[gate, weights] = {
+            d: {"bound": least_gate_loss(gate, m, d + 1, of_cases)}  # an output bias counts as a neuron
+            | {name: errors(runs, gate, d, *arm, name="rms") ** 2 @ of_cases for name, arm in arms.items()}
+            for d in widths(runs)
+        }
+    return found
+
+
+def over_bound(one: Mapping[str, Any], name: str) -> Estimate:
+    """Return the ratio of a loss to its bound; unknown if there are so many neurons that the bound is 0."""
+    return mean(one[name] / one["bound"]) if one["bound"] else UNKNOWN
+
+
 def places(compared: list[dict[str, Any]], answer: str) -> str:
     """Return the gates and widths at which `comparisons` has this answer, in words; "" if there are none."""
     found = []
@@ -306,7 +365,7 @@ def _chosen(runs: Runs, wanted: Callable[[Arm], bool]) -> tuple[Table, list[dict
     for arm, r in shown.items():
         average, most = np.array(r["mean"]), np.array(r["max"])  # (seeds, 4)
         columns = [average[:, 0], average[:, 1:3].mean(1), average[:, 3], average.mean(1), most[:, 0], most[:, 3]]
-        trained = (None, None) if arm.method in ("affine", "explicit") else (arm.weights, arm.p)
+        trained = (None, None) if arm.method in UNTRAINED else (arm.weights, arm.p)
         rows.append([arm.gate, arm.d_mlp, arm.method, *trained, *map(mean, columns)])
     columns = ["gate", "d", "method", "weights", "p", "mean |error| of 00", "of 01 and 10", "of 11", "of all four"]
     return Table([*columns, "largest |error| of 00", "of 11"], rows), [arm._asdict() | r for arm, r in shown.items()]
@@ -431,6 +490,95 @@ def _random_layers(runs: Runs, compared: list[dict[str, Any]], scope: str) -> Se
             "that it can represent, its training has not converged, and other training may be better."
         ),
         numbers={"comparisons": compared, "runs": shown},
+    )
+
+
+def _told(one: Mapping[str, Any]) -> str:
+    return f"trained {over_bound(one, 'trained'):.2f}, random layer {over_bound(one, 'best'):.2f}"
+
+
+def _span(found: Mapping[int, Mapping[str, Any]], name: str) -> str:
+    ratios = [over_bound(one, name).mean for one in found.values() if one["bound"]]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "an unknown number of"
+
+
+def _numbers(bounded: Bounded) -> list[dict[str, Any]]:
+    return [
+        {"gate": gate, "weights": weights, "d": d, "bound": one["bound"]}
+        | {name: {"loss": mean(one[name]), "over_bound": over_bound(one, name)} for name in AGAINST_BOUND}
+        for (gate, weights), found in bounded.items()
+        for d, one in found.items()
+    ]
+
+
+def _bounds(bounded: Bounded, m: int, scope: str) -> Section:
+    from zoo.analysis.gate_simulations import balanced_weights
+    from zoo.models.toy.gate_bounds import least_gate_loss
+
+    told: list[str] = []
+    charts: list[Chart] = []
+    rows: list[list[Any]] = []
+    for (gate, weights), found in bounded.items():
+        name, widths = LOSSES[gate, weights], [f"{d:,}" for d in found]
+        ratios = {way: listed([f"{over_bound(one, way):.2f}" for one in found.values()]) for way in ("trained", "best")}
+        told.append(
+            f"{name}, d = {listed(widths)}: networks with both layers trained have {ratios['trained']} times the "
+            f"smallest possible loss, random layers with the best linear readoff {ratios['best']} times. Written "
+            f"readoffs have {_span(found, 'signs')} times that loss with weights 1 and -1, and "
+            f"{_span(found, 'explicit')} times with Gaussian weights."
+        )
+        lines = [
+            Series.of(text, widths, [mean(one[way]) for one in found.values()]) for way, text in AGAINST_BOUND.items()
+        ]
+        bound = [one["bound"] or None for one in found.values()]
+        lines.append(Series("smallest possible: bound", widths, bound, "dotted"))
+        caption = "Dotted: no network with d neurons has a smaller loss. Bands: 95 % intervals over seeds."
+        charts.append(
+            Chart(
+                f"bounds-{gate}-{weights.replace('_', '-')}",
+                name,
+                lines,
+                "neurons d",
+                "loss",
+                log_y=True,
+                caption=caption,
+            )
+        )
+        for d, one in found.items():
+            losses = [f"{mean(one[way]):.4g}" for way in ("trained", "best")]
+            rows.append(
+                [gate, weights, d, f"{one['bound']:.4g}", *losses, *(over_bound(one, w) for w in AGAINST_BOUND)]
+            )
+    least = least_gate_loss("xor", m, next(iter(bounded["xor", "four"])) + 1, balanced_weights("xor", m))
+    columns = ["gate", "weights", "d", "bound", "loss, both layers trained", "loss, random layer, best readoff"]
+    columns += [f"loss / bound: {text}" for text in AGAINST_BOUND.values()]
+    return Section(
+        "bounds",
+        "How close do networks come to the smallest loss that d neurons can have?",
+        " ".join(told),
+        tables=[
+            Table(
+                columns,
+                rows,
+                note=(
+                    "A loss is the sum over cases of weight times mean squared error, p = 2; weights sum to 1. With "
+                    "zero_one, outputs of 0 have the loss 1/2, and with four 1/4 for AND. Written readoffs are not "
+                    "scaled to make these losses small."
+                ),
+            )
+        ],
+        charts=charts,
+        null_models=(
+            "The bound for all outputs that are linear in d numbers and a bias, whatever the numbers are "
+            "(zoo.models.toy.gate_bounds); random first layers with the best linear readoff for this loss, with a "
+            "trained readoff and with written readoffs."
+        ),
+        not_shown=(
+            f"{scope} If the four cases weigh equally, it is not known whether one hidden layer can reach the bound. "
+            "XOR with zeros and ones weighing equally is left out: x_i + x_j is wrong only at 11, which is rare, so "
+            f"that the bound of {least:.2g} says nothing about XOR."
+        ),
+        numbers={"bounds": _numbers(bounded)},
     )
 
 

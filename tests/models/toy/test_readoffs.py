@@ -19,6 +19,7 @@ from zoo.models.toy.readoffs import (
     explicit_readoff,
     least_squares_readoff,
     rms_error_of_00,
+    sign_gate_readoff,
     truth_table,
 )
 
@@ -241,3 +242,28 @@ def test_inputs_of_which_no_two_are_on_at_once_are_refused_in_one_line(refused, 
 def test_a_gate_without_a_name_is_refused_in_one_line(refused):
     with refused("gate is 'nand'; it must be one of and, or, xor"):
         truth_table("nand")
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("s", [2, 3])
+def test_the_mean_output_over_all_weights_of_1_and_minus_1_is_the_gate_and_its_variance_is_exact(gate, s):
+    readoff, m = sign_gate_readoff(gate, s), 2 + s
+    W = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * m).double().T  # every neuron there is, (m, 2^m)
+    W_out, b_out = readoff.weights(W, torch.tensor([[0], [1]]))
+    f = torch.zeros(4, m, dtype=torch.float64)
+    for case, (x_i, x_j) in enumerate(INPUTS):
+        f[case, [0, 1]] = torch.tensor([x_i, x_j], dtype=torch.float64)
+        f[case, 2 : 2 + s - x_i - x_j] = 1.0
+    h = F.relu(f @ W)
+    assert (h @ W_out + b_out).squeeze(1).tolist() == pytest.approx(truth_table(gate).tolist(), abs=1e-12)
+    single = (h[0] - readoff.mu) * W_out[:, 0] * W.shape[1]  # what every neuron adds at 00, times d
+    assert single.square().mean().item() == pytest.approx(readoff.variance)
+    if s == 2:
+        assert readoff.variance == pytest.approx({"and": 3, "or": 9, "xor": 18}[gate])
+
+
+def test_a_readoff_of_signs_needs_a_known_gate_and_two_inputs(refused):
+    with refused("gate is 'nor'"):
+        sign_gate_readoff("nor", 2)
+    with refused("s is 1"):
+        sign_gate_readoff("and", 1)
