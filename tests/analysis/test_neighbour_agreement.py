@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.analysis import structure
 from zoo.analysis.neighbour_agreement import atom_labels, beyond_null, neighbour_agreement
 
 
@@ -52,3 +53,17 @@ def test_beyond_null_is_a_prediction_by_students_t():
     assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=0.012)
     assert beyond_null(10.0, [0.0, 0.1, -0.1]) < 1e-3
     assert np.isnan(beyond_null(1.0, [0.5]))
+
+
+def test_the_neighbours_of_some_rows_are_among_all_rows_and_agree_about_as_often(monkeypatch):
+    rows = torch.randn(600, 12, generator=torch.Generator().manual_seed(0))
+    labels = ["near" if value > 0 else "far" for value in rows[:, 0].tolist()]
+    every = structure.neighbours_of(rows)
+    monkeypatch.setattr(structure, "SEARCHED", 200)
+    some, near = structure.neighbours_of(rows)
+    assert len(set(some.tolist())) == 200
+    torch.testing.assert_close(near, every[1][some])
+    whole, part = (neighbour_agreement(rows, labels, n_draws=99, neighbours=n) for n in (every, (some, near)))
+    assert abs(part.share - whole.share) < 3 * (whole.share * (1 - whole.share) / 200) ** 0.5
+    assert part.p_value == 0.01
+    assert abs(part.chance - 0.5) < 0.02
