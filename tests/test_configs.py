@@ -213,7 +213,7 @@ def test_every_shipped_config_is_described_by_one_sentence(name):
 
 def test_a_study_takes_a_shipped_config_by_name(elsewhere):
     embedding, frozen = (load(name)[0] for name in ("embedding", "frozen-embedding"))
-    _, study = _parse(embedding, "embedding", ["--config", "study/embedding_quick", "--out", "x"], None)
+    _, study = _parse(embedding, "embedding", ["--config", "study/embedding_small", "--out", "x"], None)
     assert (study.seeds, study.training_steps) == (2, 32)
     _, study = _parse(frozen, "frozen-embedding", ["--config", "gpt2/learned", "--out", "x"], None)
     assert study.fit_config == "gpt2/learned"
