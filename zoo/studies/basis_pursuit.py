@@ -3,7 +3,9 @@
 Dictionaries are learned on the embedding at several steps of pretraining, and on null models made from it. Codes
 minimise the squared error plus an L1 penalty, and a duality gap certifies that each code is optimal. Penalties are used
 in descending order, and each dictionary starts from that of the penalty before. A seed determines the held-out rows,
-the draws of the null models and the initial atoms. Several sources are several runs of pretraining: seeds are then
+the normal numbers from which null models are drawn, and which rows are the initial atoms; these are the same at every
+step, so that steps differ as little as possible by chance. A dictionary never starts from that of another step, because
+later steps would then have been fitted for longer. Several sources are several runs of pretraining: seeds are then
 averaged within each run, and intervals are over runs.
 """
 
@@ -11,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -32,6 +34,9 @@ from zoo.shared_tasks.dictionaries import (
 from zoo.shared_tasks.pursuit import PENALTIES, dictionary_steps, fewer, limited
 from zoo.shared_tasks.rows import Rows, UntrainedRows, opened, refuse_trivial
 from zoo.study import AtLeastTwo, Results, Study, Task
+
+if TYPE_CHECKING:
+    from zoo.analysis.limits import Limit
 
 AT_EVERY_STEP = MATRICES[:2]
 FEWER = tuple(f"{name}, fewer rows" for name in AT_EVERY_STEP)
@@ -104,6 +109,9 @@ class BasisPursuit(Study):
         sources = tuple(opened(name, self.tensor) for name in self.source)
         for source in sources:
             V = source.shape(self._steps[-1])[0]
+            for step in self._steps:
+                if (n := source.shape(step)[0]) != V:
+                    raise ZooError(f"{source.name} has {n:,} rows at step {step}, but {V:,} at step {self._steps[-1]}")
             refuse_trivial("n_atoms", self.n_atoms, min(V, self.max_rows or V))
         aside = UntrainedRows(sources, self._steps[-1], self.tokens) if self.tokens or not self.keep_untrained else None
         keep = self.keep_untrained
@@ -147,7 +155,7 @@ class BasisPursuit(Study):
         rows = rows if matrix in AT_EVERY_STEP else fewer(rows, self.n_atoms)
         steps = self.dictionary_steps or dictionary_steps(rows, self.n_atoms)
         shared = (self.n_atoms, self.penalties, steps, self.frequency_power, self.at_l0)
-        gauged = 0 if matrix in FEWER else self.gauged
+        gauged = 0 if matrix in FEWER or rows.step != self._steps[-1] else self.gauged
         made = AT_EVERY_STEP[FEWER.index(matrix)] if matrix in FEWER else matrix
         return LearnDictionaries(rows, made, seed, seed, *shared, gauged)
 
@@ -178,12 +186,14 @@ class BasisPursuit(Study):
         found = Lines(self._lines(results), self)
         sections = [self._dictionaries(found, results), self._pretraining(found, results)]
         errors = found.errors()
-        headline = sections[0].finding
+        trend = found.trend()
+        headline = f"{trend.told}\n\n{sections[0].finding}" if trend else sections[0].finding
         numbers = {
             "error": errors["embedding"],
             "null": errors["null"],
             "difference": errors["difference"],
             "limit": found.limit(),
+            "trend": trend and trend.numbers,
             "isotropic": found.pursued(self._steps[-1], "isotropic") if "isotropic" in self.present else None,
             "at_l0": self.at_l0,
             "n_atoms": self.n_atoms,
@@ -191,7 +201,14 @@ class BasisPursuit(Study):
         }
         subject = f"{', '.join(self.source)}: rows in {self.d_model} dimensions"
         return Report(
-            subject, Verdict(headline, f"Brackets are 95 % intervals over {found.units}.", numbers=numbers), sections
+            subject,
+            Verdict(
+                headline,
+                f"Brackets are 95 % intervals over {found.units}.",
+                numbers=numbers,
+                chart=sections[1].charts[0] if trend else None,
+            ),
+            sections,
         )
 
     def _rounding(self, results: Results) -> dict[str, Any] | None:
@@ -305,42 +322,20 @@ class BasisPursuit(Study):
         if len(steps) < 2:
             why = "Only one step of pretraining was given; set several with --steps."
             return Section("pretraining", title, why, tested=False)
+        trend, limit = found.trend(), found.limit()
+        assert trend is not None
         values = {m: [found.pursued(step, m) for step in steps] for m in found.over_steps}
         real, null = values.values()
-        change, limit = estimates.mean(real[-1] - real[0]), found.limit()
         gaps = [found.against_null(a, b) for a, b in zip(real, null, strict=True)]
-        side = (
-            ""
-            if limit is None
-            else "below"
-            if limit.high <= self.tolerance
-            else "above"
-            if limit.low > self.tolerance
-            else ""
-        )
-        going = (
-            f"A power law fitted from step {found.turn()[0]} on has the limit {limit}"
-            if limit
-            else f"No limit can be fitted: there are fewer than {LEAST_STEPS} steps after the error's last turn"
-        )
-        label, x = "step of pretraining (step 0 is drawn at 1)", [float(max(step or 0, 1)) for step in steps]
         shares = {m: [estimates.share(v) for v in values[m]] for m in values}
         paired = [estimates.mean(a - b) for a, b in zip(real, null, strict=True)]
-        bands = "Bands: 95 % intervals. Each step has its own null model. An untrained matrix is Gaussian itself."
+        x, label = on_a_logarithmic_axis(steps)
         charts = [
-            Chart(
-                "pretraining-error",
-                f"Held-out error with {self.at_l0} atoms per row",
-                [Series.of(m, x, [estimates.mean(v) for v in values[m]]) for m in values],
-                label,
-                "FVU",
-                log_x=True,
-                caption=bands,
-            ),
+            found.over_pretraining(),
             Chart(
                 "pretraining-difference",
                 "Error of the embedding minus error of its null model",
-                [Series.of("embedding minus null model", x, paired)],
+                [Series.of("embedding minus null model", x, paired, labels=[f"step {s:,}" for s in steps])],
                 label,
                 "difference in FVU",
                 log_x=True,
@@ -353,18 +348,17 @@ class BasisPursuit(Study):
             [[s, a, b, gap] for s, a, b, gap in zip(steps, *shares.values(), gaps, strict=True)],
             note="Held-out FVU of learned atoms with codes by matching pursuit. Brackets are 95 % Student t intervals "
             f"over {found.units}. With one run, the interval of a difference contains 0 if one more draw of the null "
-            "model could have the embedding's error.",
+            f"model could have the embedding's error. {self._told_of_steps(found)}",
         )
         return Section(
             "pretraining",
             title,
-            f"From step {steps[0]:,} to {steps[-1]:,} the error changes by {change}, to "
-            f"{shares[found.over_steps[0]][-1]}. "
-            f"{going}{f', {side} the tolerance of {self.tolerance:g}' if side else ''}. The error minus that of the "
-            f"null model changes from {gaps[0]} to {gaps[-1]}.",
+            f"{trend.told} {found.told_of_limit()} The error minus that of the null model changes from {gaps[0]} to "
+            f"{gaps[-1]}.{self._told_of_fewer}",
             tables=[by_step, found.by_step(), *found.limits()],
             charts=charts,
-            null_models="Gaussian rows with the mean and covariance of each step's own matrix.",
+            null_models="Gaussian rows with the mean and covariance of each step's own matrix. With one seed they are "
+            "made of the same normal numbers at every step.",
             not_shown=(
                 "The errors after the last step are not measured. The limit assumes a power law, and its interval "
                 "assumes that errors are independent between steps."
@@ -374,8 +368,32 @@ class BasisPursuit(Study):
                 **{m: [estimates.mean(v) for v in own] for m, own in zip(AT_EVERY_STEP, values.values(), strict=True)},
                 "difference": gaps,
                 "limit": limit,
+                **trend.numbers,
             },
         )
+
+    @property
+    def _told_of_fewer(self) -> str:
+        """A sentence on the number of rows at every step, if these are not all rows."""
+        if not self.fewer_rows:
+            return ""
+        return (
+            f" All these numbers are for the same {self.fewer_rows:,} random rows at every step, and not for all rows."
+        )
+
+    def _told_of_steps(self, found: "Lines") -> str:
+        """Sentences on what is the same at every step."""
+        told = (
+            "Every step has the same rows; with one seed, the same of them are held out, the same are the initial "
+            "atoms, and the null model is made of the same normal numbers."
+        )
+        if self.fewer_rows:
+            all_rows = found.errors()["embedding"]
+            told += (
+                f" These are {self.fewer_rows:,} random rows of all rows. With fewer rows the held-out error is "
+                f"larger: with all rows, the error of the embedding at the last step is {all_rows}."
+            )
+        return told
 
     def _drift(self, results: Results, x: list[float], label: str) -> Chart:
         """Return a chart of how far rows have moved since the first step.
@@ -384,14 +402,16 @@ class BasisPursuit(Study):
         """
         import torch
 
-        rows = [torch.from_numpy(results[self._rows[self.source[0], step]]["W_E"]) for step in self._steps]
+        matrix = (FEWER if self.fewer_rows else AT_EVERY_STEP)[0]
+        read = [self._learned[self.source[0], step, matrix, 0].rows for step in self._steps]
+        rows = [torch.from_numpy(results[task]["W_E"]) for task in read]
         unit = (rows[-1] - rows[-1].mean(0)).square().sum(1).mean().sqrt()
         moved = [((W - rows[0]).norm(dim=1) / unit).numpy() for W in rows]
         middle, low, high = ([float(np.quantile(m, q)) for m in moved] for q in (0.5, 0.1, 0.9))
         return Chart(
             "pretraining-drift",
             "Distance of rows from where they were at the first step",
-            [Series("median row", x, middle, "line", low, high)],
+            [Series("median row", x, middle, "line", low, high, [f"step {s:,}" for s in self._steps])],
             label,
             "distance / rms row length",
             log_x=True,
@@ -428,6 +448,53 @@ def told_of_rounding(rounding: dict[str, Any] | None, error: Estimate, differenc
             "to it."
         )
     return [told]
+
+
+def on_a_logarithmic_axis(steps: Sequence[int | None]) -> tuple[list[float], str]:
+    """Return where steps of pretraining are drawn on a logarithmic axis, and the label of the axis.
+
+    Step 0 is as far before the next step as steps are from each other on average, and at most half of it.
+    """
+    later = [float(step) for step in steps if step]
+    if len(later) == len(steps):
+        return later, "step of pretraining"
+    ratio = (later[-1] / later[0]) ** (1 / max(1, len(later) - 1))
+    zero = float(f"{later[0] / max(2.0, ratio):.1g}")
+    return [zero, *later], f"step of pretraining (step 0 is drawn at {zero:g})"
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How the error of sparse coding changes over pretraining.
+
+    Args:
+        steps: The first and the last step.
+        first: Held-out FVU at the first step.
+        last: Held-out FVU at the last step.
+        change: `last` minus `first`, see `zoo.estimates.change`.
+        null_change: The same for Gaussian rows with the covariance of each step.
+    """
+
+    steps: tuple[Any, Any]
+    first: Estimate
+    last: Estimate
+    change: Estimate
+    null_change: Estimate
+
+    @property
+    def told(self) -> str:
+        """The trend in words."""
+        verb = {"below": "falls", "above": "rises", "undecided": "neither clearly falls nor clearly rises"}
+        return (
+            f"The error of sparse coding {verb[self.change.sign]} over pretraining: it is {self.first} at step "
+            f"{self.steps[0]:,} and {self.last} at step {self.steps[1]:,}, a change of {self.change}. For Gaussian "
+            f"rows with the covariance of each step the change is {self.null_change}."
+        )
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The changes."""
+        return {"change": self.change, "null_change": self.null_change}
 
 
 class Lines:
@@ -511,34 +578,89 @@ class Lines:
         """Return all numbers under a key, for one step and matrix."""
         return [line[key] for line in self.lines if (line["step"], line["matrix"]) == (step, matrix) and key in line]
 
-    def turn(self) -> tuple[int, np.ndarray] | tuple[None, None]:
-        """Return the step from which the error only falls or only rises, and the errors from there on.
+    @cached_property
+    def _fit(self) -> "tuple[Limit, int] | None":
+        """The power law of the error over pretraining, and the number of steps to which it was fitted.
 
-        Both are None if there are fewer than `LEAST_STEPS` steps from there on.
+        It is None if there are fewer than `LEAST_STEPS` steps from where on the error only falls or only rises, or if
+        all fitting limits lie outside [0, 1].
         """
+        from zoo.analysis.limits import limit, start_of_trend
+
         steps = [step for step in self.steps if step]
         if len(steps) < LEAST_STEPS:
-            return None, None
-        curve = np.array([self.pursued(step, self.over_steps[0]).mean() for step in steps])
-        turns = np.flatnonzero(np.diff(np.sign(np.diff(curve))))
-        start = int(turns[-1]) + 1 if len(turns) else 0
-        return (steps[start], curve[start:]) if len(steps) - start >= LEAST_STEPS else (None, None)
+            return None
+        curves = np.array([self.pursued(step, self.over_steps[0]) for step in steps])
+        start = start_of_trend(curves) if np.isfinite(curves).all() else None
+        if start is None or len(steps) - start < LEAST_STEPS:
+            return None
+        fitted = limit(np.array(steps[start:]), curves[start:].mean(1))
+        return None if fitted.high < 0 or fitted.low > 1 else (fitted, len(steps) - start)
 
     def limit(self) -> Estimate | None:
-        """Return the limit of the error over pretraining under limit + b step^-c, fitted from the error's last turn on.
-
-        It is None if there are too few steps after the turn, or if all fitting limits lie outside [0, 1].
-        """
-        from zoo.analysis.limits import limit
-
-        start, curve = self.turn()
-        if start is None or curve is None:
+        """Return the limit of the error over pretraining under limit + b step^-c; None if it was not fitted."""
+        if self._fit is None:
             return None
-        fitted = limit(np.array([step for step in self.steps if step and step >= start]), curve)
-        if fitted.high < 0 or fitted.low > 1:
-            return None
+        fitted, n = self._fit
         value, low, high = (min(max(number, 0.0), 1.0) for number in (fitted.value, fitted.low, fitted.high))
-        return Estimate(value, low, high, len(curve))
+        return Estimate(value, low, high, n)
+
+    def told_of_limit(self) -> str:
+        """Return a sentence on the limit of the error, or on why there is none."""
+        limit, tolerance = self.limit(), self.study.tolerance
+        if limit is None or self._fit is None:
+            return (
+                f"No limit can be fitted: this requires {LEAST_STEPS} steps above 0 along which the error only falls or "
+                "only rises, by more than its noise."
+            )
+        side = (
+            "below the tolerance"
+            if limit.high <= tolerance
+            else "above the tolerance"
+            if limit.low > tolerance
+            else "which may be below or above the tolerance"
+        )
+        first = int(self._fit[0].first)
+        return f"A power law fitted from step {first:,} on has the limit {limit}, {side} of {tolerance:g}."
+
+    def trend(self) -> "Trend | None":
+        """Return how the error changes from the first to the last step; None if there is one step."""
+        if len(self.steps) < 2:
+            return None
+        ends = self.steps[0], self.steps[-1]
+        real, null = ([self.pursued(step, m) for step in ends] for m in self.over_steps)
+        change = estimates.change(real, null, len(self.sources))
+        return Trend(
+            ends, estimates.share(real[0]), estimates.share(real[1]), change, estimates.mean(null[1] - null[0])
+        )
+
+    def over_pretraining(self) -> Chart:
+        """Return a chart of the errors at every step, with the tolerance, the power law and its limit."""
+        x, label = on_a_logarithmic_axis(self.steps)
+        labels = [f"step {step:,}" for step in self.steps]
+        series = []
+        for matrix in self.over_steps:
+            errors = [estimates.share(self.pursued(step, matrix)) for step in self.steps]
+            series.append(Series.of(matrix, x, errors, labels=labels))
+        caption = "Bands: 95 % intervals. Each step has its own null model: Gaussian rows with its covariance."
+        if (limit := self.limit()) is not None and self._fit is not None:
+            law = self._fit[0]
+            drawn = np.geomspace(law.first, x[-1], 50)
+            series.append(Series("power law", drawn.tolist(), law.at(drawn).tolist(), "dotted"))
+            ends = [limit] * 2
+            series.append(Series.of("limit of the power law", [law.first, x[-1]], ends, "dashed"))
+            caption += f" The limit is {limit}."
+        tolerance = [self.study.tolerance] * 2
+        series.append(Series("highest error that counts as explained", [x[0], x[-1]], tolerance, "dashed"))
+        return Chart(
+            "pretraining-error",
+            f"What sums of {self.study.at_l0} learned atoms leave unexplained, over pretraining",
+            series,
+            label,
+            "share of the variance of held-out rows",
+            log_x=True,
+            caption=caption,
+        )
 
     def limits(self) -> list[str]:
         """Return sentences on the limits of the error of certified codes and of its difference from the null model."""
