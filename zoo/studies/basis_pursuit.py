@@ -610,8 +610,8 @@ class Lines:
         limit, tolerance = self.limit(), self.study.tolerance
         if limit is None or self._fit is None:
             return (
-                f"No limit can be fitted: this requires {LEAST_STEPS} steps above 0 along which the error only falls or "
-                "only rises, by more than its noise."
+                f"No limit can be fitted: this requires {LEAST_STEPS} steps above 0 along which the error only falls "
+                "or only rises, by more than its noise."
             )
         side = (
             "below the tolerance"
