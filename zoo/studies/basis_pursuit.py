@@ -390,8 +390,8 @@ class BasisPursuit(Study):
         if self.fewer_rows:
             all_rows = found.errors()["embedding"]
             told += (
-                f" These are {self.fewer_rows:,} random rows of all rows. With fewer rows the held-out error is "
-                f"larger: with all rows, the error of the embedding at the last step is {all_rows}."
+                f" These are {self.fewer_rows:,} random rows. With fewer rows the held-out error is larger: at the "
+                f"last step, with more rows, the error of the embedding is {all_rows}."
             )
         return told
 
@@ -642,10 +642,10 @@ class Lines:
         for matrix in self.over_steps:
             errors = [estimates.share(self.pursued(step, matrix)) for step in self.steps]
             series.append(Series.of(matrix, x, errors, labels=labels))
-        caption = "Bands: 95 % intervals. Each step has its own null model: Gaussian rows with its covariance."
+        caption = "Bands: 95 % intervals. Covariance-matched: Gaussian rows with each step's mean and covariance."
         if (limit := self.limit()) is not None and self._fit is not None:
             law = self._fit[0]
-            drawn = np.geomspace(law.first, x[-1], 50)
+            drawn = np.geomspace(law.first, x[-1], 3 * self._fit[1])
             series.append(Series("power law", drawn.tolist(), law.at(drawn).tolist(), "dotted"))
             ends = [limit] * 2
             series.append(Series.of("limit of the power law", [law.first, x[-1]], ends, "dashed"))
