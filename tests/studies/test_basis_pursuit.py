@@ -7,7 +7,8 @@ from doing_studies import answer
 
 from zoo.analysis import dictionaries
 from zoo.null_models import planted
-from zoo.studies.basis_pursuit import BasisPursuit, Lines
+from zoo.shared_tasks.dictionary_curves import Lines
+from zoo.studies.basis_pursuit import BasisPursuit
 
 
 @pytest.fixture
@@ -79,6 +80,6 @@ def test_the_limit_of_a_falling_error_and_of_a_growing_distance_are_told():
                     fvu = end + (0.8 - end) * (max(step, 0.5) / 0.5) ** -0.5
                     line = {"source": "a", "step": step, "matrix": matrix, "seed": seed, "coder": "basis pursuit"}
                     lines.append(line | {"l0": l0, "fvu_debiased": fvu})
-    error, distance = Lines(lines, BasisPursuit(("a",), steps, seeds=2, at_l0=16)).limits()
+    error, distance = Lines(lines, BasisPursuit(("a",), steps, seeds=2, at_l0=16), steps).limits()
     assert re.search(r"embedding's error under limit \+ b step\^-c, .*: 0\.(19|20|21)\d \[", error)
     assert re.search(r"difference from the null model's error under .*: -0\.(29|30|31)\d \[", distance)

@@ -15,9 +15,10 @@ from zoo import null_models, source_files, tensor_files, token_texts
 from zoo.analysis import dictionaries
 from zoo.null_models import planted
 from zoo.shared_tasks import pursuit
+from zoo.shared_tasks.dictionary_curves import Lines, on_a_logarithmic_axis
 from zoo.shared_tasks.rows import Rows, _opened, datamodule
 from zoo.source import Source
-from zoo.studies.basis_pursuit import BasisPursuit, Lines, on_a_logarithmic_axis
+from zoo.studies.basis_pursuit import BasisPursuit
 from zoo.study import Work, all_tasks
 
 STEPS = (0, 1, 4, 16, 64, 256, 1024, 4096)
@@ -136,7 +137,7 @@ def test_the_error_of_rows_that_become_superpositions_falls_to_its_limit(reposit
 
 
 def test_the_error_of_rows_that_stay_gaussian_does_not_fall(repository, tmp_path):
-    noise, other, steps = white(600, 16, 1), white(600, 16, 2), STEPS[:6]
+    noise, other, steps = white(600, 16, 1), white(600, 16, 2), (0, 4, 256)
     source = repository(lambda step: mixed(noise_left(step, 0.0), other, noise), "checkpoint-{}", steps=steps)
     report = answer(BasisPursuit((source,), steps, **SMALL), tmp_path)
     assert report.verdict.headline.startswith("The error of sparse coding neither clearly falls nor clearly rises")
@@ -236,7 +237,7 @@ def lines_of(errors):
             for matrix, fvu in (("embedding", error), ("covariance-matched", 0.4 + rng.normal(0, 1e-3))):
                 line = {"source": "a", "step": step, "matrix": matrix, "seed": seed, "coder": "basis pursuit"}
                 lines.append(line | {"fvu_pursued": fvu})
-    return Lines(lines, BasisPursuit(("a",), STEPS, seeds=3))
+    return Lines(lines, BasisPursuit(("a",), STEPS, seeds=3), STEPS)
 
 
 def noisy(curve, sd=1e-3):
