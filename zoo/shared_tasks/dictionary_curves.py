@@ -214,15 +214,14 @@ class Lines:
                 f"No limit can be fitted: this requires {LEAST_STEPS} steps above 0 along which the error only falls "
                 "or only rises, by more than its noise."
             )
-        side = (
-            "below the tolerance"
-            if limit.high <= tolerance
-            else "above the tolerance"
-            if limit.low > tolerance
-            else "which may be below or above the tolerance"
+        if limit.low <= tolerance < limit.high:
+            side = "which may be below or above"
+        else:
+            side = "above" if limit.low > tolerance else "below"
+        return (
+            f"A power law fitted from step {int(self._fit[0].first):,} on has the limit {limit}, {side} the tolerance "
+            f"of {tolerance:g}; a limit of 0 is {'inside' if 0 in limit else 'outside'} this interval."
         )
-        first = int(self._fit[0].first)
-        return f"A power law fitted from step {first:,} on has the limit {limit}, {side} of {tolerance:g}."
 
     def trend(self) -> "Trend | None":
         """Return how the error changes from the first to the last step; None if there is one step."""
