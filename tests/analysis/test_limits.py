@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from zoo.analysis.limits import limit, start_of_trend
+from zoo.analysis.limits import last_trend, limit
 
 STEPS = np.array([64, 128, 256, 512, 1024, 2048, 4096, 8192])
 
@@ -67,18 +67,18 @@ def measured(curve, n, seed, sd=0.01):
 
 
 def test_a_flat_curve_has_a_trend_by_chance_in_at_most_5_percent_of_cases():
-    found = [start_of_trend(measured([0.3] * 8, 3, seed)) is not None for seed in range(400)]
+    found = [last_trend(measured([0.3] * 8, 3, seed)) is not None for seed in range(400)]
     assert 0 < np.mean(found) < 0.08
 
 
 @pytest.mark.parametrize(
-    ("curve", "starts"),
+    ("curve", "expected"),
     [
-        ([0.9, 0.7, 0.5, 0.4, 0.35, 0.33, 0.32, 0.32], {0}),  # it ends in noise, which is no turn
-        ([0.3, 0.4, 0.5, 0.6, 0.5, 0.4, 0.3, 0.2], {3}),
-        ([0.9, 0.6, 0.3, 0.3, 0.33, 0.36, 0.39, 0.42], {2, 3}),  # the turn lies between these
+        ([0.9, 0.7, 0.5, 0.4, 0.35, 0.33, 0.32, 0.32], (0, False, False)),  # it ends in noise, which is no turn
+        ([0.3, 0.4, 0.5, 0.6, 0.5, 0.4, 0.3, 0.2], (3, False, True)),
+        ([0.9, 0.6, 0.3, 0.28, 0.33, 0.36, 0.39, 0.42], (3, True, True)),
+        ([0.3, 0.2, 0.4, 0.1, 0.2, 0.3, 0.4, 0.5], (3, True, True)),  # the last of three turns
     ],
 )
-def test_the_trend_starts_at_the_last_turn_that_is_not_noise(curve, starts):
-    found = {start_of_trend(measured(curve, 3, seed, 0.005)) for seed in range(50)}
-    assert found == starts or found <= starts
+def test_the_last_trend_starts_at_the_last_turn_that_is_not_noise(curve, expected):
+    assert {last_trend(measured(curve, 3, seed, 0.003)) for seed in range(50)} == {expected}

@@ -143,7 +143,7 @@ def test_the_error_of_rows_that_stay_gaussian_does_not_fall(repository, tmp_path
     assert report.verdict.headline.startswith("The error of sparse coding neither clearly falls nor clearly rises")
     assert 0 in report.verdict.numbers["trend"]["change"]
     assert report.verdict.numbers["limit"] is None
-    assert "No limit can be fitted" in report.sections[1].finding
+    assert "No limit is fitted, because it is not clear whether the error falls" in report.sections[1].finding
     drawn = [series.name for series in report.verdict.chart.series]
     assert drawn == ["embedding", "covariance-matched", "highest error that counts as explained"]
 
@@ -245,17 +245,29 @@ def noisy(curve, sd=1e-3):
 
 
 @pytest.mark.parametrize(
-    ("curve", "verb", "end"),
+    ("curve", "verb", "end", "falls"),
     [
-        ([0.4 * noise_left(step, 0.25) for step in STEPS], "falls", "has the limit 0."),
-        ([0.3] * 8, "neither clearly falls nor clearly rises", "No limit can be fitted"),
-        ([0.1 + 0.04 * i for i in range(8)], "rises", "has the limit"),
-        ([0.4, 0.3, 0.25, 0.2, 0.1, 0.15, 0.2, 0.25], "falls", "No limit can be fitted"),  # it has turned
+        ([0.4 * noise_left(step, 0.25) for step in STEPS], "falls over", "has the limit 0.", "yes"),
+        ([0.3] * 8, "neither clearly falls nor clearly rises over", "No limit is fitted, because it is", "undecided"),
+        ([0.1 + 0.04 * i for i in range(8)], "rises over", "the error rises from step 0 on", "no, it rises"),
+        (
+            [0.4, 0.3, 0.25, 0.2, 0.1, 0.15, 0.2, 0.25],
+            "falls until step 64 of pretraining and then rises: it is 0.4",
+            "No limit is fitted, because the error rises from step 64 on",
+            "no, from step 64 on it rises",
+        ),
+        (
+            [0.2, 0.25, 0.3, 0.35, 0.4, 0.3, 0.2, 0.1],
+            "rises until step 64 of pretraining and then falls: it is 0.2",
+            "the error falls along 4 steps above 0 in the end",
+            "yes",
+        ),
     ],
 )
-def test_the_trend_and_its_limit_in_words(curve, verb, end):
+def test_the_trend_and_its_limit_in_words(curve, verb, end, falls):
     found = lines_of(noisy(curve))
-    assert f"The error of sparse coding {verb} over pretraining" in found.trend().told
+    assert f"The error of sparse coding {verb}" in found.trend().told
+    assert found.trend().numbers["falls"] == falls
     assert end in found.told_of_limit()
 
 

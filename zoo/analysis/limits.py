@@ -1,4 +1,4 @@
-"""Estimates the limit of a training curve, and from where on the curve has a trend."""
+"""Estimates the limit of a training curve, and whether the curve falls or rises in the end."""
 
 from typing import NamedTuple
 
@@ -69,20 +69,28 @@ def limit(steps: np.ndarray, values: np.ndarray, level: float = 0.95) -> Limit:
     return Limit(float(candidates[at]), float(low), float(high), *law)
 
 
-def start_of_trend(curves: np.ndarray, level: float = 0.95) -> int | None:
-    """Return the first point from which on a curve only falls or only rises, apart from noise.
+class LastTrend(NamedTuple):
+    """The part of a curve up to its end that only falls or only rises, apart from noise."""
 
-    The curve is measured several times at the same steps, for example with several seeds. Its value at every step, and
-    every measurement, may be higher or lower as a whole; the rest is noise, independent and of equal size. Two points
-    differ if the difference of their means is significant by a t-test, corrected for all pairs (Bonferroni). From the
-    point that is returned on, all points that differ do so in the same direction.
+    start: int  # index of its first point, which is its largest if it falls, and its smallest if it rises
+    rises: bool
+    turned: bool  # whether the curve falls before it rises, or rises before it falls
+
+
+def last_trend(curves: np.ndarray, level: float = 0.95) -> LastTrend | None:
+    """Return whether a curve falls or rises in the end, and from where on.
+
+    The curve is measured several times at the same steps, for example with several seeds. Every measurement may be
+    higher or lower as a whole; the rest is noise, independent and of equal size. Two points differ if the difference of
+    their means is significant by a t-test, corrected for all pairs of points (Bonferroni). The last trend is the
+    longest part up to the end in which all points that differ do so in the same direction.
 
     Args:
-        curves: Values, (n steps, m measurements); m at least 2.
+        curves: Values, (n steps, m measurements); both at least 2.
         level: Confidence level of all differences together.
 
     Returns:
-        The index of the point; None if no two points from there on differ.
+        The last trend; None if no two points of this part differ.
     """
     n, m = curves.shape
     means = curves.mean(1)
@@ -93,7 +101,8 @@ def start_of_trend(curves: np.ndarray, level: float = 0.95) -> int | None:
     least = stats.t.isf((1 - level) / (2 * pairs), freedom) * error + 1e-12
     signs = np.triu(np.sign(changes) * (np.abs(changes) > least))
     for start in range(n):
-        found = set(np.unique(signs[start:, start:]).tolist()) - {0.0}
-        if len(found) < 2:
-            return start if found else None
+        found = set(signs[start:, start:].ravel().tolist()) - {0.0}
+        if len(found) == 1:
+            rises, part = found == {1.0}, means[start:]
+            return LastTrend(start + int(part.argmin() if rises else part.argmax()), rises, start > 0)
     return None

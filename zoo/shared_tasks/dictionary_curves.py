@@ -14,7 +14,7 @@ from zoo.report import Chart, Series, Table
 from zoo.shared_tasks.dictionaries import at_l0, pursued_error
 
 if TYPE_CHECKING:
-    from zoo.analysis.limits import Limit
+    from zoo.analysis.limits import LastTrend, Limit
 
 AT_EVERY_STEP = MATRICES[:2]
 FEWER = tuple(f"{name}, fewer rows" for name in AT_EVERY_STEP)
@@ -73,6 +73,9 @@ class Trend:
         last: Held-out FVU at the last step.
         change: `last` minus `first`, see `zoo.estimates.change`.
         null_change: The same for Gaussian rows with the covariance of each step.
+        turn: The step of the error's last turn and the error there, see `zoo.analysis.limits.last_trend`; None if the
+            error does not turn.
+        rises: Whether the error rises after the turn.
     """
 
     steps: tuple[Any, Any]
@@ -80,21 +83,31 @@ class Trend:
     last: Estimate
     change: Estimate
     null_change: Estimate
+    turn: tuple[int, Estimate] | None
+    rises: bool
 
     @property
     def told(self) -> str:
         """The trend in words."""
-        verb = {"below": "falls", "above": "rises", "undecided": "neither clearly falls nor clearly rises"}
+        verbs = {"below": "falls", "above": "rises", "undecided": "neither clearly falls nor clearly rises"}
+        verb, at_turn = f"{verbs[self.change.sign]} over pretraining", ""
+        if self.turn:
+            before, after = ("falls", "rises") if self.rises else ("rises", "falls")
+            verb = f"{before} until step {self.turn[0]:,} of pretraining and then {after}"
+            at_turn = f", {self.turn[1]} at step {self.turn[0]:,}"
         return (
-            f"The error of sparse coding {verb[self.change.sign]} over pretraining: it is {self.first} at step "
-            f"{self.steps[0]:,} and {self.last} at step {self.steps[1]:,}, a change of {self.change}. For Gaussian "
+            f"The error of sparse coding {verb}: it is {self.first} at step {self.steps[0]:,}{at_turn} and {self.last} "
+            f"at step {self.steps[1]:,}. From the first to the last step it changes by {self.change}; for Gaussian "
             f"rows with the covariance of each step the change is {self.null_change}."
         )
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The changes."""
-        return {"change": self.change, "null_change": self.null_change}
+        """The changes, and an answer to whether the error falls."""
+        answer = {"below": "yes", "above": "no, it rises", "undecided": "undecided"}[self.change.sign]
+        if self.turn and self.rises:
+            answer = f"no, from step {self.turn[0]:,} on it rises"
+        return {"change": self.change, "null_change": self.null_change, "falls": answer}
 
 
 class Lines:
@@ -180,46 +193,57 @@ class Lines:
         return [line[key] for line in self.lines if (line["step"], line["matrix"]) == (step, matrix) and key in line]
 
     @cached_property
-    def _fit(self) -> "tuple[Limit, int] | None":
-        """The power law of the error over pretraining, and the number of steps to which it was fitted.
+    def _last_trend(self) -> "LastTrend | None":
+        """Whether the error falls or rises in the end; None if this is not clear, or if there is one step."""
+        from zoo.analysis.limits import last_trend
 
-        It is None if there are fewer than `LEAST_STEPS` steps from where on the error only falls or only rises, or if
-        all fitting limits lie outside [0, 1].
-        """
-        from zoo.analysis.limits import limit, start_of_trend
+        if len(self.steps) < 2:
+            return None
+        curves = np.array([self.pursued(step, self.over_steps[0]) for step in self.steps])
+        return last_trend(curves) if np.isfinite(curves).all() else None
 
-        steps = [step for step in self.steps if step]
-        if len(steps) < LEAST_STEPS:
+    @cached_property
+    def _falling(self) -> list[int]:
+        """Steps above 0 along which the error falls until the last step; empty if it does not fall in the end."""
+        trend = self._last_trend
+        return [] if trend is None or trend.rises else [step for step in self.steps[trend.start :] if step]
+
+    @cached_property
+    def _fit(self) -> "Limit | None":
+        """The power law of the falling error; None for too few steps, or if all fitting limits lie outside [0, 1]."""
+        from zoo.analysis.limits import limit
+
+        if len(self._falling) < LEAST_STEPS:
             return None
-        curves = np.array([self.pursued(step, self.over_steps[0]) for step in steps])
-        start = start_of_trend(curves) if np.isfinite(curves).all() else None
-        if start is None or len(steps) - start < LEAST_STEPS:
-            return None
-        fitted = limit(np.array(steps[start:]), curves[start:].mean(1))
-        return None if fitted.high < 0 or fitted.low > 1 else (fitted, len(steps) - start)
+        curve = np.array([self.pursued(step, self.over_steps[0]).mean() for step in self._falling])
+        fitted = limit(np.array(self._falling), curve)
+        return None if fitted.high < 0 or fitted.low > 1 else fitted
 
     def limit(self) -> Estimate | None:
         """Return the limit of the error over pretraining under limit + b step^-c; None if it was not fitted."""
-        if self._fit is None:
+        if (fitted := self._fit) is None:
             return None
-        fitted, n = self._fit
         value, low, high = (min(max(number, 0.0), 1.0) for number in (fitted.value, fitted.low, fitted.high))
-        return Estimate(value, low, high, n)
+        return Estimate(value, low, high, len(self._falling))
 
     def told_of_limit(self) -> str:
         """Return a sentence on the limit of the error, or on why there is none."""
-        limit, tolerance = self.limit(), self.study.tolerance
-        if limit is None or self._fit is None:
+        limit, tolerance, trend = self.limit(), self.study.tolerance, self._last_trend
+        if trend is None:
+            return "No limit is fitted, because it is not clear whether the error falls in the end."
+        if trend.rises:
+            return f"No limit is fitted, because the error rises from step {self.steps[trend.start]:,} on."
+        if limit is None:
             return (
-                f"No limit can be fitted: this requires {LEAST_STEPS} steps above 0 along which the error only falls "
-                "or only rises, by more than its noise."
+                f"No limit can be fitted: the error falls along {len(self._falling)} steps above 0 in the end, and a "
+                f"limit in [0, 1] from at least {LEAST_STEPS} steps is needed."
             )
         if limit.low <= tolerance < limit.high:
             side = "which may be below or above"
         else:
             side = "above" if limit.low > tolerance else "below"
         return (
-            f"A power law fitted from step {int(self._fit[0].first):,} on has the limit {limit}, {side} the tolerance "
+            f"A power law fitted from step {self._falling[0]:,} on has the limit {limit}, {side} the tolerance "
             f"of {tolerance:g}; a limit of 0 is {'inside' if 0 in limit else 'outside'} this interval."
         )
 
@@ -227,11 +251,19 @@ class Lines:
         """Return how the error changes from the first to the last step; None if there is one step."""
         if len(self.steps) < 2:
             return None
-        ends = self.steps[0], self.steps[-1]
+        ends, trend = (self.steps[0], self.steps[-1]), self._last_trend
         real, null = ([self.pursued(step, m) for step in ends] for m in self.over_steps)
-        change = estimates.change(real, null, len(self.sources))
+        turn = None
+        if trend and trend.turned and (step := self.steps[trend.start]) is not None:
+            turn = step, estimates.share(self.pursued(step, self.over_steps[0]))
         return Trend(
-            ends, estimates.share(real[0]), estimates.share(real[1]), change, estimates.mean(null[1] - null[0])
+            ends,
+            estimates.share(real[0]),
+            estimates.share(real[1]),
+            estimates.change(real, null, len(self.sources)),
+            estimates.mean(null[1] - null[0]),
+            turn,
+            rises=bool(trend and trend.rises),
         )
 
     def over_pretraining(self) -> Chart:
@@ -243,9 +275,8 @@ class Lines:
             errors = [estimates.share(self.pursued(step, matrix)) for step in self.steps]
             series.append(Series.of(matrix, x, errors, labels=labels))
         caption = "Bands: 95 % intervals. Covariance-matched: Gaussian rows with each step's mean and covariance."
-        if (limit := self.limit()) is not None and self._fit is not None:
-            law = self._fit[0]
-            drawn = np.geomspace(law.first, x[-1], 3 * self._fit[1])
+        if (limit := self.limit()) and (law := self._fit):
+            drawn = np.geomspace(law.first, x[-1], 3 * len(self._falling))
             series.append(Series("power law", drawn.tolist(), law.at(drawn).tolist(), "dotted"))
             ends = [limit] * 2
             series.append(Series.of("limit of the power law", [law.first, x[-1]], ends, "dashed"))

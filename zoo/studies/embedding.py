@@ -392,8 +392,8 @@ class Embedding(Study):
                 "Does the error of sparse coding fall over pretraining?",
                 f"From step {self._steps[0]:,} to step {self._steps[-1]:,} it changes by {trend['change']}, and by "
                 f"{trend['null_change']} for Gaussian rows with the covariance of each step",
-                "change below 0",
-                FALLS[trend["change"].sign],
+                "change below 0, and no rise in the end",
+                trend["falls"],
             ]
         ]
 
@@ -426,7 +426,6 @@ class Embedding(Study):
         return text
 
 
-FALLS = {"below": "yes", "above": "no, it rises", "undecided": "undecided"}
 LESS = {"below": "yes", "above": "no, it leaves more", "undecided": "undecided"}
 
 
