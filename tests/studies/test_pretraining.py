@@ -123,12 +123,13 @@ def test_the_error_of_rows_that_become_superpositions_falls_to_its_limit(reposit
     report = answer(BasisPursuit((f"{source}@step{{step}}",), steps, **SMALL), tmp_path)
     verdict, pretraining = report.verdict, report.sections[1]
     assert [row[0] for row in pretraining.tables[0].rows] == list(steps)
-    assert verdict.headline.startswith("The error of sparse coding falls over pretraining: it is 0.")
+    assert verdict.headline.startswith("The error of sparse coding falls over pretraining.\n\nIt is 0.")
     assert verdict.numbers["trend"]["change"].high < -0.1
     assert verdict.numbers["difference"].high < -0.1
     assert verdict.numbers["limit"].low < 0.02
     assert verdict.numbers["limit"].mean < 0.05
     assert f"has the limit {verdict.numbers['limit']}" in pretraining.finding
+    assert not any("no positive control" in str(table) for table in report.sections[0].tables)  # it was left out
     drawn = {series.name: series for series in verdict.chart.series}
     assert drawn["embedding"].x == [0.2, *steps[1:]]
     assert drawn["limit of the power law"].high == [verdict.numbers["limit"].high] * 2
@@ -247,18 +248,28 @@ def noisy(curve, sd=1e-3):
 @pytest.mark.parametrize(
     ("curve", "verb", "end", "falls"),
     [
-        ([0.4 * noise_left(step, 0.25) for step in STEPS], "falls over", "has the limit 0.", "yes"),
-        ([0.3] * 8, "neither clearly falls nor clearly rises over", "No limit is fitted, because it is", "undecided"),
-        ([0.1 + 0.04 * i for i in range(8)], "rises over", "the error rises from step 0 on", "no, it rises"),
+        ([0.4 * noise_left(step, 0.25) for step in STEPS], "falls over pretraining.", "has the limit 0.", "yes"),
+        (
+            [0.3] * 8,
+            "neither clearly falls nor clearly rises over pretraining.",
+            "No limit is fitted, because it is",
+            "undecided",
+        ),
+        (
+            [0.1 + 0.04 * i for i in range(8)],
+            "rises over pretraining.",
+            "the error rises from step 0 on",
+            "no, it rises",
+        ),
         (
             [0.4, 0.3, 0.25, 0.2, 0.1, 0.15, 0.2, 0.25],
-            "falls until step 64 of pretraining and then rises: it is 0.4",
+            "falls until step 64 of pretraining and then rises.",
             "No limit is fitted, because the error rises from step 64 on",
             "no, from step 64 on it rises",
         ),
         (
             [0.2, 0.25, 0.3, 0.35, 0.4, 0.3, 0.2, 0.1],
-            "rises until step 64 of pretraining and then falls: it is 0.2",
+            "rises until step 64 of pretraining and then falls.",
             "the error falls along 4 steps above 0 in the end",
             "yes",
         ),
@@ -266,7 +277,8 @@ def noisy(curve, sd=1e-3):
 )
 def test_the_trend_and_its_limit_in_words(curve, verb, end, falls):
     found = lines_of(noisy(curve))
-    assert f"The error of sparse coding {verb}" in found.trend().told
+    assert found.trend().answer == f"The error of sparse coding {verb}"
+    assert ("at step 64" in found.trend().details) == ("64" in verb)
     assert found.trend().numbers["falls"] == falls
     assert end in found.told_of_limit()
 

@@ -87,18 +87,23 @@ class Trend:
     rises: bool
 
     @property
-    def told(self) -> str:
-        """The trend in words."""
+    def answer(self) -> str:
+        """A sentence that says whether the error falls or rises."""
         verbs = {"below": "falls", "above": "rises", "undecided": "neither clearly falls nor clearly rises"}
-        verb, at_turn = f"{verbs[self.change.sign]} over pretraining", ""
+        verb = f"{verbs[self.change.sign]} over pretraining"
         if self.turn:
             before, after = ("falls", "rises") if self.rises else ("rises", "falls")
             verb = f"{before} until step {self.turn[0]:,} of pretraining and then {after}"
-            at_turn = f", {self.turn[1]} at step {self.turn[0]:,}"
+        return f"The error of sparse coding {verb}."
+
+    @property
+    def details(self) -> str:
+        """The errors and changes in words."""
+        at_turn = f", {self.turn[1]} at step {self.turn[0]:,}" if self.turn else ""
         return (
-            f"The error of sparse coding {verb}: it is {self.first} at step {self.steps[0]:,}{at_turn} and {self.last} "
-            f"at step {self.steps[1]:,}. From the first to the last step it changes by {self.change}; for Gaussian "
-            f"rows with the covariance of each step the change is {self.null_change}."
+            f"It is {self.first} at step {self.steps[0]:,}{at_turn} and {self.last} at step {self.steps[1]:,}. From "
+            f"the first to the last step it changes by {self.change}; for Gaussian rows with the covariance of each "
+            f"step the change is {self.null_change}."
         )
 
     @property

@@ -174,7 +174,9 @@ class BasisPursuit(Study):
         sections = [self._dictionaries(found, results), self._pretraining(found, results)]
         errors = found.errors()
         trend = found.trend()
-        headline = f"{trend.told}\n\n{sections[0].finding}" if trend else sections[0].finding
+        headline = sections[0].finding
+        if trend:
+            headline = f"{trend.answer}\n\n{trend.details} {found.told_of_limit()}\n\n{headline}"
         numbers = {
             "error": errors["embedding"],
             "null": errors["null"],
@@ -292,7 +294,7 @@ class BasisPursuit(Study):
                 f"{self.n_atoms} atoms do not span {self.d_model} dimensions: the gauge norm at error 0 does not "
                 "exist. There is no positive control either: planted rows would have more atoms than the dictionary."
             )
-        elif "planted" not in self.present:
+        elif "planted" not in matrices(self.n_atoms, self.d_model):
             told.append(
                 f"With {self.n_atoms} atoms in {self.d_model} dimensions there is no positive control: planted rows "
                 "need more atoms than dimensions, and the dictionary needs more atoms than the planted rows."
@@ -340,8 +342,8 @@ class BasisPursuit(Study):
         return Section(
             "pretraining",
             title,
-            f"{trend.told} {found.told_of_limit()} The error minus that of the null model changes from {gaps[0]} to "
-            f"{gaps[-1]}.{self._told_of_fewer}",
+            f"{trend.answer} {trend.details} {found.told_of_limit()} The error minus that of the null model changes "
+            f"from {gaps[0]} to {gaps[-1]}.{self._told_of_fewer}",
             tables=[by_step, found.by_step(), *found.limits()],
             charts=charts,
             null_models="Gaussian rows with the mean and covariance of each step's own matrix. With one seed they are "
