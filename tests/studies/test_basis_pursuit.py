@@ -7,8 +7,7 @@ from doing_studies import answer
 
 from zoo.analysis import dictionaries
 from zoo.null_models import planted
-from zoo.shared_tasks.dictionary_curves import Lines
-from zoo.studies.basis_pursuit import BasisPursuit
+from zoo.studies.basis_pursuit import BasisPursuit, Lines
 
 
 @pytest.fixture
