@@ -203,7 +203,9 @@ def test_with_fewer_rows_these_are_the_same_at_every_step_and_the_report_says_so
     }
     assert chosen[0] == chosen[8]
     assert len(set(chosen[0])) == 300
-    pretraining = study.report(done).sections[1]
+    report = study.report(done)
+    assert report.verdict.numbers["trend"]["rows"] == 300
+    pretraining = report.sections[1]
     assert pretraining.finding.endswith("for the same 300 random rows at every step, and not for all rows.")
     by_step = pretraining.tables[0]
     assert by_step.columns[1:3] == ["embedding, fewer rows", "covariance-matched, fewer rows"]

@@ -182,7 +182,7 @@ class BasisPursuit(Study):
             "null": errors["null"],
             "difference": errors["difference"],
             "limit": found.limit(),
-            "trend": trend and trend.numbers,
+            "trend": trend and trend.numbers | {"rows": self.fewer_rows},
             "isotropic": found.pursued(self._steps[-1], "isotropic") if "isotropic" in self.present else None,
             "at_l0": self.at_l0,
             "n_atoms": self.n_atoms,

@@ -387,11 +387,12 @@ class Embedding(Study):
         """Return the line of the table on the error over pretraining; none if there is one step."""
         if trend is None or not self._steps:
             return []
+        rows = f" (the same {trend['rows']:,} random rows at every step)" if trend["rows"] else ""
         return [
             [
                 "Does the error of sparse coding fall over pretraining?",
                 f"From step {self._steps[0]:,} to step {self._steps[-1]:,} it changes by {trend['change']}, and by "
-                f"{trend['null_change']} for Gaussian rows with the covariance of each step",
+                f"{trend['null_change']} for Gaussian rows with the covariance of each step{rows}",
                 "change below 0, and no rise in the end",
                 trend["falls"],
             ]
