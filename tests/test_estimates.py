@@ -45,6 +45,26 @@ def test_a_matrix_that_is_a_draw_of_its_null_model_is_told_from_it_in_at_most_5_
     assert told / trials <= 0.05 + 2 * (0.05 * 0.95 / trials) ** 0.5
 
 
+def test_a_change_has_the_variance_of_two_draws_in_addition():
+    # Changes 1, 2, 3 of variance 1 and draws of variances 1 and 4: 1 / 3 + 1 + 4 = 16 / 3; t(0.975, 2) = 4.302653
+    found = estimates.change([[0, 0, 0], [1, 2, 3]], [[1, 2, 3], [2, 4, 6]])
+    assert (found.mean, found.n) == (2, 3)
+    half = 4.302653 * (16 / 3) ** 0.5
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half), rel=1e-6)
+    assert estimates.change([[0, 0], [1, 2]], [[0, 9], [0, 9]], runs=2) == estimates.mean([1, 2])
+
+
+def test_two_draws_of_one_null_model_count_as_a_change_in_at_most_5_percent_of_cases():
+    rng, trials = np.random.default_rng(0), 2000
+    told = 0
+    for _ in range(trials):
+        seeds = 0.5 * rng.normal(size=3)  # with one seed, both matrices have the same held-out rows
+        values = [rng.normal() + seeds + 0.2 * rng.normal(size=3) for _ in range(2)]
+        null = rng.normal(size=3) + seeds  # at both steps it is drawn from the same normal numbers
+        told += 0 not in estimates.change(values, [null, null + 0.1 * rng.normal(size=3)])
+    assert told / trials <= 0.05 + 2 * (0.05 * 0.95 / trials) ** 0.5
+
+
 def test_between_runs_of_pretraining_differences_are_paired():
     found = estimates.difference([1.0, 20.0, 300.0], [0.5, 19.25, 299.5], runs=3)
     assert found == estimates.mean([0.5, 0.75, 0.5])

@@ -121,6 +121,29 @@ def difference(values: Sample, null: Sample, runs: int = 1) -> Estimate:
     return difference_from_draws(values, null)
 
 
+def change(values: Sequence[Sample], null: Sequence[Sample], runs: int = 1) -> Estimate:
+    """Return the mean of a matrix minus that of an earlier matrix, paired by seed or by run of pretraining.
+
+    With several runs, the interval is that of the mean over runs. With one run, it tests whether the two matrices
+    differ more than two independent draws of their null models: to the variance s²/n of the mean, the variances between
+    the draws of both null models are added. The interval is Student's with n - 1 degrees of freedom.
+
+    Args:
+        values: Values of the earlier and of the later matrix, (n,) each, with the same seeds or runs.
+        null: Values of the null models of both matrices, one per draw, (n,) each.
+        runs: Number of runs of pretraining.
+    """
+    from scipy import stats
+
+    changes = np.asarray(values[1], float) - np.asarray(values[0], float)
+    plain, n = mean(changes), len(changes)
+    if runs > 1 or not math.isfinite(plain.mean):
+        return plain
+    variance = float(np.var(changes, ddof=1)) / n + sum(float(np.var(one, ddof=1)) for one in null)
+    half = float(stats.t.ppf(0.975, n - 1)) * variance**0.5
+    return Estimate(plain.mean, plain.mean - half, plain.mean + half, n)
+
+
 def rate(successes: int, n: int) -> Estimate:
     """Return the share of successes in n independent trials, with Wilson's interval."""
     from scipy import stats

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,6 +134,7 @@ class Source:
         self.name, self.wanted, self._fingerprints = name, wanted, fingerprints or {}
         self._opened: dict[int | None, Opened] = {}
         self._shapes: dict[int | None, tuple[int, int]] = {}
+        self._texts: dict[str, list[str]] = {}  # texts of the tokens, by tokenizer; steps mostly have the same one
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Source, (self.name, self._fingerprints, self.wanted)
@@ -236,6 +238,8 @@ class Source:
                 f"tensor {found} of {opened.name} is {list(W.shape)}, and there are {W.shape[1]} tokens: it is "
                 "transposed, or not an embedding; a row for every token is needed"
             )
+        if tensor is None:
+            self._shapes[step] = W.shape[0], W.shape[1]
         return W, rounding
 
     def _n_tokens(self, step: int | None) -> int:
@@ -279,8 +283,11 @@ class Source:
 
         listed = self.at(step).beside("tokens.json")
         if listed is None:
-            text = self.tokenizer_json(step)
-            return None if text is None else decoded_tokens(read_tokenizer(text, self.at(step).name))
+            if (text := self.tokenizer_json(step)) is None:
+                return None
+            if text not in self._texts:
+                self._texts[text] = decoded_tokens(read_tokenizer(text, self.at(step).name))
+            return list(self._texts[text])
         tokens = parsed(listed)
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise ZooError(f"{Path(self.at(step).name).with_suffix('.tokens.json')} is not a list of texts")
@@ -323,10 +330,15 @@ class Source:
         return torch.nn.functional.pad(counts, (0, n_rows - n_tokens))
 
     def shape(self, step: int | None = None) -> tuple[int, int]:
-        """Return the number of rows V and of dimensions D of the embedding."""
+        """Return the number of rows V and of dimensions D of the embedding.
+
+        The embedding is read once for its shape and its `fingerprint`, because studies need both.
+        """
         if step not in self._shapes:
-            V, D = self.embedding(step).shape
-            self._shapes[step] = V, D
+            with suppress(ZooError):  # the fingerprint also reads the tokens, which may be damaged
+                self.fingerprint(step)
+        if step not in self._shapes:
+            self.embedding(step)
         return self._shapes[step]
 
     def fingerprint(self, step: int | None = None) -> str:

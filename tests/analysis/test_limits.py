@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from zoo.analysis.limits import limit
+from zoo.analysis.limits import last_trend, limit
 
 STEPS = np.array([64, 128, 256, 512, 1024, 2048, 4096, 8192])
 
@@ -13,6 +13,7 @@ def test_the_limit_of_a_power_law_is_found(end, slope, exponent):
     assert found.value == pytest.approx(end, abs=0.01)
     assert found.exponent == pytest.approx(exponent, rel=0.1)
     assert found.low <= end <= found.high or abs(found.low - end) < 0.01
+    assert found.at([64, 256, 8192]) == pytest.approx(end + slope * np.array([1, 4, 128.0]) ** -exponent, abs=0.01)
 
 
 def test_the_interval_covers_the_limit_about_as_often_as_it_says():
@@ -57,3 +58,27 @@ def test_a_constant_is_its_own_limit():
 def test_too_few_steps_and_step_zero_are_refused(steps, refused):
     with refused("at least 5 steps above 0"):
         limit(steps, np.linspace(1, 0, len(steps)))
+
+
+def measured(curve, n, seed, sd=0.01):
+    """Measurements (steps, n) of a curve; each is higher or lower as a whole, and has noise."""
+    rng = np.random.default_rng(seed)
+    return np.asarray(curve)[:, None] + rng.normal(0, 0.1, n) + rng.normal(0, sd, (len(curve), n))
+
+
+def test_a_flat_curve_has_a_trend_by_chance_in_at_most_5_percent_of_cases():
+    found = [last_trend(measured([0.3] * 8, 3, seed)) is not None for seed in range(400)]
+    assert 0 < np.mean(found) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ([0.9, 0.7, 0.5, 0.4, 0.35, 0.33, 0.32, 0.32], (0, False, False)),  # it ends in noise, which is no turn
+        ([0.3, 0.4, 0.5, 0.6, 0.5, 0.4, 0.3, 0.2], (3, False, True)),
+        ([0.9, 0.6, 0.3, 0.28, 0.33, 0.36, 0.39, 0.42], (3, True, True)),
+        ([0.3, 0.2, 0.4, 0.1, 0.2, 0.3, 0.4, 0.5], (3, True, True)),  # the last of three turns
+    ],
+)
+def test_the_last_trend_starts_at_the_last_turn_that_is_not_noise(curve, expected):
+    assert {last_trend(measured(curve, 3, seed, 0.003)) for seed in range(50)} == {expected}

@@ -236,6 +236,11 @@ def test_the_error_over_pretraining_of_rows_without_tokens(small_study, tmp_path
     assert errors[0] > 0.15 > 0.05 > errors[-1]
     assert abs(pretraining.numbers["difference"][0].mean) < 0.05  # an untrained matrix is a Gaussian
     assert pretraining.numbers["limit"] is None  # 3 steps after the first are too few
+    assert written.verdict.chart is pretraining.charts[0]
+    assert "verdict" in [chart.name for chart in sections["basis-pursuit"].charts]
+    lines = written.verdict.evidence.splitlines()
+    (line,) = [line for line in lines if "Does the error of sparse coding fall over pretraining?" in line]
+    assert f"it changes by {pretraining.numbers['change']}, and by {pretraining.numbers['null_change']} for" in line
 
 
 def test_what_a_changed_setting_does_not_touch_is_the_same_task(small_study, tmp_path):

@@ -1,4 +1,4 @@
-"""Estimates the limit of a training curve."""
+"""Estimates the limit of a training curve, and whether the curve falls or rises in the end."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,21 @@ LIMITS = 401  # candidates near the values
 
 
 class Limit(NamedTuple):
-    """The limit of a curve that approaches it as a power of the step, its interval, and the exponent."""
+    """The limit of a curve that approaches it as a power of the step, its interval, and the rest of the power law.
+
+    The power law is value + slope (step / first)^-exponent, where `first` is the first step.
+    """
 
     value: float
     low: float
     high: float
     exponent: float
+    slope: float
+    first: float
+
+    def at(self, steps: np.ndarray) -> np.ndarray:
+        """Return the power law at steps above 0, (n,)."""
+        return self.value + self.slope * (np.asarray(steps, float) / self.first) ** -self.exponent
 
 
 def limit(steps: np.ndarray, values: np.ndarray, level: float = 0.95) -> Limit:
@@ -40,7 +49,7 @@ def limit(steps: np.ndarray, values: np.ndarray, level: float = 0.95) -> Limit:
     if len(steps) < 5 or len(steps) != len(values) or steps.min() <= 0:
         raise ZooError(f"a limit requires at least 5 steps above 0, with one value each; got {len(steps)} steps")
     if np.ptp(values) == 0:
-        return Limit(values[0], values[0], values[0], float("nan"))
+        return Limit(values[0], values[0], values[0], 1.0, 0.0, steps.min())
     span = np.ptp(values)
     middle = np.linspace(values.min() - span, values.max() + span, LIMITS)
     far = span * np.geomspace(1, 10, 40)
@@ -55,4 +64,45 @@ def limit(steps: np.ndarray, values: np.ndarray, level: float = 0.95) -> Limit:
     fitting = np.flatnonzero(best <= max(best[at], 1e-12 * span**2) * (1 + quantile / (len(values) - 3)))
     low = candidates[fitting[0]] if fitting[0] > 0 else -np.inf
     high = candidates[fitting[-1]] if fitting[-1] < len(candidates) - 1 else np.inf
-    return Limit(float(candidates[at]), float(low), float(high), float(EXPONENTS[squares[at].argmin()]))
+    power = int(squares[at].argmin())
+    law = float(EXPONENTS[power]), float(slope[at, power]), float(steps.min())
+    return Limit(float(candidates[at]), float(low), float(high), *law)
+
+
+class LastTrend(NamedTuple):
+    """The part of a curve up to its end that only falls or only rises, apart from noise."""
+
+    start: int  # index of its first point, which is its largest if it falls, and its smallest if it rises
+    rises: bool
+    turned: bool  # whether the curve falls before it rises, or rises before it falls
+
+
+def last_trend(curves: np.ndarray, level: float = 0.95) -> LastTrend | None:
+    """Return whether a curve falls or rises in the end, and from where on.
+
+    The curve is measured several times at the same steps, for example with several seeds. Every measurement may be
+    higher or lower as a whole; the rest is noise, independent and of equal size. Two points differ if the difference of
+    their means is significant by a t-test, corrected for all pairs of points (Bonferroni). The last trend is the
+    longest part up to the end in which all points that differ do so in the same direction.
+
+    Args:
+        curves: Values, (n steps, m measurements); both at least 2.
+        level: Confidence level of all differences together.
+
+    Returns:
+        The last trend; None if no two points of this part differ.
+    """
+    n, m = curves.shape
+    means = curves.mean(1)
+    noise = curves - means[:, None] - curves.mean(0) + curves.mean()
+    freedom, pairs = (n - 1) * (m - 1), n * (n - 1) / 2
+    error = np.sqrt((noise**2).sum() / freedom * 2 / m)
+    changes = means - means[:, None]  # (from, to)
+    least = stats.t.isf((1 - level) / (2 * pairs), freedom) * error + 1e-12
+    signs = np.triu(np.sign(changes) * (np.abs(changes) > least))
+    for start in range(n):
+        found = set(signs[start:, start:].ravel().tolist()) - {0.0}
+        if len(found) == 1:
+            rises, part = found == {1.0}, means[start:]
+            return LastTrend(start + int(part.argmin() if rises else part.argmax()), rises, start > 0)
+    return None

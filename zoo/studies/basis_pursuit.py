@@ -3,13 +3,15 @@
 Dictionaries are learned on the embedding at several steps of pretraining, and on null models made from it. Codes
 minimise the squared error plus an L1 penalty, and a duality gap certifies that each code is optimal. Penalties are used
 in descending order, and each dictionary starts from that of the penalty before. A seed determines the held-out rows,
-the draws of the null models and the initial atoms. Several sources are several runs of pretraining: seeds are then
+the normal numbers from which null models are drawn, and which rows are the initial atoms; these are the same at every
+step, so that steps differ as little as possible by chance. A dictionary never starts from that of another step, because
+later steps would then have been fitted for longer. Several sources are several runs of pretraining: seeds are then
 averaged within each run, and intervals are over runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -22,21 +24,11 @@ from zoo.estimates import Estimate
 from zoo.matrices import EXPLAINED, MATRICES, NOTHING_LEFT, TRAINED_ON, matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.row_choice import RowChoice
-from zoo.shared_tasks.dictionaries import (
-    LearnDictionaries,
-    UnlearnedDictionaries,
-    at_l0,
-    likeness,
-    pursued_error,
-)
+from zoo.shared_tasks.dictionaries import LearnDictionaries, UnlearnedDictionaries, likeness
+from zoo.shared_tasks.dictionary_curves import AT_EVERY_STEP, FEWER, Lines, on_a_logarithmic_axis
 from zoo.shared_tasks.pursuit import PENALTIES, dictionary_steps, fewer, limited
 from zoo.shared_tasks.rows import Rows, UntrainedRows, opened, refuse_trivial
 from zoo.study import AtLeastTwo, Results, Study, Task
-
-AT_EVERY_STEP = MATRICES[:2]
-FEWER = tuple(f"{name}, fewer rows" for name in AT_EVERY_STEP)
-UNLEARNED = ("random directions", "random tokens", "most frequent tokens")
-LEAST_STEPS = 5  # least number of steps to which a limit is fitted
 
 
 @dataclass(frozen=True)
@@ -104,6 +96,9 @@ class BasisPursuit(Study):
         sources = tuple(opened(name, self.tensor) for name in self.source)
         for source in sources:
             V = source.shape(self._steps[-1])[0]
+            for step in self._steps:
+                if (n := source.shape(step)[0]) != V:
+                    raise ZooError(f"{source.name} has {n:,} rows at step {step}, but {V:,} at step {self._steps[-1]}")
             refuse_trivial("n_atoms", self.n_atoms, min(V, self.max_rows or V))
         aside = UntrainedRows(sources, self._steps[-1], self.tokens) if self.tokens or not self.keep_untrained else None
         keep = self.keep_untrained
@@ -147,7 +142,7 @@ class BasisPursuit(Study):
         rows = rows if matrix in AT_EVERY_STEP else fewer(rows, self.n_atoms)
         steps = self.dictionary_steps or dictionary_steps(rows, self.n_atoms)
         shared = (self.n_atoms, self.penalties, steps, self.frequency_power, self.at_l0)
-        gauged = 0 if matrix in FEWER else self.gauged
+        gauged = 0 if matrix in FEWER or rows.step != self._steps[-1] else self.gauged
         made = AT_EVERY_STEP[FEWER.index(matrix)] if matrix in FEWER else matrix
         return LearnDictionaries(rows, made, seed, seed, *shared, gauged)
 
@@ -175,15 +170,19 @@ class BasisPursuit(Study):
 
     def report(self, results: Results) -> Report:
         """Return a report on the errors at one L0, by matrix and by step."""
-        found = Lines(self._lines(results), self)
+        found = Lines(self._lines(results), self, self._steps)
         sections = [self._dictionaries(found, results), self._pretraining(found, results)]
         errors = found.errors()
+        trend = found.trend()
         headline = sections[0].finding
+        if trend:
+            headline = f"{trend.answer}\n\n{trend.details} {found.told_of_limit()}\n\n{headline}"
         numbers = {
             "error": errors["embedding"],
             "null": errors["null"],
             "difference": errors["difference"],
             "limit": found.limit(),
+            "trend": trend and trend.numbers | {"rows": self.fewer_rows},
             "isotropic": found.pursued(self._steps[-1], "isotropic") if "isotropic" in self.present else None,
             "at_l0": self.at_l0,
             "n_atoms": self.n_atoms,
@@ -191,7 +190,14 @@ class BasisPursuit(Study):
         }
         subject = f"{', '.join(self.source)}: rows in {self.d_model} dimensions"
         return Report(
-            subject, Verdict(headline, f"Brackets are 95 % intervals over {found.units}.", numbers=numbers), sections
+            subject,
+            Verdict(
+                headline,
+                f"Brackets are 95 % intervals over {found.units}.",
+                numbers=numbers,
+                chart=sections[1].charts[0] if trend else None,
+            ),
+            sections,
         )
 
     def _rounding(self, results: Results) -> dict[str, Any] | None:
@@ -214,7 +220,7 @@ class BasisPursuit(Study):
                 lines.append(own | {"penalty": penalty, "cosine": cosine, "cosine_of_rows": by_chance})
         return lines
 
-    def _dictionaries(self, found: "Lines", results: Results) -> Section:
+    def _dictionaries(self, found: Lines, results: Results) -> Section:
         last, errors = self._steps[-1], found.errors()
         coded = [line for line in found.lines if "uncertified" in line]
         uncertified = sum(int(line["uncertified"]) for line in coded)
@@ -280,7 +286,7 @@ class BasisPursuit(Study):
             )
         return told + f"At most {TRAINED_ON:,} of the rows trained on are used to measure errors. "
 
-    def _without_control(self, found: "Lines") -> list[str]:
+    def _without_control(self, found: Lines) -> list[str]:
         """Return sentences on controls that the sizes do not allow, and on how well planted atoms were found."""
         told = []
         if self.n_atoms < self.d_model:
@@ -288,7 +294,7 @@ class BasisPursuit(Study):
                 f"{self.n_atoms} atoms do not span {self.d_model} dimensions: the gauge norm at error 0 does not "
                 "exist. There is no positive control either: planted rows would have more atoms than the dictionary."
             )
-        elif "planted" not in self.present:
+        elif "planted" not in matrices(self.n_atoms, self.d_model):
             told.append(
                 f"With {self.n_atoms} atoms in {self.d_model} dimensions there is no positive control: planted rows "
                 "need more atoms than dimensions, and the dictionary needs more atoms than the planted rows."
@@ -300,47 +306,25 @@ class BasisPursuit(Study):
             )
         return told
 
-    def _pretraining(self, found: "Lines", results: Results) -> Section:
+    def _pretraining(self, found: Lines, results: Results) -> Section:
         title, steps = "Does the error of sparse codes go to zero over pretraining?", self._steps
         if len(steps) < 2:
             why = "Only one step of pretraining was given; set several with --steps."
             return Section("pretraining", title, why, tested=False)
+        trend, limit = found.trend(), found.limit()
+        assert trend is not None
         values = {m: [found.pursued(step, m) for step in steps] for m in found.over_steps}
         real, null = values.values()
-        change, limit = estimates.mean(real[-1] - real[0]), found.limit()
         gaps = [found.against_null(a, b) for a, b in zip(real, null, strict=True)]
-        side = (
-            ""
-            if limit is None
-            else "below"
-            if limit.high <= self.tolerance
-            else "above"
-            if limit.low > self.tolerance
-            else ""
-        )
-        going = (
-            f"A power law fitted from step {found.turn()[0]} on has the limit {limit}"
-            if limit
-            else f"No limit can be fitted: there are fewer than {LEAST_STEPS} steps after the error's last turn"
-        )
-        label, x = "step of pretraining (step 0 is drawn at 1)", [float(max(step or 0, 1)) for step in steps]
         shares = {m: [estimates.share(v) for v in values[m]] for m in values}
         paired = [estimates.mean(a - b) for a, b in zip(real, null, strict=True)]
-        bands = "Bands: 95 % intervals. Each step has its own null model. An untrained matrix is Gaussian itself."
+        x, label = on_a_logarithmic_axis(steps)
         charts = [
-            Chart(
-                "pretraining-error",
-                f"Held-out error with {self.at_l0} atoms per row",
-                [Series.of(m, x, [estimates.mean(v) for v in values[m]]) for m in values],
-                label,
-                "FVU",
-                log_x=True,
-                caption=bands,
-            ),
+            found.over_pretraining(),
             Chart(
                 "pretraining-difference",
                 "Error of the embedding minus error of its null model",
-                [Series.of("embedding minus null model", x, paired)],
+                [Series.of("embedding minus null model", x, paired, labels=[f"step {s:,}" for s in steps])],
                 label,
                 "difference in FVU",
                 log_x=True,
@@ -353,18 +337,17 @@ class BasisPursuit(Study):
             [[s, a, b, gap] for s, a, b, gap in zip(steps, *shares.values(), gaps, strict=True)],
             note="Held-out FVU of learned atoms with codes by matching pursuit. Brackets are 95 % Student t intervals "
             f"over {found.units}. With one run, the interval of a difference contains 0 if one more draw of the null "
-            "model could have the embedding's error.",
+            f"model could have the embedding's error. {self._told_of_steps(found)}",
         )
         return Section(
             "pretraining",
             title,
-            f"From step {steps[0]:,} to {steps[-1]:,} the error changes by {change}, to "
-            f"{shares[found.over_steps[0]][-1]}. "
-            f"{going}{f', {side} the tolerance of {self.tolerance:g}' if side else ''}. The error minus that of the "
-            f"null model changes from {gaps[0]} to {gaps[-1]}.",
+            f"{trend.answer} {trend.details} {found.told_of_limit()} The error minus that of the null model changes "
+            f"from {gaps[0]} to {gaps[-1]}.{self._told_of_fewer}",
             tables=[by_step, found.by_step(), *found.limits()],
             charts=charts,
-            null_models="Gaussian rows with the mean and covariance of each step's own matrix.",
+            null_models="Gaussian rows with the mean and covariance of each step's own matrix. With one seed they are "
+            "made of the same normal numbers at every step.",
             not_shown=(
                 "The errors after the last step are not measured. The limit assumes a power law, and its interval "
                 "assumes that errors are independent between steps."
@@ -374,8 +357,32 @@ class BasisPursuit(Study):
                 **{m: [estimates.mean(v) for v in own] for m, own in zip(AT_EVERY_STEP, values.values(), strict=True)},
                 "difference": gaps,
                 "limit": limit,
+                **trend.numbers,
             },
         )
+
+    @property
+    def _told_of_fewer(self) -> str:
+        """A sentence on the number of rows at every step, if these are not all rows."""
+        if not self.fewer_rows:
+            return ""
+        return (
+            f" All these numbers are for the same {self.fewer_rows:,} random rows at every step, and not for all rows."
+        )
+
+    def _told_of_steps(self, found: Lines) -> str:
+        """Sentences on what is the same at every step."""
+        told = (
+            "Every step has the same rows; with one seed, the same of them are held out, the same are the initial "
+            "atoms, and the null model is made of the same normal numbers."
+        )
+        if self.fewer_rows:
+            all_rows = found.errors()["embedding"]
+            told += (
+                f" These are {self.fewer_rows:,} random rows. With fewer rows the held-out error is larger: at the "
+                f"last step, with more rows, the error of the embedding is {all_rows}."
+            )
+        return told
 
     def _drift(self, results: Results, x: list[float], label: str) -> Chart:
         """Return a chart of how far rows have moved since the first step.
@@ -384,14 +391,16 @@ class BasisPursuit(Study):
         """
         import torch
 
-        rows = [torch.from_numpy(results[self._rows[self.source[0], step]]["W_E"]) for step in self._steps]
+        matrix = (FEWER if self.fewer_rows else AT_EVERY_STEP)[0]
+        read = [self._learned[self.source[0], step, matrix, 0].rows for step in self._steps]
+        rows = [torch.from_numpy(results[task]["W_E"]) for task in read]
         unit = (rows[-1] - rows[-1].mean(0)).square().sum(1).mean().sqrt()
         moved = [((W - rows[0]).norm(dim=1) / unit).numpy() for W in rows]
         middle, low, high = ([float(np.quantile(m, q)) for m in moved] for q in (0.5, 0.1, 0.9))
         return Chart(
             "pretraining-drift",
             "Distance of rows from where they were at the first step",
-            [Series("median row", x, middle, "line", low, high)],
+            [Series("median row", x, middle, "line", low, high, [f"step {s:,}" for s in self._steps])],
             label,
             "distance / rms row length",
             log_x=True,
@@ -428,291 +437,3 @@ def told_of_rounding(rounding: dict[str, Any] | None, error: Estimate, differenc
             "to it."
         )
     return [told]
-
-
-class Lines:
-    """The measurements of a study, one dict for every dictionary and penalty, and tables and charts of them.
-
-    Args:
-        lines: Measurements; each has its source, step, matrix, seed and coder.
-        study: The study with whose settings they were made.
-    """
-
-    def __init__(self, lines: list[dict[str, Any]], study: BasisPursuit) -> None:
-        self.lines, self.study, self.steps, self.sources = lines, study, study._steps, study.source
-        self.seeds = range(study.seeds)
-        self.over_steps = FEWER if any(line["matrix"] in FEWER for line in lines) else AT_EVERY_STEP
-        self.by: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        for line in lines:
-            key = (line["step"], line["matrix"], line["coder"], line["source"], line["seed"])
-            self.by.setdefault(key, []).append(line)
-
-    @property
-    def units(self) -> str:
-        """The samples over which intervals are computed, in words."""
-        if len(self.sources) > 1:
-            return f"{len(self.sources)} runs of pretraining, of {len(self.seeds)} seeds each"
-        return f"{len(self.seeds)} seeds"
-
-    @property
-    def told(self) -> str:
-        """The kind of a table's intervals, in words."""
-        if len(self.sources) > 1:
-            return "95 % Student t intervals over runs, and differences are paired by run"
-        return (
-            "95 % Student t intervals over seeds; the interval of a difference contains 0 if one more draw of the null "
-            "model could have the embedding's value"
-        )
-
-    def curve(self, step: Any, matrix: str, coder: str, x: str, y: str, source: str, seed: int) -> np.ndarray:
-        """Return the points (n, 2) of the dictionaries of one seed along the penalties, ascending in x."""
-        chosen = [line for line in self.by.get((step, matrix, coder, source, seed), []) if y in line]
-        return np.array(sorted((line[x], line[y]) for line in chosen)).reshape(-1, 2)
-
-    def values(self, read: Callable[[str, int], float]) -> np.ndarray:
-        """Return one number per independent sample: a source, averaged over seeds, or a seed if there is one source."""
-        table = np.array([[read(source, seed) for seed in self.seeds] for source in self.sources])
-        return table.mean(1) if len(self.sources) > 1 else table[0]
-
-    def at(self, step: Any, matrix: str, y: str, coder: str = "basis pursuit", x: str = "l0") -> np.ndarray:
-        """Return a measure at one L0, interpolated along each curve, for every independent sample.
-
-        If codes with fewer atoms leave next to no error, the measure of these codes is returned.
-        """
-
-        def read(source: str, seed: int) -> float:
-            points = self.curve(step, matrix, coder, x, y, source, seed)
-            errors = self.curve(step, matrix, coder, "train_l0", "train_fvu_debiased", source, seed)
-            if len(points) and len(errors) and errors[:, 1].min() < NOTHING_LEFT and points[-1, 0] < self.study.at_l0:
-                return float(points[-1, 1])
-            return at_l0(points, self.study.at_l0)
-
-        return self.values(read)
-
-    def pursued(self, step: Any, matrix: str) -> np.ndarray:
-        """Return the held-out FVU of matching pursuit at the best penalty, for every independent sample."""
-        coder = "basis pursuit"
-        return self.values(lambda source, seed: pursued_error({"lines": self.by[step, matrix, coder, source, seed]}))
-
-    def errors(self) -> dict[str, Estimate]:
-        """Return the held-out error at the last step, that of the null model, and the difference of the two."""
-        real, null = (self.pursued(self.steps[-1], m) for m in AT_EVERY_STEP)
-        return {
-            "embedding": estimates.share(real),
-            "null": estimates.share(null),
-            "difference": self.against_null(real, null),
-        }
-
-    def against_null(self, real: np.ndarray, null: np.ndarray) -> Estimate:
-        """Return the difference from the null model, with the interval of `estimates.difference`."""
-        return estimates.difference(real, null, len(self.sources))
-
-    def all(self, step: Any, matrix: str, key: str) -> list[float]:
-        """Return all numbers under a key, for one step and matrix."""
-        return [line[key] for line in self.lines if (line["step"], line["matrix"]) == (step, matrix) and key in line]
-
-    def turn(self) -> tuple[int, np.ndarray] | tuple[None, None]:
-        """Return the step from which the error only falls or only rises, and the errors from there on.
-
-        Both are None if there are fewer than `LEAST_STEPS` steps from there on.
-        """
-        steps = [step for step in self.steps if step]
-        if len(steps) < LEAST_STEPS:
-            return None, None
-        curve = np.array([self.pursued(step, self.over_steps[0]).mean() for step in steps])
-        turns = np.flatnonzero(np.diff(np.sign(np.diff(curve))))
-        start = int(turns[-1]) + 1 if len(turns) else 0
-        return (steps[start], curve[start:]) if len(steps) - start >= LEAST_STEPS else (None, None)
-
-    def limit(self) -> Estimate | None:
-        """Return the limit of the error over pretraining under limit + b step^-c, fitted from the error's last turn on.
-
-        It is None if there are too few steps after the turn, or if all fitting limits lie outside [0, 1].
-        """
-        from zoo.analysis.limits import limit
-
-        start, curve = self.turn()
-        if start is None or curve is None:
-            return None
-        fitted = limit(np.array([step for step in self.steps if step and step >= start]), curve)
-        if fitted.high < 0 or fitted.low > 1:
-            return None
-        value, low, high = (min(max(number, 0.0), 1.0) for number in (fitted.value, fitted.low, fitted.high))
-        return Estimate(value, low, high, len(curve))
-
-    def limits(self) -> list[str]:
-        """Return sentences on the limits of the error of certified codes and of its difference from the null model."""
-        from zoo.analysis.limits import limit
-
-        steps = [s for s in self.steps if s]
-        real, null = (np.array([self.at(s, m, "fvu_debiased") for s in steps]) for m in self.over_steps)
-        told = []
-        for name, curves in (
-            ("the embedding's error", real),
-            ("its difference from the null model's error", real - null),
-        ):
-            after = int(np.abs(curves.mean(1) - curves[-1].mean()).argmax())  # the step farthest from the last value
-            if len(steps) - after < LEAST_STEPS or not np.isfinite(curves).all():
-                told.append(
-                    f"Limit of {name}: not fitted. A fit starts at the step whose value is farthest from the last one, "
-                    f"and requires {LEAST_STEPS} steps with values from there on."
-                )
-                continue
-            fitted = limit(np.array(steps[after:]), curves[after:].mean(1))
-            text = f"{Estimate(fitted.value, fitted.low, fitted.high)}"
-            text += f" with exponent {fitted.exponent:.2f}, from step {steps[after]} on"
-            if len(self.sources) > 1:
-                own = [limit(np.array(steps[after:]), curve).value for curve in curves[after:].T]
-                text += f"; if every run is fitted separately, {estimates.mean(own)}"
-            told.append(f"Limit of {name} under limit + b step^-c, for certified codes: {text}.")
-        return told
-
-    def by_matrix(self, note: str) -> Table:
-        """Return a table of errors and bits at one L0, by matrix."""
-        step, present = self.steps[-1], self.study.present
-
-        def row(label: str, values: Callable[[str], np.ndarray]) -> list[Any]:
-            cells = [values(matrix) for matrix in present]
-            return [label, *map(estimates.mean, cells), self.against_null(cells[0], cells[1])]
-
-        def plain(label: str, key: str) -> list[Any]:
-            found = [self.all(step, matrix, key) for matrix in present]
-            return [label, *(float(np.mean(v)) if v else None for v in found), None]
-
-        rows = [
-            row("held-out FVU, debiased", lambda m: self.at(step, m, "fvu_debiased")),
-            row("held-out FVU, shrunk", lambda m: self.at(step, m, "fvu")),
-            row("FVU of rows trained on, debiased", lambda m: self.at(step, m, "train_fvu_debiased", x="train_l0")),
-            row("held-out FVU, learned atoms, matching pursuit", lambda m: self.pursued(step, m)),
-            *(
-                row(f"held-out FVU, {n}, matching pursuit", partial(self.at, step, y="fvu_debiased", coder=n))
-                for n in UNLEARNED
-            ),
-            row("FVU of principal components at the same bits", lambda m: self.at(step, m, "pca_fvu")),
-            row("bits per row, 8 bits per number", lambda m: self.at(step, m, "bits_per_row")),
-            row("FVU of all rows at these bits", lambda m: self.at(step, m, "fvu_at_bits")),
-            row("bits per row of a Gaussian at this FVU", lambda m: self.at(step, m, "gaussian_bits_per_row")),
-            plain("gauge norm of the atoms at error 0", "gauge"),
-            plain("gauge norm of random directions at error 0", "gauge_of_random_directions"),
-            plain("mean best |cosine| of two seeds' atoms, mean over penalties", "cosine"),
-            plain("mean best |cosine| of two seeds' random rows", "cosine_of_rows"),
-        ]
-        title = f"step {step}, " if step is not None else ""
-        return Table([f"{title}at L0 {self.study.at_l0}", *present, "embedding - covariance-matched"], rows, note=note)
-
-    def by_step(self) -> Table:
-        """Return a table of the errors of certified codes at one L0, by step."""
-        rows: list[list[Any]] = []
-        for step in self.steps:
-            real, null = (self.at(step, m, "fvu_debiased") for m in self.over_steps)
-            shrunk = self.against_null(*(self.at(step, m, "fvu") for m in self.over_steps))
-            cells = [estimates.mean(real), estimates.mean(null), self.against_null(real, null), shrunk]
-            rows.append([f"step {step}", *cells])
-        columns = ["held-out FVU, debiased", *self.over_steps, "difference", "difference, shrunk"]
-        return Table(columns, rows, note="Errors of certified codes.")
-
-    def charts(self) -> list[Chart]:
-        """Return charts of the error against L0, penalty and bits, and of the similarity of two seeds' atoms."""
-        present, last = self.study.present, self.steps[-1]
-        held_out = [self._banded(m, last, m, "l0", "fvu_debiased") for m in present]
-        trained = [self._trained(m, last) for m in present]
-        bits = [self._banded(m, last, m, "bits_per_row", "fvu_at_bits") for m in present]
-        for matrix in present:
-            bound = zip(*(self.all(last, matrix, k) for k in ("gaussian_bits_per_row", "fvu_at_bits")), strict=True)
-            x, y = np.array(sorted(bound)).T.tolist()
-            bits.append(Series(matrix, x, y, "dotted", labels=["Gaussian bound"] * len(x)))
-        alike = []
-        for matrix in present:
-            for style, key in (("line", "cosine"), ("dotted", "cosine_of_rows")):
-                own = [r for r in self.lines if (r["coder"], r["matrix"], r["step"]) == ("stability", matrix, last)]
-                if not own:
-                    continue
-                points = sorted(
-                    {(r["penalty"], float(np.mean([q[key] for q in own if q["penalty"] == r["penalty"]]))) for r in own}
-                )
-                x, y = np.array(points).T.tolist()
-                alike.append(Series(matrix, x, y, style))  # type: ignore[arg-type]
-        shrunk = [self._banded(m, last, m, "penalty", "fvu") for m in present]
-        pursued = [self._banded(m, last, m, "penalty", "fvu_pursued") for m in present]
-        bands, name = "Bands: 95 % intervals.", self.study.name
-        return [
-            Chart(
-                f"{name}-fvu",
-                "Error against atoms per row (L0)",
-                held_out + trained,
-                "L0",
-                "FVU, debiased",
-                log_x=True,
-                caption=f"{bands} Solid: held-out rows. Dotted: rows trained on.",
-            ),
-            Chart(
-                f"{name}-bits",
-                "Error against bits",
-                bits,
-                "bits per row, dictionary included",
-                "FVU of all rows",
-                caption=f"{bands} Dotted: least bits for a Gaussian with the same covariance at the same error.",
-            ),
-            Chart(
-                f"{name}-shrunk",
-                "Held-out error of the L1-penalised optima",
-                shrunk,
-                "penalty",
-                "FVU, shrunk",
-                log_x=True,
-                caption=bands,
-            ),
-            Chart(
-                f"{name}-pursued",
-                f"Held-out error of matching pursuit with {self.study.at_l0} atoms per row",
-                pursued,
-                "penalty",
-                "FVU, held out",
-                log_x=True,
-                caption=bands,
-            ),
-            Chart(
-                f"{name}-likeness",
-                "Similarity of the atoms of two seeds",
-                alike,
-                "penalty",
-                "mean best |cosine|",
-                log_x=True,
-                caption="Dotted: the same number of random rows instead of atoms.",
-            ),
-        ]
-
-    def at_every_step(self) -> Chart:
-        """Return a chart of the embedding's error against L0 at every step."""
-        own = self.over_steps[0]
-        series = [self._banded(f"step {step}", step, own, "l0", "fvu_debiased") for step in self.steps]
-        title = "The embedding's error at every step"
-        return Chart(
-            "pretraining-every-step",
-            title,
-            series,
-            "L0",
-            "FVU, debiased",
-            log_x=True,
-            caption="Bands: 95 % intervals.",
-        )
-
-    def _banded(self, name: str, step: Any, matrix: str, x: str, y: str) -> Series:
-        """Return a series of means over sources and seeds, with their intervals."""
-        stack = self._common(step, matrix, x, y)
-        spans = [estimates.mean(values) for values in stack[:, :, 1].T]
-        return Series.of(name, stack[:, :, 0].mean(0).tolist(), spans)
-
-    def _trained(self, matrix: str, step: Any) -> Series:
-        x, y = self._common(step, matrix, "train_l0", "train_fvu_debiased").mean(0).T.tolist()
-        return Series(matrix, x, y, "dotted", labels=["rows trained on"] * len(x))
-
-    def _common(self, step: Any, matrix: str, x: str, y: str) -> np.ndarray:
-        """Return the points (runs, penalties, 2) of all sources and seeds, at the penalties that all of them have."""
-        own = [(source, seed) for source in self.sources for seed in self.seeds]
-        by_penalty = [
-            [self.curve(step, matrix, "basis pursuit", "penalty", key, *of).round(12) for key in (x, y)] for of in own
-        ]
-        shared = set.intersection(*(set(a[:, 0].tolist()) for a, _ in by_penalty))
-        stacks = [[curve[[p in shared for p in curve[:, 0]], 1] for curve in pair] for pair in by_penalty]
-        return np.array(stacks).transpose(0, 2, 1)[:, ::-1]

@@ -8,7 +8,7 @@ whole 95 % interval lies on one side of the threshold.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -295,7 +295,13 @@ class Embedding(Study):
             subject = f"{subject} At most {self._max_rows:,} rows ({self.row_choice}) are coded sparsely."
         if len(self.source) > 1:
             subject = f"{subject} Other runs: {', '.join(self.source[1:])}; only `basis-pursuit` uses them."
-        return Report(subject, self._verdict(told, sections), sections)
+        verdict = self._verdict(told, sections)
+        trend = next((s.charts[0] for s in sections if s.id == "pretraining" and s.tested), None)
+        if trend and verdict.chart:  # the answer has the chart of the trend, so another section has that of the errors
+            bars = verdict.chart
+            sections = [replace(s, charts=[bars, *s.charts]) if s.id == "basis-pursuit" else s for s in sections]
+            verdict = replace(verdict, chart=trend)
+        return Report(subject, verdict, sections)
 
     def _verdict(self, told: Mapping[str, dict[str, Any]], sections: Sequence[Section]) -> Verdict:
         coding, training = told.get("basis-pursuit"), told.get("frozen-embedding")
@@ -342,6 +348,7 @@ class Embedding(Study):
                 f"at most {self.tolerance:g}",
                 _below(limit, self.tolerance) if limit else self._no_limit,
             ],
+            *self._falls((coding or {}).get("trend")),
             [
                 "Do tokens lie on circles (such as weekdays), or does a matrix relate them (such as plurals)?",
                 structure if searched["tests"] else "",
@@ -375,6 +382,21 @@ class Embedding(Study):
             not_tested=self._not_tested(untested),
             chart=_chart(measured, controls.numbers.get("lines", []), self.tolerance) if coding else None,
         )
+
+    def _falls(self, trend: Mapping[str, Any] | None) -> list[list[str]]:
+        """Return the line of the table on the error over pretraining; none if there is one step."""
+        if trend is None or not self._steps:
+            return []
+        rows = f" (the same {trend['rows']:,} random rows at every step)" if trend["rows"] else ""
+        return [
+            [
+                "Does the error of sparse coding fall over pretraining?",
+                f"From step {self._steps[0]:,} to step {self._steps[-1]:,} it changes by {trend['change']}, and by "
+                f"{trend['null_change']} for Gaussian rows with the covariance of each step{rows}",
+                "change below 0, and no rise in the end",
+                trend["falls"],
+            ]
+        ]
 
     @property
     def _no_limit(self) -> str:
