@@ -1,6 +1,7 @@
 """The matrices that studies of rows compare: an embedding and its null models."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,12 +13,20 @@ PLANTED_SPARSITY = 4
 SEARCHED = 8192  # largest number of rows whose neighbours are searched for, among all rows
 TRAINED_ON = 8192  # largest number of training rows on which a dictionary is evaluated
 NOTHING_LEFT = 0.01  # FVU below which more atoms per row can hardly help
-EXPLAINED = (
-    "The covariance-matched null model is Gaussian with the mean and covariance of the embedding. The covariance- and "
-    "norm-matched null model also has the embedding's row norms, and is therefore not exactly Gaussian. Permuted "
-    "coordinates keep the mean, the covariance and the distribution of every principal coordinate. Isotropic rows keep "
-    "only the row norms."
-)
+_EXPLAINED = {
+    MATRICES[1]: "The covariance-matched null model is Gaussian with the mean and covariance of the embedding.",
+    NORM_MATCHED: "The covariance- and norm-matched null model also has the embedding's row norms, and is therefore "
+    "not exactly Gaussian.",
+    "permuted coordinates": "Permuted coordinates keep the mean, the covariance and the distribution of every "
+    "principal coordinate.",
+    "isotropic": "Isotropic rows keep only the row norms.",
+    "planted": "Planted rows are sums of a few random atoms: the positive control.",
+}
+
+
+def explained(present: Sequence[str]) -> str:
+    """Return sentences that explain the null models among some matrices."""
+    return " ".join(text for name, text in _EXPLAINED.items() if name in present)
 
 
 def planted_atoms(n_atoms: int, d_model: int) -> int | None:

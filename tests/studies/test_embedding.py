@@ -127,7 +127,7 @@ def test_planted_circles_and_binding_are_found_with_their_families_and_rank(smal
 
 def test_a_quick_study_says_what_it_left_out_and_searches_all_rows_for_structure(small_study, monkeypatch):
     monkeypatch.setattr(embedding, "QUICK_ROWS", 400)
-    written = small_study(with_circles_and_binding(), quick=True, seeds=None, null_draws=None)
+    written = small_study(with_circles_and_binding(), quick=True, null_draws=None)
     assert "At most 400 rows (stratified) are coded sparsely." in written.subject
     assert {line["name"] for line in written.verdict.numbers["findings"]} >= {"weekdays", "months"}
     sections = {section.id: section for section in written.sections}
@@ -384,7 +384,7 @@ def test_a_no_that_more_pretraining_may_take_back_asks_for_checkpoints_and_not_f
         ({"n_atoms": 4}, "n_atoms is 4; it must be at least 8"),
         ({"n_atoms": 700}, "use fewer atoms"),
         ({"max_rows": 100, "row_choice": "most frequent"}, "is not known; use --row-choice stratified"),
-        ({"max_rows": 30}, "use fewer atoms"),
+        ({"max_rows": 30}, "max_rows is 30; it must be at least 40"),
         ({"frequency_power": 1.0}, "how often the tokens of"),
         ({"steps": (64, 8)}, "steps must be ascending"),
     ],

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
+from zoo.errors import ZooError
 from zoo.matrices import PLANTED_SPARSITY
 from zoo.row_choice import RowChoice
 from zoo.shared_tasks.dictionaries import LearnDictionaries
-from zoo.shared_tasks.rows import Rows, StudyOfRows, refuse_trivial
+from zoo.shared_tasks.rows import LEAST_ROWS, Rows, StudyOfRows, refuse_trivial
 from zoo.study import AtLeastTwo
 
 PENALTIES = (0.3, 0.2, 0.14, 0.1)
@@ -47,8 +48,7 @@ class StudyOfDictionaries(StudyOfRows):
         Raises:
             ZooError: If there are too many atoms for the rows.
         """
-        V, D = self.shape
-        V = min(V, self.max_rows or V)
+        V, D = self.coded.number, self.shape[1]
         n = default_atoms(self.n_atoms, V, D)
         refuse_trivial("n_atoms", n, V)
         return n
@@ -81,16 +81,16 @@ class StudyOfDictionaries(StudyOfRows):
         only_if_aside: bool = False,
     ) -> list[LearnDictionaries]:
         """Return tasks that learn dictionaries of a matrix, one for every seed."""
-        D, rows, n_atoms = self.shape[1], rows or self.coded, n_atoms or self.atoms
+        D, steps = self.shape[1], dictionary_steps(self.coded, self.atoms)
         return [
             LearnDictionaries(
-                rows,
+                rows or self.coded,
                 matrix,
                 seed,
                 seed,
-                n_atoms,
+                n_atoms or self.atoms,
                 PENALTIES,
-                dictionary_steps(rows, n_atoms),
+                steps,
                 self.frequency_power if frequency_power is None else frequency_power,
                 self.at_l0,
                 rows_gauged(D) if gauged is None else gauged,
@@ -113,14 +113,20 @@ def dictionary_steps(rows: Rows, n_atoms: int) -> int:
 
 
 def limited(rows: Rows, max_rows: int | None, choice: RowChoice) -> Rows:
-    """Return the task that reads at most `max_rows` of the rows; all if it is None or there are no more."""
+    """Return the task that reads at most `max_rows` of the rows; all if it is None or there are no more.
+
+    Raises:
+        ZooError: If these are too few to study.
+    """
+    if max_rows is not None and max_rows < LEAST_ROWS:
+        raise ZooError(f"max_rows is {max_rows}; it must be at least {LEAST_ROWS}")
     return rows if max_rows is None or max_rows >= rows.number else replace(rows, at_most=max_rows, choice=choice)
 
 
 def fewer(rows: Rows, n_atoms: int) -> Rows:
     """Return the task that reads 10,000 random rows, or 3 per atom if that is more; all if there are no more."""
     most = max(FEWER_ROWS, 3 * n_atoms)
-    return rows if most >= rows.number else replace(rows, at_most=most, choice="random")
+    return rows if most >= rows.number else replace(rows, some=most)
 
 
 def compared_at(D: int) -> int:

@@ -128,8 +128,10 @@ class Rows(Task):
         step: Training step.
         untrained: Task that finds the rows that look untrained; None if no rows are excluded.
         keep: Whether to keep the rows that look untrained.
-        at_most: Largest number of rows; None for all.
+        at_most: Largest number of rows; None for all. If rows that look untrained are kept, the same share of them is
+            added.
         choice: How they are chosen if there are more, see `zoo.row_choice`.
+        some: Number of random rows among these; None for all.
     """
 
     source: Source
@@ -138,18 +140,19 @@ class Rows(Task):
     keep: bool = False
     at_most: int | None = None
     choice: RowChoice = "random"
+    some: int | None = None
     here = True
 
     @property
     def number(self) -> int:
         """Number of rows, including untrained rows that may be excluded."""
         V = self.source.shape(self.step)[0]
-        return V if self.at_most is None else min(V, self.at_most)
+        return min(V, *(limit for limit in (self.at_most, self.some) if limit is not None), V)
 
     def named_by(self) -> dict[str, Any]:
         """Return a hash of the embedding, and the settings that select its rows."""
         rows = {"rows": self.source.fingerprint(self.step), "untrained": self.untrained}
-        return rows | {"keep": self.keep, "at_most": self.at_most, "choice": self.choice}
+        return rows | {"keep": self.keep, "at_most": self.at_most, "choice": self.choice, "some": self.some}
 
     def needs(self) -> Sequence[Task]:
         """The task that finds the rows that look untrained, if there is one."""
@@ -174,7 +177,9 @@ class Rows(Task):
         W = matrix.numpy()
         if self.untrained is None:
             counts = self.source.row_counts(self.step, len(W))
-            found = {"tokens": self.source.token_strings(self.step), "reasons": np.full(len(W), KEPT)}
+            tokens = self.source.token_strings(self.step)
+            tokens = tokens and tokens + [f"row {i}" for i in range(len(tokens), len(W))]
+            found = {"tokens": tokens, "reasons": np.full(len(W), KEPT)}
             found["counts"] = None if counts is None else counts.numpy()
         else:
             found = work[self.untrained]
@@ -187,14 +192,23 @@ class Rows(Task):
                 f"{LEAST_ROWS} rows in {LEAST_DIMENSIONS} dimensions are required"
             )
         told = {} if rounding is None else {"rounding": {"kind": rounding.kind, "fvu": rounding.fvu(matrix, kept)}}
-        chosen = kept.nonzero()[0]
         known = None if found["counts"] is None else np.asarray(found["counts"])
-        if self.at_most is not None and self.at_most < len(chosen):
-            own = None if known is None else known[chosen]
-            chosen = chosen[chosen_rows(len(chosen), self.at_most, self.choice, own)]
-        tokens = found["tokens"] and [found["tokens"][i] for i in chosen.tolist()]
+        chosen = self._chosen(np.asarray(found["reasons"] == KEPT), known)
+        texts = found["tokens"] and [found["tokens"][i] for i in chosen.tolist()]
         counted = {} if known is None else {"counts": known[chosen]}
-        return {"W_E": W[chosen], "tokens": tokens} | counted | told
+        return {"W_E": W[chosen], "tokens": texts} | counted | told
+
+    def _chosen(self, trained: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
+        """Return the indices of the chosen rows, ascending, given which rows look trained (V,) and counts (V,)."""
+        chosen, others = trained.nonzero()[0], (~trained).nonzero()[0] if self.keep else np.zeros(0, np.int64)
+        if self.at_most is not None and self.at_most < len(chosen):
+            of_others = round(len(others) * self.at_most / len(chosen))
+            chosen = chosen[
+                chosen_rows(len(chosen), self.at_most, self.choice, None if counts is None else counts[chosen])
+            ]
+            others = others[chosen_rows(len(others), of_others, "random")]
+        chosen = np.sort(np.concatenate((chosen, others)))
+        return chosen if self.some is None else chosen[chosen_rows(len(chosen), self.some, "random")]
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,12 @@ def told_of_tests(searched: dict[str, Any]) -> str:
     """Return sentences about the tests of all kinds of structure: their correction, and findings in null models."""
     from zoo.analysis.structure import false_rate
 
+    V = len(searched["tokens"] or ())
+    some = f" Neighbours are those of {SEARCHED:,} random rows, among all {V:,} rows." if V > SEARCHED else ""
     return (
         f"The chance of any false finding in all tests of rows (neighbours of one kind, binding, circles) together is "
         f"at most {ALPHA:g} (Holm's correction). The same search was also made in draws of the covariance-matched null "
-        f"model, whose rows keep the names of their tokens: {false_rate(searched['false_findings'])}."
+        f"model, whose rows keep the names of their tokens: {false_rate(searched['false_findings'])}.{some}"
     )
 
 

@@ -21,7 +21,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 from zoo import estimates
 from zoo.errors import ZooError
 from zoo.estimates import Estimate
-from zoo.matrices import EXPLAINED, MATRICES, NOTHING_LEFT, TRAINED_ON, matrices
+from zoo.matrices import MATRICES, NOTHING_LEFT, TRAINED_ON, explained, matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.row_choice import RowChoice
 from zoo.shared_tasks.dictionaries import LearnDictionaries, UnlearnedDictionaries, likeness
@@ -140,7 +140,7 @@ class BasisPursuit(Study):
 
     def _learn(self, rows: Rows, matrix: str, seed: int) -> LearnDictionaries:
         rows = rows if matrix in AT_EVERY_STEP else fewer(rows, self.n_atoms)
-        steps = self.dictionary_steps or dictionary_steps(rows, self.n_atoms)
+        steps = self.dictionary_steps or dictionary_steps(self._rows[self.source[0], self._steps[-1]], self.n_atoms)
         shared = (self.n_atoms, self.penalties, steps, self.frequency_power, self.at_l0)
         gauged = 0 if matrix in FEWER or rows.step != self._steps[-1] else self.gauged
         made = AT_EVERY_STEP[FEWER.index(matrix)] if matrix in FEWER else matrix
@@ -181,9 +181,8 @@ class BasisPursuit(Study):
             "error": errors["embedding"],
             "null": errors["null"],
             "difference": errors["difference"],
-            "limit": found.limit(),
+            "limit": self._limit_of_all_rows(found),
             "trend": trend and trend.numbers | {"rows": self.fewer_rows},
-            "isotropic": found.pursued(self._steps[-1], "isotropic") if "isotropic" in self.present else None,
             "at_l0": self.at_l0,
             "n_atoms": self.n_atoms,
             "rounding": self._rounding(results),
@@ -228,7 +227,8 @@ class BasisPursuit(Study):
         certified = {m: estimates.share(found.at(last, m, "fvu_debiased")) for m in AT_EVERY_STEP}
         stable = {m: np.mean(found.all(last, m, "cosine")) for m in AT_EVERY_STEP}
         largest = max(line["largest_gap"] for line in coded)
-        n_eff = results[next(iter(self._learned.values()))]["effective_rows"]
+        first = self._learned[self.source[0], last, MATRICES[0], 0]
+        n_eff, steps = results[first]["effective_rows"], first.dictionary_steps
         return Section(
             self.name,
             "How small is the error of certified sparse codes?",
@@ -250,8 +250,8 @@ class BasisPursuit(Study):
                     f"{NOTHING_LEFT:g} of the variance unexplained, the error at these fewer atoms is used. Codes by "
                     f"matching pursuit have {self.at_l0} atoms in every row and no certificate; for learned atoms, the "
                     "penalty whose dictionary has the smallest error is used. Each dictionary has "
-                    f"{self.n_atoms} atoms and is learned with {self._learned_with} codings of all rows at each "
-                    f"penalty. {self._told_of_rows}Rows have weights p^{self.frequency_power:g} of token "
+                    f"{self.n_atoms} atoms and is learned with {steps} codings of all rows at each penalty. "
+                    f"{self._told_of_rows}Rows have weights p^{self.frequency_power:g} of token "
                     f"frequencies p (effective number of rows: {round(n_eff):,}). The largest duality gap of a code is "
                     f"{largest:.1e} of its objective."
                 ),
@@ -259,19 +259,14 @@ class BasisPursuit(Study):
                 *told_of_rounding(self._rounding(results), errors["embedding"], errors["difference"]),
             ],
             charts=found.charts(),
-            null_models=EXPLAINED + " The table also has atoms that were not learned (random directions, tokens).",
+            null_models=explained(self.present)
+            + " The table also has atoms that were not learned (random directions, tokens).",
             not_shown=(
                 "A small error by itself does not show superposition. If the atoms span all dimensions, the error of "
                 "any rows is 0 at L0 = D. Only the error at a small L0, compared with null models, is informative."
             ),
             numbers={"at_l0": self.at_l0, **errors, "uncertified": uncertified, "lines": found.lines},
         )
-
-    @property
-    def _learned_with(self) -> str:
-        steps = {task.matrix + str(task.rows.number): task.dictionary_steps for task in self._learned.values()}
-        least, most = min(steps.values()), max(steps.values())
-        return f"{most}" if least == most else f"{least} (with fewer rows, {most})"
 
     @property
     def _told_of_rows(self) -> str:
@@ -284,7 +279,9 @@ class BasisPursuit(Study):
                 f"Columns of the other null models, and those with fewer rows, have {self.fewer_rows:,} random rows. "
                 "With fewer rows the held-out error is larger, so only columns with equally many rows can be compared. "
             )
-        return told + f"At most {TRAINED_ON:,} of the rows trained on are used to measure errors. "
+        if rows.number > TRAINED_ON:
+            told += f"At most {TRAINED_ON:,} of the rows trained on are used to measure errors. "
+        return told
 
     def _without_control(self, found: Lines) -> list[str]:
         """Return sentences on controls that the sizes do not allow, and on how well planted atoms were found."""
@@ -360,6 +357,15 @@ class BasisPursuit(Study):
                 **trend.numbers,
             },
         )
+
+    def _limit_of_all_rows(self, found: Lines) -> Estimate | None:
+        """Return the limit over pretraining, minus what more rows take from the error at the last step."""
+        limit = found.limit()
+        if limit is None or not self.fewer_rows:
+            return limit
+        few, every = (float(found.pursued(self._steps[-1], m).mean()) for m in (FEWER[0], AT_EVERY_STEP[0]))
+        mean, low, high = (min(max(v - few + every, 0.0), 1.0) for v in (limit.mean, limit.low, limit.high))
+        return Estimate(mean, low, high, limit.n)
 
     @property
     def _told_of_fewer(self) -> str:

@@ -40,7 +40,7 @@ DEFAULT = "gpt2-mini.learned"
 ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-matched", "frozen copied")
 LEAST = {"null_draws": 5, "training_steps": 8, "reset_rows": 8, "n_atoms": LEAST_ATOMS}
 
-QUICK_ROWS = 8192
+QUICK_ROWS = 6144
 LEFT_OUT = NotTested("It is left out by --quick.")
 
 Answer = Literal["yes", "no", "undecided", "not tested", "cannot tell: Gaussian rows fit as well", "not measured"]
@@ -88,12 +88,12 @@ class Embedding(Study):
             contains {step} if every step has its own name.
         steps: Steps of pretraining, ascending; by default all steps that the source holds.
         tokens: File with the rows' tokens, for a source without tokens: .txt with one token per line, or .json.
-        quick: Answer in minutes for a large vocabulary too, with wider intervals. At most 8,192 rows are coded, with at
-            most 2 atoms per dimension and 2 seeds. Circles and binding are searched for in all rows, and in 5 draws of
-            the null model. Training, autoencoders, row resets, description length and the other null models are left
+        quick: Answer in minutes for a large vocabulary too, with wider intervals. At most 6,144 rows are coded, with at
+            most 2 atoms per dimension. Circles and binding are searched for in all rows, and in 5 draws of the null
+            model. Training, autoencoders, row resets, description length and the other null models are left
             out. Settings that are given are kept.
-        max_rows: Largest number of rows that are coded sparsely, held-out rows included; by default all. Circles,
-            binding and neighbours are always searched for in all rows.
+        max_rows: Largest number of rows that are coded sparsely, held-out rows included; by default all. Circles and
+            binding are always searched for in all rows.
         row_choice: How these rows are chosen: stratified (evenly spaced in the order of frequency, or of the rows if
             frequencies are not known), most frequent, or random.
         train: Config of the training runs that compare a learned embedding with frozen ones. By default the config of
@@ -102,8 +102,7 @@ class Embedding(Study):
         n_atoms: Number of atoms of a dictionary; by default 4 per dimension, and at most half the number of rows. With
             `quick`, 2 per dimension and at most a quarter of the rows.
         frequency_power: Each row is weighted by p^power, where p is the frequency of its token.
-        seeds: Number of dictionaries per matrix, and of training runs and autoencoders per arm; by default 3, or 2 with
-            `quick`.
+        seeds: Number of dictionaries per matrix, and of training runs and autoencoders per arm; by default 3.
         null_draws: Number of draws of the covariance-matched null model that are searched for circles and binding; by
             default 20, or 5 with `quick`.
         reset_rows: Number of rows that are reset, one at a time.
@@ -124,7 +123,7 @@ class Embedding(Study):
     training_steps: PositiveInt = 640
     n_atoms: PositiveInt | None = None
     frequency_power: NonNegativeFloat = 0.0
-    seeds: AtLeastTwo | None = None
+    seeds: AtLeastTwo = 3
     null_draws: PositiveInt | None = None
     reset_rows: PositiveInt = 128
     keep_untrained: bool = False
@@ -167,10 +166,6 @@ class Embedding(Study):
         V = self._max_rows or V
         return self.n_atoms or (min(2 * D, V // 4) if self.quick else default_atoms(None, V, D))
 
-    @property
-    def _seeds(self) -> int:
-        return self.seeds or (2 if self.quick else 3)
-
     @cached_property
     def _parts(self) -> dict[str, Study | NotTested]:
         first, *others = self.source
@@ -179,13 +174,14 @@ class Embedding(Study):
         rows |= {"other_runs": tuple(others), "tokens": self.tokens, "keep_untrained": self.keep_untrained}
         rows |= {"tensor": self.tensor}
         limits: dict[str, Any] = {"max_rows": self._max_rows, "row_choice": self.row_choice}
-        coded = rows | limits | {"n_atoms": self._atoms, "frequency_power": self.frequency_power, "seeds": self._seeds}
+        coded = rows | limits | {"n_atoms": self._atoms, "frequency_power": self.frequency_power, "seeds": self.seeds}
         searched: dict[str, Any] = {
             "families": self.families,
             "null_draws": self.null_draws or (5 if self.quick else 20),
         }
         controls: dict[str, Any] = {"tolerance": self.tolerance}
-        controls |= {"sparsities": (4, 16), "noises": (0.0, self.tolerance)} if self.quick else {}
+        at_l0 = compared_at(self._shape[1])
+        controls |= {"sparsities": tuple(sorted({max(2, at_l0 // 4), at_l0})), "noises": (0.0,)} if self.quick else {}
         return {
             "untrained-rows": UntrainedRowsStudy(**coded, families=self.families),
             "sparse-rows": LEFT_OUT if self.quick else self._autoencoders(rows | limits),
@@ -195,7 +191,7 @@ class Embedding(Study):
                 self._atoms,
                 pursuit.PENALTIES,
                 frequency_power=self.frequency_power,
-                seeds=self._seeds,
+                seeds=self.seeds,
                 at_l0=compared_at(self._shape[1]),
                 gauged=rows_gauged(self._shape[1]),
                 tolerance=self.tolerance,
@@ -229,6 +225,8 @@ class Embedding(Study):
 
     def _check_rows(self) -> None:
         V, D = self._shape
+        if self._max_rows and self._max_rows < LEAST_ROWS:
+            raise ZooError(f"max_rows is {self._max_rows}; it must be at least {LEAST_ROWS}")
         if V < LEAST_ROWS or D < LEAST_DIMENSIONS:
             raise ZooError(
                 f"{self.source[0]} has {V} rows in {D} dimensions; the study needs {LEAST_ROWS} in {LEAST_DIMENSIONS}"
@@ -237,8 +235,11 @@ class Embedding(Study):
         last = self._steps[-1] if self._steps else None
         if self.frequency_power and self._first.row_counts(last, V) is None:
             raise ZooError(f"how often the tokens of {self.source[0]} occur is not known; leave frequency_power out")
-        if self._max_rows and self.row_choice == "most frequent" and self._first.row_counts(last, V) is None:
-            raise ZooError(f"how often the tokens of {self.source[0]} occur is not known; use --row-choice stratified")
+        if not self._max_rows and self.row_choice != "stratified":
+            raise ZooError(f"row_choice is {self.row_choice}, but all rows are used; set max_rows too")
+        for name in self.source if self._max_rows and self.row_choice == "most frequent" else ():
+            if opened(name, self.tensor).row_counts(last, V) is None:
+                raise ZooError(f"how often the tokens of {name} occur is not known; use --row-choice stratified")
 
     def _named(self, study: Study) -> Study | NotTested:
         """Return a study that needs the rows' tokens, or why it cannot be done."""
@@ -246,13 +247,13 @@ class Embedding(Study):
         return study if known else NotTested("The tokens of the rows are not known; add --tokens FILE.")
 
     def _autoencoders(self, rows: dict[str, Any]) -> Study | NotTested:
-        V, D = self._shape
+        V, D = self._max_rows or self._shape[0], self._shape[1]
         if min(D, self._atoms) < max(BASELINE_L0):
             return NotTested(
                 f"Autoencoders have up to {max(BASELINE_L0)} active latents per row, which is more than the number of "
                 f"dimensions ({D}) or atoms ({self._atoms})."
             )
-        shared: dict[str, Any] = {"frequency_power": self.frequency_power, "seeds": self._seeds}
+        shared: dict[str, Any] = {"frequency_power": self.frequency_power, "seeds": self.seeds}
         if V * self._atoms >= MANY_CODES:  # training takes longer with more latents
             shared["null_models"] = "covariance-matched"
         return SparseRows(**rows, **shared, batch_size=min(512, V), d_sae=self._atoms, variants=("TopK",))
@@ -266,7 +267,7 @@ class Embedding(Study):
         often = max(1, self.training_steps // 8)
         words = ("--trainer.max_steps", str(self.training_steps), "--trainer.val_check_interval", str(often))
         fit_arguments = (*words, "--trainer.enable_progress_bar", "false")
-        return FrozenEmbedding(train, ARMS, ("untied",), self._seeds, fit_arguments, self.margin)
+        return FrozenEmbedding(train, ARMS, ("untied",), self.seeds, fit_arguments, self.margin)
 
     def _resets(self) -> Study | NotTested:
         source = self._first
@@ -413,7 +414,7 @@ class Embedding(Study):
         from zoo.analysis.structure import false_rate
 
         runs = len(self.source)
-        units = f"{runs} runs of pretraining, of {self._seeds} seeds each" if runs > 1 else f"{self._seeds} seeds"
+        units = f"{runs} runs of pretraining, of {self.seeds} seeds each" if runs > 1 else f"{self.seeds} seeds"
         one = "" if runs > 1 else " of held-out rows, dictionaries, null models and training runs, for one embedding"
         text = (
             f"Brackets are 95 % Student t intervals over {units}{one}. Yes or no requires a whole interval on one side "
@@ -541,7 +542,7 @@ def explained(
         return "no" if limit is None or limit.low > tolerance else "undecided"
     if error.low > tolerance:
         return "undecided"
-    alike = difference is not None and 0 in difference
+    alike = difference is not None and 0 in difference and null.low <= tolerance
     return AS_GAUSSIAN if alike else "undecided"
 
 

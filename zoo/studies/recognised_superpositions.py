@@ -14,6 +14,7 @@ from typing import Any
 from jsonargparse.typing import NonNegativeFloat, OpenUnitInterval, PositiveInt
 
 from zoo import estimates
+from zoo.errors import ZooError
 from zoo.estimates import Estimate
 from zoo.matrices import planted_atoms
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
@@ -21,6 +22,7 @@ from zoo.shared_tasks.dictionaries import LearnDictionaries, pursued_error
 from zoo.shared_tasks.pursuit import StudyOfDictionaries
 from zoo.shared_tasks.rows import Rows
 from zoo.study import Results, Task
+from zoo.wording import listed
 
 SPARSITIES = (2, 4, 8, 16, 32)  # atoms per row
 NOISES = (0.0, 0.05, 0.1, 0.2)  # shares of the variance
@@ -44,6 +46,11 @@ class RecognisedSuperpositions(StudyOfDictionaries):
     sparsities: tuple[PositiveInt, ...] | None = None
     noises: tuple[NonNegativeFloat, ...] | None = None
 
+    def check(self) -> None:
+        """Refuse noise that leaves nothing else."""
+        if self.noises is not None and max(self.noises) >= 1:
+            raise ZooError(f"noises are {self.noises}; shares of the variance must be below 1")
+
     @cached_property
     def n_planted(self) -> int | None:
         """Number of atoms that planted rows are made of; None if no control is possible."""
@@ -60,13 +67,15 @@ class RecognisedSuperpositions(StudyOfDictionaries):
     @cached_property
     def _rows(self) -> Rows:
         most = max(ROWS, 3 * self.atoms)
-        return self.coded if most >= self.coded.number else replace(self.coded, at_most=most, choice="random")
+        return self.coded if most >= self.coded.number else replace(self.coded, some=most)
 
     @cached_property
     def _sparsities(self) -> list[int]:
         """The numbers of atoms per row that do not exceed the number of planted atoms."""
         most = self.n_planted or 0
         if self.sparsities is not None:
+            if most and min(self.sparsities) > most:
+                raise ZooError(f"sparsities are {self.sparsities}, but there are only {most} planted atoms")
             return [sparsity for sparsity in self.sparsities if sparsity <= most]
         most = min(most, self.at_l0) if self._large else most
         return [sparsity for sparsity in SPARSITIES if sparsity <= most]
@@ -139,8 +148,8 @@ class RecognisedSuperpositions(StudyOfDictionaries):
                 Table(
                     ["atoms per row", *(f"{100 * noise:g} % noise" for noise in self._noises)],
                     [[s, *row] for s, row in zip(self._sparsities, cells, strict=True)],
-                    note=f"Held-out FVU of {self._rows.number:,} rows that are sums of some of {self.n_planted} random "
-                    f"atoms in {D} dimensions, coded in the same way as the embedding. Bold: counts as explained, "
+                    note=f"Held-out FVU of {len(results[self._rows]['W_E']):,} rows that are sums of some of "
+                    f"{self.n_planted} random atoms in {D} dimensions, coded in the same way as the embedding. Bold: counts as explained, "
                     f"because its interval is below {self.tolerance:g} and that of isotropic Gaussian rows is above. "
                     "Brackets are 95 % Student t intervals over seeds.",
                 )
@@ -158,23 +167,16 @@ class RecognisedSuperpositions(StudyOfDictionaries):
             ],
             null_models="Isotropic Gaussian rows with the norms of the embedding's rows.",
             not_shown=(
-                f"{self._left_out}Planted rows with an error above the tolerance are not compared with Gaussian rows "
-                "of the same covariance. Superpositions with other coefficients, other directions of atoms, or more "
-                "atoms are not tested."
+                f"Only planted rows with {listed([str(s) for s in self._sparsities])} atoms and noise of "
+                f"{listed([f'{100 * noise:g}' for noise in self._noises])} % of the variance are tested. "
+                "Planted rows with an error above the tolerance are not compared with Gaussian rows of the same "
+                "covariance. Superpositions with other coefficients, other directions of atoms, or more atoms are not "
+                "tested."
             ),
             numbers={"lines": lines, "planted_atoms": self.n_planted},
         )
         certainty = f"Brackets are 95 % intervals over {self.seeds} draws of atoms and rows."
         return Report(self.source, Verdict(finding, certainty, numbers={"recognised": finding}), [section])
-
-    @property
-    def _left_out(self) -> str:
-        if not self._large:
-            return ""
-        return (
-            f"Planted rows with more than {max(self._sparsities)} atoms, or with noise of more than "
-            f"{100 * max(self._noises):g} % of the variance, are not tested. "
-        )
 
     def _cell(self, error: Estimate, recognised: bool) -> str:
         return f"**{error}**" if recognised else f"{error}"

@@ -15,7 +15,7 @@ from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
 from zoo import estimates
 from zoo.errors import ZooError
-from zoo.matrices import EXPLAINED, MATRICES, matrices
+from zoo.matrices import MATRICES, explained, matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.row_choice import RowChoice
 from zoo.shared_tasks.dictionaries import at_l0
@@ -214,7 +214,8 @@ class SparseRows(StudyOfRows):
                 self._control(lines),
             ],
             charts=[self._chart(lines, variant) for variant in self._variants],
-            null_models=EXPLAINED + " With random tokens as atoms, codes are found by matching pursuit, which finds "
+            null_models=explained(self._present)
+            + " With random tokens as atoms, codes are found by matching pursuit, which finds "
             "better codes than an encoder.",
             not_shown="The study does not test other sizes, longer training, or autoencoders tuned for these rows."
             + (
