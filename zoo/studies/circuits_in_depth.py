@@ -254,7 +254,7 @@ def _growth(study: CircuitsInDepth, runs: Runs, blocks: Result) -> Section:
     quiet, loud = _in_blocks(blocks), _in_blocks(blocks, "not_silenced")
     ends_of_blocks = [errors[-1] for errors in quiet]
     exactly = "" if _largest(blocks) else " (exactly 0 at every depth)"
-    in_blocks = [
+    in_blocks: list[list[Any]] = [
         [number, told, *errors]
         for told, of_numbers in (("yes", quiet), ("no", loud))
         for number, errors in zip(IN_BLOCKS, of_numbers, strict=True)
