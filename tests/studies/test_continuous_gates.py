@@ -149,7 +149,7 @@ def test_circuits_are_told_with_their_exact_errors(sections):
             assert row["exact, last depth"] == pytest.approx(exact)
             assert row["error at depth 2"].mean == pytest.approx(exact, rel=0.6)
     lost, kept = interference(2, 16, 256, 2), interference_of_active(2, 16, 2)
-    assert f"With 2 active it is {lost:,.0f} and {kept:.3f} after 2 layers" in sections["growth"].finding
+    assert f"With 2 active, it is {lost:,.0f} and {kept:.3f} after 2 layers" in sections["growth"].finding
     assert "the exact error is 0.9961 after one layer already" in sections["growth"].finding  # 1 - 1 / 16²
 
 
@@ -163,7 +163,7 @@ def test_circuits_in_blocks_have_no_error_if_one_is_active_and_idle_blocks_are_s
     assert silenced[1, 0].mean() == pytest.approx(1 / 9, rel=0.1)  # 7 of the 63 others have the same first block
     found = {(row["active z"], row["idle blocks silenced"]): row for row in rows(sections["growth"].tables[2])}
     assert found[1, "yes"]["error at depth 2"].high == 0 < found[2, "yes"]["error at depth 2"].low
-    assert "0.000 [0.000, 0.000] with one active circuit (exactly 0 at every depth)" in sections["growth"].finding
+    assert "the states is exactly 0 with one active circuit, " in sections["growth"].finding
 
 
 def test_a_written_network_with_an_error_is_not_called_exact(results):

@@ -166,7 +166,7 @@ class CircuitsInDepth(Study):
             ],
             [
                 f"Do {BLOCKS**2} circuits in {BLOCKS} blocks of neurons run without error if one is active?",
-                f"largest error {_largest(blocks)}; with two active, {_in_blocks(blocks)[1][-1]}",
+                f"largest error {_largest(blocks):g}; with two active, {_in_blocks(blocks)[1][-1]}",
                 "no" if _largest(blocks) else "yes",
             ],
         ]
@@ -252,8 +252,7 @@ def _growth(study: CircuitsInDepth, runs: Runs, blocks: Result) -> Section:
     lost, kept = interference(L, N, square, z), interference_of_active(L, N, z)
     alone = interference(1, N, square, 1)
     quiet, loud = _in_blocks(blocks), _in_blocks(blocks, "not_silenced")
-    ends_of_blocks = [errors[-1] for errors in quiet]
-    exactly = "" if _largest(blocks) else " (exactly 0 at every depth)"
+    alone_in_blocks = f"{quiet[0][-1]:.2g}" if _largest(blocks) else "exactly 0"
     in_blocks: list[list[Any]] = [
         [number, told, *errors]
         for told, of_numbers in (("yes", quiet), ("no", loud))
@@ -266,12 +265,12 @@ def _growth(study: CircuitsInDepth, runs: Runs, blocks: Result) -> Section:
         f"{factors['ideal']:.2f}. Along random directions, the number T of circuits may grow as (D / d)² = N², with d "
         f"neurons for each circuit and D in all, only if idle circuits are silenced. For N = {N} and T = N² = "
         f"{square:,}, the exact error is {alone:.4f} after one layer already if a single circuit is active, and 0 if "
-        f"idle ones are set to 0. With {z} active it is {lost:,.0f} and {kept:.3f} after {L} layers. Without "
+        f"idle ones are set to 0. With {z} active, it is {lost:,.0f} and {kept:.3f} after {L} layers. Without "
         f"correction the error stays below {TOO_LARGE} for at most {most[-1][1]} circuits in {L} layers, and for "
-        f"{most[0][1]} in one layer. A network of {BLOCKS} blocks, which silences idle blocks, runs {BLOCKS**2} "
-        f"circuits of {NEURONS} neurons in {BLOCKS * (NEURONS + 2)} neurons. After {L} layers its error is "
-        f"{ends_of_blocks[0]} with one active circuit{exactly}, {ends_of_blocks[1]} with two, and {loud[0][-1]} with "
-        "one if idle blocks are not silenced."
+        f"{most[0][1]} in one layer, {z} of them active. A network of {BLOCKS} blocks, which silences idle blocks, "
+        f"runs {BLOCKS**2} circuits of {NEURONS} neurons in {BLOCKS * (NEURONS + 2)} neurons. After {L} layers, the "
+        f"squared error over the square of the states is {alone_in_blocks} with one active circuit, "
+        f"{quiet[1][-1]:.1f} with two, and {loud[0][-1]:.0f} with one if idle blocks are not silenced."
     )
     charts = []
     for name, title, arms in (
