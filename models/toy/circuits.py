@@ -116,21 +116,25 @@ def block_network(maps: Tensor, largest: float) -> BlockNetwork:
     return BlockNetwork(weights, N, d)
 
 
-def block_errors(maps: Tensor, states: Tensor, active: Tensor) -> Tensor:
+def block_errors(maps: Tensor, states: Tensor, active: Tensor, silenced: bool = True) -> Tensor:
     """Return the squared error of active circuits in `block_network` over the square of their states, (depth + 1,).
 
-    Depth 0 is the state before the first layer. If all states of active circuits are 0, the value is nan.
+    Both are sums over circuits and rows of the batch. Depth 0 is the state before the first layer. If all states of
+    active circuits are 0, the value is nan.
 
     Args:
         maps: Weights of the circuits, (depth, N, N, d, d).
         states: First states of all circuits, (B, N, N, d).
         active: Which circuits are active, (B, N, N), 0 or 1.
+        silenced: Whether the network knows which blocks are idle, and silences them.
 
     Raises:
         ZooError: If the shapes do not fit.
     """
     network, on = block_network(maps, float(states.abs().max())), active.unsqueeze(3)
     h, errors = network.inputs(states, active), []
+    if not silenced:
+        h[:, network.n_blocks * network.d_state :] = 0
     for layer in range(len(maps) + 1):
         error = ((network.states(h, layer) - states) * on).square().sum()
         errors.append(error / (states * on).square().sum())

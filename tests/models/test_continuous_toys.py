@@ -162,6 +162,19 @@ def test_few_neurons_reach_the_bound_of_squared_errors_and_are_far_below_dedicat
         assert module.computed.max().item() < 6.1
 
 
+@pytest.mark.slow
+def test_fifty_neurons_for_a_hundred_functions_reach_the_known_loss_of_fourth_powers():
+    torch.manual_seed(0)
+    module = CompressedComputation(100, 50, 2, 4.0, optimizer=AdamLinear(3e-3, 0, 0.7))
+    data = signed(100, 2.0, 2, batch_size=2048, n_validation=1 << 16)
+    fit(module, data, 4000)
+    found = measured(module, data)
+    assert found["val/loss_zero_map"] == pytest.approx(2e-3)
+    assert found["val/loss_dedicated"] == pytest.approx(1e-3)
+    assert module.seed_losses.tolist() == pytest.approx([3.56e-5] * 2, rel=0.2)
+    assert found["val/loss"] < found["val/loss_dedicated"] / 20
+
+
 def test_training_comes_near_the_bound_of_and_but_not_below_it():
     torch.manual_seed(0)
     module, data = UniversalProducts(6, 0, 8, 2, optimizer=AdamLinear(0.02, 0, 0.5)), pairs(values="one")

@@ -148,7 +148,33 @@ def test_circuits_are_told_with_their_exact_errors(sections):
             exact = interference(2, 16, T, z) if none else interference_of_active(2, 16, z)
             assert row["exact, last depth"] == pytest.approx(exact)
             assert row["error at depth 2"].mean == pytest.approx(exact, rel=0.6)
-    assert f"{interference(2, 16, 256, 2):,.0f} without correction" in sections["growth"].finding
+    lost, kept = interference(2, 16, 256, 2), interference_of_active(2, 16, 2)
+    assert f"With 2 active, it is {lost:,.0f} and {kept:.3f} after 2 layers" in sections["growth"].finding
+    assert "the exact error is 0.9961 after one layer already" in sections["growth"].finding  # 1 - 1 / 16²
+
+
+def test_circuits_in_blocks_have_no_error_if_one_is_active_and_idle_blocks_are_silenced(results, sections):
+    blocks = results[CIRCUITS.name][CIRCUITS.blocks()]
+    silenced, loud = np.asarray(blocks["silenced"]), np.asarray(blocks["not_silenced"])  # active, depths, networks
+    assert silenced.shape == loud.shape == (3, 3, 8)
+    assert (silenced[0] == 0).all()
+    assert (silenced[1:, 1:] > 0.1).all()
+    assert (loud[0, -1] > 0.1).all()
+    assert silenced[1, 0].mean() == pytest.approx(1 / 9, rel=0.1)  # 7 of the 63 others have the same first block
+    found = {(row["active z"], row["idle blocks silenced"]): row for row in rows(sections["growth"].tables[2])}
+    assert found[1, "yes"]["error at depth 2"].high == 0 < found[2, "yes"]["error at depth 2"].low
+    assert "the states is exactly 0 with one active circuit, " in sections["growth"].finding
+
+
+def test_a_written_network_with_an_error_is_not_called_exact(results):
+    task = CIRCUITS.blocks()
+    done = results[CIRCUITS.name]
+    wrong = done[task] | {"silenced": np.asarray(done[task]["silenced"]) + 1e-9}
+    answers = [
+        [row[2] for row in CIRCUITS.report(of).verdict.numbers["evidence"]]
+        for of in (done, Changed(done, {task: wrong}))
+    ]
+    assert [last for _, last in answers] == ["yes", "no"]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -163,7 +189,7 @@ def test_the_whole_report_has_the_answers_of_all_parts(results):
     report = ContinuousGates(2).report_of_parts(parts)
     assert list(parts) == list(ContinuousGates().parts())
     assert all(part.verdict.headline in report.verdict.headline for part in parts.values())
-    assert len(report.verdict.numbers["evidence"]) == 4 + 2 + 2 + 3 + 1
+    assert len(report.verdict.numbers["evidence"]) == 4 + 2 + 2 + 3 + 2
     missing = ContinuousGates(2).report_of_parts(parts | {"pair-products": NotTested("Left out by --parts.")})
     assert "Parts without an answer: pair-products." in missing.verdict.certainty
 

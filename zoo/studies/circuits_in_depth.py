@@ -3,6 +3,8 @@
 T circuits share one deep network: every layer stores all their states in N dimensions for each number of a state, along
 random directions, so that they disturb each other (Bushnaq & Mendel 2024). z circuits are active, and the states of the
 others are 0. Errors are squared errors of the states of active circuits, which have norm 1.
+
+A network in blocks of neurons, which is written and not trained, runs N² circuits in N blocks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ from zoo.errors import ZooError
 from zoo.estimates import Estimate, mean
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
 from zoo.shared_tasks.toys import Settings, TrainToy
-from zoo.study import AtLeastTwo, Result, Results, Study, Task
+from zoo.study import AtLeastTwo, Result, Results, Study, Task, Work
 from zoo.wording import listed
 
 CORRECTIONS = ("none", "ideal", "learned")
@@ -24,6 +26,10 @@ TOLD = {"none": "no correction", "ideal": "ideal correction", "learned": "learne
 COLORS = ("first", "second", "third", "fourth")
 PER_SEED = 4  # networks for each seed, because the errors of single networks vary much
 TOO_LARGE = 0.5  # squared error from which on a state counts as lost
+BLOCKS, NEURONS = 8, 8  # blocks of neurons of the written network, and neurons of a circuit
+SILENCED = ("silenced", "not_silenced")
+SETS = 1000  # random sets of active circuits of each written network, if more than one is active
+IN_BLOCKS = (1, 2, 3)  # numbers of active circuits in the written network
 
 
 class Arm(NamedTuple):
@@ -43,6 +49,45 @@ class Arm(NamedTuple):
 
 
 Runs = Mapping[Arm, Result]
+
+
+@dataclass(frozen=True)
+class RunBlocks(Task):
+    """Run the N² circuits of `block_network`, whose weights are random whole numbers."""
+
+    n_blocks: int
+    n_neurons: int
+    depth: int
+    active: tuple[int, ...]
+    n_seeds: int
+
+    def do(self, work: Work) -> Result:
+        """Return squared errors over the squares of the states.
+
+        `silenced` (numbers of active circuits, depth + 1, networks) are the errors of the network, and `not_silenced`
+        those of the same network without its neurons that silence idle blocks.
+        """
+        errors = {name: [self._errors(name == "silenced", seed) for seed in range(self.n_seeds)] for name in SILENCED}
+        return {name: np.array(of_seeds).transpose(1, 2, 0) for name, of_seeds in errors.items()}
+
+    def _errors(self, silenced: bool, seed: int) -> list[list[float]]:
+        import torch
+
+        from zoo.models.toy.circuits import block_errors
+
+        generator, N, d = torch.Generator().manual_seed(seed), self.n_blocks, self.n_neurons
+        maps = torch.randint(-1, 2, (self.depth, N, N, d, d), generator=generator).double()
+        found = []
+        for number in self.active:  # each circuit alone, or random sets of circuits
+            order = torch.eye(N**2) if number == 1 else torch.rand(SETS, N**2, generator=generator)
+            active = torch.zeros(len(order), N**2).scatter(1, order.topk(number).indices, 1.0).double()
+            states = torch.randint(1, 4, (len(order), N, N, d), generator=generator).double()
+            found.append(block_errors(maps, states, active.unflatten(1, (N, N)), silenced).tolist())
+        return found
+
+    def seconds(self) -> float:
+        """Return an estimate of the time for products of matrices."""
+        return 1 + 4e-9 * SETS * self.n_seeds * len(self.active) * self.depth * (self.n_blocks * self.n_neurons) ** 2
 
 
 @dataclass(frozen=True)
@@ -97,14 +142,19 @@ class CircuitsInDepth(Study):
         cost = 1.6e-4 * n * arm.T * self.depth
         return TrainToy("CircuitsInDepth", own, ("FixedActive", arm.z), data, steps, 5e-2, n, cost)
 
+    def blocks(self) -> RunBlocks:
+        """Return the task that runs circuits in blocks of neurons."""
+        return RunBlocks(BLOCKS, NEURONS, self.depth, IN_BLOCKS, PER_SEED * self.seeds)
+
     def tasks(self) -> Sequence[Task]:
-        """Return one task for every kind of network."""
-        return [self.task(arm) for arm in self.arms()]
+        """Return one task for every kind of network, and one for the network in blocks."""
+        return [*(self.task(arm) for arm in self.arms()), self.blocks()]
 
     def report(self, results: Results) -> Report:
         """Return a report on the growth of errors."""
         runs = {arm: results[self.task(arm)] for arm in self.arms()}
-        section = _growth(self, runs)
+        blocks = results[self.blocks()]
+        section = _growth(self, runs, blocks)
         T, z = self.usual
         last = {name: _last(runs[Arm("rotation", name, T, z)]) for name in CORRECTIONS}
         slow = last["learned"].high < last["none"].low
@@ -113,7 +163,12 @@ class CircuitsInDepth(Study):
                 f"Does a learned correction slow the growth of errors, {z} of {T} circuits active?",
                 f"error after {self.depth} layers {last['learned']} against {last['none']}",
                 "yes" if slow else "no" if last["learned"].low > last["none"].high else "undecided",
-            ]
+            ],
+            [
+                f"Do {BLOCKS**2} circuits in {BLOCKS} blocks of neurons run without error if one is active?",
+                f"largest error {_largest(blocks):g}; with two active, {_in_blocks(blocks)[1][-1]}",
+                "no" if _largest(blocks) else "yes",
+            ],
         ]
         certainty = (
             f"Brackets are 95 % Student t intervals over {PER_SEED * self.seeds} networks with their own random codes "
@@ -139,6 +194,16 @@ def _factor(result: Result) -> Estimate:
     """Return the factor by which the error grows in a layer: the geometric mean over all layers but the first."""
     errors = np.asarray(result["depth_errors"])  # (depth + 1, networks)
     return mean((errors[-1] / errors[1]) ** (1 / (len(errors) - 2)))
+
+
+def _in_blocks(blocks: Result, silenced: str = "silenced") -> list[list[Estimate]]:
+    """Return the errors of the network in blocks at every depth, for every number of active circuits."""
+    return [[mean(errors) for errors in of_depths] for of_depths in np.asarray(blocks[silenced])]
+
+
+def _largest(blocks: Result) -> float:
+    """Return the largest error of the networks in blocks at any depth, with one active circuit."""
+    return float(np.asarray(blocks["silenced"])[0].max()) + 0.0
 
 
 def _exact(study: CircuitsInDepth, arm: Arm) -> list[float] | None:
@@ -168,7 +233,7 @@ def _most_circuits(N: int, z: int, depth: int) -> int:
     return low
 
 
-def _growth(study: CircuitsInDepth, runs: Runs) -> Section:
+def _growth(study: CircuitsInDepth, runs: Runs, blocks: Result) -> Section:
     from zoo.models.toy.circuits import interference, interference_of_active
 
     rows: list[list[Any]] = []
@@ -185,14 +250,27 @@ def _growth(study: CircuitsInDepth, runs: Runs) -> Section:
     most = [[depth, _most_circuits(N, z, depth)] for depth in range(1, L + 1)]
     square = N**2
     lost, kept = interference(L, N, square, z), interference_of_active(L, N, z)
+    alone = interference(1, N, square, 1)
+    quiet, loud = _in_blocks(blocks), _in_blocks(blocks, "not_silenced")
+    alone_in_blocks = f"{quiet[0][-1]:.2g}" if _largest(blocks) else "exactly 0"
+    in_blocks: list[list[Any]] = [
+        [number, told, *errors]
+        for told, of_numbers in (("yes", quiet), ("no", loud))
+        for number, errors in zip(IN_BLOCKS, of_numbers, strict=True)
+    ]
     finding = (
         f"With {z} of {T} circuits active, the squared error after {L} layers is {ends['none']} without correction, "
         f"{ends['learned']} with a learned one, and {ends['ideal']} with an ideal one, which sets all inactive "
         f"circuits to 0. Per layer it grows by a factor of {factors['none']:.2f}, {factors['learned']:.2f} and "
-        f"{factors['ideal']:.2f}. As many as N² circuits require that inactive ones are set to 0: for N = {N} and "
-        f"T = N² = {square:,}, the exact error after {L} layers is {lost:,.0f} without correction and {kept:.3f} with "
-        f"an ideal one. Without correction the error stays below {TOO_LARGE} for at most {most[-1][1]} circuits in {L} "
-        f"layers, and for {most[0][1]} in one layer."
+        f"{factors['ideal']:.2f}. Along random directions, the number T of circuits may grow as (D / d)² = N², with d "
+        f"neurons for each circuit and D in all, only if idle circuits are silenced. For N = {N} and T = N² = "
+        f"{square:,}, the exact error is {alone:.4f} after one layer already if a single circuit is active, and 0 if "
+        f"idle ones are set to 0. With {z} active, it is {lost:,.0f} and {kept:.3f} after {L} layers. Without "
+        f"correction the error stays below {TOO_LARGE} for at most {most[-1][1]} circuits in {L} layers, and for "
+        f"{most[0][1]} in one layer, {z} of them active. A network of {BLOCKS} blocks, which silences idle blocks, "
+        f"runs {BLOCKS**2} circuits of {NEURONS} neurons in {BLOCKS * (NEURONS + 2)} neurons. After {L} layers, the "
+        f"squared error over the square of the states is {alone_in_blocks} with one active circuit, "
+        f"{quiet[1][-1]:.1f} with two, and {loud[0][-1]:.0f} with one if idle blocks are not silenced."
     )
     charts = []
     for name, title, arms in (
@@ -226,9 +304,29 @@ def _growth(study: CircuitsInDepth, runs: Runs) -> Section:
                 ),
             ),
             Table(["layers", f"circuits with an error below {TOO_LARGE} without correction"], most),
+            Table(
+                ["active z", "idle blocks silenced", *(f"error at depth {depth}" for depth in range(L + 1))],
+                in_blocks,
+                note=(
+                    f"A network that is written, not trained: {BLOCKS**2} circuits of {NEURONS} neurons in {BLOCKS} "
+                    f"blocks, {BLOCKS * (NEURONS + 2)} neurons in all. Weights of the circuits are -1, 0 or 1 at "
+                    f"random. Each circuit is active alone once; with more active circuits, {SETS:,} sets are random. "
+                    "Errors of active circuits are divided by the squares of their states."
+                ),
+            ),
         ],
         charts=charts,
-        null_models="No correction and, for z active circuits, all others set to 0; both have exact errors.",
+        null_models=(
+            "No correction and, for z active circuits, all others set to 0; both have exact errors. The network in "
+            "blocks is compared with the same network without its neurons that silence idle blocks."
+        ),
         not_shown="Corrections other than a gate on the norm of a state, and codes that are learned.",
-        numbers={"most": most, "lost": lost, "kept": kept, "runs": [arm._asdict() | r for arm, r in runs.items()]},
+        numbers={
+            "most": most,
+            "lost": lost,
+            "kept": kept,
+            "alone": alone,
+            "blocks": dict(blocks),
+            "runs": [arm._asdict() | r for arm, r in runs.items()],
+        },
     )
