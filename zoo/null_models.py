@@ -14,6 +14,8 @@ from torch import Tensor
 from zoo.errors import ZooError
 from zoo.precision import float64
 
+ROWS_AT_ONCE = 16384  # that are held in float64
+
 
 def gaussian(n_rows: int, d_model: int, generator: torch.Generator | None = None, std: float = 1.0) -> Tensor:
     """Return rows with independent N(0, std²) coordinates, (n_rows, d_model)."""
@@ -39,8 +41,10 @@ def covariance_matched(W: Tensor, generator: torch.Generator | None = None) -> T
     from these draws, whatever its spectrum.
     """
     mean, roots, axes = principal_axes(W)
-    white = gaussian(len(W), len(roots), generator).double()
-    return (whitened(white) * roots @ axes.T + mean).float()
+    white = gaussian(len(W), len(roots), generator)
+    own = principal_axes(white)
+    parts = white.split(ROWS_AT_ONCE)
+    return torch.cat([(_whitened(part.double(), *own) * roots @ axes.T + mean).float() for part in parts])
 
 
 class Matched(NamedTuple):
@@ -96,9 +100,17 @@ def moment_error(rows: Tensor, W: Tensor) -> float:
 
 def moments(W: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean (D,) and covariance (D, D) of rows (V, D), float64."""
-    W = float64(W)
-    mean = W.mean(0)
-    return mean, (W - mean).T @ (W - mean) / len(W)
+    if len(W) <= ROWS_AT_ONCE:
+        W = float64(W)
+        mean = W.mean(0)
+        return mean, (W - mean).T @ (W - mean) / len(W)
+    parts = W.split(ROWS_AT_ONCE)
+    mean = torch.stack([float64(part).sum(0) for part in parts]).sum(0) / len(W)
+    covariance = torch.zeros(W.shape[1], W.shape[1], dtype=torch.float64, device=mean.device)
+    for part in parts:
+        left = float64(part) - mean
+        covariance.addmm_(left.T, left)
+    return mean, covariance / len(W)
 
 
 def principal_axes(W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,7 +126,10 @@ def principal_axes(W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def whitened(rows: Tensor) -> Tensor:
     """Return rows (V, r) float64, of full rank, transformed to mean 0 and, by a symmetric matrix, to covariance 1."""
-    mean, roots, axes = principal_axes(rows)
+    return _whitened(rows, *principal_axes(rows))
+
+
+def _whitened(rows: Tensor, mean: Tensor, roots: Tensor, axes: Tensor) -> Tensor:
     return (rows - mean) @ axes / roots @ axes.T
 
 

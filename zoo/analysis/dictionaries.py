@@ -19,6 +19,7 @@ from zoo.metrics import FVU, description_length, matched_cosine, pca_rank_at_bit
 from zoo.models import Dictionary, DictionaryLearning
 from zoo.models.sparse_coding import basis_pursuit, least_squares_on_support, orthogonal_matching_pursuit
 from zoo.models.sparse_coding.rows import csr
+from zoo.null_models import moments
 from zoo.quiet_fit import fit
 
 BITS = 8  # per coefficient, and per entry of the dictionary
@@ -119,11 +120,11 @@ class Evaluated(NamedTuple):
         train = (~data.held_out).nonzero().squeeze(1)
         some = train[side_rng(0, 5).permutation(len(train))[:TRAINED_ON]].sort().values
         chosen = torch.cat((data.held_out.nonzero().squeeze(1), some)).sort().values
-        held_out, W = data.held_out[chosen], data.W_E[~data.held_out].double()
+        held_out = data.held_out[chosen]
         shares = torch.where(held_out, 1.0, len(train) / max(1, len(some))).double()
-        spectrum = torch.linalg.eigvalsh(torch.cov(data.W_E.double().T, correction=0))
-        mean = W.mean(0)
-        components = torch.linalg.eigh((W - mean).T @ (W - mean)).eigenvectors
+        spectrum = torch.linalg.eigvalsh(moments(data.W_E)[1])
+        mean, covariance = moments(data.W_E[~data.held_out])
+        components = torch.linalg.eigh(covariance).eigenvectors
         return cls(data.W_E[chosen], held_out, shares, len(data.W_E), spectrum, components, mean, data.true_atoms)
 
 

@@ -149,9 +149,9 @@ class RecognisedSuperpositions(StudyOfDictionaries):
                     ["atoms per row", *(f"{100 * noise:g} % noise" for noise in self._noises)],
                     [[s, *row] for s, row in zip(self._sparsities, cells, strict=True)],
                     note=f"Held-out FVU of {len(results[self._rows]['W_E']):,} rows that are sums of some of "
-                    f"{self.n_planted} random atoms in {D} dimensions, coded in the same way as the embedding. Bold: counts as explained, "
-                    f"because its interval is below {self.tolerance:g} and that of isotropic Gaussian rows is above. "
-                    "Brackets are 95 % Student t intervals over seeds.",
+                    f"{self.n_planted} random atoms in {D} dimensions, coded in the same way as the embedding. Bold: "
+                    f"counts as explained, because its interval is below {self.tolerance:g} and that of isotropic "
+                    "Gaussian rows is above. Brackets are 95 % Student t intervals over seeds.",
                 )
             ],
             charts=[
