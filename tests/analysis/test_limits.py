@@ -71,6 +71,13 @@ def test_a_flat_curve_has_a_trend_by_chance_in_at_most_5_percent_of_cases():
     assert 0 < np.mean(found) < 0.08
 
 
+def test_points_that_vary_by_chance_have_no_trend():
+    points = np.random.default_rng(0).normal(0.3, 0.01, (200, 8))
+    curves = [measured(point, 3, seed, 0.001) for seed, point in enumerate(points)]
+    assert np.mean([last_trend(curve, 0.01**2) is not None for curve in curves]) < 0.08
+    assert np.mean([last_trend(curve) is not None for curve in curves]) > 0.5
+
+
 @pytest.mark.parametrize(
     ("curve", "expected"),
     [

@@ -77,7 +77,7 @@ class LastTrend(NamedTuple):
     turned: bool  # whether the curve falls before it rises, or rises before it falls
 
 
-def last_trend(curves: np.ndarray, level: float = 0.95) -> LastTrend | None:
+def last_trend(curves: np.ndarray, between: float = 0.0, level: float = 0.95) -> LastTrend | None:
     """Return whether a curve falls or rises in the end, and from where on.
 
     The curve is measured several times at the same steps, for example with several seeds. Every measurement may be
@@ -87,6 +87,8 @@ def last_trend(curves: np.ndarray, level: float = 0.95) -> LastTrend | None:
 
     Args:
         curves: Values, (n steps, m measurements); both at least 2.
+        between: Variance of every point by chance that all its measurements share, such as that of a matrix that was
+            drawn at random.
         level: Confidence level of all differences together.
 
     Returns:
@@ -96,7 +98,7 @@ def last_trend(curves: np.ndarray, level: float = 0.95) -> LastTrend | None:
     means = curves.mean(1)
     noise = curves - means[:, None] - curves.mean(0) + curves.mean()
     freedom, pairs = (n - 1) * (m - 1), n * (n - 1) / 2
-    error = np.sqrt((noise**2).sum() / freedom * 2 / m)
+    error = np.sqrt(2 * ((noise**2).sum() / freedom / m + between))
     changes = means - means[:, None]  # (from, to)
     least = stats.t.isf((1 - level) / (2 * pairs), freedom) * error + 1e-12
     signs = np.triu(np.sign(changes) * (np.abs(changes) > least))

@@ -199,13 +199,23 @@ class Lines:
 
     @cached_property
     def _last_trend(self) -> "LastTrend | None":
-        """Whether the error falls or rises in the end; None if this is not clear, or if there is one step."""
+        """Whether the error falls or rises in the end; None if this is not clear, or if there is one step.
+
+        It is clear only if draws of the null model would not differ as much, see `estimates.change`.
+        """
         from zoo.analysis.limits import last_trend
 
         if len(self.steps) < 2:
             return None
-        curves = np.array([self.pursued(step, self.over_steps[0]) for step in self.steps])
-        return last_trend(curves) if np.isfinite(curves).all() else None
+        real, null = (np.array([self.pursued(step, m) for step in self.steps]) for m in self.over_steps)
+        if not (np.isfinite(real).all() and np.isfinite(null).all()):
+            return None
+        runs = len(self.sources)
+        trend = last_trend(real, 0.0 if runs > 1 else float(null.var(1, ddof=1).mean()))
+        if trend is None:
+            return None
+        change = estimates.change([real[trend.start], real[-1]], [null[trend.start], null[-1]], runs)
+        return trend if change.sign == ("above" if trend.rises else "below") else None
 
     @cached_property
     def _falling(self) -> list[int]:
