@@ -127,6 +127,7 @@ def test_planted_circles_and_binding_are_found_with_their_families_and_rank(smal
 
 def test_a_quick_study_says_what_it_left_out_and_searches_all_rows_for_structure(small_study, monkeypatch):
     monkeypatch.setattr(embedding, "QUICK_ROWS", 400)
+    monkeypatch.setattr(embedding, "QUICK_ROWS_PER_DIMENSION", 1)
     written = small_study(with_circles_and_binding(), quick=True, null_draws=None)
     assert "At most 400 rows (stratified) are coded sparsely." in written.subject
     assert {line["name"] for line in written.verdict.numbers["findings"]} >= {"weekdays", "months"}

@@ -17,7 +17,7 @@ from zoo.study import AtLeastTwo
 
 PENALTIES = (0.3, 0.2, 0.14, 0.1)
 DICTIONARY_STEPS, FEWER_STEPS = 10, 5  # at every penalty; each step codes all training rows
-MANY_CODES = 8_400_000  # rows x atoms from which on there are fewer steps
+MANY_CODES = 4_000_000  # rows x atoms from which on there are fewer steps
 FEWER_ROWS = 10_000  # for everything but the comparison of the embedding with its covariance-matched null model
 LEAST_ATOMS = 8
 

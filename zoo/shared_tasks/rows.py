@@ -48,7 +48,7 @@ class UntrainedRows(Task):
     def seconds(self) -> float:
         """Return a guess; most of the time is a search for the neighbours of all rows."""
         V, D = self.sources[0].shape(self.step)
-        return 1 + 4e-11 * V * V * D * len(self.sources)
+        return 1 + 2e-11 * V * V * D * len(self.sources)
 
     def do(self, work: Work) -> Result:
         """Return for every row why it is excluded, or KEPT, (V,); tokens; counts (V,); and the evidence.

@@ -14,7 +14,7 @@ from zoo.shared_tasks.rows import Rows, StudyOfRows
 from zoo.study import Result, Results, Task, Work
 
 ALPHA = 0.05  # chance of any false finding among all tests of one matrix
-DRAWS_WITH_RINGS = 5  # of the null model that are also searched for rings of unknown order
+DRAWS_WITH_RINGS, FEWER_DRAWS_WITH_RINGS = 5, 2  # of the null model, and if there are many rows
 
 Families = tuple[tuple[str, str, tuple[str, ...]], ...]  # name, order, members
 
@@ -43,7 +43,7 @@ class SearchStructure(Task):
     def seconds(self) -> float:
         """Return the time that `benchmarks.embedding_study_cost` measured."""
         V, D = self.rows.source.shape(self.rows.step)
-        return 2 + 4e-11 * V * D * (min(V, SEARCHED) + D)
+        return 2 + 4e-11 * V * D * (min(V, SEARCHED) + D) + 4e-5 * D**2
 
     def do(self, work: Work) -> Result:
         """Return circles, rings, relations and agreement of neighbours."""
@@ -59,7 +59,7 @@ class SearchStructure(Task):
         known = {name: Ordered(order, list(members)) for name, order, members in self.families}  # type: ignore[arg-type]
         if self.null is None:
             return structure(W, tokens, known)
-        with_rings = self.null < DRAWS_WITH_RINGS
+        with_rings = self.null < (DRAWS_WITH_RINGS if len(W) <= SEARCHED else FEWER_DRAWS_WITH_RINGS)
         found = structure(CovarianceMatchedRows(seed=self.null).rows(W), tokens, known, with_rings)
         found["superposed_rings"] = []
         if with_rings:

@@ -48,7 +48,7 @@ class BasisPursuit(Study):
         penalties: Weights of the L1 penalty on codes, relative to the rows' rms length, descending. Larger and smaller
             penalties are added until codes have `at_l0` atoms per row on average.
         dictionary_steps: Number of times that all rows are coded at every penalty. By default 10, or 5 if rows x atoms
-            are 8.4 million or more.
+            are 4 million or more.
         frequency_power: Each row is weighted by p^power, where p is the frequency of its token.
         seeds: Number of dictionaries for each matrix.
         at_l0: Number of atoms per row at which matrices are compared.

@@ -40,7 +40,7 @@ DEFAULT = "gpt2-mini.learned"
 ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-matched", "frozen copied")
 LEAST = {"null_draws": 5, "training_steps": 8, "reset_rows": 8, "n_atoms": LEAST_ATOMS}
 
-QUICK_ROWS = 6144
+QUICK_ROWS, QUICK_ROWS_PER_DIMENSION = 4096, 6
 LEFT_OUT = NotTested("It is left out by --quick.")
 
 Answer = Literal["yes", "no", "undecided", "not tested", "cannot tell: Gaussian rows fit as well", "not measured"]
@@ -88,10 +88,10 @@ class Embedding(Study):
             contains {step} if every step has its own name.
         steps: Steps of pretraining, ascending; by default all steps that the source holds.
         tokens: File with the rows' tokens, for a source without tokens: .txt with one token per line, or .json.
-        quick: Answer in minutes for a large vocabulary too, with wider intervals. At most 6,144 rows are coded, with at
-            most 2 atoms per dimension. Circles and binding are searched for in all rows, and in 5 draws of the null
-            model. Training, autoencoders, row resets, description length and the other null models are left
-            out. Settings that are given are kept.
+        quick: Answer in minutes for a large vocabulary too. At most 4,096 rows (6 per dimension if that is more) are
+            coded, with at most 2 atoms per dimension. Circles and binding are searched for in all rows, and in 5 draws
+            of the null model. Training, autoencoders, row resets, description length, the other null models, and the
+            comparison with untrained rows kept are left out. Settings that are given are kept.
         max_rows: Largest number of rows that are coded sparsely, held-out rows included; by default all. Circles and
             binding are always searched for in all rows.
         row_choice: How these rows are chosen: stratified (evenly spaced in the order of frequency, or of the rows if
@@ -157,7 +157,8 @@ class Embedding(Study):
     @cached_property
     def _max_rows(self) -> int | None:
         """Largest number of rows that are coded; None for all."""
-        most = self.max_rows or (QUICK_ROWS if self.quick else None)
+        quick = max(QUICK_ROWS, QUICK_ROWS_PER_DIMENSION * self._shape[1]) if self.quick else None
+        most = self.max_rows or quick
         return most if most and most < self._shape[0] else None
 
     @cached_property
@@ -183,7 +184,7 @@ class Embedding(Study):
         at_l0 = compared_at(self._shape[1])
         controls |= {"sparsities": tuple(sorted({max(2, at_l0 // 4), at_l0})), "noises": (0.0,)} if self.quick else {}
         return {
-            "untrained-rows": UntrainedRowsStudy(**coded, families=self.families),
+            "untrained-rows": UntrainedRowsStudy(**coded, families=self.families, compare=not self.quick),
             "sparse-rows": LEFT_OUT if self.quick else self._autoencoders(rows | limits),
             "basis-pursuit": BasisPursuit(
                 self.source,

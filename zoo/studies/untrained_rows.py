@@ -26,9 +26,11 @@ class UntrainedRowsStudy(StudyOfDictionaries):
 
     Args:
         families: YAML or JSON file with families of tokens in a known order, in addition to the built-in ones.
+        compare: Whether to compare results with and without the untrained rows.
     """
 
     families: str | None = None
+    compare: bool = True
 
     @cached_property
     def _kept(self) -> list[LearnDictionaries]:
@@ -49,7 +51,7 @@ class UntrainedRowsStudy(StudyOfDictionaries):
         These learn dictionaries and search for structure, with the untrained rows and without them.
         """
         untrained = self.untrained
-        if self.keep_untrained:
+        if self.keep_untrained or not self.compare:
             return [untrained]
         return [untrained, *self._kept, *self._aside, self._search(True), self._search(False)]
 
@@ -63,7 +65,8 @@ class UntrainedRowsStudy(StudyOfDictionaries):
             if rows["untrained"]
             else "No row looks untrained."
         )
-        changes = self._changes(results) if rows["untrained"] and not self.keep_untrained else None
+        compared = rows["untrained"] and self.compare and not self.keep_untrained
+        changes = self._changes(results) if compared else None
         tables: list[Table | str] = [_reasons(rows["aside"])] if rows["aside"] else []
         tables += [details] if (details := _details(rows)) else []
         if changes:
