@@ -7,6 +7,11 @@ import numpy as np
 from zoo.errors import ZooError
 
 RowChoice = Literal["random", "stratified", "most frequent"]
+IN_WORDS: dict[RowChoice, str] = {
+    "random": "drawn at random",
+    "stratified": "evenly spaced in the order of frequency, or of the vocabulary if frequencies are not known",
+    "most frequent": "those of the most frequent tokens",
+}
 
 
 def chosen_rows(n_rows: int, at_most: int, choice: RowChoice, counts: Any = None) -> np.ndarray:

@@ -217,13 +217,13 @@ class Study:
     def sections(self, parts: Mapping[str, "Report | NotTested"]) -> list[Section]:
         """Return the sections of all parts; a part without a report gets a section that gives the reason."""
         found: list[Section] = []
-        for name, part in self.parts().items():
+        for name in self.parts():
             told = parts[name]
             if isinstance(told, Report):
                 found += told.sections
             else:
-                title = part.question if isinstance(part, Study) else name
-                found.append(Section(name, title, told.why, tested=False))
+                file = f"{type(self).__module__.rpartition('.')[0]}.{name.replace('-', '_')}"
+                found.append(Section(name, _question(file) or name, told.why, tested=False))
         return found
 
     @property
@@ -234,7 +234,12 @@ class Study:
     @property
     def question(self) -> str:
         """The question that the study answers: the first line of its module's docstring."""
-        return (sys.modules[type(self).__module__].__doc__ or "").strip().partition("\n")[0]
+        return _question(type(self).__module__)
+
+
+def _question(module: str) -> str:
+    """Return the first line of the docstring of a module; "" if it has none or is not imported."""
+    return (getattr(sys.modules.get(module), "__doc__", None) or "").strip().partition("\n")[0]
 
 
 def _explained(docstring: str) -> dict[str, str]:

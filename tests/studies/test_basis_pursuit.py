@@ -83,7 +83,7 @@ def test_at_most_so_many_rows_are_coded(small_study, tmp_path):
     section = report.sections[0]
     assert {line["coded"] for line in section.numbers["lines"] if "coded" in line} == {300}
     assert {line["matrix"] for line in section.numbers["lines"]} == {"embedding", "covariance-matched"}
-    assert "At most 300 rows are used (stratified)." in section.tables[0].note
+    assert "Only 300 rows are used: evenly spaced in the order of frequency" in section.tables[0].note
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_quick_study_says_what_it_left_out_and_searches_all_rows_for_structure
     monkeypatch.setattr(embedding, "QUICK_ROWS", 400)
     monkeypatch.setattr(embedding, "QUICK_ROWS_PER_DIMENSION", 1)
     written = small_study(with_circles_and_binding(), quick=True, null_draws=None)
-    assert "At most 400 rows (stratified) are coded sparsely." in written.subject
+    assert "Only 400 rows are coded sparsely: evenly spaced in the order of frequency" in written.subject
     assert {line["name"] for line in written.verdict.numbers["findings"]} >= {"weekdays", "months"}
     sections = {section.id: section for section in written.sections}
     left_out = {name for name, section in sections.items() if section.finding == "It is left out by --quick."}

@@ -23,7 +23,7 @@ from zoo.errors import ZooError
 from zoo.estimates import Estimate
 from zoo.matrices import MATRICES, NOTHING_LEFT, TRAINED_ON, explained, matrices
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
-from zoo.row_choice import RowChoice
+from zoo.row_choice import IN_WORDS, RowChoice
 from zoo.shared_tasks.dictionaries import LearnDictionaries, UnlearnedDictionaries, likeness
 from zoo.shared_tasks.dictionary_curves import AT_EVERY_STEP, FEWER, Lines, on_a_logarithmic_axis
 from zoo.shared_tasks.pursuit import PENALTIES, dictionary_steps, fewer, limited
@@ -41,10 +41,6 @@ class BasisPursuit(Study):
         steps: Steps of pretraining, ascending; by default only the last. Null models other than the covariance-matched
             one are made from the last step only.
         n_atoms: Number of atoms of every dictionary.
-        max_rows: Largest number of rows from which dictionaries are learned, held-out rows included; by default all.
-        row_choice: How these rows are chosen: stratified (evenly spaced in the order of frequency, or of the rows if
-            frequencies are not known), most frequent, or random.
-        null_models: Whether to code all null models, or only the covariance-matched one.
         penalties: Weights of the L1 penalty on codes, relative to the rows' rms length, descending. Larger and smaller
             penalties are added until codes have `at_l0` atoms per row on average.
         dictionary_steps: Number of times that all rows are coded at every penalty. By default 10, or 5 if rows x atoms
@@ -58,6 +54,10 @@ class BasisPursuit(Study):
         keep_untrained: Whether to keep rows that look untrained.
         tokens: File with the rows' tokens, for a source without tokens: .txt with one token per line, or .json.
         tensor: Name of the tensor that is the embedding; by default the token embedding, if its name is a usual one.
+        max_rows: Largest number of rows from which dictionaries are learned, held-out rows included; by default all.
+        row_choice: How these rows are chosen: stratified (evenly spaced in the order of frequency, or of the rows if
+            frequencies are not known), most frequent, or random.
+        null_models: Whether to code all null models, or only the covariance-matched one.
     """
 
     source: tuple[str, ...] = ("gpt2-stdlib.learned",)
@@ -273,7 +273,7 @@ class BasisPursuit(Study):
         """Sentences on rows that were left out."""
         told = ""
         if (rows := self._rows[self.source[0], self._steps[-1]]).at_most is not None:
-            told += f"At most {rows.at_most:,} rows are used ({rows.choice}). "
+            told += f"Only {rows.at_most:,} rows are used: {IN_WORDS[rows.choice]}. "
         if self.fewer_rows and len(self.present) > 2:
             told += (
                 f"Columns of the other null models, and those with fewer rows, have {self.fewer_rows:,} random rows. "

@@ -17,7 +17,7 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, OpenUnitInterv
 from zoo.errors import ZooError
 from zoo.estimates import UNKNOWN, Estimate
 from zoo.report import Chart, Report, Section, Series, Table, Verdict
-from zoo.row_choice import RowChoice
+from zoo.row_choice import IN_WORDS, RowChoice
 from zoo.shared_tasks import pursuit
 from zoo.shared_tasks.pursuit import LEAST_ATOMS, MANY_CODES, compared_at, default_atoms, rows_gauged
 from zoo.shared_tasks.rows import LEAST_DIMENSIONS, LEAST_ROWS, opened, refuse_trivial
@@ -294,7 +294,7 @@ class Embedding(Study):
         if rounding := (told.get("basis-pursuit") or {}).get("rounding"):
             subject = f"{subject} The rows are dequantised from {rounding['kind']}."
         if self._max_rows:
-            subject = f"{subject} At most {self._max_rows:,} rows ({self.row_choice}) are coded sparsely."
+            subject = f"{subject} Only {self._max_rows:,} rows are coded sparsely: {IN_WORDS[self.row_choice]}."
         if len(self.source) > 1:
             subject = f"{subject} Other runs: {', '.join(self.source[1:])}; only `basis-pursuit` uses them."
         verdict = self._verdict(told, sections)
@@ -406,6 +406,7 @@ class Embedding(Study):
 
     def _not_tested(self, parts: Sequence[str]) -> str:
         left = f"{listed(parts)} (the reasons are below). " if parts else ""
+        left = left[:1].upper() + left[1:]
         return (
             f"{left}Other methods of sparse coding, which may leave less unexplained than matching pursuit. "
             "Superpositions whose coefficients or atoms differ in kind from the planted ones."
