@@ -171,7 +171,7 @@ def test_fifty_neurons_for_a_hundred_functions_reach_the_known_loss_of_fourth_po
     found = measured(module, data)
     assert found["val/loss_zero_map"] == pytest.approx(2e-3)
     assert found["val/loss_dedicated"] == pytest.approx(1e-3)
-    assert module.seed_losses.tolist() == pytest.approx([3.56e-5] * 2, rel=0.2)
+    assert module.seed_losses.tolist() == pytest.approx([3.6e-5] * 2, rel=0.2)  # after four times as many steps
     assert found["val/loss"] < found["val/loss_dedicated"] / 20
 
 
