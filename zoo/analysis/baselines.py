@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.metrics import FVU
+from zoo.null_models import moments
 
 
 def fvu(x: Tensor, x_hat: Tensor) -> float:
@@ -17,12 +18,16 @@ def fvu(x: Tensor, x_hat: Tensor) -> float:
     return FVU()(x_hat, x).item()
 
 
-def principal_components(train: Tensor, x: Tensor, rank: int) -> Tensor:
-    """Project rows (B, d) on the mean and the first `rank` principal components of training rows (n, d)."""
-    mean = train.double().mean(0)
-    _, vectors = torch.linalg.eigh((train - mean).T @ (train - mean))
-    leading = vectors[:, vectors.shape[1] - rank :]
-    return ((x - mean) @ leading @ leading.T + mean).float()
+def principal_components(train: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of training rows (n, d) and their principal components as columns, ascending, float64."""
+    mean, covariance = moments(train)
+    return mean, torch.linalg.eigh(covariance).eigenvectors
+
+
+def by_components(x: Tensor, mean: Tensor, components: Tensor, rank: int) -> float:
+    """Return the FVU of rows (B, d) that are projected on a mean and the last `rank` of the components (d, d)."""
+    centred, leading = x - mean, components[:, components.shape[1] - rank :]
+    return fvu(centred, centred @ leading @ leading.T)
 
 
 def random_directions(n_atoms: int, d_in: int, generator: torch.Generator | None = None) -> Tensor:

@@ -123,8 +123,7 @@ class Evaluated(NamedTuple):
         held_out = data.held_out[chosen]
         shares = torch.where(held_out, 1.0, len(train) / max(1, len(some))).double()
         spectrum = torch.linalg.eigvalsh(moments(data.W_E)[1])
-        mean, covariance = moments(data.W_E[~data.held_out])
-        components = torch.linalg.eigh(covariance).eigenvectors
+        mean, components = baselines.principal_components(data.W_E[~data.held_out])
         return cls(data.W_E[chosen], held_out, shares, len(data.W_E), spectrum, components, mean, data.true_atoms)
 
 
@@ -203,13 +202,12 @@ def _bits(x: torch.Tensor, codes: torch.Tensor, atoms: torch.Tensor, rows: Evalu
     coarse = csr(codes.crow_indices(), codes.col_indices(), _rounded(codes.values()), (len(x), len(atoms)))
     left, spread = x - coarse @ _rounded(atoms), rows.spectrum.sum().item()
     fvu = (rows.shares @ left.double().square().sum(1) / rows.shares.sum()).item() / spread
-    leading = rows.components[:, d - pca_rank_at_bits(bits, V, d, BITS, BITS) :]
-    centred = rows.x[rows.held_out].double() - rows.mean
+    rank = pca_rank_at_bits(bits, V, d, BITS, BITS)
     return {
         "bits_per_row": bits / V,
         "fvu_at_bits": fvu,
         "gaussian_bits_per_row": rate_distortion_bits(rows.spectrum, fvu * spread),
-        "pca_fvu": baselines.fvu(centred, centred @ leading @ leading.T),
+        "pca_fvu": baselines.by_components(rows.x[rows.held_out], rows.mean, rows.components, rank),
     }
 
 
