@@ -19,6 +19,8 @@ from zoo.models.vector_batches import as_evaluated, as_vectors
 from zoo.precision import float64_device
 from zoo.protocols import WeightedRows, datamodule, offered, require
 
+ROWS_AT_ONCE = 8192
+
 
 class DictionaryLearning(ReconstructionModule):
     """Learns a dictionary by alternating certified sparse coding and dictionary steps.
@@ -149,10 +151,11 @@ class DictionaryLearning(ReconstructionModule):
         residual = x - self.net.decode(solution.codes)
         self.dictionary_step.add(solution.codes, centred, residual, weight)
         share = torch.ones_like(solution.gap) if weight is None else weight.double()
+        squares = torch.cat([part.double().square().sum(1) for part in residual.split(ROWS_AT_ONCE)])
         sums = {
             "rows": share.sum(),
             "loss": share @ solution.objective / size,
-            "fvu": share @ residual.double().square().sum(1) / size,
+            "fvu": share @ squares / size,
             "l0": share @ solution.codes.crow_indices().diff().double(),
             "uncertified": (~solution.certified).sum().double(),
         }

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.distributed import all_gather, all_reduce, get_world_size, is_initialized
 from torch.optim import Optimizer
 
-from zoo.models.sparse_coding.rows import dense_parts
+from zoo.models.sparse_coding.rows import dense_parts, row_range
 
 RIDGE = 1e-6  # as a share of the mean diagonal entry of AᵀWA
 TWINS = 0.95  # absolute cosine above which the less used of two atoms is replaced
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE, ROWS_AT_ONCE_ON_CPU = 4096, 16384
 
 
 class MethodOfOptimalDirections(Optimizer):
@@ -108,14 +108,18 @@ class MethodOfOptimalDirections(Optimizer):
 
 def sufficient_statistics(codes: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return AᵀWA (K, K) and AᵀWX (K, d), float64, for codes A (B, K) in compressed rows, data X and weights (B,)."""
-    if codes.device.type == "cpu":
-        arrays = (codes.values().double().numpy(), codes.col_indices().numpy(), codes.crow_indices().numpy())
-        A = sparse.csr_array(arrays, shape=tuple(codes.shape))
-        weighted = (A * weight.double().numpy()[:, None]).T.tocsr()
-        gram, cross = (weighted @ A).toarray(), weighted @ x.double().numpy()
-        return torch.from_numpy(gram), torch.from_numpy(np.asarray(cross))
     K = codes.shape[1]
     gram, cross = (x.new_zeros(K, n, dtype=torch.float64) for n in (K, x.shape[1]))
+    if codes.device.type == "cpu":
+        for start in range(0, len(x), ROWS_AT_ONCE_ON_CPU):
+            stop = min(start + ROWS_AT_ONCE_ON_CPU, len(x))
+            part = row_range(codes, start, stop)
+            arrays = (part.values().double().numpy(), part.col_indices().numpy(), part.crow_indices().numpy())
+            A = sparse.csr_array(arrays, shape=tuple(part.shape))
+            weighted = (A * weight[start:stop].double().numpy()[:, None]).T.tocsr()
+            gram += torch.from_numpy((weighted @ A).toarray())
+            cross += torch.from_numpy(np.asarray(weighted @ x[start:stop].double().numpy()))
+        return gram, cross
     weights, rows = weight.double().split(ROWS_AT_ONCE), x.double().split(ROWS_AT_ONCE)
     for a, w, part in zip(dense_parts(codes, ROWS_AT_ONCE), weights, rows, strict=True):
         weighted = (a.double() * w.unsqueeze(1)).T

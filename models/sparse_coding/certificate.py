@@ -72,7 +72,9 @@ def objective_and_gap(
 
 def certify(X: Tensor, objective: Tensor, gap: Tensor, tolerance: float) -> Tensor:
     """Return whether the gap of each row of X (N, d) is at most tolerance * objective, or rounding error, (N,)."""
-    small = (gap <= tolerance * objective) | (gap <= ROUNDING * X.double().square().sum(1) / 2)
+    small = (gap <= tolerance * objective) | (
+        gap <= ROUNDING * torch.linalg.vector_norm(X, dim=1, dtype=torch.float64).square() / 2
+    )
     return small & gap.isfinite()
 
 
