@@ -3,6 +3,7 @@
 Every dictionary starts from the one that was learned at the penalty before.
 """
 
+import gc
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -62,21 +63,22 @@ def learn(
     L.seed_everything(seed, verbose=False)
     rows = Evaluated.of(data)
     lines: list[dict[str, Any]] = []
-    fitted: list[DictionaryLearning] = []
+    fitted: list[Dictionary] = []
 
-    def at(penalty: float, start: DictionaryLearning | None) -> None:
+    def at(penalty: float, start: Dictionary | None) -> None:
         module = DictionaryLearning(n_atoms, penalty, data.d_in)
         if start is not None:
-            module.net.load_state_dict(start.net.state_dict())
+            module.net.load_state_dict(start.state_dict())
             module.fitted.fill_(True)
         fit(module, data, steps)
-        fitted.append(module)
+        fitted.append(module.net)
         lines.append({"penalty": penalty} | judge(module.net, rows, at_l0))
+        gc.collect()  # the module and its trainer refer to each other, and the module holds codes of all rows
 
     for penalty in penalties:
         at(penalty, fitted[-1] if fitted else None)
-    lines[-1] |= gauge(fitted[-1].net, data, gauged) if gauged else {}
-    atoms = [module.net.W_dec.detach().numpy().copy() for module in fitted]
+    lines[-1] |= gauge(fitted[-1], data, gauged) if gauged else {}
+    atoms = [net.W_dec.detach().numpy().copy() for net in fitted]
     largest, densest = fitted[0], lines[0]
     for _ in range(MORE):
         if min(lines[-1]["l0"], lines[-1]["train_l0"]) >= at_l0 or lines[-1]["train_fvu_debiased"] < NOTHING_LEFT:
