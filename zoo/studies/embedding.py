@@ -40,7 +40,7 @@ DEFAULT = "gpt2-mini.learned"
 ARMS = ("learned", "frozen Gaussian", "frozen norm-matched", "frozen covariance-matched", "frozen copied")
 LEAST = {"null_draws": 5, "training_steps": 8, "reset_rows": 8, "n_atoms": LEAST_ATOMS}
 
-QUICK_ROWS, QUICK_ROWS_PER_DIMENSION = 4096, 6
+QUICK_ROWS, QUICK_ROWS_PER_DIMENSION = 4096, 5
 LEFT_OUT = NotTested("It is left out by --quick.")
 
 Answer = Literal["yes", "no", "undecided", "not tested", "cannot tell: Gaussian rows fit as well", "not measured"]
@@ -88,7 +88,7 @@ class Embedding(Study):
             contains {step} if every step has its own name.
         steps: Steps of pretraining, ascending; by default all steps that the source holds.
         tokens: File with the rows' tokens, for a source without tokens: .txt with one token per line, or .json.
-        quick: Answer in minutes for a large vocabulary too. At most 4,096 rows (6 per dimension if that is more) are
+        quick: Answer in minutes for a large vocabulary too. At most 4,096 rows (5 per dimension if that is more) are
             coded, with at most 2 atoms per dimension. Circles and binding are searched for in all rows, and in 5 draws
             of the null model. Training, autoencoders, row resets, description length, the other null models, and the
             comparison with untrained rows kept are left out. Settings that are given are kept.
