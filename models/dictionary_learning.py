@@ -19,8 +19,6 @@ from zoo.models.vector_batches import as_evaluated, as_vectors
 from zoo.precision import float64_device
 from zoo.protocols import WeightedRows, datamodule, offered, require
 
-ROWS_AT_ONCE = 8192
-
 
 class DictionaryLearning(ReconstructionModule):
     """Learns a dictionary by alternating certified sparse coding and dictionary steps.
@@ -147,11 +145,9 @@ class DictionaryLearning(ReconstructionModule):
         batch = as_vectors(batch)
         x, weight, rows = batch["x"], batch.get("weight"), batch.get("row")
         solution = self.net.solve(x, self._start(rows))
-        centred, size = x - self.net.b_dec, self.net.scale.double().square()
-        residual = x - self.net.decode(solution.codes)
-        self.dictionary_step.add(solution.codes, centred, residual, weight)
+        size = self.net.scale.double().square()
+        squares = self.dictionary_step.add(solution.codes, x, self.net.b_dec, weight)
         share = torch.ones_like(solution.gap) if weight is None else weight.double()
-        squares = torch.cat([part.double().square().sum(1) for part in residual.split(ROWS_AT_ONCE)])
         sums = {
             "rows": share.sum(),
             "loss": share @ solution.objective / size,

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.distributed import all_gather, all_reduce, get_world_size, is_initialized
 from torch.optim import Optimizer
 
-from zoo.models.sparse_coding.rows import dense_parts, row_range
+from zoo.models.sparse_coding.rows import chosen_rows, row_range
 
 RIDGE = 1e-6  # as a share of the mean diagonal entry of AᵀWA
 TWINS = 0.95  # absolute cosine above which the less used of two atoms is replaced
-ROWS_AT_ONCE, ROWS_AT_ONCE_ON_CPU = 4096, 16384
+ROWS_AT_ONCE, ROWS_AT_ONCE_ON_CPU = 4096, 8192
 
 
 class MethodOfOptimalDirections(Optimizer):
@@ -42,30 +42,47 @@ class MethodOfOptimalDirections(Optimizer):
         self.cross = W_dec.new_zeros(K, d, dtype=torch.float64)
         self.use = W_dec.new_zeros(K, dtype=torch.float64)  # number of rows that use each atom
         self.total = W_dec.new_zeros(K, dtype=torch.float64)  # weighted sum of each atom's codes
-        self.worst: tuple[Tensor, Tensor] = (W_dec.new_zeros(0), W_dec.new_zeros(0, d))
+        self.worst: tuple[Tensor, Tensor] = (W_dec.new_zeros(0), W_dec.new_zeros(0, d))  # errors, residuals
         self.sizes = W_dec.new_ones(K)  # divisor of each atom in the last step; 0 if it was replaced
         self.replaced = 0
 
     @torch.no_grad()
-    def add(self, codes: Tensor, x: Tensor, residual: Tensor, weight: Tensor | None = None) -> None:
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
+    def add(self, codes: Tensor, x: Tensor, mean: Tensor, weight: Tensor | None = None) -> Tensor:
         """Add this process's part of a batch to the sums; to be called once per step.
 
         Args:
             codes: Codes, (B, K) in compressed rows.
-            x: Data minus their mean, (B, d).
-            residual: Residuals of the data, (B, d).
+            x: Data, (B, d).
+            mean: Mean of the data, (d,).
             weight: Weights of the rows, (B,). By default 1.
+
+        Returns:
+            Squared length of the residual of every row, (B,) float64.
         """
+        (W_dec,) = self.param_groups[0]["params"]
         weight = torch.ones(len(x), device=x.device) if weight is None else weight
-        gram, cross = sufficient_statistics(codes, x, weight)
+        gram, cross = torch.zeros_like(self.gram), torch.zeros_like(self.cross)
+        squares = torch.empty(len(x), dtype=torch.float64, device=x.device)
+        at_once = ROWS_AT_ONCE_ON_CPU if x.device.type == "cpu" else ROWS_AT_ONCE
+        for start in range(0, len(x), at_once):
+            stop = min(start + at_once, len(x))
+            part, centred = row_range(codes, start, stop), x[start:stop] - mean
+            for sum_, new in zip((gram, cross), sufficient_statistics(part, centred, weight[start:stop]), strict=True):
+                sum_ += new
+            squares[start:stop] = (centred - part @ W_dec).double().square().sum(1)
+        error = weight * squares
+        worst = error.argsort(descending=True, stable=True)[: len(W_dec)].sort().values
+        self.worst = error[worst].to(x.dtype), x[worst] - mean - chosen_rows(codes, worst) @ W_dec
         use = codes.col_indices().bincount(minlength=len(self.use)).double()
-        self.worst = (weight * residual.square().sum(1), residual)
         weights = weight.double().repeat_interleave(codes.crow_indices().diff())
         total = torch.zeros_like(self.total).index_add_(0, codes.col_indices(), weights * codes.values())
         for kept, new in ((self.gram, gram), (self.cross, cross), (self.use, use), (self.total, total)):
             if is_initialized():
                 all_reduce(new)
             kept.mul_(self.memory).add_(new)
+        return squares
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -108,24 +125,14 @@ class MethodOfOptimalDirections(Optimizer):
 
 def sufficient_statistics(codes: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return AᵀWA (K, K) and AᵀWX (K, d), float64, for codes A (B, K) in compressed rows, data X and weights (B,)."""
-    K = codes.shape[1]
-    gram, cross = (x.new_zeros(K, n, dtype=torch.float64) for n in (K, x.shape[1]))
     if codes.device.type == "cpu":
-        for start in range(0, len(x), ROWS_AT_ONCE_ON_CPU):
-            stop = min(start + ROWS_AT_ONCE_ON_CPU, len(x))
-            part = row_range(codes, start, stop)
-            arrays = (part.values().double().numpy(), part.col_indices().numpy(), part.crow_indices().numpy())
-            A = sparse.csr_array(arrays, shape=tuple(part.shape))
-            weighted = (A * weight[start:stop].double().numpy()[:, None]).T.tocsr()
-            gram += torch.from_numpy((weighted @ A).toarray())
-            cross += torch.from_numpy(np.asarray(weighted @ x[start:stop].double().numpy()))
-        return gram, cross
-    weights, rows = weight.double().split(ROWS_AT_ONCE), x.double().split(ROWS_AT_ONCE)
-    for a, w, part in zip(dense_parts(codes, ROWS_AT_ONCE), weights, rows, strict=True):
-        weighted = (a.double() * w.unsqueeze(1)).T
-        gram.addmm_(weighted, a.double())
-        cross.addmm_(weighted, part)
-    return gram, cross
+        arrays = (codes.values().double().numpy(), codes.col_indices().numpy(), codes.crow_indices().numpy())
+        A = sparse.csr_array(arrays, shape=tuple(codes.shape))
+        weighted = (A * weight.double().numpy()[:, None]).T.tocsr()
+        return torch.from_numpy((weighted @ A).toarray()), torch.from_numpy(np.asarray(weighted @ x.double().numpy()))
+    a = codes.to_dense().double()
+    weighted = (a * weight.double().unsqueeze(1)).T
+    return weighted @ a, weighted @ x.double()
 
 
 def _twins(atoms: Tensor, use: Tensor) -> Tensor:

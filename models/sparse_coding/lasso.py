@@ -11,7 +11,7 @@ from zoo.models.sparse_coding.certificate import certify, objective_and_gap
 from zoo.models.sparse_coding.problem import as_codes, as_problem, penalties
 from zoo.models.sparse_coding.rows import csr_of, dense_parts, rows_at_once, stack
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 1024
 MATRICES = 12  # number of matrices of the codes' shape that SpaRSA holds at a time
 SPECTRAL_ROUNDS = 30  # rounds of SpaRSA after which coordinate descent is faster
 MARGIN = 0.5  # share of the tolerance that solvers aim at; the rest allows for differences of float32 and float64 gaps
@@ -87,7 +87,9 @@ def lasso(
         part = slice(i * at_once, (i + 1) * at_once)
         codes = X.new_zeros(len(before), len(D))
         if start is not None:
-            codes.copy_(before.clamp(min=0) if positive else before).mul_(usable)  # solvers skip zero atoms
+            codes.copy_(before).mul_(usable)  # solvers skip zero atoms
+            if positive:
+                codes.clamp_(min=0)
         sparse, objective, gap = solver.improve(X[part], lam[part], codes)
         parts.append(sparse)
         objectives.append(objective)

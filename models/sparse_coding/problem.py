@@ -20,8 +20,8 @@ def as_problem(X: Any, D: Any) -> tuple[Tensor, Tensor]:
     for name, matrix in (("X", X), ("D", D)):
         if matrix.ndim != 2 or matrix.dtype not in (torch.float32, torch.float64):
             raise ZooError(f"{name} is {matrix.dtype} {list(matrix.shape)}; expected a float32 or float64 matrix")
-        bad = ~matrix.isfinite().all(1)
-        if bad.any():
+        bad = ~matrix.sum(1).isfinite()  # the sum of large numbers may be infinite too
+        if bad.any() and (bad := ~matrix.isfinite().all(1)).any():
             raise ZooError(f"row {int(bad.int().argmax())} of {name} has entries that are NaN or infinite")
     if X.shape[1] != D.shape[1]:
         raise ZooError(

@@ -33,7 +33,7 @@ def dictionary(step):
 
 def renewed(step, codes, x, weight=None):
     """The dictionary after a step with these codes."""
-    step.add(csr_of(codes), x, x - codes @ dictionary(step), weight)
+    step.add(csr_of(codes), x, torch.zeros(x.shape[1]), weight)
     step.step()
     return dictionary(step)
 
