@@ -117,3 +117,13 @@ def test_too_few_pairs_and_constant_rows_are_refused(refused):
         binding(a[:19], b[:19])
     with refused("are the same"):
         binding(a, torch.ones_like(b))
+
+
+def test_no_model_depends_on_the_axes_even_with_fewer_pairs_than_dimensions():
+    a, b = (torch.randn(40, 64, generator=torch.Generator().manual_seed(seed)).double() for seed in (0, 1))
+    b += a
+    turn = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(2)).double())[0]
+    some, turned = binding(a, b, 99), binding(a @ turn, b @ turn, 99)
+    for name in ("offset", "scale_offset", "shrinkage", "rotation", "matrix", "gain", "class_gain"):
+        assert getattr(some, name) == pytest.approx(getattr(turned, name), abs=1e-9), name
+    assert some.gain_by_rank == pytest.approx(turned.gain_by_rank, abs=1e-9)

@@ -31,6 +31,7 @@ STARTS = 10  # of k-means; the best one is used
 ITERATIONS = 20
 RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0)  # in units of the mean nonzero eigenvalue of a's centred Gram matrix
 LEAST_PAIRS = 20
+LEAST_VARIANCE = 1e-10  # along a direction, as a share of the largest
 ENOUGH = 0.95  # the reported rank of M is the smallest with this share of the largest gain
 
 
@@ -83,21 +84,22 @@ def binding(a: Tensor, b: Tensor, n_draws: int = 999, seed: int = 0) -> Binding:
     mean, ridges = _mean_operator(at_random), _ridge_operators(a, at_random)
     total = _squares(b, mean)
     plain, best, ridge = _gains(rest, mean, ridges)
-    shrunk = _shrinkage(a, rest, at_random)
+    axes = _axes_of_folds(a, at_random)
+    shrunk = _shrinkage(a, rest, at_random, axes)
     p_value = _p_value(rest, mean, ridges, plain - best, n_draws, seed)
     shuffled = _gains(b[torch.from_numpy(rng.permutation(n))], mean, ridges)[1]
     by_kind = clusters(a, FOLDS, seed)
     class_mean, class_ridges = _mean_operator(by_kind), _ridge_operators(a, by_kind)
     class_plain, class_best, _ = _gains(rest, class_mean, class_ridges)
     class_total = _squares(b, class_mean)
-    class_shrunk = _shrinkage(a, rest, by_kind)
-    by_rank = _gain_by_rank(a, rest, at_random, ridge, total)
+    class_shrunk = _shrinkage(a, rest, by_kind, _axes_of_folds(a, by_kind))
+    by_rank = _gain_by_rank(a, rest, at_random, axes, ridge, total)
     return Binding(
         n,
         1 - _squares(b - a, mean) / total,
         1 - plain / total,
         1 - shrunk / total,
-        1 - _rotation(a, b, at_random) / total,
+        1 - _rotation(a, b, at_random, axes) / total,
         1 - best / total,
         1 - shuffled / total,
         (min(plain, shrunk) - best) / total,
@@ -194,45 +196,71 @@ def _p_value(rest: Tensor, mean: Tensor, ridges: Sequence[Tensor], gain: float, 
     return monte_carlo(draw, gain * (1 - 1e-6), n_draws).p_value
 
 
-def _shrinkage(a: Tensor, rest: Tensor, folds: Tensor) -> float:
-    """Return squared errors with a scale for every principal direction of a, fitted with the best ridge."""
+def _shrinkage(a: Tensor, rest: Tensor, folds: Tensor, axes_of_a: Sequence[Tensor]) -> float:
+    """Return squared errors with a scale for every principal direction of a, fitted with the best ridge.
+
+    The scale is 0 along directions in which the other folds do not vary.
+    """
     errors = torch.zeros(len(RIDGES), dtype=torch.float64)
-    for test in (folds == f for f in folds.unique()):
+    for axes, test in zip(axes_of_a, (folds == f for f in folds.unique()), strict=True):
         mean, offset = a[~test].mean(0), rest[~test].mean(0)
-        axes = torch.linalg.eigh((a[~test] - mean).T @ (a[~test] - mean)).eigenvectors
-        x, y = (a[~test] - mean) @ axes, (rest[~test] - offset) @ axes
+        x, y, wanted = (a[~test] - mean) @ axes, (rest[~test] - offset) @ axes, (rest[test] - offset) @ axes
         energy = x.square().sum(0)
+        whole = (rest[test] - offset).square().sum() - wanted.square().sum()
         for i, ridge in enumerate(RIDGES):
-            scales = (x * y).sum(0) / (energy + ridge * energy.mean())
-            errors[i] += ((rest[test] - offset) @ axes - (a[test] - mean) @ axes * scales).square().sum()
+            scales = (x * y).sum(0) / (energy + ridge * energy.sum() / a.shape[1])
+            errors[i] += whole + (wanted - (a[test] - mean) @ axes * scales).square().sum()
     return float(errors.min())
 
 
-def _rotation(a: Tensor, b: Tensor, folds: Tensor) -> float:
-    """Return squared errors of the best scaled rotation and offset (orthogonal Procrustes)."""
+def _rotation(a: Tensor, b: Tensor, folds: Tensor, axes_of_a: Sequence[Tensor]) -> float:
+    """Return squared errors of the best scaled rotation and offset (orthogonal Procrustes).
+
+    If there are fewer pairs than dimensions, the rotation maps the span of the rows a to that of the rows b. Everything
+    else is mapped to 0, because the pairs say nothing about it.
+    """
     error = 0.0
-    for test in (folds == f for f in folds.unique()):
+    for from_a, test in zip(axes_of_a, (folds == f for f in folds.unique()), strict=True):
         mean_a, mean_b = a[~test].mean(0), b[~test].mean(0)
         x, y = a[~test] - mean_a, b[~test] - mean_b
-        U, S, Vh = torch.linalg.svd(x.T @ y)
-        error += float((b[test] - mean_b - S.sum() / x.square().sum() * (a[test] - mean_a) @ U @ Vh).square().sum())
+        from_b = _principal_axes(y)
+        U, S, Vh = torch.linalg.svd((x @ from_a).T @ (y @ from_b), full_matrices=False)
+        turned = (a[test] - mean_a) @ from_a @ U @ Vh @ from_b.T
+        error += float((b[test] - mean_b - S.sum() / x.square().sum() * turned).square().sum())
     return error
 
 
-def _gain_by_rank(a: Tensor, rest: Tensor, folds: Tensor, ridge: float, total: float) -> list[float]:
+def _gain_by_rank(
+    a: Tensor, rest: Tensor, folds: Tensor, axes_of_a: Sequence[Tensor], ridge: float, total: float
+) -> list[float]:
     """Return the gain in R² of reduced-rank ridge regression, for ranks 0, 1, ... of the fitted values."""
     rank = min(a.shape[1], len(a) - 2 - len(a) // FOLDS)
     changes = torch.zeros(rank, dtype=torch.float64)
-    for test in (folds == f for f in folds.unique()):
+    for own, test in zip(axes_of_a, (folds == f for f in folds.unique()), strict=True):
         mean, offset = a[~test].mean(0), rest[~test].mean(0)
-        x, y = a[~test] - mean, rest[~test] - offset
-        unit = x.square().sum() / min(x.shape)
-        system = x.T @ x + ridge * unit * torch.eye(x.shape[1], dtype=torch.float64)
-        M = torch.linalg.solve(system, x.T @ y)
-        axes = torch.linalg.eigh(M.T @ (x.T @ x) @ M).eigenvectors.flip(1)[:, :rank]
-        predicted, wanted = (a[test] - mean) @ M @ axes, (rest[test] - offset) @ axes
-        changes += (wanted.square() - (wanted - predicted).square()).sum(0)
+        x, y = (a[~test] - mean) @ own, rest[~test] - offset
+        unit = x.square().sum() / min(len(a) - test.sum().item(), a.shape[1])
+        M = (x.T @ y) / (x.square().sum(0) + ridge * unit).unsqueeze(1)
+        axes = _principal_axes(x @ M)[:, :rank]
+        predicted, wanted = (a[test] - mean) @ own @ M @ axes, (rest[test] - offset) @ axes
+        changes[: axes.shape[1]] += (wanted.square() - (wanted - predicted).square()).sum(0)
     return [0.0, *(changes.cumsum(0) / total).tolist()]
+
+
+def _axes_of_folds(a: Tensor, folds: Tensor) -> list[Tensor]:
+    """Return, for every fold, the principal directions of the rows (n, D) outside it, (D, rank)."""
+    outside = [a[folds != f] for f in folds.unique()]
+    return [_principal_axes(rows - rows.mean(0)) for rows in outside]
+
+
+def _principal_axes(x: Tensor) -> Tensor:
+    """Return the principal directions of rows (n, D) along which they vary, by falling variance, (D, rank)."""
+    if len(x) >= x.shape[1]:
+        values, axes = torch.linalg.eigh(x.T @ x)
+        return axes.flip(1)[:, : int((values > LEAST_VARIANCE * values[-1]).sum())]
+    values, places = torch.linalg.eigh(x @ x.T)
+    some = values > LEAST_VARIANCE * values[-1]
+    return (x.T @ places[:, some] / values[some].sqrt()).flip(1)
 
 
 def _rank(gain_by_rank: list[float]) -> int:
