@@ -2,19 +2,17 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import sparse
 from torch import Tensor, nn
 from torch.distributed import all_gather, all_reduce, get_world_size, is_initialized
 from torch.optim import Optimizer
 
-from zoo.models.sparse_coding.rows import chosen_rows, row_range
+from zoo.models.sparse_coding.rows import chosen_rows, dense_parts, row_range
 
 RIDGE = 1e-6  # as a share of the mean diagonal entry of AᵀWA
 TWINS = 0.95  # absolute cosine above which the less used of two atoms is replaced
-ROWS_AT_ONCE, ROWS_AT_ONCE_ON_CPU = 4096, 8192
+ROWS_AT_ONCE = 4096
 
 
 class MethodOfOptimalDirections(Optimizer):
@@ -63,15 +61,12 @@ class MethodOfOptimalDirections(Optimizer):
         """
         (W_dec,) = self.param_groups[0]["params"]
         weight = torch.ones(len(x), device=x.device) if weight is None else weight
-        gram, cross = torch.zeros_like(self.gram), torch.zeros_like(self.cross)
+        gram, cross = sufficient_statistics(codes, x, mean, weight)
         squares = torch.empty(len(x), dtype=torch.float64, device=x.device)
-        at_once = ROWS_AT_ONCE_ON_CPU if x.device.type == "cpu" else ROWS_AT_ONCE
-        for start in range(0, len(x), at_once):
-            stop = min(start + at_once, len(x))
-            part, centred = row_range(codes, start, stop), x[start:stop] - mean
-            for sum_, new in zip((gram, cross), sufficient_statistics(part, centred, weight[start:stop]), strict=True):
-                sum_ += new
-            squares[start:stop] = (centred - part @ W_dec).double().square().sum(1)
+        for start in range(0, len(x), ROWS_AT_ONCE):
+            stop = min(start + ROWS_AT_ONCE, len(x))
+            residual = x[start:stop] - mean - row_range(codes, start, stop) @ W_dec
+            squares[start:stop] = residual.double().square().sum(1)
         error = weight * squares
         worst = error.argsort(descending=True, stable=True)[: len(W_dec)].sort().values
         self.worst = error[worst].to(x.dtype), x[worst] - mean - chosen_rows(codes, worst) @ W_dec
@@ -123,16 +118,27 @@ class MethodOfOptimalDirections(Optimizer):
             self.sums()[name].copy_(value)
 
 
-def sufficient_statistics(codes: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return AᵀWA (K, K) and AᵀWX (K, d), float64, for codes A (B, K) in compressed rows, data X and weights (B,)."""
-    if codes.device.type == "cpu":
-        arrays = (codes.values().double().numpy(), codes.col_indices().numpy(), codes.crow_indices().numpy())
-        A = sparse.csr_array(arrays, shape=tuple(codes.shape))
-        weighted = (A * weight.double().numpy()[:, None]).T.tocsr()
-        return torch.from_numpy((weighted @ A).toarray()), torch.from_numpy(np.asarray(weighted @ x.double().numpy()))
-    a = codes.to_dense().double()
-    weighted = (a * weight.double().unsqueeze(1)).T
-    return weighted @ a, weighted @ x.double()
+def sufficient_statistics(codes: Tensor, x: Tensor, mean: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return AᵀWA (K, K) and AᵀW(X - mean) (K, d), float64.
+
+    Args:
+        codes: Codes A, (B, K) in compressed rows.
+        x: Data X, (B, d).
+        mean: Mean of the data, (d,).
+        weight: Weights of the rows, (B,).
+    """
+    gram, cross = (x.new_zeros(codes.shape[1], n, dtype=torch.float64) for n in (codes.shape[1], x.shape[1]))
+    if x.device.type == "cpu":
+        from zoo.models.sparse_coding.statistics import add_products  # slow to import
+
+        add_products(codes, x, mean.to(x.dtype), weight.double(), gram, cross)
+        return gram, cross
+    parts = zip(dense_parts(codes, ROWS_AT_ONCE), x.split(ROWS_AT_ONCE), weight.split(ROWS_AT_ONCE), strict=True)
+    for a, rows, w in parts:
+        weighted = (a.double() * w.double().unsqueeze(1)).T
+        gram.addmm_(weighted, a.double())
+        cross.addmm_(weighted, (rows - mean).double())
+    return gram, cross
 
 
 def _twins(atoms: Tensor, use: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ LAYERS = [  # modules import only from earlier layers and, in those that begin w
     ["shared_tasks"],
     ["studies", "study_command"],
 ]
+LAYERS[0] += ["free_memory"]
 LAYERS[3] += ["near_neighbours", "null_models", "paths", "source", "source_files", "sparsify", "token_texts"]
 LAYERS[3] += ["local_learning", "perturbations", "row_choice", "untrained_rows"]
 LAYERS[3] += ["gguf_files", "matrix_files", "quantised", "tensor_files"]

@@ -3,7 +3,6 @@
 Every dictionary starts from the one that was learned at the penalty before.
 """
 
-import gc
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from zoo.analysis import baselines
 from zoo.datamodules import EmbeddingRowsDataModule
 from zoo.datamodules.row_loaders import side_rng
+from zoo.free_memory import free_memory
 from zoo.matrices import NOTHING_LEFT, TRAINED_ON
 from zoo.metrics import FVU, description_length, matched_cosine, pca_rank_at_bits, rate_distortion_bits
 from zoo.models import Dictionary, DictionaryLearning
@@ -73,7 +73,8 @@ def learn(
         fit(module, data, steps)
         fitted.append(module.net)
         lines.append({"penalty": penalty} | judge(module.net, rows, at_l0))
-        gc.collect()  # the module and its trainer refer to each other, and the module holds codes of all rows
+        del module  # it and its trainer refer to each other, and it holds codes of all rows
+        free_memory()
 
     for penalty in penalties:
         at(penalty, fitted[-1] if fitted else None)

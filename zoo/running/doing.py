@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo.free_memory import free_memory
 from zoo.running.folder import Cost
 from zoo.study import Result, Results, Task, Work
 
@@ -67,6 +68,9 @@ def do(task: Task, results: Results, folder: Path, device: str) -> tuple[Result,
             raise TypeError(f"the result is a {type(result).__name__} and not a dict")
     except (Exception, SystemExit) as error:
         return Failed.by(error)
+    finally:
+        if time.perf_counter() - start > 1:  # freeing would take a large share of a shorter task's time
+            free_memory()
     return result, Cost(time.perf_counter() - start, _megabytes(), _device(own), machine())
 
 
