@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 import zoo
 from zoo.estimates import Estimate
 from zoo.quantised import Rounding
+from zoo.shared_tasks.rows import Rows
 from zoo.source import Source
 from zoo.studies.basis_pursuit import BasisPursuit, told_of_rounding
 from zoo.studies.embedding import explained
+from zoo.study import Work
 
 WITH_GGUF = pytest.mark.skipif(not importlib.util.find_spec("gguf"), reason="needs the package gguf")
 V, D = 60, 512
@@ -270,3 +272,16 @@ def test_the_report_of_a_study_compares_its_error_with_that_of_the_rounding(tmp_
     error = told.verdict.numbers["error"]
     [text] = [table for table in told.sections[0].tables if isinstance(table, str) and "dequantised" in table]
     assert f"{error}, is {error.mean / rounding['fvu']:,.3g} times as large" in text
+
+
+def test_the_rounding_is_that_of_the_rows_that_are_coded(tmp_path):
+    rows = np.random.default_rng(3).normal(size=(120, 8))
+    rows[60:] *= 10
+    scale = np.where(np.arange(120) < 60, 0.5, 5).astype(np.float32)
+    np.savez(tmp_path / "m.npz", words=np.round(rows / scale[:, None]).astype(np.int8), words_scale=scale)
+    source = Source.open(str(tmp_path / "m.npz"), "words")
+    some = Rows(source, None, some=20).do(Work({}, tmp_path))
+    W = some["W_E"]
+    steps = np.where(np.abs(W).max(1) > 6, 5, 0.5)
+    assert 0 < (steps == 5).sum() < 20
+    assert some["rounding"]["fvu"] == pytest.approx(8 / 12 * np.square(steps).mean() / W.var(0).sum(), rel=1e-5)

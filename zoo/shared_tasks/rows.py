@@ -191,12 +191,15 @@ class Rows(Task):
                 f"{self.source.name} has {int(kept.sum())} rows in {W.shape[1]} dimensions{aside}; at least "
                 f"{LEAST_ROWS} rows in {LEAST_DIMENSIONS} dimensions are required"
             )
-        told = {} if rounding is None else {"rounding": {"kind": rounding.kind, "fvu": rounding.fvu(matrix, kept)}}
         known = None if found["counts"] is None else np.asarray(found["counts"])
         chosen = self._chosen(np.asarray(found["reasons"] == KEPT), known)
         texts = found["tokens"] and [found["tokens"][i] for i in chosen.tolist()]
-        counted = {} if known is None else {"counts": known[chosen]}
-        return {"W_E": W[chosen], "tokens": texts} | counted | told
+        result = {"W_E": W[chosen], "tokens": texts} | ({} if known is None else {"counts": known[chosen]})
+        if rounding is None:
+            return result
+        kept[:] = False
+        kept[chosen] = True
+        return result | {"rounding": {"kind": rounding.kind, "fvu": rounding.fvu(matrix, kept)}}
 
     def _chosen(self, trained: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
         """Return the indices of the chosen rows, ascending, given which rows look trained (V,) and counts (V,)."""
