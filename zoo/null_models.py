@@ -42,9 +42,9 @@ def covariance_matched(W: Tensor, generator: torch.Generator | None = None) -> T
     """
     mean, roots, axes = principal_axes(W)
     white = gaussian(len(W), len(roots), generator)
-    own = principal_axes(white)
-    parts = white.split(ROWS_AT_ONCE)
-    return torch.cat([(_whitened(part.double(), *own) * roots @ axes.T + mean).float() for part in parts])
+    own, covariance = moments(white)
+    change = _whitening(covariance) * roots @ axes.T
+    return torch.cat([((part.double() - own) @ change + mean).float() for part in white.split(ROWS_AT_ONCE)])
 
 
 class Matched(NamedTuple):
@@ -74,12 +74,16 @@ def with_norms_and_covariance_of(rows: Tensor, W: Tensor, tolerance: float = 1e-
         The best rows found, and their error. If the norms vary by orders of magnitude, there may be no rows with both
         these norms and this covariance.
     """
-    mean, roots, axes = principal_axes(W)
+    mean, wanted = moments(W)
+    roots, axes = _axes(wanted)
+    own, covariance = moments(rows)
     best = Matched(with_norms_of(rows, W), float("inf"))
     since = 0
     for _ in range(rounds):
-        rows = with_norms_of((whitened(rows.double() @ axes) * roots @ axes.T + mean).float(), W)
-        error = moment_error(rows, W)
+        change = axes @ _whitening(axes.T @ covariance @ axes) * roots @ axes.T
+        rows = with_norms_of(((rows.double() - own) @ change + mean).float(), W)
+        own, covariance = moments(rows)
+        error = _moment_error(own, covariance, mean, wanted)
         since = 0 if error < 0.99 * best.error else since + 1
         best = min(best, Matched(rows, error), key=lambda matched: matched.error)
         if error < tolerance or since == 5:
@@ -93,7 +97,10 @@ def moment_error(rows: Tensor, W: Tensor) -> float:
     It is the larger of two errors: the distance between the means, divided by the rms distance of the rows of W from
     their mean; and the Frobenius norm of the difference of the covariances, divided by that of W's covariance.
     """
-    (mean, covariance), (wanted_mean, wanted) = moments(rows), moments(W)
+    return _moment_error(*moments(rows), *moments(W))
+
+
+def _moment_error(mean: Tensor, covariance: Tensor, wanted_mean: Tensor, wanted: Tensor) -> float:
     far = (mean - wanted_mean).norm() / wanted.trace().sqrt()
     return float(torch.maximum(far, (covariance - wanted).norm() / wanted.norm()))
 
@@ -119,18 +126,19 @@ def principal_axes(W: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r is the rank of the covariance.
     """
     mean, covariance = moments(W)
+    return mean, *_axes(covariance)
+
+
+def _axes(covariance: Tensor) -> tuple[Tensor, Tensor]:
     eigenvalues, axes = torch.linalg.eigh(covariance)
     real = eigenvalues > 1e-12 * eigenvalues[-1:]
-    return mean, eigenvalues[real].sqrt(), axes[:, real]
+    return eigenvalues[real].sqrt(), axes[:, real]
 
 
-def whitened(rows: Tensor) -> Tensor:
-    """Return rows (V, r) float64, of full rank, transformed to mean 0 and, by a symmetric matrix, to covariance 1."""
-    return _whitened(rows, *principal_axes(rows))
-
-
-def _whitened(rows: Tensor, mean: Tensor, roots: Tensor, axes: Tensor) -> Tensor:
-    return (rows - mean) @ axes / roots @ axes.T
+def _whitening(covariance: Tensor) -> Tensor:
+    """Return the symmetric matrix (r, r) that transforms rows of a covariance (r, r) to covariance 1."""
+    roots, axes = _axes(covariance)
+    return axes / roots @ axes.T
 
 
 def permuted_coordinates(W: Tensor, generator: torch.Generator | None = None) -> Tensor:
