@@ -200,6 +200,9 @@ def _of_value(message: str) -> str:
     if match := re.search(r"Expected a <class '(\w+)'>. Got value: (.*)", message):
         kind = {"float": "a number", "int": "a whole number", "bool": "true or false"}.get(match[1], f"a {match[1]}")
         return f"{key} is {match[2]!r}; {kind} is needed"
+    if match := re.search(r"Expected a typing.Literal\[(.*)\]. Got value: (.*)", message):
+        words = [word.strip(" '\"") for word in match[1].split(",")]
+        return f"{key} is {match[2]!r}; it must be {' or '.join(words)}"
     noise = ("Parser key", "Does not validate", "Subtypes", "Errors")
     lines = [re.sub(r'Parser key "[^"]+":\s*', "", line.strip(" -")) for line in message.splitlines() if line.strip()]
     told = [line for line in lines if line and not line.startswith(noise)] or lines[-1:]

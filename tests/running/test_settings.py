@@ -46,6 +46,16 @@ def test_yaml_files_build_on_one_another_and_the_command_line_has_the_last_word(
     assert how.jobs == 2
 
 
+def test_a_word_that_is_no_choice_is_refused_with_the_choices(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "embedding", "--max_rows", "100", "--row_choice", "oldest", "--out", "x"]) == 2
+    assert capsys.readouterr().err == (
+        "error: row_choice is 'oldest'; it must be random or stratified or most frequent\n"
+    )
+    assert main(["study", "bits", "--families", "linear", "cubic", "--out", "x"]) == 2
+    assert "families is 'cubic'; it must be linear or tanh or boolean" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
