@@ -29,7 +29,7 @@ def study(folder, values, source, kind="mine", **settings):
         Chart(f"of-{source}", "Only here", [Series("a", [0.0], [1.0], "points")]),
     ]
     section = Section("errors", "How large?", "So.", tables=[table], charts=charts)
-    verdict = Verdict(f"It is {mean}.", "", numbers={"error": mean, "case": f"case {source}"})
+    verdict = Verdict(f"It is {mean}.", "", numbers={"error": mean, "case": f"case {source}", "null_model": {"error": mean}})
     made = Report(f"{source}: rows. More.", verdict, [section], kind, "?", "python", {"source": source, **settings})
     report.write(made, folder)
     return str(folder)
@@ -69,7 +69,7 @@ def test_two_studies_are_on_one_page(tmp_path, capsys):
     assert "| a/s | one: rows | It is" in told["verdict"]["evidence"]
     sections = {section["id"]: section for section in told["sections"]}
     peer = stats.ttest_ind(B, A, equal_var=False).confidence_interval(0.95)
-    for part, key in (("verdict", "error"), ("errors", "error: embedding")):
+    for part, key in (("verdict", "error"), ("verdict", "null model, error"), ("errors", "error: embedding")):
         gap = sections[part]["numbers"][key]["differences"]["b/s"]
         assert (gap["low"], gap["high"]) == pytest.approx((peer.low, peer.high))
     assert set(sections["errors"]["numbers"]) == {"error: embedding", "share: embedding"}

@@ -87,7 +87,10 @@ def unpaired_difference(a: Estimate, b: Estimate) -> Estimate:
 
 def _of_parts(studies: Mapping[str, Json], are_independent: bool) -> list[Section]:
     """Return one section on the numbers of the verdicts, and one for every part that two or more studies have."""
-    verdicts = {name: dict(_numbers(study["verdict"]["numbers"])) for name, study in studies.items()}
+    verdicts = {
+        name: {key.replace("_", " "): value for key, value in _numbers(study["verdict"]["numbers"])}
+        for name, study in studies.items()
+    }
     found = [
         _section("verdict", "Which numbers do the verdicts depend on?", verdicts, [], are_independent, list(studies))
     ]
@@ -147,12 +150,12 @@ def _gap(a: Any, b: Any, independent: bool) -> Any:
 
 
 def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Return the estimates, numbers and short texts in a verdict's numbers, by dotted key."""
+    """Return the estimates, numbers and short texts in a verdict's numbers, by their keys."""
     if (estimate := _estimate(content)) is not None:
         yield key, estimate
     elif isinstance(content, dict):
         for name, value in content.items():
-            yield from _numbers(value, f"{key}.{name}" if key else name)
+            yield from _numbers(value, f"{key}, {name}" if key else name)
     elif isinstance(content, int | float) or (isinstance(content, str) and len(content) < 60):
         yield key, content
 
