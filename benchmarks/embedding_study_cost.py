@@ -41,8 +41,8 @@ SHAPES = ((2_000, 64, 256), (4_000, 128, 512), (8_000, 256, 1024), (30_000, 384,
 
 def dictionaries(rows: Rows, n_atoms: int, steps: int) -> Task:
     shared = (n_atoms, PENALTIES, dictionary_steps(rows, n_atoms), 0.0)
-    at, gauged = compared_at(rows.source.shape(None)[1]), rows_gauged(rows.source.shape(None)[1])
-    return LearnDictionaries(rows, "embedding", 0, 0, *shared, at, gauged)
+    D = rows.source.shape(None)[1]
+    return LearnDictionaries(rows, "embedding", 0, 0, *shared, compared_at(D), rows_gauged(D, None))
 
 
 def autoencoder(rows: Rows, n_atoms: int, steps: int) -> Task:

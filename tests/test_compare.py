@@ -29,7 +29,9 @@ def study(folder, values, source, kind="mine", **settings):
         Chart(f"of-{source}", "Only here", [Series("a", [0.0], [1.0], "points")]),
     ]
     section = Section("errors", "How large?", "So.", tables=[table], charts=charts)
-    verdict = Verdict(f"It is {mean}.", "", numbers={"error": mean, "case": f"case {source}", "null_model": {"error": mean}})
+    verdict = Verdict(
+        f"It is {mean}.", "", numbers={"error": mean, "case": f"case {source}", "null_model": {"error": mean}}
+    )
     made = Report(f"{source}: rows. More.", verdict, [section], kind, "?", "python", {"source": source, **settings})
     report.write(made, folder)
     return str(folder)

@@ -38,11 +38,15 @@ def test_codes_are_of_rows_about_the_mean_of_those_that_atoms_were_learned_from(
     W[held_out] += 20 * torch.eye(D)[1]
     found = atom_kinds(W, held_out, atoms(), 0.1, tokens, with_map=True)
     x = W - W[~held_out].mean(0)
-    codes = lasso(x, atoms(), 0.1 * x[~held_out].square().sum(1).mean().sqrt().item()).codes.to_dense()
+    codes = lasso(x, atoms(), 0.1 * x[~held_out].square().sum(1).mean().sqrt().item()).codes
     names, purity = atom_labels(codes, kinds(tokens))
     assert found["purity"] == pytest.approx(float(torch.tensor(purity).nanmean()))
     assert found["labels"] == [name for name in names if name != "unused"]
     used = torch.tensor([name != "unused" for name in names])
-    most = codes.abs().topk(5, dim=0).indices.T[used].tolist()
+    sizes, rows_ = codes.to_dense().abs().topk(5, dim=0)
+    most = [
+        [i for i, size in zip(*own, strict=True) if size > 0]
+        for own in zip(rows_.T[used].tolist(), sizes.T[used].tolist(), strict=True)
+    ]
     assert found["tokens"] == ["  ".join(tokens[i] for i in own) for own in most]
     assert found["map"] == len(found["labels"])

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from zoo.analysis import structure
-from zoo.analysis.neighbour_agreement import atom_labels, beyond_null, neighbour_agreement
+from zoo.analysis.neighbour_agreement import atom_labels, beyond_null, neighbour_agreement, strongest_rows
+from zoo.models.sparse_coding.rows import csr_of
 
 
 def test_labels_that_follow_the_rows_agree_and_labels_dealt_out_do_not():
@@ -40,10 +41,11 @@ def test_an_atom_is_labelled_by_the_rows_that_use_it_most():
     codes = torch.zeros(6, 3)
     codes[:4, 0] = torch.tensor([3.0, -2.0, 1.0, 0.1])
     codes[5, 1] = -1.0
-    names, purity = atom_labels(codes, ["x", "x", "y", "y", "y", "z"], top=3)
+    names, purity = atom_labels(csr_of(codes), ["x", "x", "y", "y", "y", "z"], top=3)
     assert names == ["x", "z", "unused"]
     assert purity[:2].tolist() == pytest.approx([2 / 3, 1])
     assert np.isnan(purity[2])
+    assert [rows.tolist() for rows in strongest_rows(csr_of(codes), 3)] == [[0, 1, 2], [5], []]
 
 
 def test_beyond_null_is_a_prediction_by_students_t():

@@ -26,7 +26,7 @@ def told(tmp_path, monkeypatch):
     monkeypatch.setattr(pursuit, "PENALTIES", (0.3, 0.14))
     monkeypatch.setattr(pursuit, "DICTIONARY_STEPS", 6)
     monkeypatch.setattr(pursuit, "compared_at", lambda d_model: 4)
-    monkeypatch.setattr(pursuit, "rows_gauged", lambda d_model: 0)
+    monkeypatch.setattr(pursuit, "rows_gauged", lambda d_model, max_rows: 0)
     monkeypatch.setattr("zoo.studies.description_length.MATRICES", ("embedding", "covariance-matched"))
     monkeypatch.setattr("zoo.studies.description_length.LEAST_ATOMS", N_ATOMS)  # one size of dictionary
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from zoo.analysis.neighbour_agreement import atom_labels, neighbour_agreement
+from zoo.analysis.neighbour_agreement import atom_labels, neighbour_agreement, strongest_rows
 from zoo.analysis.token_families import kinds
 from zoo.models.sparse_coding import lasso
 
@@ -32,16 +32,15 @@ def atom_kinds(
     """
     x = W - W[~held_out].mean(0)
     scale = x[~held_out].square().sum(1).mean().sqrt().item()
-    codes = lasso(x, atoms, penalty * scale).codes.to_dense()
+    codes = lasso(x, atoms, penalty * scale).codes
     names, purity = atom_labels(codes, kinds(tokens))
     used = torch.tensor([name != "unused" for name in names])
     near = neighbour_agreement(atoms[used], [n for n in names if n != "unused"], signed=False)
     line = {**near._asdict(), "kappa": near.kappa, "purity": float(np.nanmean(purity))}
     if with_map:
-        top = codes.abs().topk(min(TOLD, len(codes)), dim=0).indices.T[used].tolist()
         line["map"] = map_of(atoms[used])
         line["labels"] = [name for name in names if name != "unused"]
-        line["tokens"] = ["  ".join(tokens[i] for i in rows) for rows in top]
+        line["tokens"] = ["  ".join(tokens[i] for i in rows) for rows in strongest_rows(codes, TOLD) if len(rows)]
     return line
 
 

@@ -1,6 +1,7 @@
 """Measures how often rows and their nearest neighbours have the same label."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ def atom_labels(codes: Tensor, labels: Sequence[str], top: int = 10) -> tuple[li
     """Return the most frequent label among the rows that use an atom most, and the share of these rows that have it.
 
     Args:
-        codes: Codes, (n, K); their absolute values are compared.
+        codes: Codes (n, K), in compressed rows; their absolute values are compared.
         labels: Label of every row, (n).
         top: Number of rows per atom.
 
@@ -80,17 +81,33 @@ def atom_labels(codes: Tensor, labels: Sequence[str], top: int = 10) -> tuple[li
         Label of every atom (K), and its purity, the share of rows with this label, (K,). An atom that no row uses has
         the label "unused" and purity NaN.
     """
-    values, rows = codes.abs().topk(min(top, len(codes)), dim=0)  # (top, K)
     names, purity = [], np.full(codes.shape[1], np.nan)
-    for k in range(codes.shape[1]):
-        own = [labels[i] for i, value in zip(rows[:, k].tolist(), values[:, k].tolist(), strict=True) if value > 0]
-        if not own:
+    for k, rows in enumerate(strongest_rows(codes, top)):
+        if not len(rows):
             names.append("unused")
             continue
-        found, counts = np.unique(own, return_counts=True)
+        found, counts = np.unique([labels[i] for i in rows], return_counts=True)
         names.append(str(found[counts.argmax()]))
-        purity[k] = counts.max() / len(own)
+        purity[k] = counts.max() / len(rows)
     return names, purity
+
+
+def strongest_rows(codes: Tensor, top: int) -> list[np.ndarray]:
+    """Return, for every atom, the indices of at most `top` rows that use it, by falling absolute values of their codes.
+
+    Args:
+        codes: Codes (n, K), in compressed rows.
+        top: Number of rows per atom.
+    """
+    from scipy import sparse
+
+    entries = codes.values().abs().numpy(), codes.col_indices().numpy(), codes.crow_indices().numpy()
+    by_atom = sparse.csr_array(entries, shape=tuple(codes.shape)).tocsc()
+    found = []
+    for first, stop in pairwise(by_atom.indptr):
+        order = (-by_atom.data[first:stop]).argsort(kind="stable")[:top]
+        found.append(by_atom.indices[first:stop][order])
+    return found
 
 
 def beyond_null(value: float, null_values: Sequence[float]) -> float:

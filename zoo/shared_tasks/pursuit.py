@@ -68,6 +68,11 @@ class StudyOfDictionaries(StudyOfRows):
         """Number of atoms per row (L0) at which errors are compared."""
         return compared_at(self.shape[1])
 
+    @property
+    def gauged(self) -> int:
+        """Number of held-out rows whose gauge norm is computed."""
+        return rows_gauged(self.shape[1], self.max_rows)
+
     def learn(
         self,
         matrix: str,
@@ -81,7 +86,7 @@ class StudyOfDictionaries(StudyOfRows):
         only_if_aside: bool = False,
     ) -> list[LearnDictionaries]:
         """Return tasks that learn dictionaries of a matrix, one for every seed."""
-        D, steps = self.shape[1], dictionary_steps(self.coded, self.atoms)
+        steps = dictionary_steps(self.coded, self.atoms)
         return [
             LearnDictionaries(
                 rows or self.coded,
@@ -93,7 +98,7 @@ class StudyOfDictionaries(StudyOfRows):
                 steps,
                 self.frequency_power if frequency_power is None else frequency_power,
                 self.at_l0,
-                rows_gauged(D) if gauged is None else gauged,
+                self.gauged if gauged is None else gauged,
                 sparsity,
                 noise,
                 only_if_aside,
@@ -134,6 +139,10 @@ def compared_at(D: int) -> int:
     return max(2, min(16, D // 8))
 
 
-def rows_gauged(D: int) -> int:
-    """Return the number of held-out rows whose gauge norm is computed; fewer in many dimensions, where this is slow."""
-    return 50 if D <= 128 else 4 if D <= 512 else 2
+def rows_gauged(D: int, max_rows: int | None) -> int:
+    """Return the number of held-out rows whose gauge norm is computed.
+
+    It is smaller in many dimensions, where this is slow. It is 0 if only some rows are coded: their dictionaries have
+    few atoms per dimension, for which basis pursuit converges slowly.
+    """
+    return 0 if max_rows else 50 if D <= 128 else 4 if D <= 512 else 2

@@ -194,7 +194,7 @@ class Embedding(Study):
                 frequency_power=self.frequency_power,
                 seeds=self.seeds,
                 at_l0=compared_at(self._shape[1]),
-                gauged=rows_gauged(self._shape[1]),
+                gauged=rows_gauged(self._shape[1], self._max_rows),
                 tolerance=self.tolerance,
                 keep_untrained=self.keep_untrained,
                 tokens=self.tokens,
