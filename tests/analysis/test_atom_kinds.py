@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.analysis.atom_kinds import atom_kinds
-from zoo.analysis.neighbour_agreement import atom_labels
+from zoo.analysis.neighbour_agreement import atom_labels, strongest_rows
 from zoo.analysis.token_families import kinds
 from zoo.models.sparse_coding import lasso
 
@@ -42,11 +42,6 @@ def test_codes_are_of_rows_about_the_mean_of_those_that_atoms_were_learned_from(
     names, purity = atom_labels(codes, kinds(tokens))
     assert found["purity"] == pytest.approx(float(torch.tensor(purity).nanmean()))
     assert found["labels"] == [name for name in names if name != "unused"]
-    used = torch.tensor([name != "unused" for name in names])
-    sizes, rows_ = codes.to_dense().abs().topk(5, dim=0)
-    most = [
-        [i for i, size in zip(*own, strict=True) if size > 0]
-        for own in zip(rows_.T[used].tolist(), sizes.T[used].tolist(), strict=True)
-    ]
-    assert found["tokens"] == ["  ".join(tokens[i] for i in own) for own in most]
+    most = [rows for rows in strongest_rows(codes, 5) if len(rows)]
+    assert found["tokens"] == ["  ".join(tokens[i] for i in rows) for rows in most]
     assert found["map"] == len(found["labels"])

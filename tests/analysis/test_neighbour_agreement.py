@@ -48,6 +48,13 @@ def test_an_atom_is_labelled_by_the_rows_that_use_it_most():
     assert [rows.tolist() for rows in strongest_rows(csr_of(codes), 3)] == [[0, 1, 2], [5], []]
 
 
+def test_the_rows_of_an_atom_have_its_largest_codes():
+    codes = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    codes[codes.abs() < 1] = 0
+    for k, rows in enumerate(strongest_rows(csr_of(codes), 4)):
+        assert codes[rows, k].abs().tolist() == codes[:, k].abs().topk(4).values.tolist()
+
+
 def test_beyond_null_is_a_prediction_by_students_t():
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(4000, 4))
