@@ -244,6 +244,8 @@ def test_what_sparse_coding_leaves_is_compared_with_the_rounding():
     [large] = told_of_rounding(rounding, Estimate(0.4, 0.39, 0.41), Estimate(-0.1, -0.12, -0.09))
     assert "5 times as large" in large
     assert "may be" not in large
+    [many] = told_of_rounding(rounding | {"fvu": 9.1e-05}, Estimate(0.493, 0.490, 0.495), Estimate(-0.1, -0.12, -0.09))
+    assert "5,418 times as large" in many
 
 
 def test_an_error_that_rounding_can_make_is_no_evidence_against_superposition():

@@ -104,3 +104,9 @@ def test_many_rates_have_wilsons_intervals_and_an_exact_bound_for_no_success():
     assert (means[0], low[0]) == (0, 0)
     assert (1 - high[0]) ** n == pytest.approx(0.05)  # no success in n trials then has a chance of 5 %
     assert high[0] == pytest.approx(3 / n, rel=0.01)
+
+
+def test_rows_without_any_number_are_left_out_of_a_table():
+    known, unknown = estimates.mean([0.1, 0.2]), estimates.UNKNOWN
+    rows = [["a", unknown, known], ["b", unknown, None], ["c", None, 0.5], ["d", float("nan"), None], ["e", 0.0, None]]
+    assert [row[0] for row in estimates.with_values(rows)] == ["a", "c", "e"]

@@ -1,9 +1,9 @@
 """Estimates of means, shares, differences and rates, with 95 % confidence intervals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -73,6 +73,15 @@ def mean(values: Sample, least: float | None = None, most: float | None = None) 
     low = centre - half if least is None else max(centre - half, least)
     high = centre + half if most is None else min(centre + half, most)
     return Estimate(centre, low, high, len(array))
+
+
+def with_values(rows: Iterable[list[Any]]) -> list[list[Any]]:
+    """Return the rows of a table that have a number besides the label, which is the first cell."""
+
+    def known(cell: Any) -> bool:
+        return cell is not None and not math.isnan(cell.mean if isinstance(cell, Estimate) else cell)
+
+    return [row for row in rows if any(map(known, row[1:]))]
 
 
 def share(values: Sample) -> Estimate:

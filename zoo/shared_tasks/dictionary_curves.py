@@ -365,8 +365,8 @@ class Lines:
             plain("mean best |cosine| of two seeds' atoms, mean over penalties", "cosine"),
             plain("mean best |cosine| of two seeds' random rows", "cosine_of_rows"),
         ]
-        title = f"step {step}, " if step is not None else ""
-        return Table([f"{title}at L0 {self.study.at_l0}", *present, "embedding - covariance-matched"], rows, note=note)
+        columns = [f"{f'step {step}, ' if step is not None else ''}at L0 {self.study.at_l0}", *present]
+        return Table([*columns, "embedding - covariance-matched"], estimates.with_values(rows), note=note)
 
     def by_step(self) -> Table:
         """Return a table of the errors of certified codes at one L0, by step."""

@@ -430,10 +430,11 @@ def told_of_rounding(rounding: dict[str, Any] | None, error: Estimate, differenc
             f"The rows are dequantised from {kind}. Its values are not equally spaced, so the error of this rounding "
             "is not known, and a part of the error of sparse coding may be due to it."
         ]
+    ratio = error.mean / fvu
     told = (
         f"The rows are dequantised from {kind}. If numbers are spread evenly within a step, this rounding alone makes "
         f"an error of {fvu:.2g} of the variance of the rows. The error of sparse coding, {error}, is "
-        f"{error.mean / fvu:,.3g} times as large."
+        f"{format(ratio, ',.0f' if ratio >= 1000 else '.3g')} times as large."
     )
     if max(error.mean - fvu, 0) < fvu:
         told += " Most of the error of sparse coding may be rounding, which no dictionary explains."

@@ -267,7 +267,8 @@ class SparseRows(StudyOfRows):
             f"rows. Rows are drawn with weights p^{self.frequency_power:g} for a token of frequency p. The effective "
             f"number of rows is {n_eff:,}. The mean alone has FVU 1."
         )
-        return Table([f"{title} at L0 {AT_L0}", *self._present, "embedding - covariance-matched"], rows, note=note)
+        columns = [f"{title} at L0 {AT_L0}", *self._present, "embedding - covariance-matched"]
+        return Table(columns, estimates.with_values(rows), note=note)
 
     def _table_of_trained(self, lines: Sequence[dict[str, Any]]) -> Table:
         rows = [self._row(lines, v, v, "train_fvu", "train_l0") for v in self._variants]
