@@ -25,6 +25,7 @@ from zoo.quiet_fit import fit
 
 BITS = 8  # per coefficient, and per entry of the dictionary
 BASELINE_L0 = (1, 4, 8, 16, 32)
+LARGE = 4_000_000  # numbers in a matrix from which on memory is given back after every penalty, which takes 0.1 s
 FURTHER, MORE = 0.5, 6  # factor between added penalties, and largest number of them in each direction
 
 
@@ -74,7 +75,8 @@ def learn(
         fitted.append(module.net)
         lines.append({"penalty": penalty} | judge(module.net, rows, at_l0))
         del module  # it and its trainer refer to each other, and it holds codes of all rows
-        free_memory()
+        if data.W_E.numel() >= LARGE:
+            free_memory()
 
     for penalty in penalties:
         at(penalty, fitted[-1] if fitted else None)
