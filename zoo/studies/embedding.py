@@ -280,7 +280,8 @@ class Embedding(Study):
             study = RowReset(self.source[0], rows=self.reset_rows)
             study.tasks()
         except ZooError as error:
-            return NotTested(f"There is no network to fine-tune: {error}.")
+            why = str(error).partition("; its embedding can be studied")[0]  # which is what is being done
+            return NotTested(f"There is no network to fine-tune: {why}.")
         return study
 
     def report_of_parts(self, parts: Mapping[str, Report | NotTested]) -> Report:
