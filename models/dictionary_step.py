@@ -60,6 +60,7 @@ class MethodOfOptimalDirections(Optimizer):
             Squared length of the residual of every row, (B,) float64.
         """
         (W_dec,) = self.param_groups[0]["params"]
+        x = x.to(torch.promote_types(x.dtype, W_dec.dtype))
         weight = torch.ones(len(x), device=x.device) if weight is None else weight
         gram, cross = sufficient_statistics(codes, x, mean, weight)
         squares = torch.empty(len(x), dtype=torch.float64, device=x.device)

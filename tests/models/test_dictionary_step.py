@@ -243,3 +243,10 @@ def test_sufficient_statistics_are_the_dense_products_in_double_precision(dtype)
     weighted = codes.double().T * weight.double()
     torch.testing.assert_close(gram, weighted @ codes.double(), atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(cross, weighted @ (x - mean).double(), atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_data_in_half_precision_give_the_dictionary_of_the_same_numbers(dtype):
+    x, atoms, codes = problem()
+    x = x.to(dtype)
+    assert torch.equal(renewed(optimizer(atoms), codes, x), renewed(optimizer(atoms), codes, x.float()))
