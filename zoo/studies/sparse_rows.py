@@ -255,7 +255,7 @@ class SparseRows(StudyOfRows):
         rows = [
             *(self._row(lines, v, v) for v in self._variants),
             *(self._row(lines, f"{v} atoms, matching pursuit", v, "fvu_by_pursuit") for v in self._variants),
-            *(self._row(lines, f"{name}, matching pursuit", name) for name in UNLEARNED),
+            *estimates.with_values(self._row(lines, f"{name}, matching pursuit", name) for name in UNLEARNED),
         ]
         if "TopK" in self._variants:
             rows.append(self._row(lines, "principal components at TopK's bits", "TopK", "pca_fvu"))
@@ -268,7 +268,7 @@ class SparseRows(StudyOfRows):
             f"number of rows is {n_eff:,}. The mean alone has FVU 1."
         )
         columns = [f"{title} at L0 {AT_L0}", *self._present, "embedding - covariance-matched"]
-        return Table(columns, estimates.with_values(rows), note=note)
+        return Table(columns, rows, note=note)
 
     def _table_of_trained(self, lines: Sequence[dict[str, Any]]) -> Table:
         rows = [self._row(lines, v, v, "train_fvu", "train_l0") for v in self._variants]
